@@ -1,0 +1,65 @@
+"""k-layer fully connected networks with hand-written gradients, on NumPy and on CuPy.
+
+>>> import gpunet
+>>> network = gpunet.Network([64, 128, 128, 10], seed=0)
+>>> history = gpunet.fit(network, X, y, epochs=20)                      # doctest: +SKIP
+"""
+
+from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from gpunet.errors import (
+    DeviceError,
+    FileFormatError,
+    GpunetError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    MissingFileError,
+    NonFiniteError,
+    ShapeError,
+    TrainingDivergedError,
+)
+from gpunet.network import Network, load
+from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
+from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
+from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ELU",
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "ConstantRate",
+    "CosineRate",
+    "CyclicalRate",
+    "DeviceError",
+    "EarlyStopping",
+    "EpochRecord",
+    "Evaluation",
+    "FileFormatError",
+    "GpunetError",
+    "History",
+    "Identity",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "LeakyReLU",
+    "MissingDependencyError",
+    "MissingFileError",
+    "Network",
+    "NonFiniteError",
+    "Optimizer",
+    "ReLU",
+    "Run",
+    "Schedule",
+    "ShapeError",
+    "Sigmoid",
+    "StepRate",
+    "Tanh",
+    "TrainingDivergedError",
+    "evaluate",
+    "fit",
+    "load",
+]

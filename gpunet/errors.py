@@ -1,0 +1,80 @@
+"""The errors gpunet raises.
+
+Every error derives from :class:`GpunetError`, and from the built-in exception that a caller would expect, so
+``except ValueError`` keeps working. Each message names the argument, says what came and what was expected, and is
+raised before any state changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GpunetError(Exception):
+    """Base class of every error that gpunet raises on purpose."""
+
+
+class InvalidValueError(GpunetError, ValueError):
+    """An argument has the right type but a value that makes no sense (a negative rate, an unknown name)."""
+
+
+class InvalidTypeError(GpunetError, TypeError):
+    """An argument has a type or dtype that gpunet cannot use (an object array, text where numbers belong)."""
+
+
+class ShapeError(InvalidValueError):
+    """An array's shape does not fit the network or the other arrays."""
+
+
+class NonFiniteError(InvalidValueError):
+    """Data contain NaN or infinity."""
+
+
+class FileFormatError(GpunetError, ValueError):
+    """A file exists but does not hold what gpunet expects."""
+
+
+class MissingFileError(GpunetError, FileNotFoundError):
+    """A file that was named does not exist."""
+
+
+class MissingDependencyError(GpunetError, ImportError):
+    """An optional package is needed for what was asked; the message says which extra brings it."""
+
+
+class DeviceError(GpunetError, RuntimeError):
+    """The device that was asked for cannot be used on this machine."""
+
+
+class TrainingDivergedError(GpunetError, ArithmeticError):
+    """The loss became NaN or infinite; the network holds the last good weights.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Where it was seen: epoch from 1, step from 1 over the whole run.
+    layer : str
+        The first quantity, in the order of the forward pass, that is not finite.
+    """
+
+    def __init__(self, message: str, *, epoch: int, step: int, layer: str) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.step = step
+        self.layer = layer
+
+
+def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:
+    """Build the error for a name that is not one of ``valid``, with the nearest valid name if there is one."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InvalidValueError(f"{argument}: {name!r} is not known.{hint} Expected one of: {', '.join(names)}.")
+
+
+def require_package(module: str, *, extra: str, purpose: str) -> MissingDependencyError:
+    """Build the error for an optional package that is not installed."""
+    return MissingDependencyError(
+        f"{purpose} needs the package {module!r}, which is not installed: pip install 'gpunet[{extra}]'"
+    )

@@ -1,0 +1,41 @@
+"""Bias and activation: Y = f(S + b) (lecture rows L1, L3)."""
+
+from __future__ import annotations
+
+from gpunet.activations import Activation
+from gpunet.layers.base import Array, Layer, ParameterSpec
+
+
+class BiasActivation(Layer):
+    """Y = f(S + b), in place: S is overwritten, since the derivative is a function of Y.
+
+    Parameters
+    ----------
+    index, columns : int
+    activation : Activation
+        f; the identity after the last linear layer.
+    initial_bias : float
+        Every b starts here; slightly positive values keep ReLU units alive at the start (L18).
+    """
+
+    kind = "activation"
+
+    def __init__(self, index: int, columns: int, activation: Activation, initial_bias: float = 0.0) -> None:
+        super().__init__(index, columns)
+        self.activation = activation
+        self._bias = f"b{index}"
+        self._initial_bias = initial_bias
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        return [ParameterSpec(self._bias, (self.columns,), self._initial_bias)]
+
+    def forward(self, x: Array, training: bool) -> Array:
+        self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=x)
+        self._y = x
+        return x
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """dS = dY f'(S), db = sum_i dS_i, in place of dY."""
+        dbias = self.gradients[self._bias]
+        self.backend.bias_activation_backward(dy, self._y, self.activation, ds=dy, dbias=dbias)
+        return dy

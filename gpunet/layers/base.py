@@ -1,0 +1,161 @@
+"""What every layer is: parameters with names, buffers of its own, forward and backward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.backends.base import Backend
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of a layer before it has memory.
+
+    Attributes
+    ----------
+    name : str
+        ``W1``, ``gamma1``, ``beta1``, ``b1``, ...; the number is the linear layer's, from 1.
+    shape : tuple of int
+    initial : float
+        Every element starts here; the W_i are drawn by the network's initialiser instead.
+    is_weight : bool
+        Whether the initialiser, L2 and weight decay apply: true for the W_i alone.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    initial: float = 0.0
+    is_weight: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape))
+
+
+class Workspace:
+    """Buffers that are allocated once, for the largest batch seen, and reused by every step after.
+
+    Attributes
+    ----------
+    generation : int
+        Counts reallocations. A recorded step holds the addresses of one generation.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.generation = 0
+        self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
+        self._views: dict[tuple[str, np.dtype[Any], int, int], Array] = {}
+
+    def rows(self, name: str, rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
+        """Return the buffer ``name`` as a contiguous (rows, columns) array; its contents are undefined."""
+        dtype = np.dtype(dtype)
+        view = self._views.get((name, dtype, rows, columns))
+        if view is None:
+            view = self._views[name, dtype, rows, columns] = self._new_view(name, rows, columns, dtype)
+        return view
+
+    def _new_view(self, name: str, rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
+        size = rows * columns
+        buffer = self._buffers.get((name, dtype))
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name, dtype] = self.backend.empty(size, dtype)
+            self._views = {key: view for key, view in self._views.items() if key[:2] != (name, dtype)}
+            self.generation += 1
+        return buffer[:size].reshape(rows, columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(int(buffer.nbytes) for buffer in self._buffers.values())
+
+
+class Layer(ABC):
+    """A step of the network with its gradient written beside it.
+
+    A layer's outputs live in buffers of its workspace: they are valid until the layer runs again, so copy what must
+    outlive that. ``backward`` uses what the last ``forward(training=True)`` left behind.
+
+    Parameters
+    ----------
+    index : int
+        Number of the linear layer it belongs to, from 1.
+    columns : int
+        Width of the output.
+
+    Attributes
+    ----------
+    name : str
+        Kind and index, as error messages name it: ``"batch_norm2"``.
+    output : ndarray, (n, columns)
+        What the last forward returned; the network keeps it for diagnosis.
+    """
+
+    kind = "layer"
+    output: Array
+
+    def __init__(self, index: int, columns: int) -> None:
+        self.index = index
+        self.columns = columns
+        self.name = f"{self.kind}{index}"
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        """Return the parameters that the layer learns."""
+        return []
+
+    def state_specs(self) -> list[ParameterSpec]:
+        """Return the arrays that the layer updates by itself: running averages."""
+        return []
+
+    def bind(
+        self,
+        backend: Backend,
+        workspace: Workspace,
+        dtype: np.dtype[Any],
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        state: Mapping[str, Array],
+    ) -> None:
+        """Give the layer its backend and its memory: named views of the network's flat buffers."""
+        self.backend = backend
+        self.workspace = workspace
+        self.dtype = dtype
+        self.parameters = parameters
+        self.gradients = gradients
+        self.state = state
+
+    def buffer(self, role: str, rows: int, dtype: npt.DTypeLike | None = None) -> Array:
+        """Return the layer's (rows, columns) buffer for ``role``."""
+        return self.workspace.rows(f"{self.name}.{role}", rows, self.columns, self.dtype if dtype is None else dtype)
+
+    @abstractmethod
+    def forward(self, x: Array, training: bool) -> Array:
+        """Return the layer's output for a batch.
+
+        Parameters
+        ----------
+        x : ndarray, (n, columns of the layer below)
+        training : bool
+            Whether batch statistics and dropout masks apply, and a ``backward`` may follow.
+        """
+
+    @abstractmethod
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """Write the parameters' gradients and return the gradient with respect to the layer's input.
+
+        Parameters
+        ----------
+        dy : ndarray, (n, columns)
+            Gradient of J with respect to the output; may be overwritten.
+        input_gradient : bool
+            False where nobody needs the return value, which is then None.
+        """

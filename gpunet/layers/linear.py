@@ -1,0 +1,45 @@
+"""The linear layer: S = X W^T (lecture row L1; the bias is added by the layer that follows, in the same pass)."""
+
+from __future__ import annotations
+
+from gpunet.layers.base import Array, Layer, ParameterSpec
+
+
+class Linear(Layer):
+    """S = X W_i^T for a batch X of shape (n, d), W_i of shape (m, d): each row is s = W x.
+
+    The lecture's s = W x + b is this layer and the bias of :class:`~gpunet.layers.activation.BiasActivation`.
+
+    Parameters
+    ----------
+    index : int
+        i, from 1.
+    inputs, outputs : int
+        d and m.
+    """
+
+    kind = "linear"
+
+    def __init__(self, index: int, inputs: int, outputs: int) -> None:
+        super().__init__(index, outputs)
+        self.inputs = inputs
+        self._weight = f"W{index}"
+
+    def parameter_specs(self) -> list[ParameterSpec]:
+        return [ParameterSpec(self._weight, (self.columns, self.inputs), is_weight=True)]
+
+    def forward(self, x: Array, training: bool) -> Array:
+        s = self.buffer("s", x.shape[0])
+        self.backend.gemm(x, self.parameters[self._weight], s, transpose_b=True)
+        self._x = x
+        return s
+
+    def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
+        """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
+        self.backend.gemm(dy, self._x, self.gradients[self._weight], transpose_a=True)
+        if not input_gradient:
+            return None
+        # Two buffers alternate for all layers: dS of this layer is read while dX is written, and no older one is needed.
+        dx = self.workspace.rows(f"gradient{self.index % 2}", dy.shape[0], self.inputs, self.dtype)
+        self.backend.gemm(dy, self.parameters[self._weight], dx)
+        return dx

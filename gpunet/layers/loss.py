@@ -1,0 +1,51 @@
+"""What every loss is: the last step of the network, giving J and the gradient that the backward pass starts from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpunet.backends.base import Backend
+from gpunet.layers.base import Array, Workspace
+
+
+class Loss(ABC):
+    """J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and its gradient.
+
+    Attributes
+    ----------
+    name : str
+        What :class:`gpunet.Network` calls it.
+    is_classifier : bool
+        Whether targets are labels, int32 of shape (n,), or numbers of shape (n, c).
+    value : ndarray, (2,)
+        J and the sum of the weights, of the last batch, on the device.
+    """
+
+    name: ClassVar[str]
+    is_classifier: ClassVar[bool]
+
+    def __init__(self, backend: Backend, workspace: Workspace, dtype: np.dtype[Any]) -> None:
+        self.backend = backend
+        self.workspace = workspace
+        self.dtype = dtype
+        self.value = backend.zeros(2, dtype)
+
+    def __call__(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+        """Write J into ``value`` and return dJ/doutputs, (n, c), in a buffer that the next call overwrites.
+
+        Parameters
+        ----------
+        outputs : ndarray, (n, c)
+        targets : ndarray
+            Labels or numbers; see ``is_classifier``.
+        weights : ndarray, (n,), or None
+        """
+        gradient = self.workspace.rows("loss.gradient", *outputs.shape, self.dtype)
+        self._evaluate(outputs, targets, weights, gradient)
+        return gradient
+
+    @abstractmethod
+    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None: ...

@@ -1,0 +1,570 @@
+"""The k-layer network (lecture rows L1-L5, L7, L22-L24): layers in order, forward, backward, parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import Activation, Identity, get_activation
+from gpunet.backends import Backend, select_backend
+from gpunet.errors import (
+    FileFormatError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    unknown_name,
+)
+from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer
+from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear, Workspace
+from gpunet.parameters import Layout, flat_values
+from gpunet.random import Purpose, host_generator
+from gpunet.serialization import read_tensors, write_tensors
+from gpunet.validation import (
+    check_features,
+    check_integer,
+    check_labels,
+    check_number,
+    check_targets,
+    check_weights,
+)
+
+Array = npt.NDArray[Any]
+
+FORMAT = "gpunet.network"
+FORMAT_VERSION = 1
+_PREDICTION_ROWS = 4096
+
+
+class Network:
+    """A fully connected network with k linear layers.
+
+    Hidden layer i computes x_i = f_i(BatchNorm(W_i x_{i-1})), or x_i = f_i(W_i x_{i-1} + b_i) without batch norm, then
+    dropout where asked for; the last layer computes W_k x_{k-1} + b_k. Rows are examples: X is (n, d), W_i is
+    (m_i, m_{i-1}), S_i = X_{i-1} W_i^T.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        d, m_1, ..., m_k: inputs, hidden widths, outputs; at least two numbers, each at least 1.
+    activation : str, Activation, or a sequence of k - 1 of them
+        ``"relu"``, ``"leaky_relu(0.1)"``, ``"tanh"``, ...; see :mod:`gpunet.activations`.
+    batch_norm : bool, or a sequence of k - 1
+        Whether a hidden layer normalises its batch before the activation.
+    scale_shift : bool
+        Whether batch norm learns gamma and beta.
+    batch_norm_momentum : float
+        Weight of the new value in the running averages, 0 to 1.
+    batch_norm_epsilon : float
+        Added to the variance, above 0.
+    bias_before_batch_norm : bool
+        Whether a linear layer keeps its bias where batch norm follows. Its gradient is exactly zero there.
+    dropout : float, or a sequence of k - 1
+        Rate after each hidden activation, 0 to 1, 1 excluded.
+    initializer : str, callable or None
+        ``"he_normal"``, ``"xavier_uniform"``, ``"normal(0.01)"``, ``"zeros"``, ...; None takes He for the ReLU family
+        and Xavier for the others.
+    initial_bias : float
+        Where hidden biases (beta under batch norm) start; slightly positive keeps ReLU units alive (L18).
+    loss : str
+        ``"softmax_cross_entropy"`` for labels, ``"squared_error"`` for numbers.
+    seed : int
+        Draws the weights, the order of the examples in ``fit``, and the dropout masks.
+    dtype : str or dtype
+        ``"float32"`` or ``"float64"``.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+
+    Attributes
+    ----------
+    parameters, gradients, state : dict of str to array
+        Named views, on the device, of the flat buffers: ``W1``, ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``;
+        ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network.
+    metadata : dict
+        Anything JSON can hold (class names, scaling of the inputs); saved with the network.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError, DeviceError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> network = Network([4, 8, 3], seed=0, device="cpu")
+    >>> network.predict(np.zeros((2, 4))).shape
+    (2,)
+    >>> list(network.parameters)
+    ['W1', 'gamma1', 'beta1', 'W2', 'b2']
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        batch_norm: bool | Sequence[bool] = True,
+        scale_shift: bool = True,
+        batch_norm_momentum: float = 0.1,
+        batch_norm_epsilon: float = 1e-5,
+        bias_before_batch_norm: bool = False,
+        dropout: float | Sequence[float] = 0.0,
+        initializer: str | Initializer | None = None,
+        initial_bias: float = 0.0,
+        loss: str = "softmax_cross_entropy",
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
+        device: str = "auto",
+    ) -> None:
+        self.layer_sizes = _check_sizes(layer_sizes)
+        hidden = len(self.layer_sizes) - 2
+        self.activations: list[Activation] = _per_layer("activation", activation, hidden, get_activation)
+        self.batch_norm: list[bool] = _per_layer(
+            "batch_norm", batch_norm, hidden, lambda flag: _check_flag("batch_norm", flag)
+        )
+        self.dropout: list[float] = _per_layer("dropout", dropout, hidden, _check_rate)
+        self.scale_shift = _check_flag("scale_shift", scale_shift)
+        self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
+        self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)
+        self.bias_before_batch_norm = _check_flag("bias_before_batch_norm", bias_before_batch_norm)
+        self.initial_bias = check_number("initial_bias", initial_bias, minimum=-np.inf)
+        if initializer is None:
+            self.initializer = default_initializer(self.activations[0] if hidden else Identity())
+        else:
+            self.initializer = get_initializer(initializer)
+        if loss not in LOSSES:
+            raise unknown_name("loss", loss, LOSSES)
+        if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
+            raise InvalidValueError(
+                f"layer_sizes: 1 output for the loss {loss!r}. Expected at least 2, one per class; "
+                "loss='squared_error' takes 1."
+            )
+        self.seed = check_integer("seed", seed, 0, 2**64 - 1)
+        self.dtype = _check_dtype(dtype)
+        self.device = device
+        self.backend = select_backend(device)
+        self.metadata: dict[str, Any] = {}
+
+        self.workspace = Workspace(self.backend)
+        self.loss_layer = LOSSES[loss](self.backend, self.workspace, self.dtype)
+        self.steps = 0
+        self._step = self.backend.zeros(1, np.int64)
+        self.layers = self._build_layers()
+        self._allocate()
+        self.reset_parameters()
+
+    # --- construction -------------------------------------------------------------------------------------------------
+
+    def _build_layers(self) -> list[Layer]:
+        layers: list[Layer] = []
+        last = len(self.layer_sizes) - 1
+        for index, (inputs, outputs) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False), start=1):
+            layers.append(Linear(index, inputs, outputs))
+            if index == last:
+                layers.append(BiasActivation(index, outputs, Identity()))
+                break
+            activation = self.activations[index - 1]
+            if self.batch_norm[index - 1]:
+                if self.bias_before_batch_norm:
+                    layers.append(BiasActivation(index, outputs, Identity()))
+                layers.append(
+                    BatchNorm(
+                        index,
+                        outputs,
+                        activation,
+                        scale_shift=self.scale_shift,
+                        momentum=self.batch_norm_momentum,
+                        epsilon=self.batch_norm_epsilon,
+                        initial_beta=self.initial_bias,
+                    )
+                )
+            else:
+                layers.append(BiasActivation(index, outputs, activation, self.initial_bias))
+            if self.dropout[index - 1] > 0:
+                layers.append(Dropout(index, outputs, self.dropout[index - 1], self.seed, self._step))
+        return layers
+
+    def _allocate(self) -> None:
+        """Allocate the flat buffers and give every layer its views."""
+        self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
+        self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
+        self.flat_parameters = self.layout.new_vector(self.backend, self.dtype)
+        self.flat_gradients = self.layout.new_vector(self.backend, self.dtype)
+        self.flat_state = self.state_layout.new_vector(self.backend, self.dtype)
+        self.parameters = self.layout.views(self.flat_parameters)
+        self.gradients = self.layout.views(self.flat_gradients)
+        self.state = self.state_layout.views(self.flat_state)
+        for layer in self.layers:
+            layer.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0."""
+        values = {}
+        for name, spec in self.layout.specs.items():
+            if not spec.is_weight:
+                values[name] = np.full(spec.shape, spec.initial)
+                continue
+            generator = host_generator(self.seed, Purpose.WEIGHTS, int(name[1:]))
+            values[name] = np.asarray(self.initializer((spec.shape[0], spec.shape[1]), generator))
+            if values[name].shape != spec.shape or not np.isfinite(values[name]).all():
+                raise InvalidValueError(
+                    f"initializer: returned an array of shape {values[name].shape} for {name}. Expected finite "
+                    f"numbers of shape {spec.shape}."
+                )
+        state = {name: np.full(spec.shape, spec.initial) for name, spec in self.state_layout.specs.items()}
+        self.backend.copy(flat_values(self.layout, values, self.dtype), self.flat_parameters)
+        self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
+        self.set_step(0)
+
+    # --- what a network is --------------------------------------------------------------------------------------------
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss."""
+        return self.loss_layer.name
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether targets are labels."""
+        return self.loss_layer.is_classifier
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of learnt numbers."""
+        return self.layout.count
+
+    @property
+    def minimum_batch(self) -> int:
+        """Rows that a training batch needs at least: 2 with batch norm, otherwise 1."""
+        return 2 if any(self.batch_norm) else 1
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The constructor's arguments, device aside, as JSON can hold them."""
+        initializer = str(self.initializer)
+        return {
+            "layer_sizes": list(self.layer_sizes),
+            "activation": [str(activation) for activation in self.activations],
+            "batch_norm": list(self.batch_norm),
+            "scale_shift": self.scale_shift,
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "batch_norm_epsilon": self.batch_norm_epsilon,
+            "bias_before_batch_norm": self.bias_before_batch_norm,
+            "dropout": list(self.dropout),
+            "initializer": initializer if initializer.split("(")[0] in INITIALIZERS else None,
+            "initial_bias": self.initial_bias,
+            "loss": self.loss,
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+        }
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.configuration.items())
+        return f"Network({arguments}, device={self.device!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
+        tensors = self.get_parameters() | self.get_state()
+        return _rebuild, (self.configuration, tensors, self.steps, self.metadata, self.device)
+
+    # --- on the device: what training runs ----------------------------------------------------------------------------
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the outputs (logits) of a batch that is on the device already.
+
+        Parameters
+        ----------
+        x : array, (n, d)
+            C-contiguous, of the network's dtype. Not checked.
+        training : bool
+            Whether batch statistics and dropout apply and the running averages move.
+
+        Returns
+        -------
+        array, (n, c)
+            A buffer of the last layer, overwritten by the next forward.
+        """
+        for layer in self.layers:
+            x = layer.output = layer.forward(x, training)
+        return x
+
+    def backward(self, doutputs: Array, input_gradient: bool = False) -> Array | None:
+        """Write the gradient of the data term into ``gradients``, for the last ``forward(training=True)``.
+
+        Parameters
+        ----------
+        doutputs : array, (n, c)
+            Gradient with respect to the outputs; may be overwritten.
+        input_gradient : bool
+            Whether to return the gradient with respect to the input as well.
+
+        Returns
+        -------
+        array, (n, d), or None
+        """
+        gradient: Array | None = doutputs
+        for position, layer in reversed(list(enumerate(self.layers))):
+            assert gradient is not None
+            gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
+        return gradient
+
+    def set_step(self, step: int) -> None:
+        """Set the number of training steps done, which the dropout masks depend on."""
+        self.steps = step
+        self.backend.copy(np.array([step], dtype=np.int64), self._step)
+
+    def first_non_finite(self) -> str | None:
+        """Name the first parameter or layer output, in forward order, that the last forward left NaN or infinite."""
+        for layer in self.layers:
+            for spec in layer.parameter_specs():
+                if not np.isfinite(self.backend.to_numpy(self.parameters[spec.name])).all():
+                    return f"parameter {spec.name}"
+            if not np.isfinite(self.backend.to_numpy(layer.output)).all():
+                return f"output of {layer.name}"
+        return None
+
+    # --- from and to the host: what users call ------------------------------------------------------------------------
+
+    def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
+        """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise."""
+        return check_features(argument, X, self.layer_sizes[0], self.dtype)
+
+    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:
+        """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise."""
+        if self.is_classifier:
+            return check_labels(argument, y, rows, self.layer_sizes[-1])
+        return check_targets(argument, y, rows, self.layer_sizes[-1], self.dtype)
+
+    def logits(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs for X in inference mode, a new host array (n, c).
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+            Finite numbers.
+
+        Raises
+        ------
+        ShapeError, InvalidTypeError, NonFiniteError
+        """
+        checked = self.check_inputs(X)
+        outputs = np.empty((checked.shape[0], self.layer_sizes[-1]), self.dtype)
+        for start in range(0, checked.shape[0], _PREDICTION_ROWS):
+            rows = slice(start, start + _PREDICTION_ROWS)
+            outputs[rows] = self.backend.to_numpy(self.forward(self.backend.asarray(checked[rows])))
+        return outputs
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:
+        """Return the softmax probabilities for X, (n, c); rows sum to 1.
+
+        Raises
+        ------
+        InvalidValueError
+            The network was made for squared error.
+        """
+        if not self.is_classifier:
+            raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
+        scores = self.logits(X)
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=1, keepdims=True)
+        return scores
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return the label of the highest score, int64 (n,); for squared error the outputs, (n, c)."""
+        outputs = self.logits(X)
+        return outputs.argmax(axis=1) if self.is_classifier else outputs
+
+    def loss_and_gradients(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        l2: float = 0.0,
+        sample_weight: npt.ArrayLike | None = None,
+        input_gradient: bool = False,
+    ) -> tuple[float, dict[str, Array]]:
+        """Return J = sum_i w_i l_i / sum_i w_i + l2 sum_i ||W_i||^2 and its gradients, for reading and checking.
+
+        Runs in training mode, as a step of ``fit`` would on this batch, but leaves parameters, running averages and
+        the step count as they were.
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+        y : array_like
+            Labels (n,), or numbers (n, c) for squared error.
+        l2 : float
+            The lecture's lambda; the gradient of the term is 2 l2 W_i.
+        sample_weight : array_like, (n,), or None
+            At least 0, not all 0.
+        input_gradient : bool
+            Whether to add ``"X"``, the gradient with respect to the input.
+
+        Returns
+        -------
+        float, dict of str to ndarray
+            Host arrays with the parameters' names and shapes.
+        """
+        inputs = self.check_inputs(X)
+        rows = inputs.shape[0]
+        if rows < self.minimum_batch:
+            raise ShapeError(f"X: got 1 row. Expected at least {self.minimum_batch}: batch norm needs a batch.")
+        targets = self.backend.asarray(self.check_targets(y, rows))
+        l2 = check_number("l2", l2)
+        weights = None
+        if sample_weight is not None:
+            weights = self.backend.asarray(check_weights("sample_weight", sample_weight, rows, self.dtype))
+
+        state = self.backend.to_numpy(self.flat_state).copy()
+        outputs = self.forward(self.backend.asarray(inputs), training=True)
+        gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
+        self.backend.copy(state, self.flat_state)
+
+        gradients = {name: self.backend.to_numpy(view).copy() for name, view in self.gradients.items()}
+        cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)
+        for name, spec in self.layout.specs.items():
+            if spec.is_weight and l2:
+                gradients[name] += 2 * l2 * self.backend.to_numpy(self.parameters[name])
+        if gradient is not None and input_gradient:
+            gradients["X"] = self.backend.to_numpy(gradient).copy()
+        return cost, gradients
+
+    def penalty(self, l2: float) -> float:
+        """Return l2 sum_i ||W_i||^2."""
+        if not l2:
+            return 0.0
+        weights = self.backend.to_numpy(self.flat_parameters[: self.layout.weight_count])
+        return l2 * float(np.dot(weights, weights))
+
+    def get_parameters(self) -> dict[str, Array]:
+        """Return copies of the parameters on the host."""
+        return {name: self.backend.to_numpy(view).copy() for name, view in self.parameters.items()}
+
+    def get_state(self) -> dict[str, Array]:
+        """Return copies of the running averages on the host."""
+        return {name: self.backend.to_numpy(view).copy() for name, view in self.state.items()}
+
+    def set_parameters(self, values: Mapping[str, npt.ArrayLike]) -> None:
+        """Set parameters and running averages by name; names that are left out keep their values.
+
+        Raises
+        ------
+        InvalidValueError
+            A name that the network does not have.
+        ShapeError, NonFiniteError
+            A value of another shape, or not finite. Nothing has been set then.
+        """
+        views = self.parameters | self.state
+        checked = {}
+        for name, value in values.items():
+            if name not in views:
+                raise unknown_name("values", name, views)
+            array = np.asarray(value, dtype=self.dtype)
+            if array.shape != views[name].shape:
+                raise ShapeError(f"{name}: got shape {array.shape}. Expected {views[name].shape}.")
+            if not np.isfinite(array).all():
+                raise NonFiniteError(f"{name}: holds NaN or infinity. Expected finite numbers.")
+            checked[name] = array
+        for name, array in checked.items():
+            self.backend.copy(array, views[name])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the network to ``.safetensors`` or ``.npz``; :func:`load` reads it back.
+
+        Raises
+        ------
+        InvalidValueError, MissingDependencyError, OSError
+            See :func:`gpunet.serialization.write_tensors`.
+        """
+        header = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "network": self.configuration,
+            "steps": self.steps,
+            "metadata": self.metadata,
+        }
+        return write_tensors(path, self.get_parameters() | self.get_state(), header)
+
+
+def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
+    """Read a network that :meth:`Network.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+    device : str
+        Where it is to run.
+
+    Raises
+    ------
+    MissingFileError, FileFormatError, DeviceError
+    """
+    tensors, header = read_tensors(path)
+    if header.get("format") != FORMAT:
+        raise FileFormatError(f"path: {str(path)!r} holds {header.get('format')!r}. Expected {FORMAT!r}.")
+    if header.get("version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"path: {str(path)!r} has format version {header.get('version')!r}. Expected {FORMAT_VERSION}."
+        )
+    try:
+        return _rebuild(header["network"], tensors, header["steps"], header["metadata"], device)
+    except (KeyError, TypeError, InvalidValueError) as error:
+        raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
+
+
+def _rebuild(
+    configuration: dict[str, Any], tensors: dict[str, Array], steps: int, metadata: dict[str, Any], device: str
+) -> Network:
+    network = Network(**configuration, device=device)
+    expected = network.parameters.keys() | network.state.keys()
+    if tensors.keys() != expected:
+        odd = ", ".join(sorted(tensors.keys() ^ expected))
+        raise InvalidValueError(f"tensors do not fit the layers: {odd}")
+    network.set_parameters(tensors)
+    network.set_step(steps)
+    network.metadata = dict(metadata)
+    return network
+
+
+def _check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
+        raise InvalidTypeError(f"layer_sizes: got {layer_sizes!r}. Expected a sequence such as [64, 128, 10].")
+    if len(layer_sizes) < 2:
+        raise InvalidValueError(f"layer_sizes: got {list(layer_sizes)}. Expected at least inputs and outputs.")
+    return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
+
+
+def _per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
+    """Return one checked value per hidden layer; a single value stands for all of them."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return [check(value)] * hidden
+    if len(value) != hidden:
+        raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
+    return [check(one) for one in value]
+
+
+def _check_flag(argument: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected True or False.")
+    return bool(value)
+
+
+def _check_rate(value: Any) -> float:
+    rate = check_number("dropout", value, maximum=1.0)
+    if rate == 1.0:
+        raise InvalidValueError("dropout: 1.0 is out of range. Expected a rate of at least 0 and below 1.")
+    return rate
+
+
+def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.") from None
+    if checked.name not in ("float32", "float64"):
+        raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
+    return checked

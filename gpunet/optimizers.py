@@ -1,0 +1,225 @@
+"""SGD with momentum and Nesterov's, Adam, AdamW: one operation updates every parameter at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.backends.base import Backend
+from gpunet.errors import InvalidValueError
+from gpunet.schedules import Schedule, as_schedule
+from gpunet.validation import check_number
+
+Array = npt.NDArray[Any]
+
+
+class Optimizer(ABC):
+    """Turns gradients into an update of the flat parameter vector.
+
+    An optimiser keeps its moments and its step count for the network it was last attached to, so that a second
+    ``fit`` of the same network goes on where the first stopped. Attached to another network, it starts afresh.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+
+    Attributes
+    ----------
+    step : int
+        Updates done.
+    moments : dict of str to ndarray, (p,)
+        Flat vectors laid out like the parameters.
+    """
+
+    name: ClassVar[str]
+    scalar_count: ClassVar[int] = 1
+
+    def __init__(self, learning_rate: float | Schedule) -> None:
+        self.schedule = as_schedule(learning_rate)
+        self.step = 0
+        self.moments: dict[str, Array] = {}
+        self._parameters: Array | None = None
+
+    @property
+    @abstractmethod
+    def moment_names(self) -> tuple[str, ...]:
+        """Names of the moments that it needs."""
+
+    def attach(self, backend: Backend, parameters: Array) -> None:
+        """Allocate the moments for a flat parameter vector, unless it is attached to this very vector already."""
+        if self._parameters is not parameters:
+            self._parameters = parameters
+            self.backend = backend
+            self.reset()
+
+    def reset(self) -> None:
+        """Forget the moments and count from step 0."""
+        if self._parameters is None:
+            return
+        parameters, backend = self._parameters, self.backend
+        self.step = 0
+        self.moments = {name: backend.zeros(parameters.shape, parameters.dtype) for name in self.moment_names}
+        self.scalars = backend.zeros(self.scalar_count, parameters.dtype)
+        self._host_scalars = np.zeros(self.scalar_count, parameters.dtype)
+
+    def advance(self) -> float:
+        """Count one step, put what depends on the step where the update reads it, and return the learning rate."""
+        rate = self.schedule(self.step)
+        self.step += 1
+        self._host_scalars[:] = self._scalars(rate)
+        self.backend.copy(self._host_scalars, self.scalars)
+        return rate
+
+    def _scalars(self, rate: float) -> tuple[float, ...]:
+        return (rate,)
+
+    @abstractmethod
+    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+        """Change ``parameters`` by one step; :meth:`advance` has been called before.
+
+        Parameters
+        ----------
+        parameters, gradients : ndarray, (p,)
+        weight_count : int
+            L2 applies to the first ``weight_count`` parameters.
+        l2 : float
+            The lecture's lambda; its gradient is 2 lambda W.
+        clip : ndarray, (1,), or None
+            A factor for the gradient.
+        """
+
+
+class SGD(Optimizer):
+    """Mini-batch stochastic gradient descent (lecture row L5).
+
+    v = momentum v + g, W -= learning_rate v; with ``nesterov``, W -= learning_rate (g + momentum v).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    momentum : float
+        0 to 1, 1 excluded.
+    nesterov : bool
+        Needs a momentum above 0.
+    """
+
+    name: ClassVar[str] = "sgd"
+
+    def __init__(
+        self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(learning_rate)
+        self.momentum = _below_one("momentum", momentum)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise InvalidValueError("nesterov: True needs a momentum above 0, got momentum=0.0.")
+
+    @property
+    def moment_names(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+        self.backend.sgd_step(
+            parameters,
+            gradients,
+            self.moments.get("velocity"),
+            weight_count,
+            self.scalars,
+            clip,
+            l2=l2,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015).
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta_1, beta_2 : float
+        Decay of the first and second moment, 0 to 1, 1 excluded.
+    epsilon : float
+        Added to the root of the second moment.
+    """
+
+    name: ClassVar[str] = "adam"
+    scalar_count: ClassVar[int] = 3
+    weight_decay = 0.0
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta_1 = _below_one("beta_1", beta_1)
+        self.beta_2 = _below_one("beta_2", beta_2)
+        self.epsilon = check_number("epsilon", epsilon, above=True)
+
+    @property
+    def moment_names(self) -> tuple[str, ...]:
+        return ("first_moment", "second_moment")
+
+    def _scalars(self, rate: float) -> tuple[float, ...]:
+        return rate, 1 / (1 - self.beta_1**self.step), 1 / (1 - self.beta_2**self.step)
+
+    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+        self.backend.adam_step(
+            parameters,
+            gradients,
+            self.moments["first_moment"],
+            self.moments["second_moment"],
+            weight_count,
+            self.scalars,
+            clip,
+            l2=l2,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): W -= learning_rate weight_decay W beside the step.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    weight_decay : float
+        Applies to the W_i only.
+    beta_1, beta_2, epsilon : float
+        As in :class:`Adam`.
+    """
+
+    name: ClassVar[str] = "adamw"
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        weight_decay: float = 0.01,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+        self.weight_decay = check_number("weight_decay", weight_decay)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.name: optimizer for optimizer in (SGD, Adam, AdamW)}
+
+
+def _below_one(argument: str, value: float) -> float:
+    number = check_number(argument, value, maximum=1.0)
+    if number == 1.0:
+        raise InvalidValueError(f"{argument}: 1.0 is out of range. Expected a number of at least 0 and below 1.")
+    return number

@@ -1,0 +1,121 @@
+"""Learning rates as functions of the step: constant, step, cosine, cyclical.
+
+A schedule is called with the number of updates done so far, from 0, and returns the learning rate of the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from gpunet.errors import InvalidValueError
+from gpunet.validation import check_integer, check_number
+
+
+class Schedule(ABC):
+    """A learning rate per step."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of update ``step``, counted from 0."""
+
+
+@dataclass(frozen=True)
+class ConstantRate(Schedule):
+    """Always ``rate``."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate)
+
+    def __call__(self, step: int) -> float:
+        return self.rate
+
+
+@dataclass(frozen=True)
+class StepRate(Schedule):
+    """``initial * factor ** (step // every)``.
+
+    Parameters
+    ----------
+    initial : float
+        The first learning rate.
+    every : int
+        Steps between two changes.
+    factor : float
+        What each change multiplies by.
+    """
+
+    initial: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial)
+        check_integer("every", self.every, 1)
+        check_number("factor", self.factor)
+
+    def __call__(self, step: int) -> float:
+        return self.initial * self.factor ** (step // self.every)
+
+
+@dataclass(frozen=True)
+class CosineRate(Schedule):
+    """Half a cosine from ``initial`` down to ``final`` over ``steps`` steps, then ``final`` (Loshchilov, Hutter 2017).
+
+    Parameters
+    ----------
+    initial, final : float
+    steps : int
+        Length of the descent; usually epochs times steps per epoch.
+    """
+
+    initial: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial)
+        check_integer("steps", self.steps, 1)
+        check_number("final", self.final)
+
+    def __call__(self, step: int) -> float:
+        progress = min(step / self.steps, 1.0)
+        return self.final + (self.initial - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class CyclicalRate(Schedule):
+    """A triangle wave: ``minimum`` to ``maximum`` in ``half_cycle`` steps and back, again and again (Smith 2017).
+
+    Parameters
+    ----------
+    minimum, maximum : float
+    half_cycle : int
+        Steps from the minimum to the maximum.
+    """
+
+    minimum: float
+    maximum: float
+    half_cycle: int
+
+    def __post_init__(self) -> None:
+        check_number("minimum", self.minimum)
+        check_number("maximum", self.maximum)
+        check_integer("half_cycle", self.half_cycle, 1)
+        if self.maximum < self.minimum:
+            raise InvalidValueError(f"maximum: {self.maximum} is below minimum, {self.minimum}. Expected at least it.")
+
+    def __call__(self, step: int) -> float:
+        position = step % (2 * self.half_cycle)
+        rising = position / self.half_cycle
+        return self.minimum + (self.maximum - self.minimum) * (rising if rising <= 1 else 2 - rising)
+
+
+def as_schedule(learning_rate: float | Schedule) -> Schedule:
+    """Return ``learning_rate`` as a schedule; a number stays constant."""
+    if isinstance(learning_rate, Schedule):
+        return learning_rate
+    return ConstantRate(check_number("learning_rate", learning_rate))

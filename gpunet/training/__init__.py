@@ -1,0 +1,9 @@
+"""Training: the loop, its step, history, early stopping, checkpoints, evaluation."""
+
+from gpunet.training.callbacks import Callback, Run
+from gpunet.training.early_stopping import EarlyStopping
+from gpunet.training.evaluation import Evaluation, evaluate
+from gpunet.training.history import EpochRecord, History
+from gpunet.training.loop import fit
+
+__all__ = ["Callback", "EarlyStopping", "EpochRecord", "Evaluation", "History", "Run", "evaluate", "fit"]

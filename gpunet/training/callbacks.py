@@ -1,0 +1,53 @@
+"""Looking on while a network trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpunet.network import Network
+from gpunet.training.history import EpochRecord, History
+
+
+@dataclass
+class Run:
+    """What callbacks see.
+
+    Attributes
+    ----------
+    network : Network
+    epochs : int
+        Epochs that were asked for.
+    steps_per_epoch : int
+    epoch : int
+        The current one, from 1.
+    step_in_epoch : int
+        Steps done in the current epoch.
+    history : History
+        The finished epochs.
+    stop : bool
+        A callback sets it to end training after the current epoch.
+    """
+
+    network: Network
+    epochs: int
+    steps_per_epoch: int
+    epoch: int = 0
+    step_in_epoch: int = 0
+    history: History = field(default_factory=History)
+    stop: bool = False
+
+
+class Callback:
+    """Override what you need; every method does nothing."""
+
+    def on_fit_start(self, run: Run) -> None:
+        """Training is about to start."""
+
+    def on_step_end(self, run: Run) -> None:
+        """A step is done, or on a device: has been submitted."""
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """An epoch is done and ``record`` is its result."""
+
+    def on_fit_end(self, run: Run) -> None:
+        """Training has ended, also by an error."""

@@ -1,0 +1,113 @@
+"""Loss and accuracy of a network on data, in inference mode."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.network import Network
+from gpunet.validation import check_weights
+
+Array = npt.NDArray[Any]
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Attributes
+    ----------
+    loss : float
+        The data term, without L2.
+    accuracy : float or None
+        Weighted share of labels that :meth:`gpunet.Network.predict` gets right; None for squared error.
+    rows : int
+    """
+
+    loss: float
+    accuracy: float | None
+    rows: int
+
+
+class DeviceData:
+    """Features, targets and weights where the network runs, checked once.
+
+    Parameters
+    ----------
+    network : Network
+    X, y : array_like
+        See :meth:`gpunet.Network.check_inputs` and :meth:`gpunet.Network.check_targets`.
+    sample_weight : array_like or None
+    prefix : str
+        Goes before the argument names in error messages: ``"validation "``.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        prefix: str = "",
+    ) -> None:
+        features = network.check_inputs(X, f"{prefix}X")
+        self.rows = features.shape[0]
+        self.host_targets = network.check_targets(y, self.rows, f"{prefix}y")
+        weights = None
+        if sample_weight is not None:
+            weights = check_weights(f"{prefix}sample_weight", sample_weight, self.rows, network.dtype)
+        self._backend = network.backend
+        self.features = network.backend.asarray(features)
+        self.targets = network.backend.asarray(self.host_targets)
+        self.set_weights(weights)
+
+    def set_weights(self, weights: Array | None) -> None:
+        """Set the weights of the rows, (rows,), given on the host."""
+        self.host_weights = weights
+        self.weights = None if weights is None else self._backend.asarray(weights)
+
+
+def evaluate(
+    network: Network, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+) -> Evaluation:
+    """Return loss and accuracy of a network on data.
+
+    Parameters
+    ----------
+    network : Network
+    X : array_like, (n, d)
+    y : array_like
+        Labels (n,), or numbers (n, c) for squared error.
+    sample_weight : array_like, (n,), or None
+
+    Raises
+    ------
+    ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
+        The data do not fit the network.
+    """
+    return evaluate_on_device(network, DeviceData(network, X, y, sample_weight))
+
+
+def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
+    """Return loss and accuracy of a network on data that are on its device already."""
+    losses, weights, right = [], [], []
+    for start in range(0, data.rows, _ROWS):
+        rows = slice(start, min(start + _ROWS, data.rows))
+        outputs = network.forward(data.features[rows])
+        network.loss_layer(outputs, data.targets[rows], None if data.weights is None else data.weights[rows])
+        value = network.backend.to_numpy(network.loss_layer.value)
+        losses.append(float(value[0]) * float(value[1]))
+        weights.append(float(value[1]))
+        if network.is_classifier:
+            hits = network.backend.to_numpy(outputs).argmax(axis=1) == data.host_targets[rows]
+            right.append(float(hits.sum() if data.host_weights is None else data.host_weights[rows][hits].sum()))
+    total = math.fsum(weights)
+    accuracy = math.fsum(right) / total if network.is_classifier else None
+    return Evaluation(math.fsum(losses) / total, accuracy, data.rows)
+

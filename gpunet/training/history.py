@@ -1,0 +1,96 @@
+"""What happened in each epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    step : int
+        Updates done since the network was made.
+    loss : float
+        Mean of the data term over the epoch's batches, in training mode, weighted like the loss.
+    penalty : float
+        lambda sum ||W_i||^2 after the epoch; the cost J of the lecture is loss + penalty.
+    learning_rate : float
+        Of the epoch's last update.
+    samples_per_second : float
+        Training examples over training time; validation is not counted.
+    seconds : float
+        Duration of the epoch, validation included.
+    validation_loss, validation_accuracy : float or None
+        After the epoch, in inference mode; None without validation data (accuracy: without labels).
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    penalty: float
+    learning_rate: float
+    samples_per_second: float
+    seconds: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+
+@dataclass
+class History:
+    """The records of a run, oldest first.
+
+    ``history["loss"]`` is the list of one quantity over the epochs; iterating gives the records.
+
+    Attributes
+    ----------
+    records : list of EpochRecord
+    best_epoch : int or None
+        The epoch whose weights early stopping restored.
+    stopped_early : bool
+    """
+
+    records: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int | None = None
+    stopped_early: bool = False
+
+    def __getitem__(self, quantity: str) -> list[Any]:
+        if quantity not in EpochRecord.__dataclass_fields__:
+            raise KeyError(quantity)
+        return [getattr(record, quantity) for record in self.records]
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {
+            "epochs": [asdict(record) for record in self.records],
+            "best_epoch": self.best_epoch,
+            "stopped_early": self.stopped_early,
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> History:
+        """Return the history that :meth:`to_dict` described."""
+        records = [EpochRecord(**record) for record in content["epochs"]]
+        return cls(records, content["best_epoch"], content["stopped_early"])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write :meth:`to_dict` as JSON; missing folders are created."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        return path

@@ -1,0 +1,302 @@
+"""``fit``: mini-batch training with validation, history, early stopping and checkpoints (lecture row L5)."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
+from gpunet.network import Network
+from gpunet.optimizers import SGD, Optimizer
+from gpunet.random import Purpose, host_generator
+from gpunet.training.callbacks import Callback, Run
+from gpunet.training.checkpoint import read_checkpoint, write_checkpoint
+from gpunet.training.class_weights import combine_weights, weigh_classes
+from gpunet.training.early_stopping import BestWeights, EarlyStopping
+from gpunet.training.evaluation import DeviceData, evaluate_on_device
+from gpunet.training.history import EpochRecord, History
+from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
+from gpunet.training.step import TrainingStep
+from gpunet.validation import check_integer, check_number
+
+Array = npt.NDArray[Any]
+
+
+def fit(
+    network: Network,
+    X: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    epochs: int = 20,
+    batch_size: int = 128,
+    optimizer: Optimizer | None = None,
+    l2: float = 0.0,
+    clip_norm: float | None = None,
+    shuffle: bool = True,
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    class_weight: Mapping[int, float] | npt.ArrayLike | str | None = None,
+    sample_weight: npt.ArrayLike | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> History:
+    """Train a network by mini-batch gradient descent on J = mean loss + l2 sum_i ||W_i||^2.
+
+    Every epoch sees every example once, in an order drawn from the network's seed and step count. The last batch of
+    an epoch is shorter where the batch size does not divide the examples; a single example that batch norm could not
+    use joins the batch before it.
+
+    Parameters
+    ----------
+    network : Network
+        Changed in place.
+    X : array_like, (n, d)
+    y : array_like
+        Labels (n,), or numbers (n, c) for squared error.
+    epochs : int
+        At least 1. With ``resume``, the total of the run.
+    batch_size : int
+        At least 1, at least 2 with batch norm; more than n means n.
+    optimizer : Optimizer or None
+        None takes ``SGD(0.1, momentum=0.9)``.
+    l2 : float
+        The lecture's lambda: the gradient gets 2 l2 W_i.
+    clip_norm : float or None
+        The gradient of J is scaled down to this norm where it is larger.
+    shuffle : bool
+        Whether the order changes from epoch to epoch; False keeps the order of X.
+    validation : (X, y), or None
+        Evaluated after each epoch, in inference mode.
+    class_weight : mapping, array_like (c,), "balanced" or None
+        See :func:`gpunet.training.class_weights.weigh_classes`.
+    sample_weight : array_like, (n,), or None
+        At least 0. A batch's loss is its weighted mean.
+    early_stopping : EarlyStopping or None
+        Needs ``validation``. At the end, also of all epochs, the weights of the best epoch are restored.
+    callbacks : sequence of Callback
+    checkpoint : path or None
+        Written after each epoch.
+    resume : bool
+        Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
+        never interrupted, given the same data and arguments.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
+        Arguments that do not fit; nothing has changed then.
+    TrainingDivergedError
+        The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
+        steps old), and the error's message says at which step and in which layer it was seen first.
+    """
+    settings = _check(network, epochs, batch_size, optimizer, l2, clip_norm, early_stopping, validation)
+    data = DeviceData(network, X, y, sample_weight)
+    if data.rows < network.minimum_batch:
+        raise ShapeError(f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch.")
+    per_class = weigh_classes(network, class_weight, data.host_targets)
+    data.set_weights(combine_weights(per_class, data.host_targets, data.host_weights))
+    held_out = None
+    if validation is not None:
+        held_out = DeviceData(network, *validation, prefix="validation ")
+    return _Loop(network, data, held_out, settings, shuffle, callbacks, checkpoint, resume).run()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    l2: float
+    clip_norm: float | None
+    early_stopping: EarlyStopping | None
+
+
+def _check(
+    network: Network,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer | None,
+    l2: float,
+    clip_norm: float | None,
+    early_stopping: EarlyStopping | None,
+    validation: Any,
+) -> _Settings:
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
+    if optimizer is None:
+        optimizer = SGD(0.1, momentum=0.9)
+    elif not isinstance(optimizer, Optimizer):
+        raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
+    if early_stopping is not None:
+        if not isinstance(early_stopping, EarlyStopping):
+            raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
+        if validation is None:
+            raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
+        if early_stopping.monitor == "validation_accuracy" and not network.is_classifier:
+            raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
+    if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
+        raise InvalidTypeError("validation: expected a pair (X, y).")
+    return _Settings(
+        check_integer("epochs", epochs, 1),
+        check_integer("batch_size", batch_size, network.minimum_batch),
+        optimizer,
+        check_number("l2", l2),
+        None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
+        early_stopping,
+    )
+
+
+def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
+    """Cut ``rows`` into batches; a remainder of fewer than ``minimum`` rows joins the batch before it."""
+    starts = list(range(0, rows, batch_size))
+    if len(starts) > 1 and rows - starts[-1] < minimum:
+        starts.pop()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], rows], strict=True)]
+
+
+class _Loop:
+    """The state of one call of ``fit``."""
+
+    def __init__(
+        self,
+        network: Network,
+        data: DeviceData,
+        held_out: DeviceData | None,
+        settings: _Settings,
+        shuffle: bool,
+        callbacks: Sequence[Callback],
+        checkpoint: str | os.PathLike[str] | None,
+        resume: bool,
+    ) -> None:
+        self.network = network
+        self.backend = network.backend
+        self.data = data
+        self.held_out = held_out
+        self.settings = settings
+        self.optimizer = settings.optimizer
+        self.shuffle = shuffle
+        self.callbacks = callbacks
+        self.checkpoint = checkpoint
+
+        self.optimizer.attach(network.backend, network.flat_parameters)
+        self.best = None
+        if settings.early_stopping is not None:
+            self.best = BestWeights(network, settings.early_stopping)
+        self.slices = batch_slices(data.rows, settings.batch_size, network.minimum_batch)
+        self.progress = Run(network, settings.epochs, len(self.slices))
+        if resume and checkpoint is not None and Path(checkpoint).exists():
+            self.progress.history = read_checkpoint(checkpoint, network, self.optimizer, self.best)
+        self.steps: dict[int, TrainingStep] = {}
+        self.losses = self.backend.zeros((len(self.slices), 2), network.dtype)
+        self.good = GoodWeights(network)
+
+    def run(self) -> History:
+        history = self.progress.history
+        for callback in self.callbacks:
+            callback.on_fit_start(self.progress)
+        try:
+            while len(history) < self.settings.epochs and not self._finished():
+                record = self._epoch(len(history) + 1)
+                history.records.append(record)
+                if self.best is not None and self.best.consider(record):
+                    history.stopped_early = True
+                if self.checkpoint is not None:
+                    write_checkpoint(self.checkpoint, self.network, self.optimizer, history, self.best)
+                for callback in self.callbacks:
+                    callback.on_epoch_end(self.progress, record)
+        finally:
+            for callback in self.callbacks:
+                callback.on_fit_end(self.progress)
+        if self.best is not None:
+            self.best.restore()
+            history.best_epoch = self.best.epoch
+        return history
+
+    def _finished(self) -> bool:
+        return self.progress.stop or self.progress.history.stopped_early
+
+    def _epoch(self, epoch: int) -> EpochRecord:
+        started = time.perf_counter()
+        self.progress.epoch, self.progress.step_in_epoch = epoch, 0
+        order = np.arange(self.data.rows, dtype=np.int32)
+        if self.shuffle:
+            host_generator(self.network.seed, Purpose.SHUFFLE, self.network.steps).shuffle(order)
+
+        rate = 0.0
+        window = 0  # the step in this epoch at which the candidate for the last good weights was taken
+        for number, rows in enumerate(self.slices):
+            if number == window:
+                self.good.take_candidate()
+            rate = self._step(rows.stop - rows.start)(order[rows])
+            self.backend.copy(self.network.loss_layer.value, self.losses[number])
+            closing = number + 1 - window == GOOD_WEIGHTS_EVERY or number + 1 == len(self.slices)
+            if self.backend.synchronous or closing:
+                self._check_losses(epoch, window, number + 1)
+            if closing:
+                self.good.confirm()
+                window = number + 1
+            self.progress.step_in_epoch = number + 1
+            for callback in self.callbacks:
+                callback.on_step_end(self.progress)
+        trained = time.perf_counter()
+
+        validation = None if self.held_out is None else evaluate_on_device(self.network, self.held_out)
+        losses = self.backend.to_numpy(self.losses)
+        weights = [float(weight) for weight in losses[:, 1]]
+        total = math.fsum(float(loss) * weight for loss, weight in zip(losses[:, 0], weights, strict=True))
+        return EpochRecord(
+            epoch=epoch,
+            step=self.network.steps,
+            loss=total / math.fsum(weights),
+            penalty=self.network.penalty(self.settings.l2),
+            learning_rate=rate,
+            samples_per_second=self.data.rows / (trained - started),
+            seconds=time.perf_counter() - started,
+            validation_loss=None if validation is None else validation.loss,
+            validation_accuracy=None if validation is None else validation.accuracy,
+        )
+
+    def _step(self, rows: int) -> TrainingStep:
+        """Return the step for batches of ``rows`` rows; an epoch has at most two sizes."""
+        if rows not in self.steps:
+            self.steps[rows] = TrainingStep(
+                self.network,
+                self.optimizer,
+                self.data,
+                rows,
+                l2=self.settings.l2,
+                clip_norm=self.settings.clip_norm,
+            )
+        return self.steps[rows]
+
+    def _check_losses(self, epoch: int, first: int, stop: int) -> None:
+        """Raise if a loss of steps ``first`` to ``stop - 1`` of this epoch is not finite, with good weights restored."""
+        losses = self.backend.to_numpy(self.losses[first:stop])[:, 0]
+        finite = np.isfinite(losses)
+        if finite.all():
+            return
+        wrong = int(np.argmin(finite))
+        step = self.network.steps - (stop - first) + wrong + 1
+        layer = self.network.first_non_finite() or "loss"
+        value = float(losses[wrong])
+        self.good.restore(losses)
+        self.optimizer.reset()
+        raise TrainingDivergedError(
+            f"the loss became {value} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the "
+            f"weights after step {self.network.steps}. A lower learning rate, clip_norm or batch norm may help.",
+            epoch=epoch,
+            step=step,
+            layer=layer,
+        )

@@ -1,0 +1,176 @@
+"""Checks at the edge: what enters a network is turned into clean arrays once, or refused with a clear message.
+
+Nothing below this module checks again.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+
+Array = npt.NDArray[Any]
+
+_ROWS_AT_A_TIME = 65_536
+
+
+def check_integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Return ``value`` as an int of at least ``minimum``."""
+    expected = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.") from None
+    if number < minimum or (maximum is not None and number > maximum):
+        raise InvalidValueError(f"{argument}: {number} is out of range. Expected {expected}.")
+    return number
+
+
+def check_number(
+    argument: str, value: Any, *, minimum: float = 0.0, above: bool = False, maximum: float = math.inf
+) -> float:
+    """Return ``value`` as a finite float in [minimum, maximum], or (minimum, maximum] where ``above``."""
+    expected = f"a finite number {'above' if above else 'of at least'} {minimum:g}"
+    if maximum < math.inf:
+        expected += f" and at most {maximum:g}"
+    if isinstance(value, (bool, str)) or value is None:
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected {expected}.") from None
+    if not math.isfinite(number) or number < minimum or (above and number == minimum) or number > maximum:
+        raise InvalidValueError(f"{argument}: {number!r} is out of range. Expected {expected}.")
+    return number
+
+
+def check_features(argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike) -> Array:
+    """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``.
+
+    Parameters
+    ----------
+    argument : str
+        The name that error messages give the array.
+    values : array_like
+        Two-dimensional numbers; an array of ``dtype`` that is contiguous already is not copied.
+    columns : int or None
+        The width the network expects; None takes any.
+    dtype : dtype
+        float32 or float64.
+
+    Raises
+    ------
+    InvalidTypeError
+        Objects, text, complex numbers, sparse matrices, or an array on another device.
+    ShapeError
+        Not two-dimensional, of another width, or without rows.
+    NonFiniteError
+        NaN or infinity, or too large for ``dtype``; the message has the row and the column.
+    """
+    array = _numeric_array(argument, values)
+    if array.ndim != 2:
+        hint = f" For one example use {argument}.reshape(1, -1)." if array.ndim == 1 else ""
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected two dimensions (rows, columns).{hint}")
+    if columns is not None and array.shape[1] != columns:
+        raise ShapeError(f"{argument}: got {array.shape[1]} columns. Expected {columns}.")
+    if array.shape[0] == 0:
+        raise ShapeError(f"{argument}: got no rows, shape {array.shape}. Expected at least one.")
+    if array.shape[1] == 0:
+        raise ShapeError(f"{argument}: got no columns, shape {array.shape}. Expected at least one.")
+    return _finite(argument, array, dtype)
+
+
+def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
+    """Return ``values`` as an int32 array of ``rows`` labels from 0 to ``classes - 1``.
+
+    Raises
+    ------
+    InvalidTypeError
+        Not integers (floats that are not whole numbers, text, booleans, objects).
+    ShapeError
+        Not one-dimensional, or of another length.
+    InvalidValueError
+        A label out of range; the message has the row.
+    """
+    array = _numeric_array(argument, values)
+    if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected integer labels ({rows},), not one-hot rows.")
+    if array.ndim != 1:
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected one label per row, shape ({rows},).")
+    if array.shape[0] != rows:
+        raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
+    if array.dtype.kind not in "iu":
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected integer labels 0 to {classes - 1}.")
+    wrong = (array < 0) | (array >= classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InvalidValueError(
+            f"{argument}: label {array[row]} in row {row} is out of range. Expected 0 to {classes - 1}."
+        )
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def check_targets(argument: str, values: Any, rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
+    """Return ``values`` as a finite (rows, columns) array of targets for squared error; (rows,) fits one column."""
+    array = _numeric_array(argument, values)
+    if array.ndim == 1 and columns == 1:
+        array = array.reshape(-1, 1)
+    if array.shape != (rows, columns):
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
+    return _finite(argument, array, dtype)
+
+
+def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -> Array:
+    """Return ``values`` as a finite (rows,) array of weights of at least 0, not all 0."""
+    array = _numeric_array(argument, values)
+    if array.shape != (rows,):
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected one weight per row, shape ({rows},).")
+    array = _finite(argument, array, dtype)
+    if (array < 0).any():
+        row = int(np.argmax(array < 0))
+        raise InvalidValueError(f"{argument}: weight {array[row]} in row {row} is negative. Expected at least 0.")
+    if not array.any():
+        raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
+    return array
+
+
+def _numeric_array(argument: str, values: Any) -> Array:
+    """Return ``values`` as an array of numbers, whatever array-like it is."""
+    if hasattr(values, "__cuda_array_interface__"):
+        raise InvalidTypeError(
+            f"{argument}: got an array on a CUDA device for a network on the CPU. Expected a host array: "
+            f"convert it with cupy.asnumpy({argument})."
+        )
+    if hasattr(values, "tocsr"):
+        raise InvalidTypeError(f"{argument}: got a sparse matrix. Expected a dense array: use {argument}.toarray().")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected rows of one length.") from None
+    if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1):
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected numbers.")
+    return array
+
+
+def _finite(argument: str, array: Array, dtype: npt.DTypeLike) -> Array:
+    """Return a contiguous array of ``dtype``; refuse NaN and infinity, also where the conversion makes them."""
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype=dtype)
+    for start in range(0, converted.shape[0], _ROWS_AT_A_TIME):
+        finite = np.isfinite(converted[start : start + _ROWS_AT_A_TIME])
+        if finite.all():
+            continue
+        position = np.argwhere(~finite)[0]
+        position[0] += start
+        place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
+        value = array[tuple(position)]
+        suffix = f", too large for {converted.dtype}" if np.isfinite(value) else ""
+        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.")
+    return converted
