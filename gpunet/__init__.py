@@ -15,6 +15,7 @@ from gpunet.errors import (
     MissingDependencyError,
     MissingFileError,
     NonFiniteError,
+    OutOfDeviceMemoryError,
     ShapeError,
     TrainingDivergedError,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Network",
     "NonFiniteError",
     "Optimizer",
+    "OutOfDeviceMemoryError",
     "ReLU",
     "Run",
     "Schedule",

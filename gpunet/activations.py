@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from gpunet.errors import InvalidTypeError, InvalidValueError, unknown_name
 from gpunet.specification import split_name
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Activation(ABC):
     @abstractmethod
     def derivative(self, y: Array) -> Array:
         """Return f'(s) written in terms of y = f(s), same shape and dtype."""
+
+    @classmethod
+    def with_number(cls, number: float) -> Activation:
+        """Return the activation with its one number set."""
+        return cls(number)  # type: ignore[call-arg]
 
     @property
     def parameter(self) -> float:
@@ -69,7 +74,7 @@ class Sigmoid(Activation):
 
     def forward(self, s: Array) -> Array:
         with np.errstate(over="ignore"):  # exp(-s) = inf for very negative s gives the right value, 0
-            return 1 / (1 + np.exp(-s))
+            return np.reciprocal(1 + np.exp(-s))
 
     def derivative(self, y: Array) -> Array:
         return y * (1 - y)
@@ -174,4 +179,4 @@ def get_activation(activation: str | Activation, argument: str = "activation") -
         return kind()
     if not fields(kind):
         raise InvalidValueError(f"{argument}: {name!r} takes no number, got {activation!r}.")
-    return kind(number)
+    return kind.with_number(number)

@@ -47,6 +47,10 @@ class DeviceError(GpunetError, RuntimeError):
     """The device that was asked for cannot be used on this machine."""
 
 
+class OutOfDeviceMemoryError(DeviceError, MemoryError):
+    """The device has no room for an array; the message says how many bytes were asked for and how many are free."""
+
+
 class TrainingDivergedError(GpunetError, ArithmeticError):
     """The loss became NaN or infinite; the network holds the last good weights.
 

@@ -101,8 +101,7 @@ HE_NORMAL = VarianceScaling("he_normal", 2.0, "in", "normal")
 HE_UNIFORM = VarianceScaling("he_uniform", 2.0, "in", "uniform")
 
 _FIXED: dict[str, Initializer] = {
-    str(initializer): initializer
-    for initializer in (Zeros(), XAVIER_NORMAL, XAVIER_UNIFORM, HE_NORMAL, HE_UNIFORM)
+    str(initializer): initializer for initializer in (Zeros(), XAVIER_NORMAL, XAVIER_UNIFORM, HE_NORMAL, HE_UNIFORM)
 }
 INITIALIZERS = (*_FIXED, "normal")
 

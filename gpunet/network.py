@@ -77,8 +77,8 @@ class Network:
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype
         ``"float32"`` or ``"float64"``.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    device : str or Backend
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class Network:
         loss: str = "softmax_cross_entropy",
         seed: int = 0,
         dtype: npt.DTypeLike = "float32",
-        device: str = "auto",
+        device: str | Backend = "auto",
     ) -> None:
         self.layer_sizes = _check_sizes(layer_sizes)
         hidden = len(self.layer_sizes) - 2
@@ -145,8 +145,8 @@ class Network:
             )
         self.seed = check_integer("seed", seed, 0, 2**64 - 1)
         self.dtype = _check_dtype(dtype)
-        self.device = device
         self.backend = select_backend(device)
+        self.device = self.backend.device_name if isinstance(device, Backend) else device
         self.metadata: dict[str, Any] = {}
 
         self.workspace = Workspace(self.backend)
@@ -157,7 +157,7 @@ class Network:
         self._allocate()
         self.reset_parameters()
 
-    # --- construction -------------------------------------------------------------------------------------------------
+    # --- construction -----------------------------------------------------------------------------------------------
 
     def _build_layers(self) -> list[Layer]:
         layers: list[Layer] = []
@@ -220,7 +220,7 @@ class Network:
         self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
         self.set_step(0)
 
-    # --- what a network is --------------------------------------------------------------------------------------------
+    # --- what a network is ------------------------------------------------------------------------------------------
 
     @property
     def loss(self) -> str:
@@ -270,7 +270,7 @@ class Network:
         tensors = self.get_parameters() | self.get_state()
         return _rebuild, (self.configuration, tensors, self.steps, self.metadata, self.device)
 
-    # --- on the device: what training runs ----------------------------------------------------------------------------
+    # --- on the device: what training runs --------------------------------------------------------------------------
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return the outputs (logits) of a batch that is on the device already.
@@ -318,15 +318,16 @@ class Network:
 
     def first_non_finite(self) -> str | None:
         """Name the first parameter or layer output, in forward order, that the last forward left NaN or infinite."""
-        for layer in self.layers:
+        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
             for spec in layer.parameter_specs():
                 if not np.isfinite(self.backend.to_numpy(self.parameters[spec.name])).all():
                     return f"parameter {spec.name}"
-            if not np.isfinite(self.backend.to_numpy(layer.output)).all():
+            overwritten = following is not None and following.output is layer.output
+            if not overwritten and not np.isfinite(self.backend.to_numpy(layer.output)).all():
                 return f"output of {layer.name}"
         return None
 
-    # --- from and to the host: what users call ------------------------------------------------------------------------
+    # --- from and to the host: what users call ----------------------------------------------------------------------
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
         """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise."""

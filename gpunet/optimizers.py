@@ -77,7 +77,9 @@ class Optimizer(ABC):
         return (rate,)
 
     @abstractmethod
-    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+    def update(
+        self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None, loss: Array
+    ) -> None:
         """Change ``parameters`` by one step; :meth:`advance` has been called before.
 
         Parameters
@@ -89,6 +91,8 @@ class Optimizer(ABC):
             The lecture's lambda; its gradient is 2 lambda W.
         clip : ndarray, (1,), or None
             A factor for the gradient.
+        loss : ndarray, (2,)
+            The batch's loss; nothing changes where it is not finite.
         """
 
 
@@ -108,9 +112,7 @@ class SGD(Optimizer):
 
     name: ClassVar[str] = "sgd"
 
-    def __init__(
-        self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False
-    ) -> None:
+    def __init__(self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
         self.momentum = _below_one("momentum", momentum)
         self.nesterov = bool(nesterov)
@@ -121,7 +123,9 @@ class SGD(Optimizer):
     def moment_names(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
 
-    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+    def update(
+        self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None, loss: Array
+    ) -> None:
         self.backend.sgd_step(
             parameters,
             gradients,
@@ -129,6 +133,7 @@ class SGD(Optimizer):
             weight_count,
             self.scalars,
             clip,
+            loss,
             l2=l2,
             momentum=self.momentum,
             nesterov=self.nesterov,
@@ -171,7 +176,9 @@ class Adam(Optimizer):
     def _scalars(self, rate: float) -> tuple[float, ...]:
         return rate, 1 / (1 - self.beta_1**self.step), 1 / (1 - self.beta_2**self.step)
 
-    def update(self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None) -> None:
+    def update(
+        self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None, loss: Array
+    ) -> None:
         self.backend.adam_step(
             parameters,
             gradients,
@@ -180,6 +187,7 @@ class Adam(Optimizer):
             weight_count,
             self.scalars,
             clip,
+            loss,
             l2=l2,
             beta_1=self.beta_1,
             beta_2=self.beta_2,

@@ -6,8 +6,10 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,8 +46,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
     OSError
         The file cannot be written.
     """
-    path = Path(path)
-    _check_suffix(path)
+    path = check_path("path", path)
     text = json.dumps(header, allow_nan=False)
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +56,9 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
         if path.suffix == ".npz":
             np.savez(temporary, **arrays, **{_HEADER: np.array(text)})  # type: ignore[arg-type]
         else:
-            _safetensors().save_file(arrays, temporary, metadata={_HEADER: text})
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            _safetensors().numpy.save_file(arrays, temporary, metadata={_HEADER: text})
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -74,21 +75,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     FileFormatError
         The file is damaged, or gpunet did not write it.
     """
-    path = Path(path)
-    _check_suffix(path)
+    path = check_path("path", path)
     if not path.is_file():
         raise MissingFileError(f"path: there is no file {str(path)!r}.")
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                tensors = {name: archive[name] for name in archive.files if name != _HEADER}
-                text = str(archive[_HEADER]) if _HEADER in archive.files else None
-        else:
-            with _safetensors().safe_open(path, framework="numpy") as archive:
-                tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-                text = (archive.metadata() or {}).get(_HEADER)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, _safetensors_error()) as error:
-        raise FileFormatError(f"path: {str(path)!r} cannot be read as {path.suffix[1:]} ({error}).") from None
+    tensors, text = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
     if text is None:
         raise FileFormatError(f"path: {str(path)!r} was not written by gpunet (no header).")
     try:
@@ -98,31 +88,55 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     return tensors, header
 
 
-def _check_suffix(path: Path) -> None:
+def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise FileFormatError(f"path: {str(path)!r} holds one array. Expected an archive.")
+            tensors = {name: archive[name] for name in archive.files if name != _HEADER}
+            return tensors, str(archive[_HEADER]) if _HEADER in archive.files else None
+    except FileFormatError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise FileFormatError(f"path: {str(path)!r} cannot be read as npz ({error}).") from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Array], str | None]:
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="numpy") as archive:
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+            return tensors, (archive.metadata() or {}).get(_HEADER)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise FileFormatError(f"path: {str(path)!r} cannot be read as safetensors ({error}).") from None
+
+
+def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
+    """Return ``path`` if its ending is one that can be read and written here, or raise.
+
+    Raises
+    ------
+    InvalidValueError
+        The ending is not one of ``SUFFIXES``.
+    MissingDependencyError
+        ``.safetensors`` without the package safetensors.
+    """
+    path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
+        raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
+    if path.suffix == ".safetensors":
+        _safetensors()
+    return path
 
 
-def _safetensors() -> Any:
+def _safetensors() -> ModuleType:
     try:
         import safetensors
         import safetensors.numpy
     except ImportError:
         raise require_package("safetensors", extra="cli", purpose="a .safetensors file") from None
-
-    class Both:
-        save_file = staticmethod(safetensors.numpy.save_file)
-        safe_open = staticmethod(safetensors.safe_open)
-
-    return Both
-
-
-def _safetensors_error() -> type[Exception]:
-    try:
-        from safetensors import SafetensorError
-    except ImportError:
-        return FileFormatError
-    return SafetensorError
+    return safetensors
 
 
 def _umask() -> int:

@@ -51,6 +51,8 @@ class Backend:
         ``"numpy"``; what :attr:`gpunet.Network.device` and benchmark rows call it.
     synchronous : bool
         Whether reading a result costs nothing, because operations finish before they return.
+    device_name : str
+        Where the arrays are: ``"cpu"``, ``"cuda:0"``.
     """
 
     name = "numpy"
@@ -59,7 +61,12 @@ class Backend:
     def __init__(self) -> None:
         self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
 
-    # --- arrays ---------------------------------------------------------------------------------------------------
+    @property
+    def device_name(self) -> str:
+        """Where the arrays are."""
+        return "cpu"
+
+    # --- arrays -----------------------------------------------------------------------------------------------------
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an uninitialised array on the device."""
@@ -101,7 +108,7 @@ class Backend:
             buffer = self._scratch[key] = self.empty(size, dtype)
         return buffer[:size].reshape(shape)
 
-    # --- reductions over the batch ---------------------------------------------------------------------------------
+    # --- reductions over the batch ----------------------------------------------------------------------------------
 
     def _column_sums(self, x: Array, out: Array) -> None:
         """out_j = sum_i x_ij, summed in blocks of rows."""
@@ -122,7 +129,7 @@ class Backend:
         """Return x - mean for one block of rows, in scratch."""
         return np.subtract(x, mean, out=self.scratch("centred", x.shape, x.dtype))
 
-    # --- linear layer (L1) -------------------------------------------------------------------------------------------
+    # --- linear layer (L1) ------------------------------------------------------------------------------------------
 
     def gemm(
         self,
@@ -133,7 +140,7 @@ class Backend:
         transpose_b: bool = False,
         accumulate: bool = False,
     ) -> None:
-        """out = op(a) op(b), or out + op(a) op(b), where op(x) is x or its transpose.
+        """Out = op(a) op(b), or out + op(a) op(b), where op(x) is x or its transpose.
 
         Parameters
         ----------
@@ -149,10 +156,10 @@ class Backend:
         else:
             np.matmul(left, right, out=out)
 
-    # --- bias and activation (L1, L3) --------------------------------------------------------------------------------
+    # --- bias and activation (L1, L3) -------------------------------------------------------------------------------
 
     def bias_activation_forward(self, s: Array, bias: Array | None, activation: Activation, out: Array) -> None:
-        """out = f(s + b).
+        """Out = f(s + b).
 
         Parameters
         ----------
@@ -171,7 +178,7 @@ class Backend:
     def bias_activation_backward(
         self, dy: Array, y: Array, activation: Activation, ds: Array, dbias: Array | None
     ) -> None:
-        """ds = dy f'(s), with f' in terms of y = f(s); db_j = sum_i ds_ij.
+        """Ds = dy f'(s), with f' in terms of y = f(s); db_j = sum_i ds_ij.
 
         Parameters
         ----------
@@ -200,7 +207,7 @@ class Backend:
         for part in chunks(0, flat_y.size):
             np.multiply(flat_dy[part], activation.derivative(flat_y[part]), out=flat_ds[part])
 
-    # --- batch normalisation and activation (L22-L24) ----------------------------------------------------------------
+    # --- batch normalisation and activation (L22-L24) ---------------------------------------------------------------
 
     def batch_norm_activation_forward(
         self,
@@ -216,7 +223,7 @@ class Backend:
         momentum: float,
         epsilon: float,
     ) -> None:
-        """out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) with the batch's own mean and variance.
+        """Out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) with the batch's own mean and variance.
 
         The variance is summed from centred values, and corrected by the mean of those: sums of squares of values far
         from zero would lose every digit. The batch's unbiased variance n / (n - 1) v enters the running average.
@@ -325,7 +332,7 @@ class Backend:
         running_variance: Array,
         epsilon: float,
     ) -> None:
-        """out = f(gamma (s - running_mean) / sqrt(running_variance + epsilon) + beta) (L23).
+        """Out = f(gamma (s - running_mean) / sqrt(running_variance + epsilon) + beta) (L23).
 
         Parameters
         ----------
@@ -352,12 +359,12 @@ class Backend:
         average *= 1 - momentum
         average += weighted
 
-    # --- dropout -------------------------------------------------------------------------------------------------------
+    # --- dropout ----------------------------------------------------------------------------------------------------
 
     def dropout_forward(
         self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
     ) -> None:
-        """out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
+        """Out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
 
         Element e of the flattened x is kept where its random word, a function of (seed, layer, step, e) alone
         (:func:`gpunet.random.dropout_words`), is at least rate * 2^32.
@@ -383,11 +390,11 @@ class Backend:
             flat_out[part] *= flat_mask[part]
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-        """dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
+        """Dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
         np.multiply(dy, 1 / (1 - rate), out=dx)
         np.multiply(dx, mask, out=dx)
 
-    # --- losses (L4, L12) ------------------------------------------------------------------------------------------------
+    # --- losses (L4, L12) -------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
         self, logits: Array, labels: Array, weights: Array | None, dlogits: Array, loss: Array
@@ -422,7 +429,9 @@ class Backend:
             shifted[picked] -= 1
         self._weigh(dlogits, row_losses, weights, total, loss)
 
-    def squared_error(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array) -> None:
+    def squared_error(
+        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    ) -> None:
         """J = sum_i w_i E_i / sum_i w_i with E_i = 1/2 sum_j (t_ij - o_ij)^2 (L12), and dJ/doutputs.
 
         Parameters
@@ -461,12 +470,12 @@ class Backend:
         gradient /= total
         loss[0] = row_losses.sum() / total
 
-    # --- optimisers -------------------------------------------------------------------------------------------------------
+    # --- optimisers -------------------------------------------------------------------------------------------------
 
     def clip_factor(
         self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
     ) -> None:
-        """out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
+        """Out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
 
         Parameters
         ----------
@@ -490,6 +499,7 @@ class Backend:
         weight_count: int,
         scalars: Array,
         clip: Array | None,
+        loss: Array,
         *,
         l2: float,
         momentum: float,
@@ -510,7 +520,12 @@ class Backend:
             The learning rate.
         clip : ndarray, (1,), or None
             The factor of :meth:`clip_factor`.
+        loss : ndarray, (2,)
+            What the loss wrote; where ``loss[0]`` is not finite, nothing changes, so that the weights that led there
+            can be looked at.
         """
+        if not np.isfinite(loss[0]):
+            return
         rate, factor = scalars[0], 1.0 if clip is None else clip[0]
         for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
             gradient = factor * self._cost_gradient(parameters, gradients, part, decay)
@@ -530,6 +545,7 @@ class Backend:
         weight_count: int,
         scalars: Array,
         clip: Array | None,
+        loss: Array,
         *,
         l2: float,
         beta_1: float,
@@ -552,9 +568,14 @@ class Backend:
             The learning rate, 1 / (1 - beta_1^t) and 1 / (1 - beta_2^t) of this step t.
         clip : ndarray, (1,), or None
             The factor of :meth:`clip_factor`.
+        loss : ndarray, (2,)
+            What the loss wrote; where ``loss[0]`` is not finite, nothing changes, so that the weights that led there
+            can be looked at.
         weight_decay : float
             Decoupled decay; 0 is Adam.
         """
+        if not np.isfinite(loss[0]):
+            return
         rate, correction_1, correction_2 = scalars
         factor = 1.0 if clip is None else clip[0]
         for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
@@ -579,7 +600,7 @@ class Backend:
         for part in chunks(weight_count, size):
             yield part, 0.0
 
-    # --- data -------------------------------------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------------------------
 
     def gather_rows(self, source: Array, index: Array, out: Array) -> None:
         """out_i = source[index_i]: a batch from the data set.

@@ -35,11 +35,11 @@ class Linear(Layer):
         return s
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
+        """DW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
         self.backend.gemm(dy, self._x, self.gradients[self._weight], transpose_a=True)
         if not input_gradient:
             return None
-        # Two buffers alternate for all layers: dS of this layer is read while dX is written, and no older one is needed.
+        # Two buffers alternate for all layers: dS is read while dX is written, and nothing older is needed.
         dx = self.workspace.rows(f"gradient{self.index % 2}", dy.shape[0], self.inputs, self.dtype)
         self.backend.gemm(dy, self.parameters[self._weight], dx)
         return dx

@@ -43,7 +43,7 @@ class Loss(ABC):
             Labels or numbers; see ``is_classifier``.
         weights : ndarray, (n,), or None
         """
-        gradient = self.workspace.rows("loss.gradient", *outputs.shape, self.dtype)
+        gradient = self.workspace.rows("loss.gradient", outputs.shape[0], outputs.shape[1], self.dtype)
         self._evaluate(outputs, targets, weights, gradient)
         return gradient
 

@@ -76,9 +76,7 @@ def target_rows(labels: Labels, classes: int) -> FloatArray:
     if labels.ndim == 2 and labels.shape[1] == classes:
         return labels.astype(np.float64)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"expected integer labels (n,) or targets (n, {classes}), got {labels.dtype} {labels.shape}"
-        )
+        raise ValueError(f"expected integer labels (n,) or targets (n, {classes}), got {labels.dtype} {labels.shape}")
     if np.any((labels < 0) | (labels >= classes)):
         raise ValueError(f"labels must lie between 0 and {classes - 1}")
     return np.eye(classes)[labels]

@@ -145,9 +145,7 @@ def jacobian_normalised_by_score(v_b: FloatArray, epsilon: float) -> FloatArray:
     return V_b_to_the(-1 / 2, v_b, epsilon)
 
 
-def jacobian_normalised_by_variance(
-    s_i: FloatArray, mu_b: FloatArray, v_b: FloatArray, epsilon: float
-) -> FloatArray:
+def jacobian_normalised_by_variance(s_i: FloatArray, mu_b: FloatArray, v_b: FloatArray, epsilon: float) -> FloatArray:
     """dshat_i/dv_b = -1/2 V_b^(-3/2) diag(s_i - mu_b): (m, m) from s_i, mu_b and v_b (m,)."""
     return -1 / 2 * V_b_to_the(-3 / 2, v_b, epsilon) @ np.diag(s_i - mu_b)
 
@@ -267,9 +265,7 @@ class ScaleAndShiftGradients(NamedTuple):
     dJ_dbeta: FloatArray
 
 
-def gradients_of_scale_and_shift(
-    dJ_dY: FloatArray, S_hat: FloatArray, gamma: FloatArray
-) -> ScaleAndShiftGradients:
+def gradients_of_scale_and_shift(dJ_dY: FloatArray, S_hat: FloatArray, gamma: FloatArray) -> ScaleAndShiftGradients:
     """Back through y_i = gamma * shat_i + beta, one example at a time.
 
     ::

@@ -59,29 +59,29 @@ def vec(W: FloatArray) -> FloatArray:
 
 
 def linear(x: FloatArray, W: FloatArray, b: FloatArray) -> FloatArray:
-    """s = W x + b: (m, 1) from x (d, 1), W (m, d) and b (m, 1)."""
+    """S = W x + b: (m, 1) from x (d, 1), W (m, d) and b (m, 1)."""
     return W @ x + b
 
 
 def softmax(s: FloatArray) -> FloatArray:
-    """p = exp(s) / (1^T exp(s)): (c, 1) from scores s (c, 1), shifted by the largest score."""
+    """P = exp(s) / (1^T exp(s)): (c, 1) from scores s (c, 1), shifted by the largest score."""
     e = np.exp(s - s.max())
     return np.asarray(e / e.sum())
 
 
 def cross_entropy(p: FloatArray, y: FloatArray) -> float:
-    """l = -log(y^T p) for probabilities p (c, 1) and a one-hot y (c, 1)."""
+    """L = -log(y^T p) for probabilities p (c, 1) and a one-hot y (c, 1)."""
     return -float(np.log((y.T @ p).item()))
 
 
 def cross_entropy_of_scores(s: FloatArray, y: FloatArray) -> float:
-    """l = -log(y^T softmax(s)) = log(1^T exp(s)) - y^T s, finite also where y^T p underflows to zero."""
+    """L = -log(y^T softmax(s)) = log(1^T exp(s)) - y^T s, finite also where y^T p underflows to zero."""
     shifted = s - s.max()
     return float(np.log(np.exp(shifted).sum()) - (y.T @ shifted).item())
 
 
 def l2_penalty(W: FloatArray, l2: float) -> float:
-    """lambda ||W||^2, lambda times the sum of the squared entries of W."""
+    """Lambda ||W||^2, lambda times the sum of the squared entries of W."""
     return l2 * float(np.sum(W**2))
 
 
@@ -124,7 +124,7 @@ def jacobian_l2_penalty_by_weights(W: FloatArray, l2: float) -> FloatArray:
 
 
 def gradient_cross_entropy_by_scores(p: FloatArray, y: FloatArray) -> FloatArray:
-    """g = dl/ds = (p - y)^T for p = softmax(s) and a one-hot y (c, 1): (1, c).
+    """G = dl/ds = (p - y)^T for p = softmax(s) and a one-hot y (c, 1): (1, c).
 
     It is the lecture's -(y^T / y^T p)(diag(p) - p p^T): y^T diag(p) = (y^T p) y^T for a one-hot y, so the
     product is -(y^T - p^T).

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpunet.network import Network
@@ -110,4 +109,3 @@ def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
     total = math.fsum(weights)
     accuracy = math.fsum(right) / total if network.is_classifier else None
     return Evaluation(math.fsum(losses) / total, accuracy, data.rows)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -75,9 +76,9 @@ class History:
         return len(self.records)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return what JSON can hold; a validation loss that is not finite, which JSON lacks, becomes null."""
         return {
-            "epochs": [asdict(record) for record in self.records],
+            "epochs": [{name: _or_null(value) for name, value in asdict(record).items()} for record in self.records],
             "best_epoch": self.best_epoch,
             "stopped_early": self.stopped_early,
         }
@@ -94,3 +95,7 @@ class History:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         return path
+
+
+def _or_null(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

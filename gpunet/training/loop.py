@@ -17,6 +17,7 @@ from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, Train
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Optimizer
 from gpunet.random import Purpose, host_generator
+from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import read_checkpoint, write_checkpoint
 from gpunet.training.class_weights import combine_weights, weigh_classes
@@ -102,9 +103,15 @@ def fit(
         steps old), and the error's message says at which step and in which layer it was seen first.
     """
     settings = _check(network, epochs, batch_size, optimizer, l2, clip_norm, early_stopping, validation)
+    if checkpoint is not None:
+        check_path("checkpoint", checkpoint)
+    elif resume:
+        raise InvalidValueError("resume: needs checkpoint=PATH, got None.")
     data = DeviceData(network, X, y, sample_weight)
     if data.rows < network.minimum_batch:
-        raise ShapeError(f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch.")
+        raise ShapeError(
+            f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
+        )
     per_class = weigh_classes(network, class_weight, data.host_targets)
     data.set_weights(combine_weights(per_class, data.host_targets, data.host_weights))
     held_out = None
@@ -282,7 +289,7 @@ class _Loop:
         return self.steps[rows]
 
     def _check_losses(self, epoch: int, first: int, stop: int) -> None:
-        """Raise if a loss of steps ``first`` to ``stop - 1`` of this epoch is not finite, with good weights restored."""
+        """Raise if a loss of steps ``first`` to ``stop - 1`` of this epoch is not finite; good weights are restored."""
         losses = self.backend.to_numpy(self.losses[first:stop])[:, 0]
         finite = np.isfinite(losses)
         if finite.all():

@@ -90,4 +90,11 @@ class TrainingStep:
             backend.clip_factor(
                 network.flat_parameters, network.flat_gradients, weight_count, self.l2, self.clip_norm, self._clip
             )
-        self.optimizer.update(network.flat_parameters, network.flat_gradients, weight_count, self.l2, self._clip)
+        self.optimizer.update(
+            network.flat_parameters,
+            network.flat_gradients,
+            weight_count,
+            self.l2,
+            self._clip,
+            network.loss_layer.value,
+        )

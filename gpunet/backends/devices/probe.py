@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -82,9 +81,15 @@ def _device_name(cuda: ctypes.CDLL, index: int) -> str:
 def _cupy_version() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return None
+    import importlib.metadata  # takes 20 ms, which `import gpunet` need not pay
+
     for distribution in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
         try:
             return importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
     return "of unknown version"
+
+
+if __name__ == "__main__":  # the Makefile asks which CuPy to install
+    print(probe_gpu().extra or "")

@@ -1,0 +1,65 @@
+# `make` lists the targets. Each one that needs an environment creates it in .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+# One thread per test process: the processes share the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-oracle lint format wheel clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+train: $(VENV)/.gpu ## train the default network on handwritten digits; model and history go to runs/digits
+	$(BIN)/gpunet train digits --compare-sklearn
+
+test: $(VENV)/.dev ## run the tests
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu"
+
+test-oracle: $(VENV)/.oracle ## compare with PyTorch: values, gradients, training trajectories
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle
+
+lint: $(VENV)/.dev ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.dev ## build a wheel in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove the environment and everything that was built; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "gpunet needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.cli: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	@touch $@
+
+# The CuPy that fits the driver, where there is an NVIDIA GPU.
+$(VENV)/.gpu: $(VENV)/.cli
+	@extra=$$($(BIN)/python -m gpunet.backends.devices.probe); \
+	if [ -n "$$extra" ]; then echo "installing CuPy ($$extra)"; $(BIN)/python -m pip install --quiet --editable ".[$$extra]"; fi
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.oracle: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,oracle]'
+	@touch $@

@@ -1,0 +1,511 @@
+"""The emulated device: the device seam of gpunet on a machine without a GPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .compiler import EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
+from .memory import Allocation, Memory, View
+
+Dimensions = tuple[int, int, int]
+
+MOST_THREADS_PER_BLOCK = 1024
+MOST_THREADS_PER_MULTIPROCESSOR = 2048
+LARGEST_BLOCK = (1024, 1024, 64)
+LARGEST_GRID = (2**31 - 1, 65535, 65535)
+RESERVED_SHARED_MEMORY = 1024  # per resident block
+# All the threads of a cooperative grid have a stack at the same time.
+MOST_COOPERATIVE_THREADS = 65536
+PRECISIONS = ("float32", "tf32")
+HALF_PRECISION = ("float16", "bfloat16")
+
+
+class _Operation(Protocol):
+    """A checked piece of work: pointers and values only, nothing of the Python that asked for it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def views(self) -> Sequence[View]: ...
+
+    def run(self, device: EmulatedDevice) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Launch:
+    kernel: Kernel
+    grid: Dimensions
+    block: Dimensions
+    cluster: Dimensions
+    cooperative: bool
+    shared_memory: int
+    values: tuple[bytes, ...]
+    buffers: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.name
+
+    def views(self) -> Sequence[View]:
+        return self.buffers
+
+    def run(self, device: EmulatedDevice) -> None:
+        self.kernel.run(
+            self.grid,
+            self.block,
+            self.cluster,
+            self.cooperative,
+            self.shared_memory,
+            device.shared_memory_per_block,
+            self.values,
+            device.next_seed(),
+        )
+        for buffer in self.buffers:
+            damage = buffer.allocation.damage()
+            if damage is not None:
+                raise EmulationError(f"{self.name}: {damage}")
+
+
+@dataclass(frozen=True)
+class _Gemm:
+    a: View
+    b: View
+    out: View
+    transpose_a: bool
+    transpose_b: bool
+    accumulate: bool
+    precision: str
+    name: str = "gemm"
+
+    def views(self) -> Sequence[View]:
+        return (self.a, self.b, self.out)
+
+    def run(self, device: EmulatedDevice) -> None:
+        a, b, out = self.a.array(), self.b.array(), self.out.array()
+        if a.dtype.name in HALF_PRECISION:  # of storage: products and sums are float32
+            a, b = a.astype(np.float32), b.astype(np.float32)
+        elif self.precision == "tf32" and a.dtype == np.float32:
+            a, b = _round_to_tf32(a), _round_to_tf32(b)
+        product = np.matmul(a.T if self.transpose_a else a, b.T if self.transpose_b else b)
+        out[...] = product + out.astype(product.dtype) if self.accumulate else product
+
+
+@dataclass(frozen=True)
+class _Copy:
+    destination: View
+    source: View
+    name: str = "copy"
+
+    def views(self) -> Sequence[View]:
+        return (self.destination, self.source)
+
+    def run(self, device: EmulatedDevice) -> None:
+        self.destination.array()[...] = self.source.array()
+
+
+class Replay:
+    """A recorded step: the launches, products and copies of one call, with the pointers and values of that time.
+
+    Nothing else of the step is kept, as in a CUDA graph: no Python runs in :meth:`launch`, a host value that has
+    changed since has no effect, and the buffers are not kept alive.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The recorded operations, in order: kernel names, ``"gemm"`` and ``"copy"``.
+    """
+
+    def __init__(self, device: EmulatedDevice, operations: Sequence[_Operation]) -> None:
+        self._device = device
+        self._operations = tuple(operations)
+        self.names = tuple(operation.name for operation in operations)
+
+    def launch(self) -> None:
+        """Run the recorded operations again.
+
+        Raises
+        ------
+        EmulationError
+            If a buffer of an operation has been freed since it was recorded: a GPU would read or overwrite
+            whatever lies there now.
+        """
+        self._device.refuse_while_capturing("Replay.launch")
+        for operation in self._operations:
+            for view in operation.views():
+                if not self._device.is_alive(view.allocation):
+                    raise EmulationError(
+                        f"replay of {operation.name}: its buffer of shape {view.allocation.shape}, "
+                        f"{view.allocation.dtype}, was freed after the capture"
+                    )
+            operation.run(self._device)
+
+
+class EmulatedDevice:
+    """A CUDA device made of g++ and NumPy; it compiles the real kernels and runs every thread of every launch.
+
+    Arrays are NumPy arrays whose memory this device owns. A kernel is given only those, as a GPU could only
+    reach its own memory.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the order in which blocks and threads run. Each launch draws a new order from it.
+    sanitize : bool
+        Compile with the address and undefined-behaviour sanitizers; the process must have been started with
+        :func:`sanitizer_environment`. A finding ends the process with the sanitizer's report.
+    compute_capability : tuple of two ints
+        What the device claims to be; ``__CUDA_ARCH__`` follows it. Clusters need (9, 0).
+    multiprocessor_count : int
+        What the device claims to have; it limits cooperative launches.
+    guard_bytes : int
+        Guard zone on each side of a buffer, a multiple of 256. Ignored with `sanitize`.
+
+    Attributes
+    ----------
+    name : str
+    shared_memory_per_block : int
+        Largest static and dynamic shared memory of a block, in bytes.
+    shared_memory_per_multiprocessor, l2_bytes : int
+        In bytes.
+    max_cluster_size, warp_size : int
+
+    Raises
+    ------
+    EmulationError
+        If g++ is missing, or `sanitize` is asked for in a process without the sanitizer.
+    """
+
+    warp_size = 32
+    shared_memory_per_block = 227 * 1024
+    shared_memory_per_multiprocessor = 228 * 1024
+    max_cluster_size = 8
+    l2_bytes = 50 * 1024 * 1024
+
+    def __init__(
+        self,
+        seed: int = 0,
+        sanitize: bool = False,
+        compute_capability: tuple[int, int] = (9, 0),
+        multiprocessor_count: int = 132,
+        guard_bytes: int = 256,
+    ) -> None:
+        if sanitize and not sanitizer_is_loaded():
+            raise EmulationError("sanitize=True needs a process started with sanitizer_environment()")
+        major, minor = compute_capability
+        self.name = f"emulated sm_{major}{minor}, {compiler_version()}"
+        self.compute_capability = compute_capability
+        self.multiprocessor_count = multiprocessor_count
+        self._sanitize = sanitize
+        self._seeds = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        self._launches = 0
+        self._memory = Memory(0 if sanitize else guard_bytes)
+        self._recording: list[_Operation] | None = None
+
+    # ------------------------------------------------------------------------------------------------ memory
+
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return an uninitialised array: every byte is 0xFF, which is NaN in a floating-point type.
+
+        Raises
+        ------
+        EmulationError
+            During a capture.
+        """
+        self.refuse_while_capturing("empty")
+        return self._memory.allocate(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+        """Return an array of zeros."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def asarray(self, array: ArrayLike, dtype: DTypeLike | None = None) -> np.ndarray:
+        """Return `array` as a C-contiguous device array; a copy, unless it is one already.
+
+        Raises
+        ------
+        EmulationError
+            If a copy is needed during a capture.
+        """
+        host = np.asarray(array, dtype=dtype)
+        if host is array and host.flags.c_contiguous and self._memory.find(host) is not None:
+            return host
+        device_array = self.empty(host.shape, host.dtype)
+        device_array[...] = host
+        return device_array
+
+    def to_numpy(self, array: np.ndarray) -> np.ndarray:
+        """Return a copy of a device array in the memory of the host."""
+        self.refuse_while_capturing("to_numpy")
+        self._memory.view(array, "the array")
+        return np.array(array, copy=True, order="C")
+
+    def copy(self, destination: np.ndarray, source: np.ndarray) -> None:
+        """Copy `source` into `destination`: equal shape and dtype, both C-contiguous.
+
+        `source` may be an array of the host, but not during a capture, which would keep its address only.
+        """
+        if destination.shape != source.shape or destination.dtype != source.dtype:
+            raise ValueError(f"copy of {source.shape}, {source.dtype}, into {destination.shape}, {destination.dtype}")
+        if not (destination.flags.c_contiguous and source.flags.c_contiguous):
+            raise ValueError("copy needs C-contiguous arrays")
+        target = self._memory.view(destination, "the destination of the copy")
+        if self._memory.find(source) is None:
+            self.refuse_while_capturing("copy from the host")
+            destination[...] = source
+        else:
+            self._submit(_Copy(target, self._memory.view(source, "the source of the copy")))
+
+    def check_guards(self) -> None:
+        """Raise EmulationError when anything has written just outside a buffer that is alive.
+
+        A launch checks the buffers it was given; this checks all of them.
+        """
+        self._memory.check_guards()
+
+    def is_alive(self, allocation: Allocation) -> bool:
+        """Whether the buffer has not been freed."""
+        return self._memory.is_alive(allocation)
+
+    # ----------------------------------------------------------------------------------------------- kernels
+
+    def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Kernel]:
+        """Compile one module.
+
+        Parameters
+        ----------
+        source : str
+            CUDA C++, complete: nothing is included from elsewhere.
+        options : sequence of str
+            Options of NVRTC. ``-DNAME=value`` is used; the others have no meaning here and are ignored.
+        kernels : sequence of str
+            C++ names of the kernels, with template arguments: ``"batch_norm_forward<float, 2>"``.
+        name : str
+            File name for error messages.
+
+        Returns
+        -------
+        mapping from each of `kernels` to its Kernel
+
+        Raises
+        ------
+        EmulationError
+            With the compiler's message.
+        """
+        major, minor = self.compute_capability
+        defines = [option for option in options if option.startswith("-D")]
+        defines.append(f"-D__CUDA_ARCH__={major * 100 + minor * 10}")
+        return load_module(source, defines, kernels, name, self._sanitize)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
+        args: Sequence[Any],
+        shared_memory: int = 0,
+        cluster: int | tuple[int, ...] | None = None,
+        cooperative: bool = False,
+    ) -> None:
+        """Run a kernel, or record it during a capture.
+
+        Parameters
+        ----------
+        kernel : Kernel
+        grid, block : int or tuple of up to three ints
+            Number of blocks, and threads of a block.
+        args : sequence
+            Device arrays and NumPy scalars; ``np.uint64(0)`` is a null pointer.
+        shared_memory : int
+            Bytes of dynamic shared memory of a block.
+        cluster : int or tuple of up to three ints, optional
+            Blocks of a cluster.
+        cooperative : bool
+            Whether ``grid_sync`` may be used: all blocks must then fit on the device together.
+
+        Raises
+        ------
+        TypeError
+            If the arguments do not fit the kernel's parameters in number, kind or size, or an array is not on
+            the device. A GPU would not notice.
+        EmulationError
+            If the device cannot run this configuration, or the kernel fails.
+        """
+        kernel.check_arguments(args)
+        blocks, threads, extent = _three(grid), _three(block), _three(1 if cluster is None else cluster)
+        self._check_configuration(blocks, threads, extent, cooperative, shared_memory)
+        values: list[bytes] = []
+        buffers: list[View] = []
+        for position, argument in enumerate(args):
+            if isinstance(argument, np.ndarray):
+                view = self._memory.view(argument, f"{kernel.name}: argument {position}")
+                buffers.append(view)
+                values.append(np.uintp(view.address).tobytes())
+            else:
+                values.append(argument.tobytes())
+        self._submit(
+            _Launch(kernel, blocks, threads, extent, cooperative, shared_memory, tuple(values), tuple(buffers))
+        )
+
+    def _check_configuration(
+        self, grid: Dimensions, block: Dimensions, cluster: Dimensions, cooperative: bool, shared_memory: int
+    ) -> None:
+        def require(condition: bool, problem: str) -> None:
+            if not condition:
+                raise EmulationError(f"invalid launch configuration: {problem}")
+
+        threads = math.prod(block)
+        blocks = math.prod(grid)
+        require(min(grid) > 0 and min(block) > 0 and min(cluster) > 0, f"grid {grid}, block {block}")
+        require(all(size <= most for size, most in zip(grid, LARGEST_GRID, strict=True)), f"grid {grid}")
+        require(all(size <= most for size, most in zip(block, LARGEST_BLOCK, strict=True)), f"block {block}")
+        require(threads <= MOST_THREADS_PER_BLOCK, f"{threads} threads in a block")
+        require(0 <= shared_memory <= self.shared_memory_per_block, f"{shared_memory} bytes of shared memory")
+        if math.prod(cluster) > 1:
+            require(self.compute_capability >= (9, 0), "clusters need compute capability 9.0")
+            require(math.prod(cluster) <= self.max_cluster_size, f"cluster {cluster}")
+            fits = all(size % part == 0 for size, part in zip(grid, cluster, strict=True))
+            require(fits, f"grid {grid} is not a multiple of cluster {cluster}")
+            require(not cooperative, "a cooperative launch with clusters is not emulated")
+        if cooperative:
+            per_multiprocessor = min(
+                MOST_THREADS_PER_MULTIPROCESSOR // threads,
+                self.shared_memory_per_multiprocessor // (shared_memory + RESERVED_SHARED_MEMORY),
+            )
+            resident = per_multiprocessor * self.multiprocessor_count
+            require(blocks <= resident, f"{blocks} blocks of a cooperative launch, {resident} fit on the device")
+            require(
+                blocks * threads <= MOST_COOPERATIVE_THREADS,
+                f"{blocks * threads} threads of a cooperative launch, {MOST_COOPERATIVE_THREADS} can be emulated: "
+                "give the device a smaller multiprocessor_count",
+            )
+
+    def gemm(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        out: np.ndarray,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+        precision: str = "float32",
+    ) -> None:
+        """Compute ``out = op(a) @ op(b)``, or add it to `out`; row-major, rows contiguous.
+
+        Parameters
+        ----------
+        a, b : (n, k) and (k, m) device arrays, each after its transposition
+            float16, bfloat16 of ml_dtypes, float32 or float64; of one dtype.
+        out : (n, m) device array
+            Of the same dtype, or float32 for factors in half precision. It must not overlap the factors.
+        transpose_a, transpose_b : bool
+        accumulate : bool
+        precision : {"float32", "tf32"}
+            Of the products of float32 factors; "tf32" first rounds the factors to 10 bits of mantissa.
+
+        Raises
+        ------
+        ValueError
+            If shapes, dtypes, layouts or the precision do not fit.
+        """
+        if a.ndim != 2 or b.ndim != 2 or out.ndim != 2:
+            raise ValueError(f"gemm of arrays of shapes {a.shape}, {b.shape}, {out.shape}: needs matrices")
+        rows, inner = a.shape[::-1] if transpose_a else a.shape
+        inner_b, columns = b.shape[::-1] if transpose_b else b.shape
+        if inner != inner_b or out.shape != (rows, columns):
+            raise ValueError(f"gemm of {(rows, inner)} by {(inner_b, columns)} into {out.shape}, after transposition")
+        half = a.dtype.name in HALF_PRECISION
+        if not (half or a.dtype in (np.float32, np.float64)) or b.dtype != a.dtype:
+            raise ValueError(f"gemm of {a.dtype} by {b.dtype}")
+        if out.dtype != a.dtype and not (half and out.dtype == np.float32):
+            raise ValueError(f"gemm of {a.dtype} into {out.dtype}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is not one of {PRECISIONS}")
+        for matrix in (a, b, out):
+            if matrix.shape[1] > 1 and matrix.strides[1] != matrix.itemsize:
+                raise ValueError("gemm needs matrices whose rows are contiguous")
+            if matrix.shape[0] > 1 and matrix.strides[0] < matrix.shape[1] * matrix.itemsize:
+                raise ValueError("gemm needs matrices whose rows do not overlap")
+        if np.may_share_memory(a, out) or np.may_share_memory(b, out):
+            raise ValueError("gemm into one of its factors")
+        a_view, b_view, out_view = (
+            self._memory.view(matrix, f"gemm: {what}") for matrix, what in ((a, "a"), (b, "b"), (out, "out"))
+        )
+        self._submit(_Gemm(a_view, b_view, out_view, transpose_a, transpose_b, accumulate, precision))
+
+    def _submit(self, operation: _Operation) -> None:
+        if self._recording is None:
+            operation.run(self)
+        else:
+            self._recording.append(operation)
+
+    def next_seed(self) -> int:
+        """Return the seed of the next launch."""
+        self._launches += 1
+        return (int(self._seeds) + self._launches * 0x9E3779B97F4A7C15) % 2**64
+
+    # ------------------------------------------------------------------------------------- capture and timing
+
+    def capture(self, step: Callable[[], object]) -> Replay:
+        """Record the launches, products and copies of ``step()`` without running them.
+
+        As in the capture of a CUDA graph, `step` must not wait for the device, read from it, or allocate:
+        `empty`, `zeros`, `asarray` of host data, `to_numpy`, a copy from the host, `synchronize`, the events and
+        another capture raise EmulationError.
+
+        Parameters
+        ----------
+        step : callable without arguments
+
+        Returns
+        -------
+        Replay
+        """
+        self.refuse_while_capturing("capture")
+        self._recording = []
+        try:
+            step()
+            return Replay(self, self._recording)
+        finally:
+            self._recording = None
+
+    def refuse_while_capturing(self, what: str) -> None:
+        """Raise EmulationError during a capture."""
+        if self._recording is not None:
+            raise EmulationError(f"{what} is not permitted during a capture")
+
+    def synchronize(self) -> None:
+        """Wait for the device: every operation has ended when its call returns, so this only checks."""
+        self.refuse_while_capturing("synchronize")
+
+    def record_event(self) -> float:
+        """Return a point in time for :meth:`elapsed`."""
+        self.refuse_while_capturing("record_event")
+        return time.perf_counter()
+
+    def elapsed(self, start: float, stop: float) -> float:
+        """Return the seconds between two events, on the host's clock."""
+        return stop - start
+
+
+def _three(dimensions: int | tuple[int, ...]) -> Dimensions:
+    given = (dimensions,) if isinstance(dimensions, (int, np.integer)) else tuple(dimensions)
+    if not 1 <= len(given) <= 3:
+        raise EmulationError(f"invalid launch configuration: {len(given)} dimensions in {given}")
+    x, y, z = (*(int(size) for size in given), 1, 1)[:3]
+    return x, y, z
+
+
+def _round_to_tf32(values: np.ndarray) -> np.ndarray:
+    """Round to 10 bits of mantissa, to the nearest, ties away from zero, as the GPU's conversion does."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)

@@ -1,0 +1,92 @@
+"""Dropout and its counter-based random bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.backends import Backend
+from gpunet.backends.base import CHUNK
+from gpunet.random import Purpose, dropout_words, host_generator, philox4x32
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        # Known answers of Random123, kat_vectors, philox4x32 10.
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (
+            (0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF),
+            (0xFFFFFFFF, 0xFFFFFFFF),
+            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+        ),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_known_answers(counter, key, expected):
+    words = philox4x32(np.array(counter, np.uint64).reshape(4, 1), key)
+    assert tuple(int(word) for word in words[:, 0]) == expected
+
+
+def test_words_depend_on_the_element_alone():
+    """Any cut of the elements gives the same words: chunks, threads and devices may divide them as they like."""
+    whole = dropout_words(0, 1001, seed=2**63 + 5, layer=3, step=2**33 + 7)
+    pieces = [dropout_words(first, min(100, 1001 - first), 2**63 + 5, 3, 2**33 + 7) for first in range(0, 1001, 100)]
+    np.testing.assert_array_equal(whole, np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("change", ["seed", "layer", "step"])
+def test_every_part_of_the_key_matters(change):
+    arguments = {"seed": 1, "layer": 2, "step": 3}
+    other = arguments | {change: 99}
+    assert (dropout_words(0, 1000, **arguments) != dropout_words(0, 1000, **other)).mean() > 0.99
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_rate_scale_and_backward(rate):
+    x = np.ones((300, 101), np.float32)  # more than one chunk, not a multiple of 4
+    assert x.size > CHUNK
+    out, mask = np.full_like(x, np.nan), np.empty(x.shape, np.uint8)
+    backend, step = Backend(), np.array([5])
+    backend.dropout_forward(x, out, mask, rate, 7, 1, step)
+    kept = mask.astype(bool)
+    assert kept.mean() == pytest.approx(1 - rate, abs=5 * np.sqrt(rate * (1 - rate) / x.size))
+    np.testing.assert_allclose(out[kept], np.float32(1 / (1 - rate)), rtol=1e-7)
+    assert not out[~kept].any()
+    dy = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    dx = np.full_like(dy, np.nan)
+    backend.dropout_backward(dy, mask, rate, dx)
+    np.testing.assert_array_equal(dx, dy * np.float32(1 / (1 - rate)) * kept)
+
+
+def test_masks_change_with_the_step_and_are_off_in_inference():
+    network = gpunet.Network([6, 50, 3], dropout=0.5, device="cpu")
+    X = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
+    first = network.forward(X, training=True).copy()
+    again = network.forward(X, training=True).copy()
+    network.set_step(1)
+    other = network.forward(X, training=True).copy()
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(network.logits(X), network.logits(X))
+
+
+def test_host_streams_are_independent():
+    draws = {
+        (seed, purpose, index): host_generator(seed, purpose, index).integers(0, 2**63)
+        for seed in (0, 1)
+        for purpose in Purpose
+        for index in (0, 1, 2)
+    }
+    assert len(set(draws.values())) == len(draws)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
+def test_rates_out_of_range(rate):
+    with pytest.raises(gpunet.InvalidValueError, match="dropout"):
+        gpunet.Network([2, 3, 2], dropout=rate, device="cpu")

@@ -1,0 +1,184 @@
+"""PyTorch as an independent oracle, in float64: forward, all gradients, trajectories, running averages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support import random_problem, sizes
+
+import gpunet
+from gpunet.training.loop import batch_slices
+
+pytestmark = pytest.mark.oracle
+torch = pytest.importorskip("torch", reason="run by `make test-oracle`, which installs it")
+
+TOLERANCE = 1e-9
+STEPS = 200
+ACTIVATIONS = {
+    "identity": lambda: torch.nn.Identity(),
+    "sigmoid": lambda: torch.nn.Sigmoid(),
+    "tanh": lambda: torch.nn.Tanh(),
+    "relu": lambda: torch.nn.ReLU(),
+    "leaky_relu(0.1)": lambda: torch.nn.LeakyReLU(0.1),
+    "elu(0.7)": lambda: torch.nn.ELU(0.7),
+}
+
+
+class Twin(torch.nn.Module):
+    """The same network in PyTorch, with the same initial parameters."""
+
+    def __init__(self, network: gpunet.Network, activation: str) -> None:
+        super().__init__()
+        self.names: dict[str, torch.Tensor] = {}
+        self.norms: list[torch.nn.BatchNorm1d] = []
+        modules: list[torch.nn.Module] = []
+        last = len(network.layer_sizes) - 1
+        values = network.get_parameters()
+        for index in range(1, last + 1):
+            inputs, outputs = network.layer_sizes[index - 1 : index + 1]
+            normalised = index < last and network.batch_norm[index - 1]
+            linear = torch.nn.Linear(inputs, outputs, bias=not normalised, dtype=torch.float64)
+            modules.append(linear)
+            self.names[f"W{index}"] = linear.weight
+            if not normalised:
+                self.names[f"b{index}"] = linear.bias
+            if normalised:
+                norm = torch.nn.BatchNorm1d(outputs, affine=network.scale_shift, dtype=torch.float64)
+                modules.append(norm)
+                self.norms.append(norm)
+                if network.scale_shift:
+                    self.names[f"gamma{index}"], self.names[f"beta{index}"] = norm.weight, norm.bias
+            if index < last:
+                modules.append(ACTIVATIONS[activation]())
+        self.body = torch.nn.Sequential(*modules)
+        with torch.no_grad():
+            for name, tensor in self.names.items():
+                tensor.copy_(torch.from_numpy(values[name]))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.body(X)
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        return [tensor for name, tensor in self.names.items() if name.startswith("W")]
+
+    @property
+    def others(self) -> list[torch.Tensor]:
+        return [tensor for name, tensor in self.names.items() if not name.startswith("W")]
+
+
+def assert_same_parameters(network: gpunet.Network, twin: Twin) -> None:
+    for name, value in network.get_parameters().items():
+        np.testing.assert_allclose(value, twin.names[name].detach().numpy(), rtol=0, atol=TOLERANCE, err_msg=name)
+    for index, norm in enumerate(twin.norms, start=1):
+        state = network.get_state()
+        np.testing.assert_allclose(state[f"running_mean{index}"], norm.running_mean.numpy(), rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(state[f"running_variance{index}"], norm.running_var.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def make_network(activation: str, layers: int, batch_norm: bool, scale_shift: bool = True) -> gpunet.Network:
+    return gpunet.Network(
+        sizes(layers, inputs=6),
+        activation=activation,
+        batch_norm=batch_norm,
+        scale_shift=scale_shift,
+        dtype="float64",
+        device="cpu",
+        seed=layers,
+    )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layers", [1, 2, 4])
+@pytest.mark.parametrize(("batch_norm", "scale_shift"), [(False, True), (True, True), (True, False)])
+def test_forward_and_gradients(activation, layers, batch_norm, scale_shift):
+    network = make_network(activation, layers, batch_norm, scale_shift)
+    twin = Twin(network, activation)
+    X, y = random_problem(33, 6, 3)
+    weights = np.linspace(0.1, 2, 33)
+    tensor = torch.from_numpy(X.copy()).requires_grad_()
+
+    losses = torch.nn.functional.cross_entropy(twin(tensor), torch.from_numpy(y), reduction="none")
+    w = torch.from_numpy(weights)
+    penalty = sum((weight**2).sum() for weight in twin.weights)
+    expected = (losses * w).sum() / w.sum() + 0.05 * penalty
+    expected.backward()
+
+    cost, gradients = network.loss_and_gradients(X, y, l2=0.05, sample_weight=weights, input_gradient=True)
+    assert cost == pytest.approx(expected.item(), abs=TOLERANCE)
+    for name, parameter in twin.names.items():
+        np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=0, atol=TOLERANCE, err_msg=name)
+    np.testing.assert_allclose(gradients["X"], tensor.grad.numpy(), rtol=0, atol=TOLERANCE)
+
+
+OPTIMIZERS = {
+    "sgd": (lambda: gpunet.SGD(0.05), lambda groups: torch.optim.SGD(groups, lr=0.05)),
+    "sgd_momentum": (
+        lambda: gpunet.SGD(0.05, momentum=0.9),
+        lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+    ),
+    "sgd_nesterov": (
+        lambda: gpunet.SGD(0.05, momentum=0.9, nesterov=True),
+        lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9, nesterov=True),
+    ),
+    "adam": (lambda: gpunet.Adam(1e-3), lambda groups: torch.optim.Adam(groups, lr=1e-3)),
+    "adamw": (
+        lambda: gpunet.AdamW(1e-3, weight_decay=0.1),
+        lambda groups: torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_trajectory(optimizer, batch_norm, clip_norm):
+    """200 steps of both, on the same batches: parameters and running averages stay equal."""
+    make_ours, make_theirs = OPTIMIZERS[optimizer]
+    network = make_network("tanh", 3, batch_norm)
+    twin = Twin(network, "tanh")
+    X, _ = random_problem(103, 6, 3)
+    y = (X @ np.random.default_rng(1).standard_normal((6, 3))).argmax(axis=1)  # learnable: no chaos to amplify rounding
+    l2 = 0.0 if optimizer == "adamw" else 1e-3
+    batches = batch_slices(len(X), 21, network.minimum_batch)
+    epochs = STEPS // len(batches)
+    assert epochs * len(batches) == STEPS
+
+    gpunet.fit(
+        network, X, y, epochs=epochs, batch_size=21, optimizer=make_ours(), l2=l2, clip_norm=clip_norm, shuffle=False
+    )
+
+    theirs = make_theirs([{"params": twin.weights}, {"params": twin.others, "weight_decay": 0.0}])
+    tensors = torch.from_numpy(X), torch.from_numpy(y)
+    for _ in range(epochs):
+        for rows in batches:
+            theirs.zero_grad()
+            loss = torch.nn.functional.cross_entropy(twin(tensors[0][rows]), tensors[1][rows])
+            (loss + l2 * sum((weight**2).sum() for weight in twin.weights)).backward()
+            if clip_norm is not None:
+                # PyTorch adds 1e-6 to the norm that it divides by; undo that, to compare at 1e-9.
+                norm = torch.sqrt(sum((p.grad**2).sum() for p in twin.parameters()))
+                factor = min(1.0, clip_norm / norm.item())
+                for parameter in twin.parameters():
+                    parameter.grad *= factor
+            theirs.step()
+    assert_same_parameters(network, twin)
+
+    twin.eval()
+    with torch.no_grad():
+        expected = twin(tensors[0]).numpy()
+    np.testing.assert_allclose(network.logits(X), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_squared_error_gradients():
+    network = gpunet.Network([5, 8, 2], activation="elu", loss="squared_error", dtype="float64", device="cpu")
+    generator = np.random.default_rng(0)
+    X, targets = generator.standard_normal((17, 5)), generator.standard_normal((17, 2))
+    twin = Twin(network, "elu(0.7)")
+    twin.body[2] = torch.nn.ELU(1.0)
+    loss = 0.5 * ((twin(torch.from_numpy(X)) - torch.from_numpy(targets)) ** 2).sum(dim=1).mean()
+    loss.backward()
+    cost, gradients = network.loss_and_gradients(X, targets)
+    assert cost == pytest.approx(loss.item(), abs=TOLERANCE)
+    for name, parameter in twin.names.items():
+        np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=0, atol=TOLERANCE, err_msg=name)

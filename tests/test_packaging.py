@@ -1,0 +1,86 @@
+"""What is installed: small, quick to import, and whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gpunet
+
+ROOT = Path(__file__).parent.parent
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads pyproject.toml")
+
+
+def configuration():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_import_needs_numpy_only():
+    """Nothing outside NumPy and the standard library is loaded by `import gpunet`."""
+    loaded = run(
+        "import sys, numpy; before = set(sys.modules); import gpunet; "
+        "print(' '.join(sorted({name.split('.')[0] for name in set(sys.modules) - before})))"
+    ).split()
+    assert "gpunet" in loaded
+    ours = {name for name in loaded if name not in sys.stdlib_module_names and "cython" not in name}
+    assert ours == {"gpunet", "numpy"}  # numpy.random is loaded on demand
+    assert configuration()["project"]["dependencies"] == ["numpy>=2"]
+
+
+def test_import_survives_a_broken_cupy(tmp_path):
+    """A CuPy that cannot even be imported does not keep gpunet from working."""
+    (tmp_path / "cupy").mkdir()
+    (tmp_path / "cupy" / "__init__.py").write_text("raise ImportError('libcublas.so.13: cannot open shared object')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gpunet; "
+        "print(gpunet.Network([2, 3, 2]).backend.name)"
+    )
+    assert run(code).strip() == "numpy"
+
+
+def test_every_package_is_listed():
+    listed = set(configuration()["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gpunet").rglob("__init__.py")}
+    assert listed == found | {"gpunet.kernels"}
+
+
+def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
+    source = tmp_path / "source"
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in tracked.stdout.split():
+        if name.startswith(("gpunet/", "kernels/")) or "/" not in name:
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_file():
+                target.write_bytes((ROOT / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "dist", source],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "gpunet").rglob("*.py")} | {"gpunet/py.typed"}
+    expected |= {f"gpunet/kernels/{path.name}" for path in (ROOT / "kernels").iterdir() if path.is_file()}
+    assert expected <= names
+    assert {name.split("/")[0] for name in names} == {"gpunet", f"gpunet-{gpunet.__version__}.dist-info"}
+
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import gpunet, gpunet.kernels; "
+        "print(gpunet.__file__); print(gpunet.kernels.__file__)"
+    )
+    for line in run(code).splitlines():
+        assert line.startswith(str(tmp_path / "site"))

@@ -1,0 +1,49 @@
+"""Learning rates as functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import gpunet
+
+
+def rates(schedule, steps):
+    return [schedule(step) for step in range(steps)]
+
+
+def test_constant():
+    assert rates(gpunet.ConstantRate(0.3), 5) == [0.3] * 5
+
+
+def test_step():
+    assert rates(gpunet.StepRate(1.0, every=2, factor=0.1), 5) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_cosine_goes_down_once_and_stays():
+    values = rates(gpunet.CosineRate(1.0, steps=4, final=0.2), 7)
+    expected = [0.2 + 0.4 * (1 + math.cos(math.pi * step / 4)) for step in range(4)] + [0.2] * 3
+    assert values == pytest.approx(expected)
+
+
+def test_cyclical_is_a_triangle_wave():
+    values = rates(gpunet.CyclicalRate(1.0, 5.0, half_cycle=4), 17)
+    assert values == pytest.approx([1, 2, 3, 4, 5, 4, 3, 2] * 2 + [1])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        gpunet.StepRate(0.1, every=3),
+        gpunet.CosineRate(0.1, steps=12),
+        gpunet.CyclicalRate(0.01, 0.1, half_cycle=3),
+    ],
+)
+def test_training_follows_the_schedule(schedule):
+    import numpy as np
+
+    network = gpunet.Network([2, 4, 2], device="cpu")
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    history = gpunet.fit(network, X, (X[:, 0] > 0).astype(int), epochs=6, batch_size=10, optimizer=gpunet.SGD(schedule))
+    assert history["learning_rate"] == [schedule(2 * epoch + 1) for epoch in range(6)]

@@ -1,0 +1,319 @@
+"""``fit``: what it learns, what it records, and that one seed is one run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from support import random_problem
+
+import gpunet
+from gpunet.training.loop import batch_slices
+
+
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return train_test_split(X / 16, y, test_size=0.2, stratify=y, random_state=0)
+
+
+def small_network(**arguments) -> gpunet.Network:
+    return gpunet.Network([6, 16, 3], **{"device": "cpu", "seed": 1, **arguments})
+
+
+def learnable(rows=300, seed=0):
+    X, _ = random_problem(rows, 6, 3, seed)
+    return X, (X @ np.random.default_rng(9).standard_normal((6, 3))).argmax(axis=1)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_learns_the_digits(batch_norm):
+    X, X_test, y, y_test = digits()
+    network = gpunet.Network([64, 64, 10], batch_norm=batch_norm, device="cpu")
+    gpunet.fit(network, X, y, epochs=30, optimizer=gpunet.Adam(2e-3))
+    assert gpunet.evaluate(network, X_test, y_test).accuracy > 0.95
+
+
+@pytest.mark.parametrize(
+    "optimizer", [lambda: gpunet.SGD(0.1, momentum=0.9, nesterov=True), lambda: gpunet.AdamW(0.01)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_seed_is_the_same_run_bit_for_bit(optimizer, dtype):
+    X, y = learnable()
+    runs = []
+    for _ in range(2):
+        network = small_network(dtype=dtype, dropout=0.2)
+        history = gpunet.fit(network, X, y, epochs=4, batch_size=32, optimizer=optimizer(), validation=(X, y))
+        runs.append((network.get_parameters() | network.get_state(), history))
+    for name, value in runs[0][0].items():
+        np.testing.assert_array_equal(value, runs[1][0][name])
+    for quantity in ("loss", "validation_loss", "validation_accuracy", "learning_rate"):
+        assert runs[0][1][quantity] == runs[1][1][quantity]
+    other = small_network(dtype=dtype, dropout=0.2, seed=2)
+    gpunet.fit(other, X, y, epochs=4, batch_size=32, optimizer=optimizer())
+    assert not np.array_equal(other.parameters["W1"], runs[0][0]["W1"])
+
+
+def test_float32_and_float64_start_from_the_same_weights():
+    single, double = small_network(dtype="float32"), small_network(dtype="float64")
+    for name, value in double.parameters.items():
+        np.testing.assert_array_equal(single.parameters[name], value.astype(np.float32))
+
+
+def test_history_says_what_happened():
+    X, y = learnable(100)
+    network = small_network()
+    rate = gpunet.StepRate(0.1, every=4, factor=0.5)
+    history = gpunet.fit(
+        network, X, y, epochs=3, batch_size=32, optimizer=gpunet.SGD(rate), l2=0.01, validation=(X[:50], y[:50])
+    )
+    assert [record.epoch for record in history] == history["epoch"] == [1, 2, 3]
+    assert history["step"] == [4, 8, 12]
+    assert history["learning_rate"] == [0.1, 0.05, 0.025]
+    expected = 0.01 * sum((network.parameters[name] ** 2).sum() for name in ("W1", "W2"))
+    assert history["penalty"][-1] == pytest.approx(expected, rel=1e-5)
+    result = gpunet.evaluate(network, X[:50], y[:50])
+    assert history["validation_loss"][-1] == pytest.approx(result.loss, rel=1e-6)
+    assert history["validation_accuracy"][-1] == result.accuracy
+    assert all(speed > 0 for speed in history["samples_per_second"])
+    with pytest.raises(KeyError):
+        history["losss"]
+    assert gpunet.History.from_dict(json.loads(json.dumps(history.to_dict()))) == history
+
+
+def test_the_recorded_loss_is_the_mean_over_the_examples():
+    """Without updates, the epoch's loss is that of the data, short last batch and weights included."""
+    X, y = learnable(50)
+    weights = np.linspace(0, 3, 50)
+    network = small_network(batch_norm=False, dtype="float64")
+    expected = network.loss_and_gradients(X, y, sample_weight=weights)[0]
+    history = gpunet.fit(network, X, y, epochs=1, batch_size=16, optimizer=gpunet.SGD(0.0), sample_weight=weights)
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-12)
+    assert gpunet.evaluate(network, X, y, sample_weight=weights).loss == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_example_once_per_epoch_in_a_new_order():
+    seen = []
+
+    class Watch(gpunet.Callback):
+        def on_step_end(self, run):
+            seen.append(run.network.layers[0]._x[:, 0].copy())
+
+    X = np.arange(23.0).reshape(-1, 1)
+    network = gpunet.Network([1, 2], device="cpu", batch_norm=False, dtype="float64")
+    gpunet.fit(network, X, np.arange(23) % 2, epochs=2, batch_size=5, optimizer=gpunet.SGD(0.0), callbacks=[Watch()])
+    epochs = np.concatenate(seen[:5]), np.concatenate(seen[5:])
+    assert [len(batch) for batch in seen[:5]] == [5, 5, 5, 5, 3]
+    for order in epochs:
+        np.testing.assert_array_equal(np.sort(order), X[:, 0])
+    assert not np.array_equal(*epochs)
+    assert not np.array_equal(epochs[0], X[:, 0])
+
+    seen.clear()
+    gpunet.fit(network, X, np.arange(23) % 2, epochs=1, batch_size=5, shuffle=False, callbacks=[Watch()])
+    np.testing.assert_array_equal(np.concatenate(seen), X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "minimum", "lengths"),
+    [
+        (10, 5, 1, [5, 5]),
+        (11, 5, 1, [5, 5, 1]),
+        (11, 5, 2, [5, 6]),
+        (12, 5, 2, [5, 5, 2]),
+        (3, 5, 2, [3]),
+        (1, 5, 1, [1]),
+        (5, 2, 2, [2, 3]),
+    ],
+)
+def test_a_lone_last_example_joins_the_batch_before_it(rows, size, minimum, lengths):
+    slices = batch_slices(rows, size, minimum)
+    assert [part.stop - part.start for part in slices] == lengths
+    assert slices[0].start == 0
+    assert slices[-1].stop == rows
+
+
+def test_a_lone_last_example_does_not_break_batch_norm():
+    X, y = learnable(33)
+    history = gpunet.fit(small_network(), X, y, epochs=2, batch_size=16)
+    assert history["step"] == [2, 4]
+
+
+def test_class_weights_are_sample_weights_by_class():
+    X, y = learnable(90)
+    results = []
+    for arguments in (
+        {"class_weight": {0: 2.0, 2: 0.5}},
+        {"class_weight": [2.0, 1.0, 0.5]},
+        {"sample_weight": np.array([2.0, 1.0, 0.5])[y]},
+        {"class_weight": {0: 4.0}, "sample_weight": np.array([0.5, 1.0, 0.5])[y]},
+    ):
+        network = small_network()
+        gpunet.fit(network, X, y, epochs=2, batch_size=32, **arguments)
+        results.append(network.get_parameters()["W1"])
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    from gpunet.training.class_weights import weigh_classes
+
+    y = np.array([0] * 10 + [2] * 30, np.int32)
+    weights = weigh_classes(small_network(), "balanced", y)
+    expected = compute_class_weight("balanced", classes=np.array([0, 2]), y=y)
+    np.testing.assert_allclose(weights[[0, 2]], expected, rtol=1e-6)
+
+
+def test_clipping_bounds_the_update():
+    X, y = learnable(64)
+    for clip_norm, bound in ((0.01, True), (1e6, False)):
+        network = small_network(batch_norm=False, dtype="float64")
+        before = network.flat_parameters.copy()
+        gpunet.fit(
+            network,
+            X * 100,
+            y,
+            epochs=1,
+            batch_size=64,
+            optimizer=gpunet.SGD(1.0),
+            clip_norm=clip_norm,
+            l2=0.1,
+        )
+        moved = np.linalg.norm(network.flat_parameters - before)
+        if bound:
+            assert moved == pytest.approx(clip_norm, rel=1e-9)
+        else:
+            assert moved > 1
+
+
+def test_early_stopping_restores_the_best_weights():
+    X, y = learnable(200)
+    noise = np.random.default_rng(0).integers(0, 3, 60)  # validation labels that no network can learn
+    network = small_network(batch_norm=True)
+    kept = {}
+
+    class Keep(gpunet.Callback):
+        def on_epoch_end(self, run, record):
+            kept[record.epoch] = run.network.get_parameters() | run.network.get_state()
+
+    history = gpunet.fit(
+        network,
+        X,
+        y,
+        epochs=60,
+        batch_size=32,
+        optimizer=gpunet.Adam(0.01),
+        validation=(X[:60], noise),
+        early_stopping=gpunet.EarlyStopping(patience=3),
+        callbacks=[Keep()],
+    )
+    best = int(np.argmin(history["validation_loss"])) + 1
+    assert history.stopped_early
+    assert history.best_epoch == best
+    assert len(history) == best + 3 < 60
+    for name, value in (network.get_parameters() | network.get_state()).items():
+        np.testing.assert_array_equal(value, kept[best][name])
+    assert gpunet.evaluate(network, X[:60], noise).loss == min(history["validation_loss"])
+
+
+def test_early_stopping_on_accuracy_restores_also_without_stopping():
+    X, y = learnable(200)
+    network = small_network()
+    rule = gpunet.EarlyStopping(patience=50, monitor="validation_accuracy")
+    history = gpunet.fit(network, X, y, epochs=6, batch_size=32, validation=(X, y), early_stopping=rule)
+    assert not history.stopped_early
+    assert history.best_epoch == int(np.argmax(history["validation_accuracy"])) + 1
+    assert gpunet.evaluate(network, X, y).accuracy == max(history["validation_accuracy"])
+
+
+def test_a_callback_can_stop_the_run():
+    class Stop(gpunet.Callback):
+        ended = False
+
+        def on_epoch_end(self, run, record):
+            run.stop = record.epoch == 2
+
+        def on_fit_end(self, run):
+            self.ended = True
+
+    X, y = learnable(50)
+    callback = Stop()
+    assert len(gpunet.fit(small_network(), X, y, epochs=9, callbacks=[callback])) == 2
+    assert callback.ended
+
+
+def test_a_second_fit_goes_on_with_the_same_optimizer():
+    X, y = learnable(64)
+    whole, parts = small_network(), small_network()
+    gpunet.fit(whole, X, y, epochs=6, batch_size=32, optimizer=gpunet.Adam(0.01))
+    optimizer = gpunet.Adam(0.01)
+    gpunet.fit(parts, X, y, epochs=2, batch_size=32, optimizer=optimizer)
+    gpunet.fit(parts, X, y, epochs=4, batch_size=32, optimizer=optimizer)
+    np.testing.assert_array_equal(whole.flat_parameters, parts.flat_parameters)
+    assert optimizer.step == 12
+    gpunet.fit(small_network(), X, y, epochs=1, batch_size=32, optimizer=optimizer)
+    assert optimizer.step == 2
+
+
+def test_regression():
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((400, 3))
+    targets = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
+    network = gpunet.Network([3, 64, 64, 1], activation="elu", loss="squared_error", device="cpu")
+    history = gpunet.fit(network, X, targets, epochs=100, batch_size=64, optimizer=gpunet.Adam(0.01))
+    assert history["loss"][-1] < 0.05 * history["loss"][0]
+    assert gpunet.evaluate(network, X, targets).accuracy is None
+    assert network.predict(X).shape == (400, 1)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("interrupted_after", [1, 3])
+def test_resuming_is_exact(tmp_path, suffix, interrupted_after):
+    X, y = learnable(100)
+    path = tmp_path / f"run{suffix}"
+
+    def run(network, epochs, **arguments):
+        rule = gpunet.EarlyStopping(patience=3)
+        return gpunet.fit(
+            network,
+            X,
+            y,
+            epochs=epochs,
+            batch_size=32,
+            optimizer=gpunet.Adam(gpunet.CosineRate(0.02, 28)),
+            validation=(X[::-1], (y + 1) % 3),
+            early_stopping=rule,
+            **arguments,
+        )
+
+    whole = small_network(dropout=0.3)
+    expected = run(whole, 7)
+    run(small_network(dropout=0.3), interrupted_after, checkpoint=path)
+    resumed = small_network(dropout=0.3)
+    history = run(resumed, 7, checkpoint=path, resume=True)
+    np.testing.assert_array_equal(resumed.flat_parameters, whole.flat_parameters)
+    np.testing.assert_array_equal(resumed.flat_state, whole.flat_state)
+    for quantity in ("epoch", "step", "loss", "validation_loss", "learning_rate"):
+        assert history[quantity] == expected[quantity]
+    assert history.best_epoch == expected.best_epoch
+
+
+def test_resuming_refuses_another_run(tmp_path):
+    X, y = learnable(40)
+    path = tmp_path / "run.npz"
+    gpunet.fit(small_network(), X, y, epochs=1, checkpoint=path)
+    other = small_network(activation="tanh")
+    before = other.get_parameters()
+    with pytest.raises(gpunet.InvalidValueError, match="activation"):
+        gpunet.fit(other, X, y, epochs=2, checkpoint=path, resume=True)
+    with pytest.raises(gpunet.InvalidValueError, match="sgd"):
+        gpunet.fit(small_network(), X, y, epochs=2, checkpoint=path, resume=True, optimizer=gpunet.Adam())
+    for name, value in other.get_parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+    small_network().save(tmp_path / "model.npz")
+    with pytest.raises(gpunet.FileFormatError, match=r"gpunet\.network"):
+        gpunet.fit(small_network(), X, y, epochs=2, checkpoint=tmp_path / "model.npz", resume=True)

@@ -1,0 +1,257 @@
+"""Bad input: a typed error that names the argument, the value and what was expected, before any state changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.errors import GpunetError
+
+X = np.random.default_rng(0).standard_normal((12, 4))
+Y = np.arange(12) % 3
+
+
+def network(**arguments) -> gpunet.Network:
+    return gpunet.Network([4, 5, 3], device="cpu", **arguments)
+
+
+def with_value(array, position, value):
+    changed = np.array(array, dtype=float)
+    changed[position] = value
+    return changed
+
+
+class FakeCudaArray:
+    __cuda_array_interface__ = {"shape": (12, 4)}  # noqa: RUF012
+
+
+class FakeSparse:
+    def tocsr(self):
+        raise AssertionError("must not be converted")
+
+
+BAD_FEATURES = {
+    "one dimension": (X[0], gpunet.ShapeError, r"X: got shape \(4,\).*X\.reshape\(1, -1\)"),
+    "three dimensions": (X.reshape(3, 4, 4)[:, :, :1], gpunet.ShapeError, r"X: got shape \(3, 4, 1\)"),
+    "no dimension": (3.0, gpunet.ShapeError, r"X: got shape \(\)"),
+    "wrong width": (X[:, :3], gpunet.ShapeError, "X: got 3 columns. Expected 4"),
+    "no rows": (X[:0], gpunet.ShapeError, "X: got no rows"),
+    "NaN": (with_value(X, (7, 2), np.nan), gpunet.NonFiniteError, "X: nan in row 7, column 2"),
+    "infinity": (with_value(X, (0, 3), -np.inf), gpunet.NonFiniteError, "X: -inf in row 0, column 3"),
+    "overflow": (
+        with_value(X, (1, 1), 1e300),
+        gpunet.NonFiniteError,
+        "1e.300 in row 1, column 1, too large for float32",
+    ),
+    "objects": (X.astype(object), gpunet.InvalidTypeError, "X: got dtype object"),
+    "text": ([["a"] * 4] * 12, gpunet.InvalidTypeError, "X: got dtype <U1"),
+    "complex": (X + 1j, gpunet.InvalidTypeError, "X: got dtype complex128"),
+    "ragged": ([[1, 2, 3, 4], [1, 2]], gpunet.ShapeError, "X: cannot be read as an array"),
+    "None": (None, gpunet.InvalidTypeError, "X: got dtype object"),
+    "CUDA array": (FakeCudaArray(), gpunet.InvalidTypeError, r"cupy\.asnumpy\(X\)"),
+    "sparse": (FakeSparse(), gpunet.InvalidTypeError, r"X\.toarray\(\)"),
+}
+BAD_LABELS = {
+    "too large": (np.where(np.arange(12) == 5, 3, Y), gpunet.InvalidValueError, "y: label 3 in row 5.*0 to 2"),
+    "negative": (np.where(np.arange(12) == 5, -1, Y), gpunet.InvalidValueError, "y: label -1 in row 5"),
+    "huge": (np.where(np.arange(12) == 5, 2**40, Y), gpunet.InvalidValueError, "y: label 1099511627776 in row 5"),
+    "floats": (Y + 0.5, gpunet.InvalidTypeError, "y: got dtype float64. Expected integer labels 0 to 2"),
+    "whole floats": (Y.astype(float), gpunet.InvalidTypeError, "y: got dtype float64"),
+    "text": (list("abcabcabcabc"), gpunet.InvalidTypeError, "y: got dtype <U1"),
+    "booleans": (Y > 0, gpunet.InvalidTypeError, "y: got dtype bool"),
+    "objects": (Y.astype(object), gpunet.InvalidTypeError, "y: got dtype object"),
+    "one-hot": (np.eye(3)[Y], gpunet.ShapeError, "not one-hot"),
+    "too few": (Y[:-1], gpunet.ShapeError, "y: got 11 labels for 12 rows"),
+    "none": (None, gpunet.InvalidTypeError, "y: got dtype object"),
+}
+
+
+def assert_refuses(call, error, message):
+    """The error is typed, one line, and leaves the network as it was."""
+    model = network()
+    before = [model.flat_parameters.copy(), model.flat_state.copy(), model.steps]
+    with pytest.raises(error, match=message) as caught:
+        call(model)
+    assert isinstance(caught.value, GpunetError)
+    assert "\n" not in str(caught.value)
+    for was, now in zip(before, [model.flat_parameters, model.flat_state, model.steps], strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+@pytest.mark.parametrize("case", BAD_FEATURES)
+@pytest.mark.parametrize("method", ["fit", "predict", "predict_proba", "loss_and_gradients", "evaluate"])
+def test_features(case, method):
+    value, error, message = BAD_FEATURES[case]
+    calls = {
+        "fit": lambda model: gpunet.fit(model, value, Y),
+        "predict": lambda model: model.predict(value),
+        "predict_proba": lambda model: model.predict_proba(value),
+        "loss_and_gradients": lambda model: model.loss_and_gradients(value, Y),
+        "evaluate": lambda model: gpunet.evaluate(model, value, Y),
+    }
+    assert_refuses(calls[method], error, message)
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+@pytest.mark.parametrize("method", ["fit", "loss_and_gradients", "evaluate"])
+def test_labels(case, method):
+    value, error, message = BAD_LABELS[case]
+    calls = {
+        "fit": lambda model: gpunet.fit(model, X, value),
+        "loss_and_gradients": lambda model: model.loss_and_gradients(X, value),
+        "evaluate": lambda model: gpunet.evaluate(model, X, value),
+    }
+    assert_refuses(calls[method], error, message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": 0}, gpunet.InvalidValueError, "epochs: 0 is out of range"),
+        ({"epochs": 2.5}, gpunet.InvalidTypeError, "epochs: got 2.5. Expected an integer"),
+        ({"epochs": True}, gpunet.InvalidTypeError, "epochs: got True"),
+        ({"batch_size": 0}, gpunet.InvalidValueError, "batch_size: 0"),
+        (
+            {"batch_size": 1},
+            gpunet.InvalidValueError,
+            "batch_size: 1 is out of range. Expected an integer of at least 2",
+        ),
+        ({"l2": -0.1}, gpunet.InvalidValueError, "l2: -0.1"),
+        ({"l2": np.nan}, gpunet.InvalidValueError, "l2: nan"),
+        ({"l2": "much"}, gpunet.InvalidTypeError, "l2: got 'much'"),
+        (
+            {"clip_norm": 0},
+            gpunet.InvalidValueError,
+            "clip_norm: 0.0 is out of range. Expected a finite number above 0",
+        ),
+        ({"optimizer": "adam"}, gpunet.InvalidTypeError, "optimizer: got 'adam'"),
+        ({"early_stopping": gpunet.EarlyStopping()}, gpunet.InvalidValueError, "early_stopping: needs validation"),
+        ({"early_stopping": 3, "validation": (X, Y)}, gpunet.InvalidTypeError, "early_stopping: got 3"),
+        ({"validation": (X, Y, 3)}, gpunet.InvalidTypeError, "validation: expected a pair"),
+        ({"validation": (X[:, :2], Y)}, gpunet.ShapeError, "validation X: got 2 columns"),
+        ({"validation": (X, Y + 1)}, gpunet.InvalidValueError, "validation y: label 3"),
+        ({"sample_weight": np.ones(3)}, gpunet.ShapeError, r"sample_weight: got shape \(3,\)"),
+        ({"sample_weight": -np.ones(12)}, gpunet.InvalidValueError, "sample_weight: weight -1.0 in row 0"),
+        ({"sample_weight": np.zeros(12)}, gpunet.InvalidValueError, "sample_weight: every weight is 0"),
+        ({"sample_weight": np.full(12, np.nan)}, gpunet.NonFiniteError, "sample_weight: nan in row 0"),
+        ({"class_weight": {3: 1.0}}, gpunet.InvalidValueError, "class_weight: label 3"),
+        ({"class_weight": {0: -1.0}}, gpunet.InvalidValueError, r"class_weight\[0\]: -1.0"),
+        ({"class_weight": [1.0, 2.0]}, gpunet.ShapeError, r"class_weight: got shape \(2,\)"),
+        ({"class_weight": "balance"}, gpunet.InvalidValueError, "class_weight: 'balance'"),
+        ({"class_weight": [0, 0, 0]}, gpunet.InvalidValueError, "class_weight: every row has weight 0"),
+        ({"checkpoint": "run.pickle"}, gpunet.InvalidValueError, "checkpoint: .*run.pickle.*safetensors or .npz"),
+        ({"resume": True}, gpunet.InvalidValueError, "resume: needs checkpoint"),
+    ],
+)
+def test_fit_arguments(arguments, error, message):
+    assert_refuses(lambda model: gpunet.fit(model, X, Y, **arguments), error, message)
+
+
+def test_one_row_with_batch_norm():
+    assert_refuses(lambda model: gpunet.fit(model, X[:1], Y[:1]), gpunet.ShapeError, "X: got 1 row.*batch norm")
+    assert_refuses(lambda model: model.loss_and_gradients(X[:1], Y[:1]), gpunet.ShapeError, "X: got 1 row")
+    plain = network(batch_norm=False)
+    gpunet.fit(plain, X[:1], Y[:1], epochs=1)
+    assert network().predict(X[:1]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "arguments", "error", "message"),
+    [
+        ([4], {}, gpunet.InvalidValueError, "layer_sizes: got .4.. Expected at least inputs and outputs"),
+        ([4, 0, 3], {}, gpunet.InvalidValueError, r"layer_sizes\[1\]: 0 is out of range"),
+        ([4, -5, 3], {}, gpunet.InvalidValueError, r"layer_sizes\[1\]: -5"),
+        ([4, 2.5, 3], {}, gpunet.InvalidTypeError, r"layer_sizes\[1\]: got 2.5"),
+        ("4,3", {}, gpunet.InvalidTypeError, "layer_sizes: got '4,3'"),
+        (7, {}, gpunet.InvalidTypeError, "layer_sizes: got 7"),
+        ([4, 1], {}, gpunet.InvalidValueError, "layer_sizes: 1 output"),
+        ([4, 5, 3], {"activation": "rleu"}, gpunet.InvalidValueError, "activation: 'rleu'.*Did you mean 'relu'"),
+        ([4, 5, 3], {"activation": ["relu", "relu"]}, gpunet.InvalidValueError, "activation: got 2 values. Expected 1"),
+        ([4, 5, 3], {"activation": None}, gpunet.InvalidTypeError, "activation: got NoneType"),
+        ([4, 5, 3], {"batch_norm": 1}, gpunet.InvalidTypeError, "batch_norm: got 1"),
+        ([4, 5, 3], {"batch_norm_momentum": 1.5}, gpunet.InvalidValueError, "batch_norm_momentum: 1.5"),
+        ([4, 5, 3], {"batch_norm_epsilon": 0}, gpunet.InvalidValueError, "batch_norm_epsilon: 0"),
+        ([4, 5, 3], {"dropout": [0.1, 0.2]}, gpunet.InvalidValueError, "dropout: got 2 values"),
+        ([4, 5, 3], {"initializer": "hee_normal"}, gpunet.InvalidValueError, "Did you mean 'he_normal'"),
+        ([4, 5, 3], {"initializer": "normal(-1)"}, gpunet.InvalidValueError, "normal std: -1.0"),
+        ([4, 5, 3], {"initializer": 3}, gpunet.InvalidTypeError, "initializer: got int"),
+        ([4, 5, 3], {"initializer": lambda shape, _: np.ones(2)}, gpunet.InvalidValueError, "for W1"),
+        ([4, 5, 3], {"initial_bias": np.inf}, gpunet.InvalidValueError, "initial_bias: inf"),
+        ([4, 5, 3], {"loss": "cross_entropy"}, gpunet.InvalidValueError, "Did you mean 'softmax_cross_entropy'"),
+        ([4, 5, 3], {"seed": -1}, gpunet.InvalidValueError, "seed: -1"),
+        ([4, 5, 3], {"seed": 2**64}, gpunet.InvalidValueError, "seed: 18446744073709551616"),
+        ([4, 5, 3], {"dtype": "float16"}, gpunet.InvalidValueError, "dtype: got 'float16'"),
+        ([4, 5, 3], {"dtype": "int32"}, gpunet.InvalidValueError, "dtype: got 'int32'"),
+        ([4, 5, 3], {"dtype": "floaty"}, gpunet.InvalidTypeError, "dtype: got 'floaty'"),
+        ([4, 5, 3], {"device": "gpu"}, gpunet.InvalidValueError, "device: 'gpu'"),
+        ([4, 5, 3], {"device": 0}, gpunet.InvalidTypeError, "device: got int"),
+        # checked although no hidden layer uses them
+        ([4, 3], {"activation": "rleu"}, gpunet.InvalidValueError, "Did you mean 'relu'"),
+        ([4, 3], {"dropout": -1}, gpunet.InvalidValueError, "dropout: -1"),
+    ],
+)
+def test_network_arguments(sizes, arguments, error, message):
+    with pytest.raises(error, match=message) as caught:
+        gpunet.Network(sizes, **{"device": "cpu", **arguments})
+    assert isinstance(caught.value, GpunetError)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gpunet.SGD(-0.1), "learning_rate: -0.1"),
+        (lambda: gpunet.SGD(np.nan), "learning_rate: nan"),
+        (lambda: gpunet.SGD(0.1, momentum=1.0), "momentum: 1.0"),
+        (lambda: gpunet.SGD(0.1, momentum=-0.5), "momentum: -0.5"),
+        (lambda: gpunet.SGD(0.1, nesterov=True), "nesterov: True needs a momentum"),
+        (lambda: gpunet.Adam(beta_1=1.0), "beta_1: 1.0"),
+        (lambda: gpunet.Adam(beta_2=2.0), "beta_2: 2.0"),
+        (lambda: gpunet.Adam(epsilon=0.0), "epsilon: 0.0"),
+        (lambda: gpunet.AdamW(weight_decay=-1.0), "weight_decay: -1.0"),
+        (lambda: gpunet.StepRate(0.1, every=0), "every: 0"),
+        (lambda: gpunet.StepRate(-0.1, every=3), "initial: -0.1"),
+        (lambda: gpunet.CosineRate(0.1, steps=0), "steps: 0"),
+        (lambda: gpunet.CyclicalRate(0.2, 0.1, 5), "maximum: 0.1 is below minimum"),
+        (lambda: gpunet.EarlyStopping(patience=0), "patience: 0"),
+        (lambda: gpunet.EarlyStopping(monitor="loss"), "monitor: 'loss'"),
+    ],
+)
+def test_optimizer_schedule_and_stopping_arguments(make, message):
+    with pytest.raises(gpunet.InvalidValueError, match=message):
+        make()
+
+
+def test_accepts_what_can_be_read():
+    model = network()
+    expected = model.predict(X.astype(np.float32))
+    for form in (X, X.tolist(), np.asfortranarray(X), X[:, ::-1][:, ::-1], tuple(map(tuple, X))):
+        np.testing.assert_array_equal(model.predict(form), expected)
+    assert model.predict((X * 10).astype(np.uint8)).shape == (12,)
+    for labels in (Y.tolist(), Y.astype(np.uint8), Y.astype(np.int64)):
+        model.loss_and_gradients(X, labels)
+
+
+def test_squared_error_targets():
+    model = gpunet.Network([4, 5, 2], loss="squared_error", device="cpu")
+    with pytest.raises(gpunet.ShapeError, match=r"y: got shape \(12,\). Expected \(12, 2\)"):
+        gpunet.fit(model, X, Y)
+    with pytest.raises(gpunet.NonFiniteError, match="y: nan in row 2, column 1"):
+        gpunet.fit(model, X, with_value(X[:, :2], (2, 1), np.nan))
+    with pytest.raises(gpunet.InvalidValueError, match="no probabilities"):
+        model.predict_proba(X)
+    with pytest.raises(gpunet.InvalidValueError, match="class_weight: a network with"):
+        gpunet.fit(model, X, X[:, :2], class_weight="balanced")
+
+
+def test_set_parameters_sets_all_or_nothing():
+    model = network()
+    before = model.flat_parameters.copy()
+    for values, error, message in (
+        ({"W1": np.zeros((5, 4)), "W9": 0}, gpunet.InvalidValueError, "'W9' is not known"),
+        ({"W1": np.zeros((5, 4)), "W2": np.zeros(3)}, gpunet.ShapeError, r"W2: got shape \(3,\). Expected \(3, 5\)"),
+        ({"W1": np.zeros((5, 4)), "b2": [np.nan, 0, 0]}, gpunet.NonFiniteError, "b2"),
+    ):
+        with pytest.raises(error, match=message):
+            model.set_parameters(values)
+        np.testing.assert_array_equal(model.flat_parameters, before)
