@@ -20,6 +20,7 @@ from gpunet.errors import (
     TrainingDivergedError,
 )
 from gpunet.network import Network, load
+from gpunet.onnx_export import export_onnx
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
@@ -62,6 +63,7 @@ __all__ = [
     "Tanh",
     "TrainingDivergedError",
     "evaluate",
+    "export_onnx",
     "fit",
     "load",
 ]

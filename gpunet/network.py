@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.errors import (
     FileFormatError,
-    InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
     ShapeError,
@@ -26,12 +26,17 @@ from gpunet.parameters import Layout, flat_values
 from gpunet.random import Purpose, host_generator
 from gpunet.serialization import read_tensors, write_tensors
 from gpunet.validation import (
+    check_dtype,
     check_features,
+    check_flag,
     check_integer,
     check_labels,
     check_number,
+    check_rate,
+    check_sizes,
     check_targets,
     check_weights,
+    per_layer,
 )
 
 Array = npt.NDArray[Any]
@@ -120,17 +125,15 @@ class Network:
         dtype: npt.DTypeLike = "float32",
         device: str | Backend = "auto",
     ) -> None:
-        self.layer_sizes = _check_sizes(layer_sizes)
+        self.layer_sizes = check_sizes(layer_sizes)
         hidden = len(self.layer_sizes) - 2
-        self.activations: list[Activation] = _per_layer("activation", activation, hidden, get_activation)
-        self.batch_norm: list[bool] = _per_layer(
-            "batch_norm", batch_norm, hidden, lambda flag: _check_flag("batch_norm", flag)
-        )
-        self.dropout: list[float] = _per_layer("dropout", dropout, hidden, _check_rate)
-        self.scale_shift = _check_flag("scale_shift", scale_shift)
+        self.activations: list[Activation] = per_layer("activation", activation, hidden, get_activation)
+        self.batch_norm: list[bool] = per_layer("batch_norm", batch_norm, hidden, partial(check_flag, "batch_norm"))
+        self.dropout: list[float] = per_layer("dropout", dropout, hidden, partial(check_rate, "dropout"))
+        self.scale_shift = check_flag("scale_shift", scale_shift)
         self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
         self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)
-        self.bias_before_batch_norm = _check_flag("bias_before_batch_norm", bias_before_batch_norm)
+        self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
         self.initial_bias = check_number("initial_bias", initial_bias, minimum=-np.inf)
         if initializer is None:
             self.initializer = default_initializer(self.activations[0] if hidden else Identity())
@@ -144,7 +147,7 @@ class Network:
                 "loss='squared_error' takes 1."
             )
         self.seed = check_integer("seed", seed, 0, 2**64 - 1)
-        self.dtype = _check_dtype(dtype)
+        self.dtype = check_dtype(dtype)
         self.backend = select_backend(device)
         self.device = self.backend.device_name if isinstance(device, Backend) else device
         self.metadata: dict[str, Any] = {}
@@ -529,43 +532,3 @@ def _rebuild(
     network.set_step(steps)
     network.metadata = dict(metadata)
     return network
-
-
-def _check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
-        raise InvalidTypeError(f"layer_sizes: got {layer_sizes!r}. Expected a sequence such as [64, 128, 10].")
-    if len(layer_sizes) < 2:
-        raise InvalidValueError(f"layer_sizes: got {list(layer_sizes)}. Expected at least inputs and outputs.")
-    return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
-
-
-def _per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
-    """Return one checked value per hidden layer; a single value stands for all of them."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
-        return [check(value)] * hidden
-    if len(value) != hidden:
-        raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
-    return [check(one) for one in value]
-
-
-def _check_flag(argument: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected True or False.")
-    return bool(value)
-
-
-def _check_rate(value: Any) -> float:
-    rate = check_number("dropout", value, maximum=1.0)
-    if rate == 1.0:
-        raise InvalidValueError("dropout: 1.0 is out of range. Expected a rate of at least 0 and below 1.")
-    return rate
-
-
-def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    try:
-        checked = np.dtype(dtype)
-    except TypeError:
-        raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.") from None
-    if checked.name not in ("float32", "float64"):
-        raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
-    return checked

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpunet.backends.base import Backend
 from gpunet.errors import InvalidValueError
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_number
+from gpunet.validation import check_number, check_rate
 
 Array = npt.NDArray[Any]
 
@@ -114,7 +114,7 @@ class SGD(Optimizer):
 
     def __init__(self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
-        self.momentum = _below_one("momentum", momentum)
+        self.momentum = check_rate("momentum", momentum)
         self.nesterov = bool(nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidValueError("nesterov: True needs a momentum above 0, got momentum=0.0.")
@@ -165,8 +165,8 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate)
-        self.beta_1 = _below_one("beta_1", beta_1)
-        self.beta_2 = _below_one("beta_2", beta_2)
+        self.beta_1 = check_rate("beta_1", beta_1)
+        self.beta_2 = check_rate("beta_2", beta_2)
         self.epsilon = check_number("epsilon", epsilon, above=True)
 
     @property
@@ -224,10 +224,3 @@ class AdamW(Adam):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.name: optimizer for optimizer in (SGD, Adam, AdamW)}
-
-
-def _below_one(argument: str, value: float) -> float:
-    number = check_number(argument, value, maximum=1.0)
-    if number == 1.0:
-        raise InvalidValueError(f"{argument}: 1.0 is out of range. Expected a number of at least 0 and below 1.")
-    return number

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,50 @@ def check_number(
     if not math.isfinite(number) or number < minimum or (above and number == minimum) or number > maximum:
         raise InvalidValueError(f"{argument}: {number!r} is out of range. Expected {expected}.")
     return number
+
+
+def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return the layer sizes: at least inputs and outputs, each at least 1."""
+    if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
+        raise InvalidTypeError(f"layer_sizes: got {layer_sizes!r}. Expected a sequence such as [64, 128, 10].")
+    if len(layer_sizes) < 2:
+        raise InvalidValueError(f"layer_sizes: got {list(layer_sizes)}. Expected at least inputs and outputs.")
+    return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
+
+
+def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
+    """Return one checked value per hidden layer; a single value stands for all of them."""
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return [check(value)] * hidden
+    if len(value) != hidden:
+        raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
+    return [check(one) for one in value]
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected True or False.")
+    return bool(value)
+
+
+def check_rate(argument: str, value: Any) -> float:
+    """Return ``value`` as a float of at least 0 and below 1."""
+    rate = check_number(argument, value, maximum=1.0)
+    if rate == 1.0:
+        raise InvalidValueError(f"{argument}: 1.0 is out of range. Expected a number of at least 0 and below 1.")
+    return rate
+
+
+def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64 as a dtype."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.") from None
+    if checked.name not in ("float32", "float64"):
+        raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
+    return checked
 
 
 def check_features(argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike) -> Array:

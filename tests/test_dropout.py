@@ -7,7 +7,7 @@ import pytest
 
 import gpunet
 from gpunet.backends import Backend
-from gpunet.backends.base import CHUNK
+from gpunet.backends.arrays import CHUNK
 from gpunet.random import Purpose, dropout_words, host_generator, philox4x32
 
 

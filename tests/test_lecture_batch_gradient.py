@@ -227,9 +227,7 @@ def test_cross_entropy_stays_finite_for_extreme_scores() -> None:
 
 
 def test_squared_error_of_known_outputs() -> None:
-    losses, row_gradients = squared_error(
-        np.array([[1.0, 5.0], [0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]])
-    )
+    losses, row_gradients = squared_error(np.array([[1.0, 5.0], [0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]))
     np.testing.assert_array_equal(losses, [2.5, 0.5])
     np.testing.assert_array_equal(row_gradients, [[-2.0, 1.0], [0.0, -1.0]])
 

@@ -145,9 +145,7 @@ def test_jacobians_of_the_normalised_score(n: int, m: int) -> None:
             lecture.jacobian_normalised_by_variance(s_i, mu_b, v_b, EPSILON),
             jacobian_by_central_differences(by_variance, v_b, step=1e-6),
         )
-        assert_agrees(
-            lecture.jacobian_normalised_by_mean(v_b, EPSILON), jacobian_by_central_differences(by_mean, mu_b)
-        )
+        assert_agrees(lecture.jacobian_normalised_by_mean(v_b, EPSILON), jacobian_by_central_differences(by_mean, mu_b))
 
 
 @each_shape
@@ -166,9 +164,7 @@ def test_jacobians_of_the_batch_variance_and_mean(n: int, m: int) -> None:
             lecture.jacobian_variance_by_score(S[i], mu_b, n),
             jacobian_by_central_differences(variance_with_score, S[i]),
         )
-        assert_agrees(
-            lecture.jacobian_mean_by_score(n, m), jacobian_by_central_differences(mean_with_score, S[i])
-        )
+        assert_agrees(lecture.jacobian_mean_by_score(n, m), jacobian_by_central_differences(mean_with_score, S[i]))
 
 
 @each_shape
@@ -213,9 +209,7 @@ def test_gradient_of_scores_against_finite_differences(n: int, m: int) -> None:
     S = scores_of(n, m)
     C = np.random.default_rng(1).standard_normal((n, m))
     dJ_dS_hat = gradient_of_cost(lecture.normalise(S, EPSILON).S_hat, C)
-    expected = jacobian_by_central_differences(
-        lambda S: cost_of_normalised(lecture.normalise(S, EPSILON).S_hat, C), S
-    )
+    expected = jacobian_by_central_differences(lambda S: cost_of_normalised(lecture.normalise(S, EPSILON).S_hat, C), S)
     dJ_dS = lecture.gradient_of_scores(dJ_dS_hat, S, EPSILON)
     assert dJ_dS.shape == S.shape
     # With n = 2 most of the gradient cancels: only the part that epsilon leaves is left.
@@ -349,9 +343,7 @@ def expected_gradient(p: Problem, name: str, activation: str, **options: Any) ->
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "identity"])
-@pytest.mark.parametrize(
-    "widths", [(4, 3), (5, 4, 3), (3, 1, 4, 2), (2, 3, 1, 3, 2), (3, 3, 3, 3, 3)], ids=str
-)
+@pytest.mark.parametrize("widths", [(4, 3), (5, 4, 3), (3, 1, 4, 2), (2, 3, 1, 3, 2), (3, 3, 3, 3, 3)], ids=str)
 @pytest.mark.parametrize("loss", [cross_entropy, squared_error])
 def test_network_gradients_against_finite_differences(
     activation: str, widths: tuple[int, ...], loss: Callable[..., Any]
@@ -404,17 +396,13 @@ def test_a_bias_before_batch_norm_would_change_nothing() -> None:
         weights=[np.column_stack([p.weights[0], [3.0, -1.0, 0.5, 2.0]]), p.weights[1]],
     )
     without = lecture.batch_norm_network_gradients(*p, l2=0.0, activation=activation_named("tanh"))
-    with_bias = lecture.batch_norm_network_gradients(
-        *with_constant_input, l2=0.0, activation=activation_named("tanh")
-    )
+    with_bias = lecture.batch_norm_network_gradients(*with_constant_input, l2=0.0, activation=activation_named("tanh"))
     assert with_bias[0] == pytest.approx(without[0], rel=1e-13)
     np.testing.assert_allclose(with_bias[1]["W1"][:, :-1], without[1]["W1"], rtol=0, atol=1e-13)
     np.testing.assert_allclose(with_bias[1]["W1"][:, -1], 0, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    "change", [{"gammas": None}, {"betas": None}, {"gammas": []}, {"betas": [np.zeros(4)] * 2}]
-)
+@pytest.mark.parametrize("change", [{"gammas": None}, {"betas": None}, {"gammas": []}, {"betas": [np.zeros(4)] * 2}])
 def test_scales_and_shifts_that_do_not_match_the_hidden_layers_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="1 hidden layers"):
         gradients_of(problem((5, 4, 3), 6)._replace(**change), "tanh")
@@ -426,11 +414,7 @@ def test_scales_and_shifts_that_do_not_match_the_hidden_layers_are_refused(chang
     n=st.integers(1, 7),
     seed=st.integers(0, 10_000),
 )
-def test_any_shape_gives_gradients_of_the_parameters_shapes(
-    widths: tuple[int, ...], n: int, seed: int
-) -> None:
+def test_any_shape_gives_gradients_of_the_parameters_shapes(widths: tuple[int, ...], n: int, seed: int) -> None:
     p = problem(widths, n, seed)
     _, gradients = gradients_of(p, "leaky_relu")
-    assert {name: g.shape for name, g in gradients.items()} == {
-        n: value.shape for n, value in p.parameters.items()
-    }
+    assert {name: g.shape for name, g in gradients.items()} == {n: value.shape for n, value in p.parameters.items()}

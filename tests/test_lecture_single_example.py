@@ -157,9 +157,7 @@ def test_jacobians_of_softmax_and_cross_entropy(c: int, seed: int) -> None:
     assert_agrees(lecture.jacobian_softmax_by_scores(p), jacobian_by_central_differences(lecture.softmax, s))
     assert_agrees(
         lecture.jacobian_cross_entropy_by_probabilities(p, y),
-        jacobian_by_central_differences(
-            lambda p: lecture.cross_entropy(p, y), p, step=1e-4 * p[y == 1].item()
-        ),
+        jacobian_by_central_differences(lambda p: lecture.cross_entropy(p, y), p, step=1e-4 * p[y == 1].item()),
     )
 
 
@@ -257,9 +255,7 @@ def test_two_layer_gradients_at_the_inner_nodes() -> None:
 
 @each_activation
 @each_network
-def test_aggregated_backward_against_finite_differences(
-    widths: tuple[int, ...], activation: Activation
-) -> None:
+def test_aggregated_backward_against_finite_differences(widths: tuple[int, ...], activation: Activation) -> None:
     x, y, weights, biases = network(widths, activation)
     gradients = lecture.aggregated_backward(x, y, weights, biases, activation, l2=0.1)
     for i in range(1, len(widths)):

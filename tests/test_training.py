@@ -83,6 +83,16 @@ def test_history_says_what_happened():
     assert gpunet.History.from_dict(json.loads(json.dumps(history.to_dict()))) == history
 
 
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_history_can_be_drawn(tmp_path, suffix):
+    X, y = learnable(60)
+    history = gpunet.fit(small_network(), X, y, epochs=2, validation=(X, y))
+    path = history.plot(tmp_path / "new" / f"history{suffix}")
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+    assert gpunet.fit(small_network(), X, y, epochs=2).plot(tmp_path / f"no validation{suffix}").exists()
+
+
 def test_the_recorded_loss_is_the_mean_over_the_examples():
     """Without updates, the epoch's loss is that of the data, short last batch and weights included."""
     X, y = learnable(50)

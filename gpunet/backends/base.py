@@ -7,106 +7,28 @@ tested against the version here.
 Conventions: arrays are C-contiguous and of one dtype (float32 or float64), checked where data enter the network and
 not again here. n is the number of rows (examples) of a batch, m the number of columns (units). Labels and indices
 are int32.
+
+This file has the operations of the layers; :mod:`gpunet.backends.losses` those of the losses,
+:mod:`gpunet.backends.updates` those of the optimisers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity
+from gpunet.backends.arrays import ROWS, Array, chunks, row_blocks
+from gpunet.backends.losses import LossOperations
+from gpunet.backends.updates import UpdateOperations
 from gpunet.random import dropout_threshold, dropout_words
 
-Array = npt.NDArray[Any]
 
-# Rows summed one after the other before the partial sums are: the rounding error of a sum over n rows grows with
-# ROWS + n / ROWS instead of n.
-ROWS = 256
-# Elements processed at a time by element-wise operations: their temporaries stay this small, and in the cache.
-CHUNK = 16_384
-
-
-def row_blocks(rows: int) -> Iterator[slice]:
-    """Yield slices of at most ``ROWS`` rows that cover ``rows``."""
-    return (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))
-
-
-def chunks(start: int, stop: int) -> Iterator[slice]:
-    """Yield slices of at most ``CHUNK`` elements that cover ``start`` to ``stop``."""
-    return (slice(first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK))
-
-
-class Backend:
+class Backend(LossOperations, UpdateOperations):
     """Runs every operation with NumPy.
 
     A backend belongs to one network and is not safe for use by two threads at once: it keeps scratch buffers between
     calls.
-
-    Attributes
-    ----------
-    name : str
-        ``"numpy"``; what :attr:`gpunet.Network.device` and benchmark rows call it.
-    synchronous : bool
-        Whether reading a result costs nothing, because operations finish before they return.
-    device_name : str
-        Where the arrays are: ``"cpu"``, ``"cuda:0"``.
     """
-
-    name = "numpy"
-    synchronous = True
-
-    def __init__(self) -> None:
-        self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
-
-    @property
-    def device_name(self) -> str:
-        """Where the arrays are."""
-        return "cpu"
-
-    # --- arrays -----------------------------------------------------------------------------------------------------
-
-    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return an uninitialised array on the device."""
-        return np.empty(shape, dtype)
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return an array of zeros on the device."""
-        return np.zeros(shape, dtype)
-
-    def asarray(self, array: Array) -> Array:
-        """Return a host array as an array on the device (here: the same array)."""
-        return array
-
-    def to_numpy(self, array: Array) -> Array:
-        """Return an array of the device as a host array (here: the same array)."""
-        return array
-
-    def copy(self, source: Array, destination: Array) -> None:
-        """Copy ``source``, on the host or on the device, into ``destination``, on the device."""
-        np.copyto(destination, source)
-
-    def synchronize(self) -> None:
-        """Wait until every operation has finished."""
-
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a callable that repeats ``step`` on the same buffers.
-
-        ``step`` has run at least once before, so its kernels are compiled and its buffers exist. Everything that
-        changes between steps must live in arrays: a device may record the launches once and replay them.
-        """
-        return step
-
-    def scratch(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return a buffer that keeps its contents only within one operation; it is allocated once and reused."""
-        size = int(np.prod(shape))
-        key = (name, np.dtype(dtype))
-        buffer = self._scratch.get(key)
-        if buffer is None or buffer.size < size:
-            buffer = self._scratch[key] = self.empty(size, dtype)
-        return buffer[:size].reshape(shape)
 
     # --- reductions over the batch ----------------------------------------------------------------------------------
 
@@ -393,212 +315,6 @@ class Backend:
         """Dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
         np.multiply(dy, 1 / (1 - rate), out=dx)
         np.multiply(dx, mask, out=dx)
-
-    # --- losses (L4, L12) -------------------------------------------------------------------------------------------
-
-    def softmax_cross_entropy(
-        self, logits: Array, labels: Array, weights: Array | None, dlogits: Array, loss: Array
-    ) -> None:
-        """J = sum_i w_i l_i / sum_i w_i with l_i = -log p_i[label_i], p_i = softmax(logits_i), and dJ/dlogits.
-
-        dJ/dlogits_i = w_i / sum w (p_i - y_i) for the one-hot y_i: the product of the lecture's Jacobians. Where every
-        weight of the batch is zero, the loss and the gradient are zero.
-
-        Parameters
-        ----------
-        logits : ndarray, (n, c)
-        labels : ndarray of int32, (n,)
-            0 to c - 1.
-        weights : ndarray, (n,), or None
-            At least 0; None stands for ones.
-        dlogits : ndarray, (n, c)
-            Written. Not ``logits``.
-        loss : ndarray, (2,)
-            Written: J, and the sum of the weights.
-        """
-        total = self._total_weight(weights, logits.shape[0])
-        row_losses = self.scratch("row_losses", labels.shape, logits.dtype)
-        for rows in row_blocks(logits.shape[0]):
-            shifted, picked = dlogits[rows], self._one_per_row(labels[rows])
-            np.subtract(logits[rows], logits[rows].max(axis=1, keepdims=True), out=shifted)
-            row_losses[rows] = -shifted[picked]
-            np.exp(shifted, out=shifted)
-            partition = shifted.sum(axis=1, keepdims=True)
-            row_losses[rows] += np.log(partition[:, 0])
-            shifted /= partition
-            shifted[picked] -= 1
-        self._weigh(dlogits, row_losses, weights, total, loss)
-
-    def squared_error(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
-    ) -> None:
-        """J = sum_i w_i E_i / sum_i w_i with E_i = 1/2 sum_j (t_ij - o_ij)^2 (L12), and dJ/doutputs.
-
-        Parameters
-        ----------
-        outputs, targets : ndarray, (n, c)
-        weights : ndarray, (n,), or None
-            At least 0; None stands for ones.
-        doutputs : ndarray, (n, c)
-            Written. Not ``outputs``.
-        loss : ndarray, (2,)
-            Written: J, and the sum of the weights.
-        """
-        total = self._total_weight(weights, outputs.shape[0])
-        row_losses = self.scratch("row_losses", outputs.shape[:1], outputs.dtype)
-        np.subtract(outputs, targets, out=doutputs)
-        np.einsum("ij,ij->i", doutputs, doutputs, out=row_losses)
-        row_losses /= 2
-        self._weigh(doutputs, row_losses, weights, total, loss)
-
-    def _total_weight(self, weights: Array | None, rows: int) -> float:
-        return float(rows) if weights is None else float(weights.sum())
-
-    def _one_per_row(self, columns: Array) -> tuple[Array, Array]:
-        """Return the index of one element in each row of a block."""
-        return np.arange(len(columns), dtype=columns.dtype), columns
-
-    def _weigh(self, gradient: Array, row_losses: Array, weights: Array | None, total: float, loss: Array) -> None:
-        """Turn row losses and their gradients into the weighted mean and its gradient."""
-        loss[0], loss[1] = 0, total
-        if total == 0:
-            gradient.fill(0)
-            return
-        if weights is not None:
-            row_losses *= weights
-            gradient *= weights[:, np.newaxis]
-        gradient /= total
-        loss[0] = row_losses.sum() / total
-
-    # --- optimisers -------------------------------------------------------------------------------------------------
-
-    def clip_factor(
-        self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
-    ) -> None:
-        """Out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
-
-        Parameters
-        ----------
-        parameters, gradients : ndarray, (p,)
-        weight_count : int
-            L2 applies to the first ``weight_count`` parameters.
-        out : ndarray, (1,)
-        """
-        total = 0.0
-        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
-            gradient = self._cost_gradient(parameters, gradients, part, decay)
-            total += float(np.dot(gradient, gradient))
-        norm = total**0.5
-        out[0] = 1.0 if norm <= maximum_norm else maximum_norm / norm
-
-    def sgd_step(
-        self,
-        parameters: Array,
-        gradients: Array,
-        velocity: Array | None,
-        weight_count: int,
-        scalars: Array,
-        clip: Array | None,
-        loss: Array,
-        *,
-        l2: float,
-        momentum: float,
-        nesterov: bool,
-    ) -> None:
-        """One step of stochastic gradient descent (L5), in place.
-
-        g = clip (gradients + 2 l2 parameters); velocity = momentum velocity + g;
-        parameters -= learning_rate * (g + momentum velocity if nesterov else velocity).
-
-        Parameters
-        ----------
-        parameters, gradients, velocity : ndarray, (p,)
-            ``velocity`` may be None where ``momentum`` is 0.
-        weight_count : int
-            L2 applies to the first ``weight_count`` parameters.
-        scalars : ndarray, (1,)
-            The learning rate.
-        clip : ndarray, (1,), or None
-            The factor of :meth:`clip_factor`.
-        loss : ndarray, (2,)
-            What the loss wrote; where ``loss[0]`` is not finite, nothing changes, so that the weights that led there
-            can be looked at.
-        """
-        if not np.isfinite(loss[0]):
-            return
-        rate, factor = scalars[0], 1.0 if clip is None else clip[0]
-        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
-            gradient = factor * self._cost_gradient(parameters, gradients, part, decay)
-            if velocity is None:
-                parameters[part] -= rate * gradient
-                continue
-            velocity[part] *= momentum
-            velocity[part] += gradient
-            parameters[part] -= rate * (gradient + momentum * velocity[part] if nesterov else velocity[part])
-
-    def adam_step(
-        self,
-        parameters: Array,
-        gradients: Array,
-        first_moment: Array,
-        second_moment: Array,
-        weight_count: int,
-        scalars: Array,
-        clip: Array | None,
-        loss: Array,
-        *,
-        l2: float,
-        beta_1: float,
-        beta_2: float,
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        """One step of Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), in place.
-
-        g = clip (gradients + 2 l2 parameters); m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
-        parameters -= learning_rate * (weight_decay parameters + mhat / (sqrt(vhat) + epsilon)) with
-        mhat = m / (1 - beta_1^t) and vhat = v / (1 - beta_2^t).
-
-        Parameters
-        ----------
-        parameters, gradients, first_moment, second_moment : ndarray, (p,)
-        weight_count : int
-            L2 and weight decay apply to the first ``weight_count`` parameters.
-        scalars : ndarray, (3,)
-            The learning rate, 1 / (1 - beta_1^t) and 1 / (1 - beta_2^t) of this step t.
-        clip : ndarray, (1,), or None
-            The factor of :meth:`clip_factor`.
-        loss : ndarray, (2,)
-            What the loss wrote; where ``loss[0]`` is not finite, nothing changes, so that the weights that led there
-            can be looked at.
-        weight_decay : float
-            Decoupled decay; 0 is Adam.
-        """
-        if not np.isfinite(loss[0]):
-            return
-        rate, correction_1, correction_2 = scalars
-        factor = 1.0 if clip is None else clip[0]
-        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
-            gradient = factor * self._cost_gradient(parameters, gradients, part, decay)
-            first_moment[part] *= beta_1
-            first_moment[part] += (1 - beta_1) * gradient
-            second_moment[part] *= beta_2
-            second_moment[part] += (1 - beta_2) * gradient * gradient
-            if weight_decay and part.start < weight_count:
-                parameters[part] *= 1 - rate * weight_decay
-            root = np.sqrt(correction_2 * second_moment[part])
-            parameters[part] -= rate * correction_1 * first_moment[part] / (root + epsilon)
-
-    def _cost_gradient(self, parameters: Array, gradients: Array, part: slice, decay: float) -> Array:
-        """Return the gradient of J, the L2 term included, for one chunk of the parameters."""
-        return gradients[part] + decay * parameters[part] if decay else gradients[part]
-
-    def _parameter_chunks(self, size: int, weight_count: int, l2: float) -> Iterator[tuple[slice, float]]:
-        """Yield (slice, L2 gradient factor): 2 l2 for the weights, which come first, 0 for the rest."""
-        for part in chunks(0, weight_count):
-            yield part, 2 * l2
-        for part in chunks(weight_count, size):
-            yield part, 0.0
 
     # --- data -------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpunet.errors import require_package
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -88,6 +90,34 @@ class History:
         """Return the history that :meth:`to_dict` described."""
         records = [EpochRecord(**record) for record in content["epochs"]]
         return cls(records, content["best_epoch"], content["stopped_early"])
+
+    def plot(self, path: str | os.PathLike[str]) -> Path:
+        """Draw loss and validation accuracy over the epochs; the ending (.png, .svg, .pdf) says the format.
+
+        Raises
+        ------
+        MissingDependencyError
+            The package matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise require_package("matplotlib", extra="plot", purpose="a plot of the history") from None
+        path = Path(path)
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes, quantities, label in (
+            (left, ("loss", "validation_loss"), "cross-entropy or squared error"),
+            (right, ("validation_accuracy",), "accuracy"),
+        ):
+            for quantity, style in zip(quantities, ("-", "--"), strict=False):
+                values = [float("nan") if value is None else value for value in self[quantity]]
+                axes.plot(self["epoch"], values, style, label=quantity.replace("_", " "))
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        return path
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write :meth:`to_dict` as JSON; missing folders are created."""

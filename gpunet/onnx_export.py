@@ -1,0 +1,107 @@
+"""Networks as ONNX models, for runtimes that know nothing of gpunet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunet.activations import Activation
+from gpunet.errors import InvalidValueError, require_package
+from gpunet.network import Network
+
+OPSET = 17
+_NODES = {
+    "sigmoid": ("Sigmoid", None),
+    "tanh": ("Tanh", None),
+    "relu": ("Relu", None),
+    "leaky_relu": ("LeakyRelu", "alpha"),
+    "elu": ("Elu", "alpha"),
+}
+
+
+def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
+    """Write the network's inference pass as an ONNX model.
+
+    The input ``X`` is (n, d) with any n, of the network's dtype; the output ``logits`` is (n, c), and a network for
+    labels has ``probabilities``, (n, c), as well. Batch norm uses the running averages.
+
+    Parameters
+    ----------
+    network : Network
+    path : path
+        Ends in ``.onnx``. Missing folders are created.
+
+    Raises
+    ------
+    MissingDependencyError
+        The package onnx is not installed.
+    InvalidValueError
+        The file name has another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+    except ImportError:
+        raise require_package("onnx", extra="onnx", purpose="an ONNX model") from None
+
+    values = network.get_parameters() | network.get_state()
+    nodes: list[Any] = []
+    stored: dict[str, Any] = {}
+
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+        return output
+
+    def keep(name: str, value: Any = None) -> str:
+        stored[name] = np.ascontiguousarray(values[name] if value is None else value, network.dtype)
+        return name
+
+    def activate(activation: Activation, x: str, output: str) -> str:
+        if activation.name == "identity":
+            return x
+        kind, attribute = _NODES[activation.name]
+        return add(kind, [x], output, **({attribute: activation.parameter} if attribute else {}))
+
+    x, last = "X", len(network.layer_sizes) - 1
+    for index in range(1, last + 1):
+        inputs = [x, keep(f"W{index}")] + ([keep(f"b{index}")] if f"b{index}" in values else [])
+        x = add("Gemm", inputs, "logits" if index == last else f"s{index}", transB=1)
+        if index == last:
+            break
+        if network.batch_norm[index - 1]:
+            width = network.layer_sizes[index]
+            gamma = keep(f"gamma{index}", values.get(f"gamma{index}", np.ones(width)))
+            beta = keep(f"beta{index}", values.get(f"beta{index}", np.zeros(width)))
+            averages = [keep(f"running_mean{index}"), keep(f"running_variance{index}")]
+            x = add(
+                "BatchNormalization",
+                [x, gamma, beta, *averages],
+                f"normalised{index}",
+                epsilon=network.batch_norm_epsilon,
+            )
+        x = activate(network.activations[index - 1], x, f"x{index}")
+
+    number = helper.np_dtype_to_tensor_dtype(network.dtype)
+    outputs = [helper.make_tensor_value_info("logits", number, ["n", network.layer_sizes[-1]])]
+    if network.is_classifier:
+        add("Softmax", ["logits"], "probabilities", axis=1)
+        outputs.append(helper.make_tensor_value_info("probabilities", number, ["n", network.layer_sizes[-1]]))
+    graph = helper.make_graph(
+        nodes,
+        "gpunet",
+        [helper.make_tensor_value_info("X", number, ["n", network.layer_sizes[0]])],
+        outputs,
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
+    model.ir_version = 8
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, os.fspath(path))
+    return path

@@ -1,0 +1,132 @@
+"""Optimisers: the textbook updates, L2 on the weights alone, clipping, and what happens to a non-finite loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpunet
+from gpunet.backends import Backend
+from gpunet.backends.arrays import CHUNK
+
+GOOD_LOSS = np.array([1.0, 1.0])
+
+
+def textbook(kind, parameters, gradients, weight_count, l2, clip, steps, rate):
+    """Return the parameters after ``steps`` steps with constant gradients of the data term, in plain NumPy."""
+    w = parameters.copy()
+    moment, second, decay = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    decay[:weight_count] = 2 * l2
+    for t in range(1, steps + 1):
+        g = clip * (gradients + decay * w)
+        if kind == "sgd":
+            w -= rate * g
+        elif kind in ("momentum", "nesterov"):
+            moment = 0.9 * moment + g
+            w -= rate * (g + 0.9 * moment if kind == "nesterov" else moment)
+        else:
+            moment, second = 0.9 * moment + 0.1 * g, 0.999 * second + 0.001 * g**2
+            if kind == "adamw":
+                w[:weight_count] -= rate * 0.05 * w[:weight_count]
+            w -= rate * (moment / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    return w
+
+
+def make(kind, rate):
+    return {
+        "sgd": lambda: gpunet.SGD(rate),
+        "momentum": lambda: gpunet.SGD(rate, momentum=0.9),
+        "nesterov": lambda: gpunet.SGD(rate, momentum=0.9, nesterov=True),
+        "adam": lambda: gpunet.Adam(rate),
+        "adamw": lambda: gpunet.AdamW(rate, weight_decay=0.05),
+    }[kind]()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(("sgd", "momentum", "nesterov", "adam", "adamw")),
+    size=st.sampled_from((1, 2, 33, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7)),
+    share=st.floats(0, 1),
+    clip=st.sampled_from((None, 0.3)),
+)
+def test_updates_are_the_textbook_ones(kind, size, share, clip):
+    generator = np.random.default_rng(size)
+    parameters, gradients = generator.standard_normal((2, size))
+    weight_count = int(share * size)
+    expected = textbook(kind, parameters, gradients, weight_count, 0.02, clip or 1.0, 3, 0.1)
+    optimizer = make(kind, 0.1)
+    optimizer.attach(Backend(), parameters)
+    factor = None if clip is None else np.array([clip])
+    for _ in range(3):
+        optimizer.advance()
+        optimizer.update(parameters, gradients, weight_count, 0.02, factor, GOOD_LOSS)
+    np.testing.assert_allclose(parameters, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "nesterov", "adamw"])
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_loss_changes_nothing(kind, loss):
+    parameters = np.ones(10)
+    optimizer = make(kind, 0.1)
+    optimizer.attach(Backend(), parameters)
+    optimizer.advance()
+    optimizer.update(parameters, np.ones(10), 5, 0.1, None, np.array([loss, 1.0]))
+    np.testing.assert_array_equal(parameters, 1)
+    assert not any(moment.any() for moment in optimizer.moments.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 3 * CHUNK), share=st.floats(0, 1), maximum=st.floats(1e-3, 1e3))
+def test_clip_factor(size, share, maximum):
+    generator = np.random.default_rng(size)
+    parameters, gradients = generator.standard_normal((2, size))
+    weight_count = int(share * size)
+    out = np.full(1, np.nan)
+    Backend().clip_factor(parameters, gradients, weight_count, 0.1, maximum, out)
+    total = gradients.copy()
+    total[:weight_count] += 0.2 * parameters[:weight_count]
+    assert out[0] == pytest.approx(min(1.0, maximum / np.linalg.norm(total)), rel=1e-10)
+
+
+def test_a_zero_gradient_is_not_clipped():
+    out = np.full(1, np.nan)
+    Backend().clip_factor(np.zeros(3), np.zeros(3), 3, 0.1, 1.0, out)
+    assert out[0] == 1
+
+
+def test_l2_and_weight_decay_leave_biases_gamma_and_beta_alone():
+    """With a gradient of zero, only the W_i shrink."""
+    for optimizer, l2 in ((gpunet.SGD(0.1), 0.5), (gpunet.AdamW(0.1, weight_decay=0.5), 0.0)):
+        network = gpunet.Network([3, 4, 2], device="cpu", initial_bias=0.7)
+        before = network.get_parameters()
+        optimizer.attach(network.backend, network.flat_parameters)
+        optimizer.advance()
+        optimizer.update(
+            network.flat_parameters,
+            np.zeros_like(network.flat_parameters),
+            network.layout.weight_count,
+            l2,
+            None,
+            GOOD_LOSS,
+        )
+        for name, value in network.get_parameters().items():
+            if name.startswith("W"):
+                assert (np.abs(value) < np.abs(before[name])).all()
+            else:
+                np.testing.assert_array_equal(value, before[name])
+
+
+def test_an_optimizer_starts_afresh_on_another_network():
+    first, second = np.ones(5), np.ones(5)
+    optimizer = gpunet.Adam()
+    optimizer.attach(Backend(), first)
+    optimizer.advance()
+    optimizer.update(first, np.ones(5), 5, 0.0, None, GOOD_LOSS)
+    moments = optimizer.moments
+    optimizer.attach(Backend(), first)
+    assert optimizer.moments is moments
+    optimizer.attach(Backend(), second)
+    assert optimizer.step == 0
+    assert not optimizer.moments["first_moment"].any()
