@@ -7,15 +7,13 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 import gpunet
 
 ROOT = Path(__file__).parent.parent
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads pyproject.toml")
+    import tomli as tomllib
 
 
 def configuration():

@@ -83,6 +83,12 @@ def test_history_says_what_happened():
     assert gpunet.History.from_dict(json.loads(json.dumps(history.to_dict()))) == history
 
 
+def test_history_with_a_validation_loss_that_is_not_finite_is_still_json(tmp_path):
+    record = gpunet.EpochRecord(1, 4, 0.5, 0.0, 0.1, 1e3, 0.1, validation_loss=float("nan"), validation_accuracy=0.5)
+    content = gpunet.History([record]).save(tmp_path / "history.json").read_text()
+    assert json.loads(content, parse_constant=pytest.fail)["epochs"][0]["validation_loss"] is None
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_history_can_be_drawn(tmp_path, suffix):
     X, y = learnable(60)
