@@ -89,15 +89,12 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
+    if not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
+        raise FileFormatError(f"path: {str(path)!r} cannot be read as npz (not a zip archive).")
     try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise FileFormatError(f"path: {str(path)!r} holds one array. Expected an archive.")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             tensors = {name: archive[name] for name in archive.files if name != _HEADER}
             return tensors, str(archive[_HEADER]) if _HEADER in archive.files else None
-    except FileFormatError:
-        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FileFormatError(f"path: {str(path)!r} cannot be read as npz ({error}).") from None
 

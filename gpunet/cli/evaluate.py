@@ -1,0 +1,92 @@
+"""``gpunet evaluate``: loss, accuracy and confusions of a model, saying on which rows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.cli.output import device_name, print_json, print_table, require_rich
+from gpunet.cli.scores import Score, format_score, score_rows
+from gpunet.data import DataSet, Preparation, load_for_model, split_rows
+from gpunet.errors import InvalidValueError
+from gpunet.network import Network, load
+
+Array = npt.NDArray[Any]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score a model on data: of the data it was trained on, only the rows held out, unless all are asked for.
+
+    Raises
+    ------
+    GpunetError, OSError
+    """
+    require_rich()
+    network = load(arguments.model, device=arguments.device)
+    preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
+    data = load_for_model(arguments.data, preparation, need_target=True)
+    is_training_data = data.fingerprint() == preparation.fingerprint
+    rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
+    score = score_rows(network, preparation, data, rows)
+    confusions = _confusions(network, preparation, data, rows)
+    part = "held-out" if len(rows) < data.rows else "all"
+    if arguments.json:
+        print_json(
+            {"model": arguments.model, "data": arguments.data, "task": preparation.task}
+            | score.named()
+            | {"rows": score.rows, "part": part, "is_training_data": is_training_data, "seed": preparation.seed}
+            | {"class_names": preparation.class_names, "confusion": confusions}
+            | {"device": device_name(network.backend)}
+        )
+        return
+    print(_which_rows(data, score, part, is_training_data, preparation.seed))
+    print(f"loss {format_score(score.loss)}")
+    if preparation.class_names is None or confusions is None:
+        print(f"R2 {format_score(score.r2)}, RMSE {score.rmse:.6g}")
+        return
+    print(f"accuracy {format_score(score.accuracy)}")
+    table = [[name, *map(str, row)] for name, row in zip(preparation.class_names, confusions, strict=True)]
+    print_table(["true \\ predicted", *preparation.class_names], table)
+
+
+def _held_out_rows(data: DataSet, preparation: Preparation) -> Array:
+    """Return the test rows of the model's training, made again from its seed.
+
+    Raises
+    ------
+    InvalidValueError
+        The split came out differently: this scikit-learn draws otherwise.
+    """
+    rows = split_rows(data, preparation.seed).test
+    if data.fingerprint(rows) != preparation.test_fingerprint:
+        import sklearn
+
+        raise InvalidValueError(
+            f"{data.name}: scikit-learn {sklearn.__version__} splits these rows otherwise than when the model was "
+            "trained, so the rows held out then are not known. Expected the same scikit-learn, or --all."
+        )
+    return rows
+
+
+def _confusions(network: Network, preparation: Preparation, data: DataSet, rows: Array) -> list[list[int]] | None:
+    """Return how often each class (row) was predicted as each class (column); None for a regression."""
+    if preparation.class_names is None:
+        return None
+    from sklearn.metrics import confusion_matrix
+
+    assert data.targets is not None
+    predictions = network.predict(preparation.inputs(data.features[rows]))
+    labels = range(len(preparation.class_names))
+    table: list[list[int]] = confusion_matrix(data.targets[rows], predictions, labels=list(labels)).tolist()
+    return table
+
+
+def _which_rows(data: DataSet, score: Score, part: str, is_training_data: bool, seed: int) -> str:
+    if part == "held-out":
+        return f"{data.name}: {score.rows:,} of {data.rows:,} rows, those held out from training (seed {seed})"
+    if is_training_data:
+        return f"{data.name}: all {data.rows:,} rows, including those that the model was trained on"
+    return f"{data.name}: all {data.rows:,} rows; not the data set that the model was trained on"

@@ -1,0 +1,134 @@
+"""``gpunet info``: versions, processors, devices, and what is missing with the command that brings it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpunet
+from gpunet.backends.devices.probe import GpuReport, probe_gpu
+from gpunet.backends.selection import cuda_problem, select_backend
+from gpunet.cli.output import device_name, print_json
+
+# Optional packages and the extra of gpunet that brings each.
+OPTIONAL_PACKAGES = {
+    "scikit-learn": "cli",
+    "rich": "cli",
+    "safetensors": "cli",
+    "threadpoolctl": "cli",
+    "pandas": "data",
+    "mlxtend": "data",
+    "matplotlib": "plot",
+    "onnx": "onnx",
+}
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print what gpunet runs on here."""
+    content = collect()
+    if arguments.json:
+        print_json(content)
+        return
+    for name, value in _lines(content):
+        print(f"{name:<14}{value}")
+
+
+def collect() -> dict[str, Any]:
+    """Return everything that ``gpunet info`` knows."""
+    report = probe_gpu()
+    packages = {name: _version(name) for name in OPTIONAL_PACKAGES}
+    return {
+        "gpunet": gpunet.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "numpy": np.__version__,
+        "blas": _blas(),
+        "cpu": {"name": _cpu_name(), "cores": _usable_cores()},
+        "device": device_name(select_backend("auto")),
+        "driver_cuda": None if report.driver_cuda is None else "{}.{}".format(*report.driver_cuda),
+        "cuda_devices": list(report.devices),
+        "cupy": report.cupy,
+        "cupy_extra": report.extra,
+        "cuda_problem": cuda_problem(report, 0),
+        "packages": packages,
+        "missing": _missing(report, packages),
+    }
+
+
+def _missing(report: GpuReport, packages: dict[str, str | None]) -> list[dict[str, str]]:
+    missing = [
+        {"package": name, "install": f"pip install 'gpunet[{OPTIONAL_PACKAGES[name]}]'"}
+        for name, version in packages.items()
+        if version is None
+    ]
+    if report.extra is not None and report.cupy is None:
+        missing.insert(0, {"package": "cupy", "install": f"pip install 'gpunet[{report.extra}]'"})
+    return missing
+
+
+def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("gpunet", content["gpunet"]),
+        ("Python", f"{content['python']}, {content['platform']}"),
+        ("NumPy", content["numpy"]),
+    ]
+    for blas in content["blas"]:
+        threads = "threads unknown (threadpoolctl tells)" if blas["threads"] is None else f"{blas['threads']} threads"
+        lines.append(("BLAS", f"{blas['name']} {blas['version'] or ''}, {threads}"))
+    lines += [
+        ("CPU", f"{content['cpu']['name']}, {content['cpu']['cores']} cores"),
+        ("device", f"{content['device']} (what --device auto takes)"),
+        ("NVIDIA driver", f"CUDA {content['driver_cuda']}" if content["driver_cuda"] else "none"),
+    ]
+    lines += [(f"cuda:{number}", name) for number, name in enumerate(content["cuda_devices"])]
+    lines.append(("CuPy", content["cupy"] or "not installed"))
+    if content["cuda_problem"]:
+        lines.append(("CUDA", content["cuda_problem"]))
+    lines += [(name, version) for name, version in content["packages"].items() if version]
+    lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]
+    return lines
+
+
+def _blas() -> list[dict[str, Any]]:
+    """Return the libraries that multiply matrices for NumPy, with their threads where threadpoolctl can ask."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        built: Any = np.show_config(mode="dicts")
+        blas = built.get("Build Dependencies", {}).get("blas", {})
+        return [{"name": blas.get("name", "unknown"), "version": blas.get("version"), "threads": None}]
+    return [
+        {"name": library["internal_api"], "version": library["version"], "threads": library["num_threads"]}
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,184 @@
+"""``gpunet kernels check``: every CUDA kernel compiled for every architecture, and held against its budgets."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gpunet.cli.output import print_json, print_table, require_rich
+from gpunet.errors import InvalidValueError
+from gpunet.kernel_check import budgets as budget_files
+from gpunet.kernel_check.check import CheckedKernel, Result, architectures, compile_all, modules, units
+from gpunet.kernel_check.nvrtc import Nvrtc, nvrtc
+from gpunet.kernel_check.sass import AccessCount, count_accesses, find_disassembler
+
+EXIT_PROBLEMS = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``gpunet kernels check``, all but ``--json``."""
+    parser.add_argument("--arch", metavar="LIST", help="compute capabilities such as 80,90 (default: all)")
+    parser.add_argument("--module", metavar="LIST", help="kernel files such as batch_norm,dropout (default: all)")
+    parser.add_argument("--all", action="store_true", help="a line for every kernel")
+    parser.add_argument("--sass", action="store_true", help="also count wide memory accesses in the machine code")
+    parser.add_argument("--update-budgets", action="store_true", help="rewrite the register budgets from what is found")
+    parser.add_argument("--budgets", type=Path, metavar="FILE", help="default: budgets.json beside the kernels")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compile, print, and leave with status 1 if something is wrong.
+
+    Raises
+    ------
+    GpunetError, OSError
+    SystemExit
+        A kernel does not compile, spills, or goes beyond its budget.
+    """
+    chosen_architectures = architectures(_names(arguments.arch))
+    chosen_modules = modules(_names(arguments.module))
+    if arguments.update_budgets and arguments.arch is not None:
+        raise InvalidValueError("--update-budgets takes all architectures: a budget holds on each. Expected no --arch.")
+    if not arguments.json:
+        require_rich()
+    compiler = nvrtc()
+    _require(compiler, chosen_architectures)
+    disassembler = find_disassembler() if arguments.sass else None
+    path = arguments.budgets or budget_files.default_path()
+    budgets = budget_files.read_budgets(path)
+
+    results = _compile(compiler, chosen_modules, chosen_architectures)
+    checked = _distinct(results)
+    errors = [result for result in results if result.error]
+    if arguments.update_budgets and not errors:
+        budgets = budget_files.tightened(budgets, checked)
+        budget_files.write_budgets(path, budgets)
+    problems = [f"{error.unit.module}, sm_{error.unit.architecture}: {error.error}" for error in errors]
+    problems += budget_files.violations(budgets, checked)
+    accesses: list[AccessCount] = []
+    if disassembler is not None and not errors:
+        for module in chosen_modules:
+            wanted = budgets.vectorized.get(module, {})
+            accesses += count_accesses(compiler, disassembler, module, wanted, chosen_architectures) if wanted else []
+        problems += [count.problem for count in accesses if count.problem]
+
+    _print(arguments, compiler, results, checked, accesses, problems)
+    if problems:
+        raise SystemExit(EXIT_PROBLEMS)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _require(compiler: Nvrtc, wanted: Sequence[int]) -> None:
+    missing = [f"sm_{number}" for number in wanted if number not in compiler.architectures]
+    if missing:
+        raise InvalidValueError(
+            f"NVRTC {compiler.version} does not compile for {', '.join(missing)}. "
+            "Expected a newer one: pip install 'gpunet[kernels]'"
+        )
+
+
+def _compile(compiler: Nvrtc, chosen_modules: Sequence[str], chosen_architectures: Sequence[int]) -> list[Result]:
+    todo = units(chosen_modules, chosen_architectures)
+    done = itertools.count(1)
+
+    def show() -> None:
+        if sys.stderr.isatty():
+            number = next(done)
+            end = "\n" if number == len(todo) else "\r"
+            print(f"compiled {number} of {len(todo)}", end=end, file=sys.stderr, flush=True)
+
+    return compile_all(compiler, todo, os.cpu_count() or 1, show)
+
+
+def _distinct(results: Sequence[Result]) -> list[CheckedKernel]:
+    """Return every kernel once: groups of one file may share some."""
+    kernels = (kernel for result in results for kernel in result.kernels)
+    return list({(kernel.module, kernel.architecture, kernel.expression): kernel for kernel in kernels}.values())
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def _print(
+    arguments: argparse.Namespace,
+    compiler: Nvrtc,
+    results: Sequence[Result],
+    checked: Sequence[CheckedKernel],
+    accesses: Sequence[AccessCount],
+    problems: Sequence[str],
+) -> None:
+    summary = _summary(results, checked)
+    if arguments.json:
+        kernels = [asdict(kernel) for kernel in checked] if arguments.all else None
+        print_json(
+            {"nvrtc": compiler.version, "modules": summary, "problems": list(problems)}
+            | ({} if kernels is None else {"kernels": kernels})
+            | ({"accesses": [asdict(count) for count in accesses]} if arguments.sass else {})
+        )
+        return
+    if arguments.all:
+        columns = ["kernel", "arch", "registers", "shared", "stack", "spill stores", "spill loads"]
+        print_table(columns, [_row(kernel) for kernel in checked], f"NVRTC {compiler.version}; bytes")
+    else:
+        columns = ["module", "arch", "kernels", "most registers", "most shared", "spills", "seconds"]
+        rows = [
+            [f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()] for row in summary
+        ]
+        print_table(columns, rows, f"NVRTC {compiler.version}; bytes")
+    if accesses:
+        columns = ["kernel", "arch", "bytes", "loads", "stores"]
+        print_table(columns, [_access_row(count) for count in accesses], "accesses of so many bytes or more")
+    for problem in problems:
+        print(problem)
+    print(f"{len(checked)} kernels, {len(problems)} problems")
+
+
+def _summary(results: Sequence[Result], checked: Sequence[CheckedKernel]) -> list[dict[str, Any]]:
+    """Return a row for each module and architecture."""
+    rows = []
+    for module, architecture in sorted({(result.unit.module, result.unit.architecture) for result in results}):
+        ours = [
+            kernel.resources for kernel in checked if (kernel.module, kernel.architecture) == (module, architecture)
+        ]
+        seconds = sum(
+            result.seconds
+            for result in results
+            if (result.unit.module, result.unit.architecture) == (module, architecture)
+        )
+        rows.append(
+            {
+                "module": module,
+                "architecture": architecture,
+                "kernels": len(ours),
+                "registers": max((resources.registers for resources in ours), default=0),
+                "shared_bytes": max((resources.shared_bytes for resources in ours), default=0),
+                "spill_bytes": sum(resources.spill_store_bytes + resources.spill_load_bytes for resources in ours),
+                "seconds": seconds,
+            }
+        )
+    return rows
+
+
+def _row(kernel: CheckedKernel) -> list[str]:
+    resources = kernel.resources
+    numbers = (
+        resources.registers,
+        resources.shared_bytes,
+        resources.stack_bytes,
+        resources.spill_store_bytes,
+        resources.spill_load_bytes,
+    )
+    return [kernel.expression, str(kernel.architecture), *map(str, numbers)]
+
+
+def _access_row(count: AccessCount) -> list[str]:
+    numbers = (count.architecture, count.wanted.bytes, count.loads, count.stores)
+    return [count.expression, *map(str, numbers)]

@@ -1,0 +1,81 @@
+"""The entry point: every error that a user can cause is one line on standard error, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpunet.cli.arguments import build_parser, parse_arguments
+from gpunet.errors import GpunetError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+# What a shell reports for a program that a closed pipe ended.
+EXIT_CLOSED_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, or None
+        The arguments; None takes those of the process.
+
+    Returns
+    -------
+    int
+        0; 2 after an error; 130 after an interrupt; 141 when the reader of standard output has gone.
+    """
+    # A class name or a path may hold characters that the terminal's encoding lacks.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(argv)
+    except KeyboardInterrupt as interrupt:
+        _complain(str(interrupt) or "interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _abandon_output()
+        return EXIT_CLOSED_PIPE
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        _abandon_output()
+        return EXIT_ERROR
+    except MemoryError as error:
+        _complain(str(error) or "not enough memory")
+        return EXIT_ERROR
+    except GpunetError as error:
+        _complain(str(error))
+        return EXIT_ERROR
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = parse_arguments(build_parser(), argv)
+        # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
+        with np.errstate(all="ignore"):
+            arguments.run(arguments)
+    except SystemExit as finished:  # --help and --version
+        sys.stdout.flush()
+        return int(finished.code or 0)
+    sys.stdout.flush()  # here, where a closed pipe or a full disk can still be told
+    return 0
+
+
+def _complain(message: str) -> None:
+    """Print a message as one line, whatever it holds."""
+    print("gpunet:", " ".join(message.split()), file=sys.stderr)
+
+
+def _abandon_output() -> None:
+    """Keep the interpreter from trying to flush standard output again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

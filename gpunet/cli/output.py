@@ -1,0 +1,66 @@
+"""What goes to standard output: results, as tables or as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpunet.backends import Backend
+from gpunet.errors import require_package
+
+
+def require_rich() -> None:
+    """Raise unless the package that prints tables and bars is there; before a run rather than after it.
+
+    Raises
+    ------
+    MissingDependencyError
+    """
+    try:
+        import rich  # noqa: F401
+    except ImportError:
+        raise require_package("rich", extra="cli", purpose="the shell command") from None
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line; NaN and infinity, which JSON lacks, become null."""
+    print(json.dumps(_finite(content), allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table; the first column is aligned to the left, the others to the right.
+
+    Nothing is shortened to fit a narrow terminal.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title and escape(title), title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(file=sys.stdout, highlight=False, width=10_000)
+    needed = Measurement.get(console, console.options, table).maximum
+    Console(file=sys.stdout, highlight=False, width=needed).print(table)
+
+
+def device_name(backend: Backend) -> str:
+    """Return where a backend computes: ``"cpu"`` or ``"cuda"``; every backend but CUDA's runs on the CPU."""
+    return backend.name if backend.name.startswith("cuda") else "cpu"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,90 @@
+"""``gpunet predict``: one prediction per row, printed or written to a table."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.cli.output import print_json
+from gpunet.data import Preparation, load_for_model
+from gpunet.errors import InvalidValueError
+from gpunet.network import load
+
+Array = npt.NDArray[Any]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print or write a model's predictions.
+
+    Raises
+    ------
+    GpunetError, OSError
+    """
+    if arguments.out is not None and arguments.out.suffix.lower() != ".csv":
+        raise InvalidValueError(f"--out: {str(arguments.out)!r} ends in {arguments.out.suffix!r}. Expected .csv.")
+    network = load(arguments.model, device=arguments.device)
+    preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
+    names = preparation.class_names
+    if arguments.probabilities and names is None:
+        raise InvalidValueError(f"--probabilities: {arguments.model} predicts numbers, which have none.")
+    data = load_for_model(arguments.data, preparation, need_target=False)
+    inputs = preparation.inputs(data.features)
+
+    predictions: list[str] | list[float]
+    cells: list[str]
+    probabilities: Array | None = None
+    if names is None:
+        numbers = preparation.numbers(network.predict(inputs))
+        # str() of a NumPy number has as many digits as its dtype is worth.
+        predictions, cells = numbers.tolist(), [str(value) for value in numbers]
+    elif arguments.probabilities:
+        probabilities = network.predict_proba(inputs)
+        predictions = cells = [names[label] for label in probabilities.argmax(axis=1)]
+    else:
+        predictions = cells = [names[label] for label in network.predict(inputs)]
+
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.out.open("w", encoding="utf-8", newline="") as file:
+            _write_table(file, cells, names or (), probabilities)
+    if arguments.json:
+        _print_json(arguments, data.rows, predictions, names, probabilities)
+    elif arguments.out is not None:
+        print(f"{arguments.out}: {data.rows:,} predictions")
+    elif probabilities is not None:
+        _write_table(sys.stdout, cells, names or (), probabilities)
+    else:
+        print("\n".join(cells))
+
+
+def _write_table(file: TextIO, cells: Sequence[str], names: Iterable[str], probabilities: Array | None) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    if probabilities is None:
+        writer.writerow(["prediction"])
+        writer.writerows([cell] for cell in cells)
+        return
+    writer.writerow(["prediction", *(f"probability {name}" for name in names)])
+    for cell, row in zip(cells, probabilities, strict=True):
+        writer.writerow([cell, *(str(np.format_float_positional(value, trim="-")) for value in row)])
+
+
+def _print_json(
+    arguments: argparse.Namespace,
+    rows: int,
+    predictions: list[str] | list[float],
+    names: list[str] | None,
+    probabilities: Array | None,
+) -> None:
+    content: dict[str, Any] = {"model": arguments.model, "data": arguments.data, "rows": rows}
+    content["predictions"] = predictions
+    if probabilities is not None:
+        content |= {"class_names": names, "probabilities": probabilities.tolist()}
+    if arguments.out is not None:
+        content["out"] = str(arguments.out)
+    print_json(content)

@@ -1,0 +1,84 @@
+"""How good a network is on some rows, as ``train`` and ``evaluate`` report it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.data import DataSet, Preparation
+from gpunet.network import Network
+from gpunet.training import evaluate
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss and quality on some rows.
+
+    Attributes
+    ----------
+    rows : int
+    loss : float
+        What training made small, without L2; of a regression, in standardised units.
+    accuracy : float or None
+        Of a classification.
+    r2 : float or None
+        The coefficient of determination of a regression; None for fewer than two rows.
+    rmse : float or None
+        The root mean squared error of a regression, in the units of its targets.
+    """
+
+    rows: int
+    loss: float
+    accuracy: float | None = None
+    r2: float | None = None
+    rmse: float | None = None
+
+    def named(self, prefix: str = "") -> dict[str, float | None]:
+        """Return the quantities that the task has, for JSON."""
+        quantities: dict[str, float | None] = {f"{prefix}loss": self.loss}
+        if self.rmse is None:
+            return quantities | {f"{prefix}accuracy": self.accuracy}
+        return quantities | {f"{prefix}r2": self.r2, f"{prefix}rmse": self.rmse}
+
+    def cells(self) -> list[str]:
+        """Return rows, loss and quality for a table."""
+        quality = self.accuracy if self.rmse is None else self.r2
+        return [f"{self.rows:,}", format_score(self.loss), format_score(quality)]
+
+
+def format_score(value: float | None) -> str:
+    """Return four decimals of a number of ordinary size, four digits of a huge one."""
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.3e}"
+
+
+def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: Array) -> Score:
+    """Return how good a network is on some rows of a data set with targets.
+
+    Raises
+    ------
+    NonFiniteError
+        A feature or target is too large for the network's dtype once it is scaled.
+    """
+    assert data.targets is not None
+    inputs, targets = preparation.inputs(data.features[rows]), data.targets[rows]
+    found = evaluate(network, inputs, preparation.network_targets(targets))
+    if preparation.class_names is not None:
+        return Score(len(rows), found.loss, accuracy=found.accuracy)
+    predictions = preparation.numbers(network.predict(inputs)).astype(np.float64)
+    r2, rmse = regression_quality(targets, predictions)
+    return Score(len(rows), found.loss, r2=r2, rmse=rmse)
+
+
+def regression_quality(targets: Array, predictions: Array) -> tuple[float | None, float]:
+    """Return R^2, None for fewer than two rows, and the root mean squared error."""
+    from sklearn.metrics import mean_squared_error, r2_score
+
+    r2 = float(r2_score(targets, predictions)) if len(targets) > 1 else None
+    return r2, float(mean_squared_error(targets, predictions)) ** 0.5

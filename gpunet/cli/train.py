@@ -1,0 +1,259 @@
+"""``gpunet train``: from a data set to a model, its history and its test accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gpunet.cli.comparison import sklearn_score
+from gpunet.cli.output import device_name, print_json, print_table, require_rich
+from gpunet.cli.progress import ProgressBar, is_watched, note
+from gpunet.cli.scores import Score, format_score, score_rows
+from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
+from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
+from gpunet.network import Network
+from gpunet.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
+from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
+from gpunet.training import Callback, EarlyStopping, History, Run, fit
+from gpunet.training.loop import batch_slices
+
+MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
+_PARTS = ("train", "validation", "test")
+LEARNING_RATE, LEARNING_RATE_SGD, MOMENTUM, L2 = 0.003, 0.1, 0.9, 0.001
+
+# Each takes the largest learning rate and the steps of the whole run.
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
+    "constant": lambda rate, steps: ConstantRate(rate),
+    "step": lambda rate, steps: StepRate(rate, every=-(-steps // 3)),
+    "cosine": CosineRate,
+    "cyclical": lambda rate, steps: CyclicalRate(rate / 10, rate, half_cycle=-(-steps // 6)),
+}
+
+
+class _Watch(Callback):
+    """Keeps the run in sight, so that its history survives an error."""
+
+    run: Run | None = None
+
+    def on_fit_start(self, run: Run) -> None:
+        self.run = run
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one call of the command works on."""
+
+    arguments: argparse.Namespace
+    data: DataSet
+    split: Split
+    preparation: Preparation
+    network: Network
+    folder: Path
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train, score and write what the arguments ask for.
+
+    Raises
+    ------
+    GpunetError, OSError
+    KeyboardInterrupt
+        Its message says where the checkpoint is.
+    """
+    _require_packages()
+    if arguments.momentum is not None and arguments.optimizer != SGD.name:
+        raise InvalidValueError(f"--momentum: only sgd has it. Expected --optimizer sgd, got {arguments.optimizer}.")
+    data = load_for_training(arguments.data, target=arguments.target, task=arguments.task)
+    split = split_rows(data, arguments.seed)
+    preparation = Preparation.learn(data, split, arguments.seed)
+    network = _network(arguments, preparation)
+    folder = arguments.out or Path("runs") / data.name
+    _check_folder(folder, arguments.resume)
+    job = _Job(arguments, data, split, preparation, network, folder)
+
+    if is_watched(arguments.quiet):
+        note(_opening(job))
+    history = _fit(job)
+    network.save(folder / MODEL)
+    history.save(folder / HISTORY)
+    scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
+    compared = _compare(job) if arguments.compare_sklearn else None
+    (_print_json if arguments.json else _print_text)(job, history, scores, compared)
+
+
+def _require_packages() -> None:
+    """Raise before the work rather than after it where a package is missing that its results need."""
+    require_rich()
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise require_package("safetensors", extra="cli", purpose="writing the model") from None
+
+
+def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network:
+    network = Network(
+        [len(preparation.feature_names), *arguments.layers, preparation.outputs],
+        activation=arguments.activation,
+        batch_norm=not arguments.no_batch_norm,
+        dropout=arguments.dropout,
+        initializer=arguments.initializer,
+        loss="squared_error" if preparation.class_names is None else "softmax_cross_entropy",
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        device=arguments.device,
+    )
+    network.metadata = preparation.to_metadata()
+    return network
+
+
+def _optimizer(arguments: argparse.Namespace, steps: int) -> Optimizer:
+    is_sgd = arguments.optimizer == SGD.name
+    rate = arguments.learning_rate
+    if rate is None:
+        rate = LEARNING_RATE_SGD if is_sgd else LEARNING_RATE
+    schedule = SCHEDULES[arguments.schedule](rate, steps)
+    if is_sgd:
+        return SGD(schedule, momentum=MOMENTUM if arguments.momentum is None else arguments.momentum)
+    return OPTIMIZERS[arguments.optimizer](schedule)
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    """Raise unless files can be written there, and the checkpoint is there if it is wanted."""
+    if resume and not (folder / CHECKPOINT).is_file():
+        raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _fit(job: _Job) -> History:
+    arguments, data, split, network = job.arguments, job.data, job.split, job.network
+    assert data.targets is not None
+    inputs = job.preparation.inputs(data.features)
+    targets = job.preparation.network_targets(data.targets)
+    steps = arguments.epochs * len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
+    l2 = arguments.l2
+    if l2 is None:
+        l2 = 0.0 if arguments.optimizer == AdamW.name else L2
+    keeps_checkpoint = arguments.checkpoint or arguments.resume
+    watch = _Watch()
+    callbacks: list[Callback] = [watch]
+    if is_watched(arguments.quiet):
+        callbacks.append(ProgressBar())
+    try:
+        return fit(
+            network,
+            inputs[split.train],
+            targets[split.train],
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            optimizer=_optimizer(arguments, steps),
+            l2=l2,
+            clip_norm=arguments.clip_norm,
+            validation=(inputs[split.validation], targets[split.validation]),
+            class_weight=arguments.class_weight,
+            early_stopping=None if arguments.patience is None else EarlyStopping(arguments.patience),
+            callbacks=callbacks,
+            checkpoint=job.folder / CHECKPOINT if keeps_checkpoint else None,
+            resume=arguments.resume,
+        )
+    except TrainingDivergedError as error:
+        _keep_what_is_good(job, watch, error)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_interrupted(job, keeps_checkpoint)) from None
+
+
+def _keep_what_is_good(job: _Job, watch: _Watch, error: TrainingDivergedError) -> NoReturn:
+    model = job.network.save(job.folder / MODEL)
+    history = (watch.run.history if watch.run is not None else History()).save(job.folder / HISTORY)
+    raise TrainingDivergedError(
+        f"{error} Those weights are in {model}, the epochs before in {history}.",
+        epoch=error.epoch,
+        step=error.step,
+        layer=error.layer,
+    ) from None
+
+
+def _interrupted(job: _Job, keeps_checkpoint: bool) -> str:
+    checkpoint = job.folder / CHECKPOINT
+    if keeps_checkpoint and checkpoint.is_file():
+        return f"interrupted; the checkpoint is {checkpoint}, and --resume goes on from it"
+    if keeps_checkpoint:
+        return "interrupted before the first epoch ended, so there is no checkpoint"
+    return "interrupted; nothing was kept (--checkpoint keeps each epoch)"
+
+
+def _compare(job: _Job) -> Score:
+    if is_watched(job.arguments.quiet):
+        note("training scikit-learn's MLP on the same rows")
+    arguments = job.arguments
+    return sklearn_score(
+        job.data,
+        job.split,
+        job.preparation,
+        hidden=arguments.layers,
+        batch_size=arguments.batch_size,
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+    )
+
+
+def _opening(job: _Job) -> str:
+    train, validation, test = (len(getattr(job.split, part)) for part in _PARTS)
+    return f"{job.data.name}: {train:,} rows to train, {validation:,} to validate, {test:,} to test"
+
+
+def _samples_per_second(history: History, rows: int) -> float:
+    """Return training examples over training time, of all epochs."""
+    return len(history) * rows / math.fsum(rows / rate for rate in history["samples_per_second"])
+
+
+def _print_json(job: _Job, history: History, scores: dict[str, Score], compared: Score | None) -> None:
+    checkpoint = job.folder / CHECKPOINT
+    content: dict[str, Any] = {"data": job.data.name, "task": job.preparation.task}
+    for name in reversed(_PARTS):
+        content |= scores[name].named(f"{name}_")
+    if compared is not None:
+        content |= {f"sklearn_{name}": value for name, value in compared.named("test_").items()}
+    print_json(
+        content
+        | {
+            "rows": {name: score.rows for name, score in scores.items()},
+            "layers": list(job.network.layer_sizes),
+            "parameters": job.network.parameter_count,
+            "epochs": len(history),
+            "best_epoch": history.best_epoch,
+            "stopped_early": history.stopped_early,
+            "seconds": sum(history["seconds"]),
+            "samples_per_second": _samples_per_second(history, len(job.split.train)),
+            "device": device_name(job.network.backend),
+            "dtype": job.network.dtype.name,
+            "seed": job.arguments.seed,
+            "model": str(job.folder / MODEL),
+            "history": str(job.folder / HISTORY),
+            "checkpoint": str(checkpoint) if job.arguments.checkpoint or job.arguments.resume else None,
+        }
+    )
+
+
+def _print_text(job: _Job, history: History, scores: dict[str, Score], compared: Score | None) -> None:
+    test = scores["test"]
+    quality, value = ("R2", test.r2) if job.preparation.class_names is None else ("accuracy", test.accuracy)
+    rows = [[name, *score.cells()] for name, score in scores.items()]
+    if compared is not None:
+        rows.append(["test, scikit-learn's MLP", *compared.cells()])
+    print_table(["part", "rows", "loss", quality], rows)
+    speed = _samples_per_second(history, len(job.split.train))
+    stopped = "; validation stopped improving" if history.stopped_early else ""
+    best = f"; weights of epoch {history.best_epoch}" if history.best_epoch is not None else ""
+    sizes = "-".join(map(str, job.network.layer_sizes))
+    device = device_name(job.network.backend)
+    print(f"{sizes} network, {job.network.parameter_count:,} parameters, {job.network.dtype.name} on {device}")
+    print(f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}")
+    print(f"{job.folder / MODEL}, {job.folder / HISTORY}")
+    print(f"test {quality} {format_score(value)}")

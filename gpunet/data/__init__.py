@@ -1,0 +1,19 @@
+"""Data for the shell commands: data sets by name, tables, scaling, splits."""
+
+from gpunet.data.datasets import DataSet
+from gpunet.data.loading import load_for_model, load_for_training
+from gpunet.data.named import NAMED_SETS
+from gpunet.data.preparation import Preparation
+from gpunet.data.scaling import Scaling
+from gpunet.data.splits import Split, split_rows
+
+__all__ = [
+    "NAMED_SETS",
+    "DataSet",
+    "Preparation",
+    "Scaling",
+    "Split",
+    "load_for_model",
+    "load_for_training",
+    "split_rows",
+]

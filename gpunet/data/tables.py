@@ -1,0 +1,231 @@
+"""CSV files, read by pandas, and NPZ files; whatever is wrong is refused with file, column and line."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.data.datasets import RawData
+from gpunet.data.line_numbers import is_blank, line_number
+from gpunet.data.targets import is_number, parse_text
+from gpunet.errors import (
+    FileFormatError,
+    GpunetError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    require_package,
+    unknown_name,
+)
+
+Array = npt.NDArray[Any]
+
+# What pandas takes for a missing number; as a class, "NA" or "None" is text like any other.
+_MISSING = ("", "#N/A", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan", "<NA>")
+_MOST_NAMES = 12
+
+
+def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, need_target: bool) -> RawData:
+    """Read a table.
+
+    Parameters
+    ----------
+    path : Path
+        Comma-separated, UTF-8, names in the first line.
+    target : str or None
+        Name of the target column.
+    expected : sequence of str, or None
+        The feature columns that a model wants, in its order; None takes every column but the target.
+    need_target : bool
+        Whether the target column must be there; where not, it is not read.
+
+    Raises
+    ------
+    OSError, MissingDependencyError
+    FileFormatError
+        Empty, not UTF-8, ragged, or columns without a name or with the same name.
+    InvalidValueError, InvalidTypeError, NonFiniteError
+        A column that is missing or not expected; a value that is missing or not a finite number.
+    """
+    names = _read_header(path)
+    if target is None and need_target:
+        raise InvalidValueError(f"--target: {path} needs the name of its target column. It has {_listing(names)}.")
+    if target is not None and need_target and target not in names:
+        raise InvalidValueError(f"{path}, line 1: {unknown_name('target column', target, names)}")
+    features = [name for name in names if name != target]
+    if not features:
+        raise FileFormatError(f"{path}: has no column besides the target {target!r}. Expected features.")
+    if expected is not None:
+        _check_columns(path, features, expected)
+        features = list(expected)
+
+    frame = _read_frame(path, names, target)
+    numbers = np.empty((len(frame), len(features)))
+    for place, name in enumerate(features):
+        numbers[:, place] = _feature_column(path, name, frame[name])
+    targets = _target_column(path, str(target), frame[target]) if need_target else None
+    return RawData(numbers, targets, features, path.stem, "table", path, target)
+
+
+def _read_header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            names = next((fields for fields in csv.reader(file, skipinitialspace=True) if not is_blank(fields)), None)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileFormatError(f"{path}: cannot be read as a UTF-8 text table ({error}).") from None
+    if names is None:
+        raise FileFormatError(f"{path}: is empty. Expected a line of column names and rows of numbers.")
+    seen = set()
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise FileFormatError(f"{path}, line 1: column {number} has no name. Expected one (or no such column).")
+        if name in seen:
+            raise FileFormatError(f"{path}, line 1: the column name {name!r} occurs twice. Expected different names.")
+        seen.add(name)
+    return names
+
+
+def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise require_package("pandas", extra="data", purpose="reading a .csv file") from None
+    try:
+        with warnings.catch_warnings():
+            # With index_col=False pandas only warns of rows that are longer than the header, and drops their ends.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            frame = pandas.read_csv(
+                path,
+                header=0,
+                names=names,
+                index_col=False,
+                skipinitialspace=True,
+                encoding="utf-8-sig",
+                keep_default_na=False,
+                na_values={name: list(_MISSING) for name in names if name != target},
+                dtype={target: str} if target in names else None,
+                low_memory=False,
+            )
+    except pandas.errors.ParserWarning:
+        raise FileFormatError(f"{path}: rows have more fields than line 1 has column names ({len(names)}).") from None
+    except (UnicodeDecodeError, pandas.errors.ParserError) as error:
+        reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        raise FileFormatError(f"{path}: cannot be read as a table ({reason}).") from None
+    if len(frame) == 0:
+        raise FileFormatError(f"{path}: has column names but no rows. Expected at least one.")
+    return frame
+
+
+def _feature_column(path: Path, name: str, column: Any) -> Array:
+    """Return a column of finite numbers or refuse its first bad value."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        _refuse(path, name, int(np.argmax(missing)), "the value is missing. Expected a number", InvalidValueError)
+    if column.dtype.kind not in "iufb":
+        values = [str(value) for value in column]
+        row = next((row for row, value in enumerate(values) if not is_number(value)), 0)
+        _refuse(path, name, row, f"{values[row]!r} is not a number. Features must be numbers", InvalidTypeError)
+    numbers: Array = column.to_numpy(dtype=np.float64)
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        _refuse(path, name, row, f"{numbers[row]} is not a finite number", NonFiniteError)
+    return numbers
+
+
+def _target_column(path: Path, name: str, column: Any) -> Array:
+    # Rows that end before the target column are missing values, whatever the column's type.
+    values = np.array(["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)])
+    values = np.char.strip(values)
+    if (values == "").any():
+        _refuse(path, name, int(np.argmax(values == "")), "the target is missing", InvalidValueError)
+    return parse_text(values)
+
+
+def _refuse(path: Path, column: str, row: int, problem: str, kind: type[GpunetError]) -> NoReturn:
+    raise kind(f"{path}, line {line_number(path, row)}, column {column!r}: {problem}.")
+
+
+def _check_columns(path: Path, names: Sequence[str], expected: Sequence[str]) -> None:
+    for name in expected:
+        if name not in names:
+            raise InvalidValueError(f"{path}, line 1: the column {name!r}, which the model needs, is not there.")
+    for name in names:
+        if name not in expected:
+            raise InvalidValueError(f"{path}, line 1: {unknown_name('column', name, expected)} The model has no such.")
+
+
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_MOST_NAMES], "..."] if len(names) > _MOST_NAMES else names)
+
+
+def read_npz(path: Path, need_target: bool) -> RawData:
+    """Read the arrays X, (n, d), and y, (n,), of an NPZ file; y only where it is needed.
+
+    Raises
+    ------
+    OSError
+    FileFormatError
+        Not an NPZ file, or without X or y, or with objects in them.
+    ShapeError, InvalidTypeError, NonFiniteError
+    """
+    keys = ("X", "y") if need_target else ("X",)
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise FileFormatError(f"{path}: is not an .npz file. Expected X and y written by numpy.savez.")
+        file.seek(0)
+        try:
+            archive = np.load(file, allow_pickle=False)
+            arrays = {key: _member(path, archive, key) for key in keys}
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            if isinstance(error, GpunetError):
+                raise
+            raise FileFormatError(f"{path}: cannot be read as an .npz file ({error}).") from None
+    features = _npz_features(path, arrays["X"])
+    targets = arrays.get("y")
+    if targets is not None:
+        _check_npz_targets(path, targets, len(features))
+    names = [f"x{column}" for column in range(features.shape[1])]
+    return RawData(features, targets, names, path.stem, "arrays", path)
+
+
+def _member(path: Path, archive: Any, key: str) -> Array:
+    if key not in archive.files:
+        held = ", ".join(sorted(archive.files)) or "nothing"
+        raise FileFormatError(f"{path}: has no array {key!r}. Expected X and y; it holds {held}.")
+    try:
+        array: Array = archive[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise FileFormatError(f"{path}: the array {key!r} holds Python objects. Expected numbers or text.") from None
+    return array
+
+
+def _npz_features(path: Path, array: Array) -> Array:
+    if array.ndim != 2 or 0 in array.shape:
+        raise ShapeError(f"{path}: X has the shape {array.shape}. Expected (rows, columns), at least one of each.")
+    if array.dtype.kind not in "iufb":
+        raise InvalidTypeError(f"{path}: X has the dtype {array.dtype}. Expected numbers.")
+    features = array.astype(np.float64)
+    finite = np.isfinite(features)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise NonFiniteError(f"{path}: X has {features[row, column]} in row {row}, column {column}. Expected numbers.")
+    return features
+
+
+def _check_npz_targets(path: Path, targets: Array, rows: int) -> None:
+    if targets.shape != (rows,):
+        raise ShapeError(f"{path}: y has the shape {targets.shape}. Expected one target per row of X, ({rows},).")
+    if targets.dtype.kind not in "biufU":
+        raise InvalidTypeError(f"{path}: y has the dtype {targets.dtype}. Expected integers, numbers or text.")
