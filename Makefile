@@ -9,7 +9,7 @@ WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oracle lint format wheel clean
+.PHONY: help train test test-oracle test-gpu lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,13 @@ test: $(VENV)/.dev ## run the tests
 
 test-oracle: $(VENV)/.oracle ## compare with PyTorch: values, gradients, training trajectories
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle
+
+# With PYTHON=..., that interpreter is used as it is and nothing is installed: it needs CuPy, NumPy and pytest.
+GPU_TESTS := $(wildcard tests/test_kernel_*.py tests/test_cuda_*.py)
+GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(GPU_TESTS)
+
+test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
+	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .

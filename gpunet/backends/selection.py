@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 from gpunet.backends.base import Backend
@@ -9,16 +10,17 @@ from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.errors import DeviceError, InvalidTypeError, unknown_name
 
 _CUDA = re.compile(r"cuda(?::(\d+))?\Z")
+_OLDEST_CUPY = 14
 
 
-def select_backend(device: str = "auto") -> Backend:
+def select_backend(device: str | Backend = "auto") -> Backend:
     """Return a new backend for a device.
 
     Parameters
     ----------
-    device : str
+    device : str or Backend
         ``"auto"``: CUDA where it works, otherwise the CPU; never fails. ``"cpu"``. ``"cuda"``, ``"cuda:0"``,
-        ``"cuda:1"``, ...: that CUDA device.
+        ``"cuda:1"``, ...: that CUDA device. A backend is returned as it is.
 
     Raises
     ------
@@ -27,21 +29,59 @@ def select_backend(device: str = "auto") -> Backend:
     InvalidValueError, InvalidTypeError
         The name is none of the above.
     """
+    if isinstance(device, Backend):
+        return device
     if not isinstance(device, str):
         raise InvalidTypeError(f"device: got {type(device).__name__}. Expected 'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    if device in ("auto", "cpu"):
+    if device == "cpu":
         return Backend()
+    if device == "auto":
+        return _automatic()
     match = _CUDA.match(device)
     if match is None:
         raise unknown_name("device", device, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
-    raise DeviceError(f"device: {device!r} cannot be used: {cuda_problem(probe_gpu(), int(match[1] or 0))}.")
+    index = int(match[1] or 0)
+    problem = cuda_problem(probe_gpu(), index)
+    if problem is not None:
+        raise DeviceError(f"device: {device!r} cannot be used: {problem}.")
+    return _cuda(index)
 
 
-def cuda_problem(report: GpuReport, index: int) -> str:
-    """Say what keeps CUDA device ``index`` from running a network."""
+def cuda_problem(report: GpuReport, index: int) -> str | None:
+    """Say what keeps CUDA device ``index`` from running a network; None where nothing is known to.
+
+    Parameters
+    ----------
+    report : GpuReport
+    index : int
+    """
     if report.problem is not None:
         return report.problem
     if index >= len(report.devices):
         names = ", ".join(f"cuda:{number} ({name})" for number, name in enumerate(report.devices))
         return f"this machine has {names}"
-    return "this version of gpunet has no CUDA backend yet; device='cpu' works"
+    major = (report.cupy or "").split(".")[0]
+    if major.isdigit() and int(major) < _OLDEST_CUPY:
+        return (
+            f"CuPy {report.cupy} is installed, and gpunet needs {_OLDEST_CUPY} or newer: "
+            f"pip install 'gpunet[{report.extra}]'"
+        )
+    return None
+
+
+def _automatic() -> Backend:
+    if cuda_problem(probe_gpu(), 0) is not None:
+        return Backend()
+    try:
+        return _cuda(0)
+    except Exception as error:  # whatever it is, the CPU works
+        logging.getLogger(__name__).warning("device='auto' takes the CPU, because CUDA does not work: %s", error)
+        return Backend()
+
+
+def _cuda(index: int) -> Backend:
+    # Imported here: the kernels' Python is of no use to a network on the CPU, and `import gpunet` is to be fast.
+    from gpunet.backends.cuda import CudaBackend
+    from gpunet.backends.devices.cupy import CupyDevice
+
+    return CudaBackend(CupyDevice(index))

@@ -1,0 +1,394 @@
+"""Which kernel of ``kernels/batch_norm.cu`` to launch for a matrix, on which grid: pure functions of its shape.
+
+Each operation is one launch. A backend that keeps arrays and numbers under the names of ``SIGNATURES`` runs every plan
+in the same way::
+
+    plan = plan_forward(rows, columns, itemsize, vector_width(columns, s, y), DeviceLimits.of(device))
+    values["partial"] = empty(plan.partial_size, arithmetic type)     # scratch
+    values["counters"] = zeros(plan.counter_count, uint32)            # zeros again after every launch
+    values["stripe_tiles"], values["chunks"] = np.int32(plan.stripe_tiles), np.int32(plan.parts)
+    kernel = kernels[plan.expression(storage, activation_code)]
+    arguments = [values[name] for name in plan.arguments]
+    device.launch(kernel, plan.grid, plan.block, arguments, plan.shared_bytes, plan.cluster)
+
+What the names stand for is said at the parameters of the kernels. Matrices ``s, y, dy, ds`` are of the storage type;
+``rows, columns, stripe_tiles, chunks`` are int32; all else is of the arithmetic type (double for double, float for the
+others). ``parameter`` is the activation's number. ``gamma`` and ``beta`` may be null pointers; ``dgamma`` and ``dbeta``
+are scratch vectors where the layer has no scale and shift.
+
+The choice between plans rests on a rough model of time: the bytes that one multiprocessor moves at its share of the
+memory's speed. Its constants are estimates for Hopper; nothing but speed depends on them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpunet.backends.devices.device import Array, Device
+from gpunet.backends.launch_plans import ceiling, is_aligned, power_of_two
+from gpunet.errors import InvalidValueError
+
+# As in batch_norm.cu. Every GPU that has clusters takes 8 blocks.
+CLUSTER_SIZES = (1, 2, 4, 8)
+COUNTERS_PER_TILE = 3
+ROWS_IN_FLIGHT = 4
+
+WARP_LANES = 32
+RESERVED_SHARED_MEMORY = 1024  # per block, CUDA's own
+
+# A row of a tile is at most a line of the caches.
+SEGMENT_BYTES = 128
+# Threads of a resident block with a small and with a large tile; with the latter it has a multiprocessor to itself.
+RESIDENT_THREADS, MOST_THREADS = 256, 512
+LARGE_TILE_BYTES = 64 * 1024
+# Striped blocks are small enough that several share a multiprocessor.
+STRIPED_THREADS = 256
+CHUNK_BYTES = 32 * 1024
+BLOCKS_PER_MULTIPROCESSOR = 4
+# The part of the L2 cache for the three stripes in flight: the one being read, and the inputs and outputs of the one
+# before it.
+L2_SHARE = 2 / 3
+
+# Useful bytes of those that move, by the bytes of a row that lie together: caches move sectors of 32, memory 64.
+SEGMENT_EFFICIENCY = {128: 1.0, 64: 0.95, 32: 0.85, 16: 0.5, 8: 0.25, 4: 0.125, 2: 0.0625}
+# Reading an element from L2, where reading it from memory is 1.
+L2_SWEEP = 0.6
+# What the barriers of a cluster cost, about 0.5 microseconds, and the wait between two sweeps, about 2.
+CLUSTER_BYTES, WAIT_BYTES = 16 * 1024, 64 * 1024
+# A block alone on its multiprocessor leaves the memory idle while it computes.
+ALONE = 1.25
+
+# Template arguments and arguments of each kernel.
+SIGNATURES: dict[str, tuple[str, str]] = {
+    "batch_norm_forward_resident": (
+        "{storage}, {width}, {activation}, {cluster}",
+        "s gamma beta y mean inverse_std running_mean running_variance rows columns momentum epsilon parameter",
+    ),
+    "batch_norm_forward_striped": (
+        "{storage}, {width}, {activation}",
+        "s gamma beta y mean inverse_std running_mean running_variance partial counters "
+        "rows columns stripe_tiles chunks momentum epsilon parameter",
+    ),
+    "batch_norm_backward_resident": (
+        "{storage}, {width}, {activation}, {cluster}",
+        "dy s gamma beta mean inverse_std ds dgamma dbeta rows columns parameter",
+    ),
+    "batch_norm_backward_striped": (
+        "{storage}, {width}, {activation}",
+        "dy s gamma beta mean inverse_std ds dgamma dbeta partial counters rows columns stripe_tiles chunks parameter",
+    ),
+    "batch_norm_inference": (
+        "{storage}, {width}, {activation}",
+        "s gamma beta running_mean running_variance y rows columns epsilon parameter",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DeviceLimits:
+    """What a plan asks about a device.
+
+    Attributes
+    ----------
+    multiprocessors : int
+    shared_memory_per_block, shared_memory_per_multiprocessor, l2_bytes : int
+        In bytes.
+    max_cluster : int
+        Blocks in the largest cluster, 1 where there are no clusters.
+    """
+
+    multiprocessors: int
+    shared_memory_per_block: int
+    shared_memory_per_multiprocessor: int
+    l2_bytes: int
+    max_cluster: int
+
+    @classmethod
+    def of(cls, device: Device) -> DeviceLimits:
+        """Return the limits of a device."""
+        return cls(
+            device.multiprocessor_count,
+            device.shared_memory_per_block,
+            device.shared_memory_per_multiprocessor,
+            device.l2_bytes,
+            device.max_cluster_size if device.compute_capability >= (9, 0) else 1,
+        )
+
+
+@dataclass(frozen=True)
+class BatchNormPlan:
+    """The launch that computes one operation.
+
+    Attributes
+    ----------
+    kernel : str
+        Its name, in ``SIGNATURES``.
+    width : int
+        Neighbouring elements that one access moves.
+    tile_columns : int
+        Columns that a block works on.
+    parts : int
+        Into how many parts the rows are split: blocks of a cluster, or ``chunks``.
+    grid, block : tuple of two ints
+    shared_bytes : int
+        Dynamic shared memory of a block.
+    cluster : int
+        Blocks of a cluster. The kernel is compiled for it; the emulated device needs to be told.
+    stripe_tiles : int
+        The argument of that name.
+    partial_size, counter_count : int
+        Elements of the arguments ``partial`` and ``counters``; 0 where there are none.
+    """
+
+    kernel: str
+    width: int
+    tile_columns: int
+    parts: int
+    grid: tuple[int, int]
+    block: tuple[int, int]
+    shared_bytes: int = 0
+    cluster: int = 1
+    stripe_tiles: int = 0
+    partial_size: int = 0
+    counter_count: int = 0
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the kernel's arguments, in order."""
+        return tuple(SIGNATURES[self.kernel][1].split())
+
+    def expression(self, storage: str, activation: int) -> str:
+        """Return the C++ name of the kernel.
+
+        Parameters
+        ----------
+        storage : str
+            What the matrices are stored as: ``"float"``, ``"double"``, ``"__half"`` or ``"__nv_bfloat16"``.
+        activation : int
+            Position in :data:`gpunet.activations.ACTIVATIONS`.
+        """
+        return _expression(self.kernel, storage, self.width, activation, self.cluster)
+
+
+def vector_width(columns: int, *matrices: Array) -> int:
+    """Return how many neighbouring elements one access can move: up to 16 bytes, as far as all rows are aligned."""
+    itemsize = int(matrices[0].itemsize)
+    width = 16 // itemsize
+    while columns % width or not is_aligned(width * itemsize, *matrices):
+        width //= 2
+    return width
+
+
+def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: int = 1) -> tuple[str, ...]:
+    """Return every kernel of ``batch_norm.cu`` for one storage type and activation, for checks of all of them.
+
+    Parameters
+    ----------
+    max_cluster : int
+        The largest cluster: 1 where there are none.
+    """
+    widths = [width for width in (1, 2, 4, 8) if width * itemsize <= 16]
+    clusters = [cluster for cluster in CLUSTER_SIZES if cluster <= max_cluster]
+    expressions = (
+        _expression(kernel, storage, width, activation, cluster)
+        for kernel in SIGNATURES
+        for width in widths
+        for cluster in clusters
+    )
+    return tuple(dict.fromkeys(expressions))
+
+
+@functools.lru_cache(maxsize=256)
+def plan_forward(
+    rows: int,
+    columns: int,
+    itemsize: int,
+    width: int,
+    limits: DeviceLimits,
+    algorithm: str | None = None,
+    cluster: int | None = None,
+) -> BatchNormPlan:
+    """Plan ``batch_norm_activation_forward``.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Shape of the matrices; at least 2 rows.
+    itemsize : int
+        Bytes of an element as it is stored.
+    width : int
+        Of :func:`vector_width`.
+    limits : DeviceLimits
+    algorithm : {"resident", "striped"}, optional
+        By default, the faster one by estimate.
+    cluster : int, optional
+        Blocks of a cluster of the resident algorithm; by default, the fastest by estimate.
+
+    Raises
+    ------
+    InvalidValueError
+        The device cannot run what is asked for.
+    """
+    return _plan("forward", _Matrix(rows, columns, itemsize, width, arrays=1), limits, algorithm, cluster)
+
+
+@functools.lru_cache(maxsize=256)
+def plan_backward(
+    rows: int,
+    columns: int,
+    itemsize: int,
+    width: int,
+    limits: DeviceLimits,
+    algorithm: str | None = None,
+    cluster: int | None = None,
+) -> BatchNormPlan:
+    """Plan ``batch_norm_activation_backward``; parameters and errors as for :func:`plan_forward`."""
+    return _plan("backward", _Matrix(rows, columns, itemsize, width, arrays=2), limits, algorithm, cluster)
+
+
+@functools.lru_cache(maxsize=256)
+def plan_inference(rows: int, columns: int, itemsize: int, width: int, limits: DeviceLimits) -> BatchNormPlan:
+    """Plan ``batch_norm_activation_inference``; parameters as for :func:`plan_forward`, and one row will do."""
+    matrix = _Matrix(rows, columns, itemsize, width, arrays=1)
+    block = _striped_block(matrix)
+    tiles = matrix.tiles(block[0])
+    # A thread reads its columns' statistics once: it should have some rows to spend them on.
+    full = ceiling(2 * BLOCKS_PER_MULTIPROCESSOR * limits.multiprocessors, tiles)
+    parts = min(full, ceiling(rows, ROWS_IN_FLIGHT * block[1]))
+    return BatchNormPlan("batch_norm_inference", width, block[0] * width, parts, (tiles, parts), block)
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Shape and storage of an operation's matrices, of which ``arrays`` are read and one is written."""
+
+    rows: int
+    columns: int
+    itemsize: int
+    width: int
+    arrays: int
+
+    @property
+    def pack_bytes(self) -> int:
+        return self.width * self.itemsize
+
+    @property
+    def most_packs(self) -> int:
+        """Packs in a row of the widest tile."""
+        return min(SEGMENT_BYTES // self.pack_bytes, WARP_LANES, power_of_two(self.columns // self.width))
+
+    def tiles(self, packs: int) -> int:
+        return ceiling(self.columns, packs * self.width)
+
+    def shared_bytes(self, arrays: int, part_rows: int, block: tuple[int, int]) -> int:
+        """Return the size of a SharedLayout of batch_norm.cu."""
+        packs, row_lanes = block
+        threads = packs * row_lanes
+        tile = arrays * ceiling(part_rows, row_lanes) * threads * self.pack_bytes
+        columns = packs * self.width
+        return tile + (2 * (threads // WARP_LANES) + 4) * columns * max(self.itemsize, 4)
+
+
+def _expression(kernel: str, storage: str, width: int, activation: int, cluster: int) -> str:
+    templates = SIGNATURES[kernel][0].format(storage=storage, width=width, activation=activation, cluster=cluster)
+    return f"{kernel}<{templates}>"
+
+
+def _plan(
+    direction: str, matrix: _Matrix, limits: DeviceLimits, algorithm: str | None, cluster: int | None
+) -> BatchNormPlan:
+    candidates: list[tuple[float, BatchNormPlan]] = []
+    if algorithm != "striped":
+        candidates.extend(_resident_plans(direction, matrix, limits, cluster))
+    if algorithm != "resident":
+        candidates.append(_striped_plan(direction, matrix, limits))
+    if not candidates:
+        raise InvalidValueError(
+            f"algorithm: {matrix.rows} rows are too many for 'resident' on this device"
+            f"{'' if cluster is None else f' with clusters of {cluster}'}. Expected 'striped'."
+        )
+    return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def _resident_plans(
+    direction: str, matrix: _Matrix, limits: DeviceLimits, cluster: int | None
+) -> Iterator[tuple[float, BatchNormPlan]]:
+    """Yield (estimated cost, plan) for every tile that fits: small clusters first, wide tiles first."""
+    most_blocks = min(limits.max_cluster, matrix.rows)
+    sizes = [size for size in CLUSTER_SIZES if size <= most_blocks and cluster in (None, size)]
+    for size in sizes:
+        part_rows = ceiling(matrix.rows, size)
+        packs = matrix.most_packs
+        while packs >= 1:
+            block = _resident_block(matrix, packs, part_rows)
+            plan = BatchNormPlan(
+                f"batch_norm_{direction}_resident",
+                matrix.width,
+                packs * matrix.width,
+                size,
+                (matrix.tiles(packs) * size, 1),
+                block,
+                matrix.shared_bytes(matrix.arrays, part_rows, block),
+                size,
+            )
+            if plan.shared_bytes <= limits.shared_memory_per_block:
+                yield _resident_cost(matrix, plan, part_rows, limits), plan
+            packs //= 2
+
+
+def _resident_block(matrix: _Matrix, packs: int, part_rows: int) -> tuple[int, int]:
+    most = MOST_THREADS if part_rows * packs * matrix.pack_bytes > LARGE_TILE_BYTES else RESIDENT_THREADS
+    threads = max(WARP_LANES, min(most, power_of_two(part_rows * packs)))
+    return packs, threads // packs
+
+
+def _resident_cost(matrix: _Matrix, plan: BatchNormPlan, part_rows: int, limits: DeviceLimits) -> float:
+    segment = plan.block[0] * matrix.pack_bytes
+    moved = (matrix.arrays + 1) * part_rows * segment / SEGMENT_EFFICIENCY[segment]
+    cost = ceiling(plan.grid[0], limits.multiprocessors) * moved
+    if 2 * (plan.shared_bytes + RESERVED_SHARED_MEMORY) > limits.shared_memory_per_multiprocessor:
+        cost *= ALONE
+    return cost + (CLUSTER_BYTES if plan.cluster > 1 else 0)
+
+
+def _striped_plan(direction: str, matrix: _Matrix, limits: DeviceLimits) -> tuple[float, BatchNormPlan]:
+    """Return (estimated cost, plan) of the striped algorithm, which fits always."""
+    block = _striped_block(matrix)
+    packs, row_lanes = block
+    tiles = matrix.tiles(packs)
+    segment = packs * matrix.pack_bytes
+
+    tile_bytes = matrix.arrays * matrix.rows * segment
+    fitting = int(L2_SHARE * limits.l2_bytes / 3 / tile_bytes)
+    stripe_tiles = ceiling(tiles, ceiling(tiles, max(1, fitting)))  # stripes of about equal width
+    stripes = ceiling(tiles, stripe_tiles)
+
+    full = BLOCKS_PER_MULTIPROCESSOR * limits.multiprocessors
+    chunk_rows = min(max(ceiling(matrix.rows * tiles, full), row_lanes), CHUNK_BYTES // segment)
+    chunks = ceiling(matrix.rows, chunk_rows)
+    tile_arrays = 1 if direction == "forward" else 0  # on chip
+    plan = BatchNormPlan(
+        f"batch_norm_{direction}_striped",
+        matrix.width,
+        packs * matrix.width,
+        chunks,
+        (2 * stripes * stripe_tiles * chunks, 1),
+        block,
+        matrix.shared_bytes(tile_arrays, ceiling(matrix.rows, chunks), block),
+        stripe_tiles=stripe_tiles,
+        partial_size=2 * chunks * matrix.columns,
+        counter_count=1 + COUNTERS_PER_TILE * tiles,
+    )
+    sweeps = matrix.arrays + 1 + (L2_SWEEP if fitting else 1.0) * matrix.arrays
+    moved = sweeps * matrix.rows * matrix.columns * matrix.itemsize / SEGMENT_EFFICIENCY[segment]
+    busy = min(limits.multiprocessors, tiles * chunks)
+    return moved / busy + WAIT_BYTES, plan
+
+
+def _striped_block(matrix: _Matrix) -> tuple[int, int]:
+    return matrix.most_packs, STRIPED_THREADS // matrix.most_packs

@@ -1,0 +1,159 @@
+"""The seam to the hardware: all that the CUDA backend asks of a device.
+
+:class:`~gpunet.backends.devices.cupy.CupyDevice` is the real one. The tests have another, which compiles the same
+kernels for the CPU; everything above this seam therefore runs, launch configurations and argument order included, on a
+machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Dimensions = int | tuple[int, ...]
+Argument = Array | np.generic
+
+# What a kernel takes for a pointer that it is not to follow.
+NULL = np.uint64(0)
+
+
+class Replay(Protocol):
+    """A recorded step."""
+
+    def launch(self) -> Any:
+        """Run the recorded operations again, on the same buffers."""
+
+
+class Device(Protocol):
+    """A CUDA device with one stream: operations run in the order in which they are asked for.
+
+    Attributes
+    ----------
+    name : str
+        ``"cuda:0"``.
+    compute_capability : tuple of two ints
+    multiprocessor_count : int
+    shared_memory_per_block : int
+        The largest static and dynamic shared memory of a block together, in bytes.
+    shared_memory_per_multiprocessor : int
+        In bytes.
+    l2_bytes : int
+        Size of the level-2 cache.
+    max_cluster_size : int
+        Blocks in the largest cluster; 1 where the device has no clusters.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def compute_capability(self) -> tuple[int, int]: ...
+
+    @property
+    def multiprocessor_count(self) -> int: ...
+
+    @property
+    def shared_memory_per_block(self) -> int: ...
+
+    @property
+    def shared_memory_per_multiprocessor(self) -> int: ...
+
+    @property
+    def l2_bytes(self) -> int: ...
+
+    @property
+    def max_cluster_size(self) -> int: ...
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an uninitialised C-contiguous array on the device; not while capturing."""
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an array of zeros on the device; not while capturing."""
+
+    def asarray(self, array: Array) -> Array:
+        """Return ``array`` as a C-contiguous device array: itself where it is one, otherwise a copy."""
+
+    def to_numpy(self, array: Array) -> Array:
+        """Return a copy of a device array on the host, after all operations before; not while capturing."""
+
+    def copy(self, destination: Array, source: Array) -> None:
+        """Copy ``source``, on the host or the device, into ``destination``, of equal shape and dtype.
+
+        A host array may be overwritten as soon as this returns. While capturing, ``source`` is on the device.
+        """
+
+    def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:
+        """Compile CUDA C++ and return its kernels by the C++ names asked for.
+
+        Parameters
+        ----------
+        source : str
+            Complete: nothing but the compiler's own headers is included from elsewhere.
+        options : sequence of str
+            Options of NVRTC.
+        kernels : sequence of str
+            With template arguments: ``"gather_rows<uint4>"``.
+        name : str
+            File name for error messages.
+        """
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: Dimensions,
+        block: Dimensions,
+        args: Sequence[Argument],
+        shared_memory: int = 0,
+        cluster: Dimensions | None = None,
+        cooperative: bool = False,
+    ) -> None:
+        """Run a kernel of :meth:`load`.
+
+        Parameters
+        ----------
+        kernel : object
+        grid, block, cluster : int or tuple of up to three ints
+        args : sequence
+            Device arrays and NumPy scalars of exactly the width the kernel declares; ``NULL`` for no array.
+        shared_memory : int
+            Bytes of dynamic shared memory of a block.
+        cooperative : bool
+            Whether the blocks synchronise with one another.
+        """
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+        precision: str = "float32",
+    ) -> None:
+        """Compute out = op(a) op(b), or out + op(a) op(b); row-major matrices.
+
+        Parameters
+        ----------
+        precision : str
+            ``"float32"`` or ``"tf32"``: how float32 factors are multiplied. Half precision is summed in float32.
+        """
+
+    def capture(self, step: Callable[[], object]) -> Replay:
+        """Record the launches, products and copies of ``step()`` without running them.
+
+        The caller keeps the buffers alive.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until every operation has finished."""
+
+    def record_event(self) -> Any:
+        """Return a point in the device's time."""
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two events of :meth:`record_event`."""

@@ -1,0 +1,45 @@
+"""Fixtures that tests share: the devices that the CUDA backend runs on."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from checkout import map_kernels
+from emulation import EmulatedDevice
+
+map_kernels()
+
+# Small enough that kernels go round their loops over the grid even for small arrays.
+MULTIPROCESSORS = 2
+
+
+@functools.cache
+def cupy_device() -> Any:
+    """Return the GPU of this machine; skip the test without one, or fail where GPUNET_REQUIRE_GPU=1 promises one."""
+    from gpunet.backends.devices.cupy import CupyDevice
+    from gpunet.errors import DeviceError
+
+    try:
+        return CupyDevice(0)
+    except DeviceError as error:
+        if os.environ.get("GPUNET_REQUIRE_GPU") == "1":
+            pytest.fail(f"GPUNET_REQUIRE_GPU=1, but {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A device for CudaBackend: the emulated one, and the GPU where there is one.
+
+    After the test, the emulated device checks that nothing was written outside any array.
+    """
+    if request.param == "cuda":
+        yield cupy_device()
+        return
+    emulated = EmulatedDevice(multiprocessor_count=MULTIPROCESSORS)
+    yield emulated
+    emulated.check_guards()

@@ -1,0 +1,53 @@
+"""What the tests of the kernels share: arrays on a device, aligned or not, and tolerances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from gpunet.backends.cuda import CudaBackend
+
+Array = npt.NDArray[Any]
+
+ACTIVATIONS: list[Activation] = [Identity(), Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), ELU(0.7)]
+
+# One row, one column, around a warp, around a block, rows that are and are not whole vectors of 16 bytes.
+SHAPES = [(1, 1), (1, 33), (33, 1), (2, 31), (31, 32), (32, 33), (64, 64), (257, 10), (5, 1023), (3, 1025), (1025, 4)]
+
+# A few units in the last place of results near 1, for references computed in float64 from the same inputs.
+RELATIVE = {"float64": 1e-13, "float32": 3e-6, "float16": 2e-3, "bfloat16": 1.6e-2}
+
+
+def tolerance(dtype: npt.DTypeLike) -> dict[str, float]:
+    """Return keyword arguments for ``assert_allclose``."""
+    relative = RELATIVE[np.dtype(dtype).name]
+    return {"rtol": relative, "atol": relative}
+
+
+def on_device(backend: CudaBackend, values: Array, offset: int = 0) -> Array:
+    """Return a copy of ``values`` on the device that starts ``offset`` elements into its memory."""
+    buffer = backend.empty(values.size + offset, values.dtype)
+    view = buffer[offset:].reshape(values.shape)
+    backend.copy(values, view)
+    return view
+
+
+def poisoned(backend: CudaBackend, shape: tuple[int, ...], dtype: npt.DTypeLike, offset: int = 0) -> Array:
+    """Return an output array full of NaN, or of 255 or -1 where integers are."""
+    dtype = np.dtype(dtype)
+    values = np.full(shape, 0xFF, np.uint8).repeat(dtype.itemsize).view(dtype).reshape(shape)
+    return on_device(backend, values, offset)
+
+
+def to_bfloat16(values: Array) -> Array:
+    """Return the bits of float32 numbers rounded to bfloat16, to the nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """Return the float32 numbers that bits of bfloat16 stand for."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
