@@ -3,7 +3,8 @@
 // g_i = clip (gradient_i + 2 l2 parameter_i for i < weight_count), where clip is 1 or *clip.
 // SGD:   v = momentum v + g; parameter -= rate (nesterov ? g + momentum v : v), with v = g where there is no velocity.
 // Adam:  m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
-//        parameter = (1 - rate decay for i < weight_count) parameter - rate correction_1 m / (sqrt(correction_2 v) + epsilon).
+//        parameter = (1 - rate decay for i < weight_count) parameter
+//                    - rate correction_1 m / (sqrt(correction_2 v) + epsilon).
 // Clip:  *out = min(1, maximum_norm / ||g||).
 // SGD and Adam do nothing where the batch's loss is not finite: the weights that led there stay, to be looked at.
 // Whatever changes from step to step (rate, corrections, clip factor) is read from device memory, so that a recorded

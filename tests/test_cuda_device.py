@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from gpunet.backends import Backend, select_backend, selection
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices.cublas import Cublas
+from gpunet.backends.devices.device import Device
 from gpunet.backends.devices.probe import GpuReport
 from gpunet.backends.devices.staging import SEGMENTS, StagingRing
 
@@ -44,6 +46,16 @@ def test_every_name_exists_in_cupy() -> None:
     real = pytest.importorskip("cupy")
     for name in fake_cupy.NAMES:
         functools.reduce(getattr, name.split("."), real)
+
+
+@pytest.mark.parametrize("implementation", [EmulatedDevice, cupy_device.CupyDevice])
+@pytest.mark.parametrize("name", [name for name, _ in inspect.getmembers(Device, inspect.isfunction) if name[0] != "_"])
+def test_devices_have_the_methods_of_the_seam(implementation: type, name: str) -> None:
+    """With the same parameters in the same order; more may follow if they have defaults."""
+    expected = list(inspect.signature(getattr(Device, name)).parameters.values())
+    found = list(inspect.signature(getattr(implementation, name)).parameters.values())
+    assert [(p.name, p.default) for p in found[: len(expected)]] == [(p.name, p.default) for p in expected]
+    assert all(parameter.default is not parameter.empty for parameter in found[len(expected) :])
 
 
 def test_describes_the_device(cupy: fake_cupy.FakeCupy) -> None:

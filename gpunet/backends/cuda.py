@@ -2,21 +2,21 @@
 
 The kernels are in the package :mod:`gpunet.kernels`; each file says what its threads do and how many bytes they move.
 Everything that touches the hardware is behind :class:`~gpunet.backends.devices.device.Device`.
+
+This file has the operations of the layers, :mod:`gpunet.backends.cuda_losses` those of the losses,
+:mod:`gpunet.backends.cuda_updates` those of the optimisers, and :mod:`gpunet.backends.cuda_arrays` what they stand on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity
 from gpunet.backends import kernel_library as library
 from gpunet.backends import launch_plans as plans
 from gpunet.backends.arrays import Array
-from gpunet.backends.base import Backend
 from gpunet.backends.batch_norm_plan import (
     BatchNormPlan,
     DeviceLimits,
@@ -25,19 +25,13 @@ from gpunet.backends.batch_norm_plan import (
     plan_inference,
     vector_width,
 )
-from gpunet.backends.devices.device import NULL, Argument, Device, Dimensions, Replay
+from gpunet.backends.cuda_losses import CudaLosses
+from gpunet.backends.cuda_updates import CudaUpdates
+from gpunet.backends.devices.device import Argument, Device
 from gpunet.random import dropout_threshold
 
-# How often the blocks of an element-wise kernel fill the device: few long-lived blocks would all end at once.
-STREAMING_WAVES = 4
-SOFTMAX_LANES_THREADS = 128
-SOFTMAX_BLOCK_THREADS = 512
-TOTAL_WEIGHT_THREADS = 1024
-# What softmax_cross_entropy_block has of static shared memory, and what the driver keeps of each block's.
-SOFTMAX_RESERVED_BYTES = 2048
 
-
-class CudaBackend(Backend):
+class CudaBackend(CudaLosses, CudaUpdates):
     """Runs every operation with the CUDA kernels, on the stream of one device.
 
     Operations return before the device has done them; they run in the order of the calls. The first use of an
@@ -57,85 +51,9 @@ class CudaBackend(Backend):
     precision : str
     """
 
-    name = "cuda"
-    synchronous = False
-
     def __init__(self, device: Device, precision: str = "float32") -> None:
-        super().__init__()
-        self.device = device
-        self.precision = precision
+        super().__init__(device, precision)
         self._limits = DeviceLimits.of(device)
-        self._kernels = library.KernelLibrary(device)
-        self._counters: Array | None = None
-        self._held: list[Array] | None = None
-
-    @property
-    def device_name(self) -> str:
-        return self.device.name
-
-    # --- arrays ---------------------------------------------------------------------------------------------------
-
-    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        return self.device.empty(shape, dtype)
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        return self.device.zeros(shape, dtype)
-
-    def asarray(self, array: Array) -> Array:
-        return self.device.asarray(array)
-
-    def to_numpy(self, array: Array) -> Array:
-        return self.device.to_numpy(array)
-
-    def copy(self, source: Array, destination: Array) -> None:
-        if isinstance(source, np.ndarray) and not source.flags.c_contiguous:
-            source = np.ascontiguousarray(source)
-        self._hold(source, destination)
-        self.device.copy(destination, source)
-
-    def synchronize(self) -> None:
-        self.device.synchronize()
-
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        """Return a callable that repeats ``step`` by one launch of a recorded graph.
-
-        The recording holds the arrays that ``step`` used, scratch buffers included: a later and larger batch may
-        replace those, and the graph goes on with its own.
-        """
-        held: list[Array] = []
-        self._held = held
-        try:
-            replay = self.device.capture(step)
-        finally:
-            self._held = None
-        return _Recording(replay, held)
-
-    # --- launching ------------------------------------------------------------------------------------------------
-
-    def _launch(
-        self,
-        kernel: Any,
-        grid: Dimensions,
-        block: Dimensions,
-        args: Sequence[Argument | None],
-        shared_memory: int = 0,
-        cluster: Dimensions | None = None,
-    ) -> None:
-        """Launch a kernel; None stands for a null pointer."""
-        arguments = [NULL if argument is None else argument for argument in args]
-        self._hold(*(argument for argument in args if argument is not None and not isinstance(argument, np.generic)))
-        self.device.launch(kernel, grid, block, arguments, shared_memory=shared_memory, cluster=cluster)
-
-    def _hold(self, *arrays: Array) -> None:
-        """Keep arrays alive with the recording that is being made, if one is."""
-        if self._held is not None:
-            self._held.extend(arrays)
-
-    def _zeroed_counters(self, count: int) -> Array:
-        """Return words of device memory that are 0, and that every kernel leaves 0."""
-        if self._counters is None or self._counters.size < count:
-            self._counters = self.zeros(plans.power_of_two(max(count, 64)), np.uint32)
-        return self._counters
 
     # --- linear layer (L1) ------------------------------------------------------------------------------------------
 
@@ -348,182 +266,7 @@ class CudaBackend(Backend):
             "dropout", f"{name}<{storage}, {str(aligned).lower()}>", library.dropout_group(storage)
         )
         quads = plans.ceiling(source.size, 4)
-        return kernel, plans.flat_grid(quads, self.device.multiprocessor_count, STREAMING_WAVES)
-
-    # --- losses (L4, L12) -------------------------------------------------------------------------------------------
-
-    def softmax_cross_entropy(
-        self, logits: Array, labels: Array, weights: Array | None, dlogits: Array, loss: Array
-    ) -> None:
-        rows, columns = logits.shape
-        storage, number = library.storage_type(logits.dtype), library.arithmetic_type(logits.dtype)
-        group = library.softmax_cross_entropy_group(storage)
-        self._write_total_weight("softmax_cross_entropy", group, weights, loss)
-        shared_memory = 0
-        shape = next((shape for shape in library.SOFTMAX_SHAPES if columns <= shape[0] * shape[1]), None)
-        if shape is not None:
-            expression = f"softmax_cross_entropy_lanes<{storage}, {shape[0]}, {shape[1]}>"
-            threads, items = SOFTMAX_LANES_THREADS, rows * shape[0]
-        else:
-            row_bytes = columns * np.dtype(number).itemsize
-            staged = row_bytes + SOFTMAX_RESERVED_BYTES <= self.device.shared_memory_per_block
-            shared_memory = row_bytes if staged else 0
-            expression = f"softmax_cross_entropy_block<{storage}, {str(staged).lower()}>"
-            threads, items = SOFTMAX_BLOCK_THREADS, rows * SOFTMAX_BLOCK_THREADS
-        blocks = plans.flat_grid(items, self.device.multiprocessor_count, threads=threads)
-        self._launch(
-            self._kernels.get("softmax_cross_entropy", expression, group),
-            blocks,
-            threads,
-            (
-                logits,
-                labels,
-                weights,
-                dlogits,
-                loss,
-                self.scratch("partial", (blocks,), number),
-                self._zeroed_counters(1),
-                np.int32(rows),
-                np.int32(columns),
-            ),
-            shared_memory=shared_memory,
-        )
-
-    def squared_error(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
-    ) -> None:
-        rows, columns = outputs.shape
-        storage, number = library.storage_type(outputs.dtype), library.arithmetic_type(outputs.dtype)
-        group = library.squared_error_group(storage)
-        self._write_total_weight("squared_error", group, weights, loss)
-        blocks = plans.flat_grid(outputs.size, self.device.multiprocessor_count)
-        self._launch(
-            self._kernels.get("squared_error", f"squared_error<{storage}>", group),
-            blocks,
-            plans.THREADS,
-            (
-                outputs,
-                targets,
-                weights,
-                doutputs,
-                loss,
-                self.scratch("partial", (blocks,), number),
-                self._zeroed_counters(1),
-                np.int32(rows),
-                np.int32(columns),
-            ),
-        )
-
-    def _write_total_weight(self, module: str, group: library.Group, weights: Array | None, loss: Array) -> None:
-        if weights is not None:
-            kernel = self._kernels.get(module, next(name for name in group if name.startswith("total_weight")), group)
-            self._launch(kernel, 1, TOTAL_WEIGHT_THREADS, (weights, loss, np.int32(weights.size)))
-
-    # --- optimisers -------------------------------------------------------------------------------------------------
-
-    def clip_factor(
-        self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
-    ) -> None:
-        width = plans.flat_vector_width(parameters, gradients)
-        blocks = self._optimizer_grid(parameters, width, waves=1)
-        self._launch(
-            self._optimizer_kernel("clip_factor", parameters, width),
-            blocks,
-            plans.THREADS,
-            (
-                parameters,
-                gradients,
-                np.int64(parameters.size),
-                np.int64(weight_count),
-                library.arithmetic_type(parameters.dtype)(2 * l2),
-                np.float64(maximum_norm),
-                out,
-                self.scratch("partial", (blocks,), np.float64),
-                self._zeroed_counters(1),
-            ),
-        )
-
-    def sgd_step(
-        self,
-        parameters: Array,
-        gradients: Array,
-        velocity: Array | None,
-        weight_count: int,
-        scalars: Array,
-        clip: Array | None,
-        loss: Array,
-        *,
-        l2: float,
-        momentum: float,
-        nesterov: bool,
-    ) -> None:
-        moments = [] if velocity is None else [velocity]
-        width = plans.flat_vector_width(parameters, gradients, *moments)
-        number = library.arithmetic_type(parameters.dtype)
-        self._launch(
-            self._optimizer_kernel("sgd_step", parameters, width, str(velocity is not None).lower()),
-            self._optimizer_grid(parameters, width, STREAMING_WAVES),
-            plans.THREADS,
-            (
-                parameters,
-                gradients,
-                velocity,
-                np.int64(parameters.size),
-                np.int64(weight_count),
-                scalars,
-                clip,
-                loss,
-                number(2 * l2),
-                number(momentum),
-                np.int32(nesterov),
-            ),
-        )
-
-    def adam_step(
-        self,
-        parameters: Array,
-        gradients: Array,
-        first_moment: Array,
-        second_moment: Array,
-        weight_count: int,
-        scalars: Array,
-        clip: Array | None,
-        loss: Array,
-        *,
-        l2: float,
-        beta_1: float,
-        beta_2: float,
-        epsilon: float,
-        weight_decay: float,
-    ) -> None:
-        width = plans.flat_vector_width(parameters, gradients, first_moment, second_moment)
-        numbers = (2 * l2, beta_1, beta_2, 1 - beta_1, 1 - beta_2, epsilon, weight_decay)
-        self._launch(
-            self._optimizer_kernel("adam_step", parameters, width),
-            self._optimizer_grid(parameters, width, STREAMING_WAVES),
-            plans.THREADS,
-            (
-                parameters,
-                gradients,
-                first_moment,
-                second_moment,
-                np.int64(parameters.size),
-                np.int64(weight_count),
-                scalars,
-                clip,
-                loss,
-                *map(library.arithmetic_type(parameters.dtype), numbers),
-            ),
-        )
-
-    def _optimizer_kernel(self, name: str, parameters: Array, width: int, *more: str) -> Any:
-        storage = library.storage_type(parameters.dtype)
-        arguments = ", ".join((storage, str(width), *more))
-        return self._kernels.get("optimizer", f"{name}<{arguments}>", library.optimizer_group(storage))
-
-    def _optimizer_grid(self, parameters: Array, width: int, waves: int) -> int:
-        packs = plans.ceiling(parameters.size, width)
-        return plans.flat_grid(packs, self.device.multiprocessor_count, waves)
+        return kernel, plans.flat_grid(quads, self.device.multiprocessor_count, plans.STREAMING_WAVES)
 
     # --- data -------------------------------------------------------------------------------------------------------
 
@@ -536,14 +279,3 @@ class CudaBackend(Backend):
             plan.block,
             (source, index, out, np.int32(out.shape[0]), np.int32(plan.words)),
         )
-
-
-class _Recording:
-    """A recorded step, with the arrays that it reads and writes."""
-
-    def __init__(self, replay: Replay, held: list[Array]) -> None:
-        self._replay = replay
-        self._held = held
-
-    def __call__(self) -> None:
-        self._replay.launch()

@@ -12,6 +12,8 @@ Array = npt.NDArray[Any]
 THREADS = 256
 # What a multiprocessor holds at once, on most devices.
 THREADS_PER_MULTIPROCESSOR = 2048
+# How often the blocks of an element-wise kernel fill the device: few long-lived blocks would all end at once.
+STREAMING_WAVES = 4
 WIDEST_ACCESS = 16  # bytes
 ROWS_IN_FLIGHT = 4  # of activation.cu
 WARP_LANES = 32
