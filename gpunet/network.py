@@ -334,13 +334,22 @@ class Network:
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
         """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise."""
-        return check_features(argument, X, self.layer_sizes[0], self.dtype)
+        return check_features(argument, self._on_host(argument, X), self.layer_sizes[0], self.dtype)
 
     def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:
         """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise."""
+        y = self._on_host(argument, y)
         if self.is_classifier:
             return check_labels(argument, y, rows, self.layer_sizes[-1])
         return check_targets(argument, y, rows, self.layer_sizes[-1], self.dtype)
+
+    def check_weights(self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight") -> Array:
+        """Return weights as a host array (rows,) of the network's dtype, each at least 0 and not all 0, or raise."""
+        return check_weights(argument, self._on_host(argument, weights), rows, self.dtype)
+
+    def _on_host(self, argument: str, values: npt.ArrayLike) -> npt.ArrayLike:
+        """Return an array in CUDA memory as a host array, where the network is on CUDA too; others as they are."""
+        return self.backend.fetch(argument, values) if hasattr(values, "__cuda_array_interface__") else values
 
     def logits(self, X: npt.ArrayLike) -> Array:
         """Return the outputs for X in inference mode, a new host array (n, c).
@@ -421,7 +430,7 @@ class Network:
         l2 = check_number("l2", l2)
         weights = None
         if sample_weight is not None:
-            weights = self.backend.asarray(check_weights("sample_weight", sample_weight, rows, self.dtype))
+            weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
         state = self.backend.to_numpy(self.flat_state).copy()
         outputs = self.forward(self.backend.asarray(inputs), training=True)

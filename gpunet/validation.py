@@ -188,11 +188,6 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
 
 def _numeric_array(argument: str, values: Any) -> Array:
     """Return ``values`` as an array of numbers, whatever array-like it is."""
-    if hasattr(values, "__cuda_array_interface__"):
-        raise InvalidTypeError(
-            f"{argument}: got an array on a CUDA device for a network on the CPU. Expected a host array: "
-            f"convert it with cupy.asnumpy({argument})."
-        )
     if hasattr(values, "tocsr"):
         raise InvalidTypeError(f"{argument}: got a sparse matrix. Expected a dense array: use {argument}.toarray().")
     try:

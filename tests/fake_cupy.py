@@ -206,6 +206,12 @@ class FakeCupy:
         assert kind == 4
         Stream.by_address[stream].submit(lambda: ctypes.memmove(destination, source, size))
 
+    def asarray(self, values: Any) -> Any:
+        return SimpleNamespace(__array_interface__=values.__cuda_array_interface__)
+
+    def asnumpy(self, values: Any) -> Any:
+        return np.array(values)
+
     def empty(self, shape: Any, dtype: Any) -> ndarray:
         assert Stream.current, "the memory would belong to another stream"
         values = self.emulated.empty(shape, dtype)
@@ -294,6 +300,8 @@ def _column_major(address: int, shape: tuple[int, int], step: int, dtype: Any) -
 # Every name of CuPy that the device uses.
 NAMES = (
     "ndarray",
+    "asarray",
+    "asnumpy",
     "empty",
     "RawModule",
     "cuda.is_available",

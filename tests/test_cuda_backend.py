@@ -351,3 +351,62 @@ def test_column_tiles_cover_the_matrix(rows: int, columns: int) -> None:
 
 def test_powers_of_two() -> None:
     assert [plans.power_of_two(number) for number in (0, 1, 2, 3, 4, 5, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 2048]
+
+
+class OnCuda:
+    """An array of somebody else in CUDA memory: CuPy's, RAPIDS', PyTorch's."""
+
+    def __init__(self, device: Any, values: np.ndarray) -> None:
+        self._array = device.asarray(values)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        own = getattr(self._array, "__cuda_array_interface__", None)
+        return own if own is not None else self._array.__array_interface__
+
+
+def test_arrays_in_cuda_memory_are_taken_as_they_are(device: Any) -> None:
+    """Features, labels, weights and validation data of a CuPy pipeline need no conversion by the user."""
+    generator = np.random.default_rng(0)
+    X, y = generator.standard_normal((40, 5)).astype(np.float32), generator.integers(0, 3, 40)
+    weights = generator.uniform(0.5, 2, 40).astype(np.float32)
+    results = []
+    for wrap in (lambda values: values, lambda values: OnCuda(device, values)):
+        network = gpunet.Network([5, 8, 3], device=CudaBackend(device))
+        gpunet.fit(
+            network,
+            wrap(X),
+            wrap(y),
+            sample_weight=wrap(weights),
+            epochs=2,
+            batch_size=16,
+            validation=(wrap(X), wrap(y)),
+        )
+        results.append(
+            (network.get_parameters()["W1"], network.predict(wrap(X)), gpunet.evaluate(network, wrap(X), wrap(y)))
+        )
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert results[0][2] == results[1][2]
+
+
+def test_out_of_memory_names_the_batch_and_leaves_the_network_usable(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = gpunet.Network([5, 300, 3], device=CudaBackend(device))
+    before = network.get_parameters()
+    X, y = np.random.default_rng(0).standard_normal((3000, 5)), np.arange(3000) % 3
+    allocate = device.empty
+
+    def empty(shape: Any, dtype: Any) -> Any:
+        if np.prod(shape) > 100_000:
+            raise gpunet.OutOfDeviceMemoryError(f"no room for {int(np.prod(shape)) * 4:,} bytes")
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(device, "empty", empty)
+    with pytest.raises(gpunet.OutOfDeviceMemoryError, match=r"a batch of 3,000 rows.*no room for 3,600,000 bytes"):
+        gpunet.fit(network, X, y, batch_size=3000, epochs=1)
+    for name, value in network.get_parameters().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert np.isfinite(network.loss_and_gradients(X[:100], y[:100])[0])
+    assert len(gpunet.fit(network, X[:200], y[:200], batch_size=100, epochs=2)) == 2

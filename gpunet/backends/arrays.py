@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.errors import InvalidTypeError
+
 Array = npt.NDArray[Any]
 
 # Rows summed one after the other before the partial sums are: the rounding error of a sum over n rows grows with
@@ -60,6 +62,19 @@ class ArrayOperations:
     def asarray(self, array: Array) -> Array:
         """Return a host array as an array on the device (here: the same array)."""
         return array
+
+    def fetch(self, argument: str, values: Any) -> Array:
+        """Return a user's array in CUDA memory (CuPy, RAPIDS, PyTorch, Numba) as a host array.
+
+        Raises
+        ------
+        InvalidTypeError
+            The backend is on the CPU.
+        """
+        raise InvalidTypeError(
+            f"{argument}: got an array on a CUDA device for a network on the CPU. Expected a host array: "
+            f"convert it with cupy.asnumpy({argument}), or make the network with device='cuda'."
+        )
 
     def to_numpy(self, array: Array) -> Array:
         """Return an array of the device as a host array (here: the same array)."""

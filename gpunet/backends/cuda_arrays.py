@@ -51,6 +51,9 @@ class CudaArrays(Backend):
     def asarray(self, array: Array) -> Array:
         return self.device.asarray(array)
 
+    def fetch(self, argument: str, values: Any) -> Array:
+        return self.device.fetch(values)
+
     def to_numpy(self, array: Array) -> Array:
         return self.device.to_numpy(array)
 

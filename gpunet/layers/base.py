@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.base import Backend
+from gpunet.errors import OutOfDeviceMemoryError
 
 Array = npt.NDArray[Any]
 
@@ -68,7 +69,10 @@ class Workspace:
         size = rows * columns
         buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.size < size:
-            buffer = self._buffers[name, dtype] = self.backend.empty(size, dtype)
+            try:
+                buffer = self._buffers[name, dtype] = self.backend.empty(size, dtype)
+            except OutOfDeviceMemoryError as error:
+                raise OutOfDeviceMemoryError(f"a batch of {rows:,} rows does not fit ({name}): {error}") from None
             self._views = {key: view for key, view in self._views.items() if key[:2] != (name, dtype)}
             self.generation += 1
         return buffer[:size].reshape(rows, columns)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy.typing as npt
 
 from gpunet.network import Network
-from gpunet.validation import check_weights
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +59,7 @@ class DeviceData:
         self.host_targets = network.check_targets(y, self.rows, f"{prefix}y")
         weights = None
         if sample_weight is not None:
-            weights = check_weights(f"{prefix}sample_weight", sample_weight, self.rows, network.dtype)
+            weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight")
         self._backend = network.backend
         self.features = network.backend.asarray(features)
         self.targets = network.backend.asarray(self.host_targets)

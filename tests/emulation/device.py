@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -241,6 +242,11 @@ class EmulatedDevice:
         device_array = self.empty(host.shape, host.dtype)
         device_array[...] = host
         return device_array
+
+    def fetch(self, values: Any) -> np.ndarray:
+        """Return a copy of any object with `__cuda_array_interface__`; its memory is the host's here."""
+        self.refuse_while_capturing("fetch")
+        return np.array(SimpleNamespace(__array_interface__=values.__cuda_array_interface__))
 
     def to_numpy(self, array: np.ndarray) -> np.ndarray:
         """Return a copy of a device array in the memory of the host."""

@@ -143,6 +143,12 @@ class CupyDevice:
         self.copy(device_array, host)
         return device_array
 
+    def fetch(self, values: Any) -> Array:
+        self._refuse_while_capturing("reading an array")
+        # On the current stream of CuPy, the user's: what they have asked for so far is in the array then.
+        with self._device:
+            return self._cupy.asnumpy(self._cupy.asarray(values))
+
     def to_numpy(self, array: Array) -> Array:
         self._refuse_while_capturing("reading an array")
         checked: Any = self._check(array, "to_numpy", contiguous=False)

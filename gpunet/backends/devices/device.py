@@ -77,6 +77,9 @@ class Device(Protocol):
     def asarray(self, array: Array) -> Array:
         """Return ``array`` as a C-contiguous device array: itself where it is one, otherwise a copy."""
 
+    def fetch(self, values: Any) -> Array:
+        """Return any object with ``__cuda_array_interface__`` on the host; work of its own stream is waited for."""
+
     def to_numpy(self, array: Array) -> Array:
         """Return a copy of a device array on the host, after all operations before; not while capturing."""
 
