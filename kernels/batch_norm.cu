@@ -45,6 +45,18 @@
 // ------------------------------------------------------------------------------------------------ the resident kernels
 // Grid: CLUSTER blocks for each tile of columns, side by side; rows at least CLUSTER.
 
+template <int CLUSTER>
+__device__ __forceinline__ void sync_tile() {
+    if constexpr (CLUSTER > 1) cluster_sync();
+    else __syncthreads();
+}
+// What the block of another rank holds where `value` is.
+template <int CLUSTER, typename A>
+__device__ __forceinline__ A value_of(int rank, A& value) {
+    if constexpr (CLUSTER > 1) return *map_shared_rank(&value, rank);
+    else return value;
+}
+
 template <typename T, int N, int ACTIVATION, int CLUSTER>
 __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_resident(
     const T* __restrict__ s,                         // (rows, columns)
@@ -58,7 +70,7 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
     int rows, int columns, arithmetic<T> momentum, arithmetic<T> epsilon, arithmetic<T> parameter) {
     typedef arithmetic<T> A;
     DYNAMIC_SHARED(unsigned char, memory);
-    const int rank = cluster_rank(), tile_columns = blockDim.x * N, threads = threads_in_block();
+    const int rank = CLUSTER > 1 ? cluster_rank() : 0, tile_columns = blockDim.x * N, threads = threads_in_block();
     const Region region(N, blockIdx.x / CLUSTER, rank, CLUSTER, rows, columns);
     const SharedLayout<T, N> shared(memory, 1, rows, CLUSTER);
     const Statistics<A> statistics = {mean, inverse_std, running_mean, running_variance, momentum, epsilon};
@@ -68,28 +80,28 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
     if (region.is_inside()) own.load_scale_and_shift(gamma, beta, region.column);
     wait_for_copies();
     find_block_statistics(shared, region);
-    cluster_sync();
+    sync_tile<CLUSTER>();
 
     // One thread per column merges the blocks, in the order of their ranks: all blocks get the same bits.
     for (int index = thread_in_block(); index < tile_columns; index += threads) {
-        const A pivot = *map_shared_rank(shared.results + index, 0);
+        const A pivot = value_of<CLUSTER>(0, shared.results[index]);
         A shift = 0, squares = 0;
         for (int other = 0; other < CLUSTER; ++other) {
             const int count = rows_before(rows, other + 1, CLUSTER) - rows_before(rows, other, CLUSTER);
-            shift += A(count) * (*map_shared_rank(shared.results + index, other) - pivot);
+            shift += A(count) * (value_of<CLUSTER>(other, shared.results[index]) - pivot);
         }
         shift /= A(rows);
         for (int other = 0; other < CLUSTER; ++other) {
             const int count = rows_before(rows, other + 1, CLUSTER) - rows_before(rows, other, CLUSTER);
-            const A distance = *map_shared_rank(shared.results + index, other) - pivot - shift;
-            squares += *map_shared_rank(shared.results + tile_columns + index, other) + A(count) * distance * distance;
+            const A distance = value_of<CLUSTER>(other, shared.results[index]) - pivot - shift;
+            squares += value_of<CLUSTER>(other, shared.results[tile_columns + index]) + A(count) * distance * distance;
         }
         shared.totals[index] = pivot + shift;
         shared.totals[tile_columns + index] = statistics.inverse_std_of(squares, rows);
         const int column = blockIdx.x / CLUSTER * tile_columns + index;
         if (rank == 0 && column < columns) statistics.write(column, pivot + shift, squares, rows);
     }
-    cluster_sync();  // totals is complete, and no block ends while another reads its results
+    sync_tile<CLUSTER>();  // totals is complete, and no block ends while another reads its results
 
 #pragma unroll
     for (int i = 0; i < N; ++i) {
@@ -118,7 +130,7 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
     // dz takes the place of dy on chip where that loses nothing; elsewhere it is evaluated twice.
     constexpr bool KEEPS_DZ = sizeof(T) == sizeof(A);
     DYNAMIC_SHARED(unsigned char, memory);
-    const int rank = cluster_rank(), tile_columns = blockDim.x * N, threads = threads_in_block();
+    const int rank = CLUSTER > 1 ? cluster_rank() : 0, tile_columns = blockDim.x * N, threads = threads_in_block();
     const Region region(N, blockIdx.x / CLUSTER, rank, CLUSTER, rows, columns);
     const SharedLayout<T, N> shared(memory, 2, rows, CLUSTER);
     Pack<T, N>* const tile_dy = shared.tile;
@@ -152,14 +164,14 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
         if constexpr (KEEPS_DZ) tile_dy[slot] = gradient;
     }
     sum_over_block(sums, shared);
-    cluster_sync();
+    sync_tile<CLUSTER>();
 
     for (int index = thread_in_block(); index < 2 * tile_columns; index += threads) {
         A total = 0;
-        for (int other = 0; other < CLUSTER; ++other) total += *map_shared_rank(shared.totals + index, other);
+        for (int other = 0; other < CLUSTER; ++other) total += value_of<CLUSTER>(other, shared.totals[index]);
         shared.results[index] = total;
     }
-    cluster_sync();  // results is complete, and no block ends while another reads its totals
+    sync_tile<CLUSTER>();  // results is complete, and no block ends while another reads its totals
 
     A offset[N], slope[N];
 #pragma unroll

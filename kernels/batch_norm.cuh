@@ -1,5 +1,5 @@
-// What the kernels of batch normalisation share: the elements that a thread owns, the tile on chip, sums over a block, one
-// element forward and backward, the statistics of a block's rows. batch_norm.cu has the formulas and the overview.
+// What the kernels of batch normalisation share: the elements that a thread owns, the tile on chip, sums over a block,
+// one element forward and backward, the statistics of a block's rows. batch_norm.cu has formulas and overview.
 #ifndef GPUNET_BATCH_NORM_CUH
 #define GPUNET_BATCH_NORM_CUH
 
@@ -196,6 +196,8 @@ __device__ __forceinline__ void find_block_statistics(const SharedLayout<T, N>& 
         }
     }
 }
+
+// ------------------------------------------------------------------------------------------------ element-wise sweep
 
 // y of a region. All of a batch's loads are issued before its first store, which may alias them. STREAMING: nobody
 // reads s again, and y must not push out of the L2 cache what is still to be read.

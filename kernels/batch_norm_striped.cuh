@@ -1,11 +1,14 @@
-// The striped algorithm of batch normalisation: see batch_norm.cu.
+// The striped algorithm of batch normalisation, for columns too long to stay on chip; batch_norm.cu has the formulas,
+// the threads and the bytes per element.
 #ifndef GPUNET_BATCH_NORM_STRIPED_CUH
 #define GPUNET_BATCH_NORM_STRIPED_CUH
 
 #include "batch_norm.cuh"
 
 // ------------------------------------------------------------------------------------------------- the striped kernels
-// Grid: for each sweep of each stripe, a group of stripe_tiles * chunks blocks; rows at least chunks.
+// A block works on one tile of columns and one chunk of rows, in one of two sweeps. Grid: a group of
+// stripe_tiles * chunks blocks for each sweep of each stripe; rows at least chunks. Launches that share counters run
+// one after the other.
 //
 // Blocks of the second sweep wait for blocks of the first. That cannot hang: a block takes a ticket when it starts, the
 // ticket says what it does, and it waits only for lower tickets, whose blocks have therefore started too.

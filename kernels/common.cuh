@@ -119,10 +119,13 @@ struct __align__(N * sizeof(T)) Pack {
     __device__ __forceinline__ void set(int index, arithmetic<T> value) { values[index] = to_storage<T>(value); }
 };
 
-// `address` is a multiple of N * sizeof(T) bytes.
+// `address` is a multiple of N * sizeof(T) bytes. As a word: for sm_100 and sm_120 the compiler splits the load of a
+// structure of halves that are used one by one.
 template <int N, typename T>
 __device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
-    return *reinterpret_cast<const Pack<T, N>*>(address);
+    union { typename Pack<T, N>::Word word; Pack<T, N> pack; } both = {
+        *reinterpret_cast<const typename Pack<T, N>::Word*>(address)};
+    return both.pack;
 }
 template <int N, typename T>
 __device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
