@@ -32,6 +32,7 @@ from gpunet.validation import (
     check_integer,
     check_labels,
     check_number,
+    check_precision,
     check_rate,
     check_sizes,
     check_targets,
@@ -82,6 +83,9 @@ class Network:
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype
         ``"float32"`` or ``"float64"``.
+    precision : str
+        ``"tf32"`` lets a CUDA device round the factors of float32 matrix products to 10 bits of mantissa, for its
+        tensor cores; ``"float32"`` does not.
     device : str or Backend
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own.
 
@@ -89,7 +93,9 @@ class Network:
     ----------
     parameters, gradients, state : dict of str to array
         Named views, on the device, of the flat buffers: ``W1``, ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``;
-        ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network.
+        ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network. On CUDA the
+        network works on a stream of its own: use :meth:`get_parameters` and :meth:`set_parameters`, or synchronise
+        before and after touching a view.
     metadata : dict
         Anything JSON can hold (class names, scaling of the inputs); saved with the network.
 
@@ -123,6 +129,7 @@ class Network:
         loss: str = "softmax_cross_entropy",
         seed: int = 0,
         dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
         device: str | Backend = "auto",
     ) -> None:
         self.layer_sizes = check_sizes(layer_sizes)
@@ -148,7 +155,8 @@ class Network:
             )
         self.seed = check_integer("seed", seed, 0, 2**64 - 1)
         self.dtype = check_dtype(dtype)
-        self.backend = select_backend(device)
+        self.precision = check_precision(precision, self.dtype)
+        self.backend = select_backend(device, self.precision)
         self.device = self.backend.device_name if isinstance(device, Backend) else device
         self.metadata: dict[str, Any] = {}
 
@@ -263,6 +271,7 @@ class Network:
             "loss": self.loss,
             "seed": self.seed,
             "dtype": self.dtype.name,
+            "precision": self.precision,
         }
 
     def __repr__(self) -> str:

@@ -96,6 +96,15 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return checked
 
 
+def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
+    """Return ``"float32"`` or, for float32 networks, ``"tf32"``."""
+    if precision not in ("float32", "tf32"):
+        raise InvalidValueError(f"precision: got {precision!r}. Expected 'float32' or 'tf32'.")
+    if precision == "tf32" and dtype != np.float32:
+        raise InvalidValueError(f"precision: 'tf32' is for dtype='float32', got dtype={dtype.name!r}.")
+    return precision
+
+
 def check_features(argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike) -> Array:
     """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``.
 

@@ -184,6 +184,8 @@ def test_one_row_with_batch_norm():
         ([4, 5, 3], {"dtype": "float16"}, gpunet.InvalidValueError, "dtype: got 'float16'"),
         ([4, 5, 3], {"dtype": "int32"}, gpunet.InvalidValueError, "dtype: got 'int32'"),
         ([4, 5, 3], {"dtype": "floaty"}, gpunet.InvalidTypeError, "dtype: got 'floaty'"),
+        ([4, 5, 3], {"precision": "tf16"}, gpunet.InvalidValueError, "precision: got 'tf16'"),
+        ([4, 5, 3], {"precision": "tf32", "dtype": "float64"}, gpunet.InvalidValueError, "precision: 'tf32' is for"),
         ([4, 5, 3], {"device": "gpu"}, gpunet.InvalidValueError, "device: 'gpu'"),
         ([4, 5, 3], {"device": 0}, gpunet.InvalidTypeError, "device: got int"),
         # checked although no hidden layer uses them

@@ -13,7 +13,7 @@ _CUDA = re.compile(r"cuda(?::(\d+))?\Z")
 _OLDEST_CUPY = 14
 
 
-def select_backend(device: str | Backend = "auto") -> Backend:
+def select_backend(device: str | Backend = "auto", precision: str = "float32") -> Backend:
     """Return a new backend for a device.
 
     Parameters
@@ -21,6 +21,9 @@ def select_backend(device: str | Backend = "auto") -> Backend:
     device : str or Backend
         ``"auto"``: CUDA where it works, otherwise the CPU; never fails. ``"cpu"``. ``"cuda"``, ``"cuda:0"``,
         ``"cuda:1"``, ...: that CUDA device. A backend is returned as it is.
+    precision : str
+        ``"float32"``, or ``"tf32"`` to let CUDA multiply float32 matrices on the tensor cores; the CPU has no such
+        thing and multiplies in float32.
 
     Raises
     ------
@@ -36,7 +39,7 @@ def select_backend(device: str | Backend = "auto") -> Backend:
     if device == "cpu":
         return Backend()
     if device == "auto":
-        return _automatic()
+        return _automatic(precision)
     match = _CUDA.match(device)
     if match is None:
         raise unknown_name("device", device, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
@@ -44,7 +47,7 @@ def select_backend(device: str | Backend = "auto") -> Backend:
     problem = cuda_problem(probe_gpu(), index)
     if problem is not None:
         raise DeviceError(f"device: {device!r} cannot be used: {problem}.")
-    return _cuda(index)
+    return _cuda(index, precision)
 
 
 def cuda_problem(report: GpuReport, index: int) -> str | None:
@@ -69,19 +72,19 @@ def cuda_problem(report: GpuReport, index: int) -> str | None:
     return None
 
 
-def _automatic() -> Backend:
+def _automatic(precision: str) -> Backend:
     if cuda_problem(probe_gpu(), 0) is not None:
         return Backend()
     try:
-        return _cuda(0)
+        return _cuda(0, precision)
     except Exception as error:  # whatever it is, the CPU works
         logging.getLogger(__name__).warning("device='auto' takes the CPU, because CUDA does not work: %s", error)
         return Backend()
 
 
-def _cuda(index: int) -> Backend:
+def _cuda(index: int, precision: str) -> Backend:
     # Imported here: the kernels' Python is of no use to a network on the CPU, and `import gpunet` is to be fast.
     from gpunet.backends.cuda import CudaBackend
     from gpunet.backends.devices.cupy import CupyDevice
 
-    return CudaBackend(CupyDevice(index))
+    return CudaBackend(CupyDevice(index), precision)
