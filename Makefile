@@ -59,7 +59,7 @@ $(VENV)/.cli: $(VENV)/.created pyproject.toml
 
 # The CuPy that fits the driver, where there is an NVIDIA GPU.
 $(VENV)/.gpu: $(VENV)/.cli
-	@extra=$$($(BIN)/python -m gpunet.backends.devices.probe); \
+	@extra=$$($(BIN)/python -c 'from gpunet.backends.devices.probe import probe_gpu; print(probe_gpu().extra or "")'); \
 	if [ -n "$$extra" ]; then echo "installing CuPy ($$extra)"; $(BIN)/python -m pip install --quiet --editable ".[$$extra]"; fi
 	@touch $@
 

@@ -153,20 +153,25 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
     InvalidValueError
         A label out of range; the message has the row.
     """
-    array = _numeric_array(argument, values)
+    expected = f"integer labels 0 to {classes - 1}; numpy.unique({argument}, return_inverse=True)[1] makes them"
+    array = _numeric_array(argument, values, expected)
     if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
-        raise ShapeError(f"{argument}: got shape {array.shape}. Expected integer labels ({rows},), not one-hot rows.")
+        raise ShapeError(
+            f"{argument}: got shape {array.shape}. Expected integer labels ({rows},), not one-hot rows: "
+            f"use {argument}.argmax(axis=1)."
+        )
     if array.ndim != 1:
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected one label per row, shape ({rows},).")
     if array.shape[0] != rows:
         raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
     if array.dtype.kind not in "iu":
-        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected integer labels 0 to {classes - 1}.")
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected {expected}.")
     wrong = (array < 0) | (array >= classes)
     if wrong.any():
         row = int(np.argmax(wrong))
+        hint = f" Labels that start at 1 need {argument} - 1." if array.min() == 1 and array.max() == classes else ""
         raise InvalidValueError(
-            f"{argument}: label {array[row]} in row {row} is out of range. Expected 0 to {classes - 1}."
+            f"{argument}: label {array[row]} in row {row} is out of range. Expected 0 to {classes - 1}.{hint}"
         )
     return np.ascontiguousarray(array, dtype=np.int32)
 
@@ -195,7 +200,7 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
     return array
 
 
-def _numeric_array(argument: str, values: Any) -> Array:
+def _numeric_array(argument: str, values: Any, expected: str = "numbers") -> Array:
     """Return ``values`` as an array of numbers, whatever array-like it is."""
     if hasattr(values, "tocsr"):
         raise InvalidTypeError(f"{argument}: got a sparse matrix. Expected a dense array: use {argument}.toarray().")
@@ -204,8 +209,19 @@ def _numeric_array(argument: str, values: Any) -> Array:
     except ValueError as error:
         raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected rows of one length.") from None
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1):
-        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected numbers.")
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{_first_odd(array)}. Expected {expected}.")
     return array
+
+
+def _first_odd(array: Array) -> str:
+    """Say which element keeps an array of objects from being one of numbers."""
+    if array.dtype != object:
+        return ""
+    for position, value in np.ndenumerate(array):
+        if not isinstance(value, (int, float, np.number)):
+            place = ", ".join(f"{name} {index}" for name, index in zip(("row", "column"), position, strict=False))
+            return f" ({value!r} in {place})" if place else ""
+    return ""
 
 
 def _finite(argument: str, array: Array, dtype: npt.DTypeLike) -> Array:

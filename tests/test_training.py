@@ -78,6 +78,8 @@ def test_history_says_what_happened():
     assert history["validation_loss"][-1] == pytest.approx(result.loss, rel=1e-6)
     assert history["validation_accuracy"][-1] == result.accuracy
     assert all(speed > 0 for speed in history["samples_per_second"])
+    assert repr(history).startswith("History(3 epochs, loss=")
+    assert repr(gpunet.History()) == "History(no epochs)"
     with pytest.raises(KeyError):
         history["losss"]
     assert gpunet.History.from_dict(json.loads(json.dumps(history.to_dict()))) == history
@@ -330,6 +332,11 @@ def test_resuming_refuses_another_run(tmp_path):
         gpunet.fit(small_network(), X, y, epochs=2, checkpoint=path, resume=True, optimizer=gpunet.Adam())
     for name, value in other.get_parameters().items():
         np.testing.assert_array_equal(value, before[name])
+    for change in ({"batch_size": 10}, {"l2": 0.5}, {"clip_norm": 1.0}, {"shuffle": False}):
+        with pytest.raises(gpunet.InvalidValueError, match=f"checkpoint: .*{next(iter(change))}="):
+            gpunet.fit(small_network(), X, y, epochs=2, checkpoint=path, resume=True, **change)
+    with pytest.raises(gpunet.InvalidValueError, match=r"checkpoint: .*rows="):
+        gpunet.fit(small_network(), X[:30], y[:30], epochs=2, checkpoint=path, resume=True)
     small_network().save(tmp_path / "model.npz")
     with pytest.raises(gpunet.FileFormatError, match=r"gpunet\.network"):
         gpunet.fit(small_network(), X, y, epochs=2, checkpoint=tmp_path / "model.npz", resume=True)

@@ -22,6 +22,12 @@ def with_value(array, position, value):
     return changed
 
 
+def with_object(array, position, value):
+    changed = array.astype(object)
+    changed[position] = value
+    return changed
+
+
 class FakeCudaArray:
     __cuda_array_interface__ = {"shape": (12, 4)}  # noqa: RUF012
 
@@ -45,6 +51,11 @@ BAD_FEATURES = {
         "1e.300 in row 1, column 1, too large for float32",
     ),
     "objects": (X.astype(object), gpunet.InvalidTypeError, "X: got dtype object"),
+    "an object": (
+        with_object(X, (3, 1), "high"),
+        gpunet.InvalidTypeError,
+        r"X: got dtype object \('high' in row 3, column 1\)",
+    ),
     "text": ([["a"] * 4] * 12, gpunet.InvalidTypeError, "X: got dtype <U1"),
     "complex": (X + 1j, gpunet.InvalidTypeError, "X: got dtype complex128"),
     "ragged": ([[1, 2, 3, 4], [1, 2]], gpunet.ShapeError, "X: cannot be read as an array"),
@@ -58,10 +69,11 @@ BAD_LABELS = {
     "huge": (np.where(np.arange(12) == 5, 2**40, Y), gpunet.InvalidValueError, "y: label 1099511627776 in row 5"),
     "floats": (Y + 0.5, gpunet.InvalidTypeError, "y: got dtype float64. Expected integer labels 0 to 2"),
     "whole floats": (Y.astype(float), gpunet.InvalidTypeError, "y: got dtype float64"),
-    "text": (list("abcabcabcabc"), gpunet.InvalidTypeError, "y: got dtype <U1"),
+    "text": (list("abcabcabcabc"), gpunet.InvalidTypeError, "y: got dtype <U1. Expected integer labels.*numpy.unique"),
     "booleans": (Y > 0, gpunet.InvalidTypeError, "y: got dtype bool"),
     "objects": (Y.astype(object), gpunet.InvalidTypeError, "y: got dtype object"),
-    "one-hot": (np.eye(3)[Y], gpunet.ShapeError, "not one-hot"),
+    "one-hot": (np.eye(3)[Y], gpunet.ShapeError, r"not one-hot rows: use y\.argmax\(axis=1\)"),
+    "from one": (Y + 1, gpunet.InvalidValueError, "label 3 in row 2 is out of range.*need y - 1"),
     "too few": (Y[:-1], gpunet.ShapeError, "y: got 11 labels for 12 rows"),
     "none": (None, gpunet.InvalidTypeError, "y: got dtype object"),
 }
@@ -115,7 +127,7 @@ def test_labels(case, method):
         (
             {"batch_size": 1},
             gpunet.InvalidValueError,
-            "batch_size: 1 is out of range. Expected an integer of at least 2",
+            "batch_size: 1 is out of range.*batch norm",
         ),
         ({"l2": -0.1}, gpunet.InvalidValueError, "l2: -0.1"),
         ({"l2": np.nan}, gpunet.InvalidValueError, "l2: nan"),

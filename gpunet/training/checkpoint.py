@@ -8,6 +8,7 @@ the history.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def write_checkpoint(
     optimizer: Optimizer,
     history: History,
     best: BestWeights | None,
+    settings: Mapping[str, Any],
 ) -> Path:
     """Write the state of a run after an epoch; the file appears whole or not at all.
 
@@ -41,6 +43,8 @@ def write_checkpoint(
     ----------
     path : path
         Ends in ``.safetensors`` or ``.npz``.
+    settings : mapping
+        What must be the same for the run to go on as it began: batch size, number of rows, ...
     """
     tensors = network.get_parameters() | network.get_state()
     for moment, flat in optimizer.moments.items():
@@ -52,6 +56,7 @@ def write_checkpoint(
         "steps": network.steps,
         "optimizer": optimizer.name,
         "optimizer_step": optimizer.step,
+        "settings": dict(settings),
         "history": history.to_dict(),
         "best": None,
     }
@@ -68,7 +73,11 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], network: Network, optimizer: Optimizer, best: BestWeights | None
+    path: str | os.PathLike[str],
+    network: Network,
+    optimizer: Optimizer,
+    best: BestWeights | None,
+    settings: Mapping[str, Any],
 ) -> History:
     """Put network, optimiser and early stopping into the state of a checkpoint and return its history.
 
@@ -77,7 +86,7 @@ def read_checkpoint(
     MissingFileError, FileFormatError
         The file does not exist or is not a checkpoint.
     InvalidValueError
-        The checkpoint is of another network or another optimiser. Nothing has changed then.
+        The checkpoint is of another network, another optimiser or other settings. Nothing has changed then.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
@@ -89,6 +98,10 @@ def read_checkpoint(
                 f"checkpoint: {str(path)!r} is of a network with {name}={header['network'].get(name)!r}. "
                 f"Expected {value!r}."
             )
+    for name, value in settings.items():
+        if header["settings"].get(name) != value:
+            found = header["settings"].get(name)
+            raise InvalidValueError(f"checkpoint: {str(path)!r} is of a run with {name}={found!r}. Expected {value!r}.")
     if header["optimizer"] != optimizer.name:
         raise InvalidValueError(
             f"checkpoint: {str(path)!r} was made with {header['optimizer']!r}. Expected {optimizer.name!r}."

@@ -48,7 +48,7 @@ class EpochRecord:
     validation_accuracy: float | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The records of a run, oldest first.
 
@@ -76,6 +76,16 @@ class History:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        if not self.records:
+            return "History(no epochs)"
+        last = self.records[-1]
+        shown = {"loss": last.loss, "validation_loss": last.validation_loss}
+        shown["validation_accuracy"] = last.validation_accuracy
+        numbers = ", ".join(f"{name}={value:.4g}" for name, value in shown.items() if value is not None)
+        best = "" if self.best_epoch is None else f", best_epoch={self.best_epoch}"
+        return f"History({len(self)} epochs, {numbers}{best})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; a validation loss that is not finite, which JSON lacks, becomes null."""

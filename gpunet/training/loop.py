@@ -88,7 +88,8 @@ def fit(
         Written after each epoch.
     resume : bool
         Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
-        never interrupted, given the same data and arguments.
+        never interrupted, given the same data and arguments. Another network, optimiser, number of rows, batch size,
+        ``shuffle``, ``l2`` or ``clip_norm`` is refused; another learning rate is not.
 
     Returns
     -------
@@ -157,12 +158,18 @@ def _check(
         raise InvalidTypeError("validation: expected a pair (X, y).")
     return _Settings(
         check_integer("epochs", epochs, 1),
-        check_integer("batch_size", batch_size, network.minimum_batch),
+        _check_batch_size(batch_size, network),
         optimizer,
         check_number("l2", l2),
         None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
         early_stopping,
     )
+
+
+def _check_batch_size(batch_size: int, network: Network) -> int:
+    if check_integer("batch_size", batch_size, 1) < network.minimum_batch:
+        raise InvalidValueError("batch_size: 1 is out of range. Expected at least 2: batch norm needs a batch.")
+    return int(batch_size)
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
@@ -204,7 +211,9 @@ class _Loop:
         self.slices = batch_slices(data.rows, settings.batch_size, network.minimum_batch)
         self.progress = Run(network, settings.epochs, len(self.slices))
         if resume and checkpoint is not None and Path(checkpoint).exists():
-            self.progress.history = read_checkpoint(checkpoint, network, self.optimizer, self.best)
+            self.progress.history = read_checkpoint(
+                checkpoint, network, self.optimizer, self.best, self._resumable_settings
+            )
         self.steps: dict[int, TrainingStep] = {}
         self.losses = self.backend.zeros((len(self.slices), 2), network.dtype)
         self.good = GoodWeights(network)
@@ -220,7 +229,9 @@ class _Loop:
                 if self.best is not None and self.best.consider(record):
                     history.stopped_early = True
                 if self.checkpoint is not None:
-                    write_checkpoint(self.checkpoint, self.network, self.optimizer, history, self.best)
+                    write_checkpoint(
+                        self.checkpoint, self.network, self.optimizer, history, self.best, self._resumable_settings
+                    )
                 for callback in self.callbacks:
                     callback.on_epoch_end(self.progress, record)
         finally:
@@ -230,6 +241,17 @@ class _Loop:
             self.best.restore()
             history.best_epoch = self.best.epoch
         return history
+
+    @property
+    def _resumable_settings(self) -> dict[str, Any]:
+        """What a run cannot change when it goes on from a checkpoint; it may change the learning rate."""
+        return {
+            "rows": self.data.rows,
+            "batch_size": self.settings.batch_size,
+            "shuffle": self.shuffle,
+            "l2": self.settings.l2,
+            "clip_norm": self.settings.clip_norm,
+        }
 
     def _finished(self) -> bool:
         return self.progress.stop or self.progress.history.stopped_early

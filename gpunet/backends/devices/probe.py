@@ -89,7 +89,3 @@ def _cupy_version() -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return "of unknown version"
-
-
-if __name__ == "__main__":  # the Makefile asks which CuPy to install
-    print(probe_gpu().extra or "")
