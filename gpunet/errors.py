@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GpunetError(Exception):
@@ -60,13 +61,19 @@ class TrainingDivergedError(GpunetError, ArithmeticError):
         Where it was seen: epoch from 1, step from 1 over the whole run.
     layer : str
         The first quantity, in the order of the forward pass, that is not finite.
+    history : gpunet.History or None
+        The epochs that were finished before.
     """
 
-    def __init__(self, message: str, *, epoch: int, step: int, layer: str) -> None:
+    def __init__(self, message: str, epoch: int = 0, step: int = 0, layer: str = "", history: Any = None) -> None:
         super().__init__(message)
         self.epoch = epoch
         self.step = step
         self.layer = layer
+        self.history = history
+
+    def __reduce__(self) -> tuple[type[TrainingDivergedError], tuple[Any, ...]]:
+        return type(self), (str(self), self.epoch, self.step, self.layer, self.history)
 
 
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation, Identity, get_activation
+from gpunet.activations import ACTIVATIONS, Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.errors import (
     FileFormatError,
+    InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
     ShapeError,
@@ -31,6 +32,7 @@ from gpunet.validation import (
     check_flag,
     check_integer,
     check_labels,
+    check_normal,
     check_number,
     check_precision,
     check_rate,
@@ -140,8 +142,11 @@ class Network:
         self.scale_shift = check_flag("scale_shift", scale_shift)
         self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
         self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)
+        self.dtype = check_dtype(dtype)
+        check_normal("batch_norm_epsilon", self.batch_norm_epsilon, self.dtype)
         self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
-        self.initial_bias = check_number("initial_bias", initial_bias, minimum=-np.inf)
+        largest = float(np.finfo(self.dtype).max)
+        self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
         if initializer is None:
             self.initializer = default_initializer(self.activations[0] if hidden else Identity())
         else:
@@ -154,7 +159,6 @@ class Network:
                 "loss='squared_error' takes 1."
             )
         self.seed = check_integer("seed", seed, 0, 2**64 - 1)
-        self.dtype = check_dtype(dtype)
         self.precision = check_precision(precision, self.dtype)
         self.backend = select_backend(device, self.precision)
         self.device = self.backend.device_name if isinstance(device, Backend) else device
@@ -213,7 +217,10 @@ class Network:
             layer.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0."""
+        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0.
+
+        An optimizer that has trained this network keeps its moments: use a new one.
+        """
         values = {}
         for name, spec in self.layout.specs.items():
             if not spec.is_weight:
@@ -221,12 +228,14 @@ class Network:
                 continue
             generator = host_generator(self.seed, Purpose.WEIGHTS, int(name[1:]))
             values[name] = np.asarray(self.initializer((spec.shape[0], spec.shape[1]), generator))
-            if values[name].shape != spec.shape or not np.isfinite(values[name]).all():
+            if not _are_numbers(values[name], spec.shape, self.dtype):
                 raise InvalidValueError(
-                    f"initializer: returned an array of shape {values[name].shape} for {name}. Expected finite "
-                    f"numbers of shape {spec.shape}."
+                    f"initializer: returned {values[name].dtype} numbers of shape {values[name].shape} for {name}. "
+                    f"Expected finite {self.dtype} numbers of shape {spec.shape}."
                 )
-        state = {name: np.full(spec.shape, spec.initial) for name, spec in self.state_layout.specs.items()}
+        state: dict[str, Array] = {
+            name: np.full(spec.shape, spec.initial) for name, spec in self.state_layout.specs.items()
+        }
         self.backend.copy(flat_values(self.layout, values, self.dtype), self.flat_parameters)
         self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
         self.set_step(0)
@@ -279,8 +288,10 @@ class Network:
         return f"Network({arguments}, device={self.device!r})"
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
+        # The objects themselves, not their names: copies keep an initialiser or activation of the user's own.
+        configuration = self.configuration | {"activation": self.activations, "initializer": self.initializer}
         tensors = self.get_parameters() | self.get_state()
-        return _rebuild, (self.configuration, tensors, self.steps, self.metadata, self.device)
+        return _rebuild, (configuration, tensors, self.steps, self.metadata, self.device, False)
 
     # --- on the device: what training runs --------------------------------------------------------------------------
 
@@ -304,7 +315,10 @@ class Network:
         return x
 
     def backward(self, doutputs: Array, input_gradient: bool = False) -> Array | None:
-        """Write the gradient of the data term into ``gradients``, for the last ``forward(training=True)``.
+        """Write the gradient of the data term into ``gradients``, for the last forward.
+
+        That forward must have been in training mode; another one in between, also by :meth:`predict`, overwrites what
+        the layers keep for this.
 
         Parameters
         ----------
@@ -328,12 +342,20 @@ class Network:
         self.steps = step
         self.backend.copy(np.array([step], dtype=np.int64), self._step)
 
+    def is_finite(self) -> bool:
+        """Return whether every parameter and every running average is a finite number."""
+        vectors = (self.flat_parameters, self.flat_state)
+        return all(bool(np.isfinite(self.backend.to_numpy(vector)).all()) for vector in vectors)
+
     def first_non_finite(self) -> str | None:
         """Name the first parameter or layer output, in forward order, that the last forward left NaN or infinite."""
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
             for spec in layer.parameter_specs():
                 if not np.isfinite(self.backend.to_numpy(self.parameters[spec.name])).all():
                     return f"parameter {spec.name}"
+            for spec in layer.state_specs():
+                if not np.isfinite(self.backend.to_numpy(self.state[spec.name])).all():
+                    return f"running average {spec.name}"
             overwritten = following is not None and following.output is layer.output
             if not overwritten and not np.isfinite(self.backend.to_numpy(layer.output)).all():
                 return f"output of {layer.name}"
@@ -442,9 +464,11 @@ class Network:
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
         state = self.backend.to_numpy(self.flat_state).copy()
-        outputs = self.forward(self.backend.asarray(inputs), training=True)
-        gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
-        self.backend.copy(state, self.flat_state)
+        try:
+            outputs = self.forward(self.backend.asarray(inputs), training=True)
+            gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
+        finally:
+            self.backend.copy(state, self.flat_state)
 
         gradients = {name: self.backend.to_numpy(view).copy() for name, view in self.gradients.items()}
         cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)
@@ -479,20 +503,35 @@ class Network:
             A name that the network does not have.
         ShapeError, NonFiniteError
             A value of another shape, or not finite. Nothing has been set then.
+        InvalidTypeError
+            A value that is not an array of numbers.
         """
         views = self.parameters | self.state
-        checked = {}
-        for name, value in values.items():
+        for name, array in self.check_values(values).items():
+            self.backend.copy(array, views[name])
+
+    def check_values(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        """Return what :meth:`set_parameters` would set, as copies of the network's dtype, or raise as it does."""
+        views = self.parameters | self.state
+        for name in values:
             if name not in views:
                 raise unknown_name("values", name, views)
-            array = np.asarray(value, dtype=self.dtype)
-            if array.shape != views[name].shape:
-                raise ShapeError(f"{name}: got shape {array.shape}. Expected {views[name].shape}.")
-            if not np.isfinite(array).all():
-                raise NonFiniteError(f"{name}: holds NaN or infinity. Expected finite numbers.")
-            checked[name] = array
-        for name, array in checked.items():
-            self.backend.copy(array, views[name])
+        return {name: self._checked_value(name, value, views[name].shape) for name, value in values.items()}
+
+    def _checked_value(self, name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+        """Return a copy of a parameter's or running average's new value, or raise."""
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(value, dtype=self.dtype)  # a copy: it may be a view of another parameter
+        except (TypeError, ValueError):
+            raise InvalidTypeError(f"{name}: cannot be read as an array of numbers.") from None
+        if array.shape != shape:
+            raise ShapeError(f"{name}: got shape {array.shape}. Expected {shape}.")
+        if not np.isfinite(array).all():
+            raise NonFiniteError(f"{name}: holds NaN or infinity. Expected finite {self.dtype} numbers.")
+        if name.startswith("running_variance") and (array < 0).any():
+            raise InvalidValueError(f"{name}: holds a negative number. Expected variances of at least 0.")
+        return array
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the network to ``.safetensors`` or ``.npz``; :func:`load` reads it back.
@@ -500,8 +539,12 @@ class Network:
         Raises
         ------
         InvalidValueError, MissingDependencyError, OSError
-            See :func:`gpunet.serialization.write_tensors`.
+            See :func:`gpunet.serialization.write_tensors`. Also for an activation of the user's own, which no file
+            can describe; an initialiser of the user's own is left out.
         """
+        for activation in self.activations:
+            if type(activation) is not ACTIVATIONS.get(activation.name):
+                raise InvalidValueError(f"activation: {activation!r} cannot be saved. Expected one of gpunet's own.")
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -533,20 +576,39 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
             f"path: {str(path)!r} has format version {header.get('version')!r}. Expected {FORMAT_VERSION}."
         )
     try:
-        return _rebuild(header["network"], tensors, header["steps"], header["metadata"], device)
-    except (KeyError, TypeError, InvalidValueError) as error:
+        steps = check_integer("steps", header["steps"], 0, 2**63 - 1)
+        return _rebuild(header["network"], tensors, steps, dict(header["metadata"]), device)
+    except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
 
 
 def _rebuild(
-    configuration: dict[str, Any], tensors: dict[str, Array], steps: int, metadata: dict[str, Any], device: str
+    configuration: dict[str, Any],
+    tensors: dict[str, Array],
+    steps: int,
+    metadata: dict[str, Any],
+    device: str,
+    check: bool = True,
 ) -> Network:
+    """Return a network with these parameters; copies (``check`` False) may hold NaN, files may not."""
     network = Network(**configuration, device=device)
-    expected = network.parameters.keys() | network.state.keys()
-    if tensors.keys() != expected:
-        odd = ", ".join(sorted(tensors.keys() ^ expected))
+    views = network.parameters | network.state
+    if tensors.keys() != views.keys():
+        odd = ", ".join(sorted(tensors.keys() ^ views.keys()))
         raise InvalidValueError(f"tensors do not fit the layers: {odd}")
-    network.set_parameters(tensors)
+    if check:
+        network.set_parameters(tensors)
+    else:
+        for name, tensor in tensors.items():
+            network.backend.copy(tensor, views[name])
     network.set_step(steps)
-    network.metadata = dict(metadata)
+    network.metadata = metadata
     return network
+
+
+def _are_numbers(values: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Say whether an initialiser returned finite numbers of the right shape, also once they are of ``dtype``."""
+    if values.shape != shape or values.dtype.kind not in "iuf":
+        return False
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype(dtype)).all())

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpunet.backends.base import Backend
 from gpunet.errors import InvalidValueError
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_number, check_rate
+from gpunet.validation import check_normal, check_number, check_rate
 
 Array = npt.NDArray[Any]
 
@@ -51,9 +51,16 @@ class Optimizer(ABC):
     def attach(self, backend: Backend, parameters: Array) -> None:
         """Allocate the moments for a flat parameter vector, unless it is attached to this very vector already."""
         if self._parameters is not parameters:
+            for name, number in self._denominators.items():
+                check_normal(name, number, parameters.dtype)
             self._parameters = parameters
             self.backend = backend
             self.reset()
+
+    @property
+    def _denominators(self) -> dict[str, float]:
+        """Hyperparameters that keep a denominator away from 0, also in the parameters' dtype."""
+        return {}
 
     def reset(self) -> None:
         """Forget the moments and count from step 0."""
@@ -66,8 +73,14 @@ class Optimizer(ABC):
         self._host_scalars = np.zeros(self.scalar_count, parameters.dtype)
 
     def advance(self) -> float:
-        """Count one step, put what depends on the step where the update reads it, and return the learning rate."""
-        rate = self.schedule(self.step)
+        """Count one step, put what depends on the step where the update reads it, and return the learning rate.
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            The schedule returned something else than a finite number of at least 0.
+        """
+        rate = check_number("learning_rate", self.schedule(self.step))
         self.step += 1
         self._host_scalars[:] = self._scalars(rate)
         self.backend.copy(self._host_scalars, self.scalars)
@@ -172,6 +185,10 @@ class Adam(Optimizer):
     @property
     def moment_names(self) -> tuple[str, ...]:
         return ("first_moment", "second_moment")
+
+    @property
+    def _denominators(self) -> dict[str, float]:
+        return {"epsilon": self.epsilon}
 
     def _scalars(self, rate: float) -> tuple[float, ...]:
         return rate, 1 / (1 - self.beta_1**self.step), 1 / (1 - self.beta_2**self.step)

@@ -59,8 +59,16 @@ class Layout:
 
 
 def flat_values(layout: Layout, values: dict[str, Array], dtype: npt.DTypeLike) -> Array:
-    """Return a host vector that holds ``values`` where ``layout`` puts them, and 0 in between."""
+    """Return a host vector that holds ``values`` where ``layout`` puts them, and 0 in between.
+
+    Raises
+    ------
+    ValueError
+        A value has another shape than its parameter.
+    """
     flat = np.zeros(layout.size, dtype)
     for name, view in layout.views(flat).items():
+        if values[name].shape != view.shape:
+            raise ValueError(f"{name} has shape {values[name].shape}, expected {view.shape}")
         view[...] = values[name]
     return flat

@@ -58,7 +58,10 @@ class StepRate(Schedule):
         check_number("factor", self.factor)
 
     def __call__(self, step: int) -> float:
-        return self.initial * self.factor ** (step // self.every)
+        try:
+            return self.initial * self.factor ** (step // self.every)
+        except OverflowError:
+            return math.inf
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         header = json.loads(text)
     except ValueError:
         raise FileFormatError(f"path: {str(path)!r} has a damaged header.") from None
+    if not isinstance(header, dict):
+        raise FileFormatError(f"path: {str(path)!r} has a damaged header.")
     return tensors, header
 
 
@@ -95,7 +97,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             tensors = {name: archive[name] for name in archive.files if name != _HEADER}
             return tensors, str(archive[_HEADER]) if _HEADER in archive.files else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise FileFormatError(f"path: {str(path)!r} cannot be read as npz ({error}).") from None
 
 

@@ -93,7 +93,14 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
         raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.") from None
     if checked.name not in ("float32", "float64"):
         raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
-    return checked
+    return checked.newbyteorder("=")
+
+
+def check_normal(argument: str, number: float, dtype: np.dtype[Any]) -> None:
+    """Raise if a positive number is 0 or subnormal in ``dtype``: it would not keep a denominator away from 0."""
+    smallest = float(np.finfo(dtype).tiny)
+    if number < smallest:
+        raise InvalidValueError(f"{argument}: {number!r} is too small for {dtype}. Expected at least {smallest:.3g}.")
 
 
 def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
@@ -147,7 +154,7 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
     Raises
     ------
     InvalidTypeError
-        Not integers (floats that are not whole numbers, text, booleans, objects).
+        Not integers (floats, text, booleans, objects).
     ShapeError
         Not one-dimensional, or of another length.
     InvalidValueError
@@ -197,11 +204,16 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
         raise InvalidValueError(f"{argument}: weight {array[row]} in row {row} is negative. Expected at least 0.")
     if not array.any():
         raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(array.sum()):
+            raise InvalidValueError(f"{argument}: the sum of the weights is too large for {array.dtype}.")
     return array
 
 
 def _numeric_array(argument: str, values: Any, expected: str = "numbers") -> Array:
     """Return ``values`` as an array of numbers, whatever array-like it is."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise InvalidTypeError(f"{argument}: got a masked array. Expected every value: fill or drop the masked ones.")
     if hasattr(values, "tocsr"):
         raise InvalidTypeError(f"{argument}: got a sparse matrix. Expected a dense array: use {argument}.toarray().")
     try:

@@ -125,6 +125,17 @@ def test_inference_leaves_the_running_averages_alone():
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.parametrize("epsilon", [1e-3, 0.5])
+def test_inference_uses_the_networks_epsilon(epsilon):
+    network = gpunet.Network(
+        [3, 4, 2], batch_norm_epsilon=epsilon, activation="identity", dtype="float64", device="cpu"
+    )
+    X = np.random.default_rng(0).standard_normal((6, 3))
+    p = network.get_parameters()
+    expected = (X @ p["W1"].T) / np.sqrt(1 + epsilon) @ p["W2"].T
+    np.testing.assert_allclose(network.logits(X), expected, rtol=1e-12)
+
+
 def test_without_scale_and_shift_there_is_nothing_to_learn():
     network = gpunet.Network([3, 4, 2], scale_shift=False, device="cpu")
     assert list(network.parameters) == ["W1", "W2", "b2"]

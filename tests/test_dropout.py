@@ -47,6 +47,13 @@ def test_every_part_of_the_key_matters(change):
     assert (dropout_words(0, 1000, **arguments) != dropout_words(0, 1000, **other)).mean() > 0.99
 
 
+def test_every_bit_of_the_step_matters():
+    words = [dropout_words(0, 64, seed=1, layer=1, step=step) for step in (0, 1, 2**16, 2**31, 2**32, 2**40)]
+    for place, one in enumerate(words):
+        for other in words[:place]:
+            assert not np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_rate_scale_and_backward(rate):
     x = np.ones((300, 101), np.float32)  # more than one chunk, not a multiple of 4

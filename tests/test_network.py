@@ -239,3 +239,81 @@ def test_randomised_parameters_change_every_gradient():
     _, gradients = network.loss_and_gradients(*random_problem(30, 4, 3))
     for name, gradient in gradients.items():
         assert (gradient != 0).all(), name
+
+
+def test_setting_parameters_from_views_of_each_other():
+    network = gpunet.Network([4, 4, 4], batch_norm=False, device="cpu")
+    first, second = (network.parameters[name].copy() for name in ("W1", "W2"))
+    network.set_parameters({"W1": network.parameters["W2"], "W2": network.parameters["W1"]})
+    np.testing.assert_array_equal(network.parameters["W1"], second)
+    np.testing.assert_array_equal(network.parameters["W2"], first)
+
+
+class Softsign(gpunet.Activation):
+    """An activation of the user's own."""
+
+    name = "softsign"
+
+    def forward(self, s):
+        return s / (1 + np.abs(s))
+
+    def derivative(self, y):
+        return (1 - np.abs(y)) ** 2
+
+
+def test_an_activation_of_the_users_own(tmp_path):
+    network = gpunet.Network([4, 9, 3], activation=Softsign(), dtype="float64", device="cpu")
+    X, y = random_problem(30, 4, 3)
+    gpunet.fit(network, X, y, epochs=2)
+    np.testing.assert_array_equal(copy.deepcopy(network).logits(X), network.logits(X))
+    with pytest.raises(gpunet.InvalidValueError, match="cannot be saved"):
+        network.save(tmp_path / "model.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_copies_keep_the_initializer_and_may_hold_nan():
+    network = gpunet.Network([4, 3], initializer=lambda shape, generator: np.full(shape, 2.0), device="cpu")
+    network.parameters["W1"][0, 0] = np.nan
+    network.metadata = {"nested": {"list": [1]}}
+    twin = copy.deepcopy(network)
+    assert np.isnan(twin.parameters["W1"][0, 0])
+    twin.metadata["nested"]["list"].append(2)
+    assert network.metadata == {"nested": {"list": [1]}}
+    twin.reset_parameters()
+    np.testing.assert_array_equal(twin.parameters["W1"], 2)
+
+
+def test_looking_at_gradients_restores_the_running_averages_also_after_an_error(monkeypatch):
+    network = gpunet.Network([4, 9, 3], device="cpu")
+    before = network.get_state()
+    monkeypatch.setattr(network, "backward", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        network.loss_and_gradients(*random_problem(10, 4, 3))
+    for name, value in network.get_state().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_save_that_fails_at_the_last_moment_leaves_the_old_file(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    network, _, _ = trained()
+    path = network.save(tmp_path / "model.npz")
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("device is gone")))
+    network.parameters["W1"][...] = 1
+    with pytest.raises(OSError, match="device is gone"):
+        network.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("header", [[], {"steps": "x"}, {"steps": -1}, {"metadata": "text"}, {"network": {"seed": 1}}])
+def test_a_model_file_with_an_odd_header(tmp_path, header):
+    from gpunet.serialization import read_tensors, write_tensors
+
+    network, _, _ = trained()
+    path = network.save(tmp_path / "model.npz")
+    tensors, good = read_tensors(path)
+    write_tensors(path, tensors, good | header if isinstance(header, dict) else header)
+    with pytest.raises(gpunet.FileFormatError):
+        gpunet.load(path)

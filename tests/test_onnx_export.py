@@ -21,6 +21,7 @@ def test_the_exported_model_is_the_network(tmp_path, activation, batch_norm, sca
         batch_norm=batch_norm,
         scale_shift=scale_shift,
         bias_before_batch_norm=batch_norm and scale_shift,
+        batch_norm_epsilon=0.1,
         dropout=0.3,
         device="cpu",
     )

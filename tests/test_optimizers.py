@@ -90,6 +90,14 @@ def test_clip_factor(size, share, maximum):
     assert out[0] == pytest.approx(min(1.0, maximum / np.linalg.norm(total)), rel=1e-10)
 
 
+def test_clip_factor_of_large_float32_gradients():
+    """The squares of these overflow; their norm does not."""
+    gradients = np.full(CHUNK + 5, 1e30, np.float32)
+    out = np.full(1, np.nan, np.float32)
+    Backend().clip_factor(np.zeros_like(gradients), gradients, 0, 0.0, 1.0, out)
+    assert out[0] == pytest.approx(1 / (1e30 * np.sqrt(CHUNK + 5)), rel=1e-5)
+
+
 def test_a_zero_gradient_is_not_clipped():
     out = np.full(1, np.nan)
     Backend().clip_factor(np.zeros(3), np.zeros(3), 3, 0.1, 1.0, out)

@@ -340,3 +340,183 @@ def test_resuming_refuses_another_run(tmp_path):
     small_network().save(tmp_path / "model.npz")
     with pytest.raises(gpunet.FileFormatError, match=r"gpunet\.network"):
         gpunet.fit(small_network(), X, y, epochs=2, checkpoint=tmp_path / "model.npz", resume=True)
+
+
+def test_a_new_optimizer_does_not_repeat_the_order_of_the_examples():
+    seen = []
+
+    class Watch(gpunet.Callback):
+        def on_step_end(self, run):
+            seen.append(run.network.layers[0]._x[:, 0].copy())
+
+    X = np.arange(40.0).reshape(-1, 1)
+    network = gpunet.Network([1, 2], device="cpu", batch_norm=False, dtype="float64")
+    for _ in range(2):
+        optimizer = gpunet.SGD(0.0)
+        gpunet.fit(network, X, np.arange(40) % 2, epochs=1, batch_size=40, optimizer=optimizer, callbacks=[Watch()])
+    assert not np.array_equal(*seen)
+
+
+def test_accuracy_is_weighted_like_the_loss():
+    X, y = learnable(50)
+    network = small_network()
+    right = network.predict(X) == y
+    assert 0 < right.sum() < 50
+    assert gpunet.evaluate(network, X, y, sample_weight=right.astype(float)).accuracy == 1
+    assert gpunet.evaluate(network, X, y, sample_weight=(~right).astype(float)).accuracy == 0
+
+
+def test_no_change_is_no_improvement():
+    X, y = learnable(40)
+    rule = gpunet.EarlyStopping(patience=2)
+    history = gpunet.fit(
+        small_network(),
+        X,
+        y,
+        epochs=9,
+        optimizer=gpunet.SGD(0.0),
+        validation=(X[:1], y[:1]),
+        early_stopping=rule,
+        batch_size=40,
+    )
+    improved = [a > b for a, b in zip([np.inf, *history["validation_loss"]], history["validation_loss"], strict=False)]
+    assert history.best_epoch == max(place for place, better in enumerate(improved, start=1) if better)
+
+    network = small_network(batch_norm=False)  # nothing moves: no running averages either
+    history = gpunet.fit(network, X, y, epochs=9, optimizer=gpunet.SGD(0.0), validation=(X, y), early_stopping=rule)
+    assert (len(history), history.best_epoch) == (3, 1)
+
+
+def test_early_stopping_that_goes_back_forgets_later_moments():
+    X, y = learnable(60)
+    noise = np.random.default_rng(0).integers(0, 3, 60)
+    network, optimizer = small_network(), gpunet.SGD(0.1, momentum=0.9)
+    rule = gpunet.EarlyStopping(patience=2)
+    gpunet.fit(network, X, y, epochs=40, optimizer=optimizer, validation=(X, noise), early_stopping=rule)
+    assert optimizer.step == 0
+    assert not optimizer.moments["velocity"].any()
+
+
+def test_the_ending_of_a_run_reaches_every_callback_with_the_best_weights():
+    ended = []
+
+    class Ending(gpunet.Callback):
+        def __init__(self, fails=False):
+            self.fails = fails
+
+        def on_fit_end(self, run):
+            ended.append((run.history.best_epoch, run.network.steps))
+            if self.fails:
+                raise RuntimeError("in on_fit_end")
+
+    X, y = learnable(60)
+    noise = np.random.default_rng(0).integers(0, 3, 60)
+    with pytest.raises(RuntimeError, match="in on_fit_end"):
+        gpunet.fit(
+            small_network(),
+            X,
+            y,
+            epochs=40,
+            batch_size=60,
+            validation=(X, noise),
+            early_stopping=gpunet.EarlyStopping(2),
+            callbacks=(callback for callback in [Ending(fails=True), Ending()]),
+        )
+    assert len(ended) == 2
+    assert ended[0] == ended[1]
+    assert ended[0][0] == ended[0][1]  # one step per epoch: the weights are those of the best one
+
+
+def test_a_refused_run_leaves_the_optimizer_alone(tmp_path):
+    X, y = learnable(40)
+    first, optimizer = small_network(), gpunet.SGD(0.1, momentum=0.9)
+    gpunet.fit(first, X, y, epochs=1, optimizer=optimizer)
+    gpunet.fit(small_network(activation="tanh"), X, y, epochs=1, checkpoint=tmp_path / "other.npz")
+    for arguments in (
+        {"checkpoint": tmp_path / "other.npz", "resume": True},
+        {"callbacks": None},
+        {"callbacks": [print]},
+        {"shuffle": np.ones(3)},
+        {"checkpoint": tmp_path},
+        {"checkpoint": tmp_path / "other.npz" / "deeper.npz"},
+        {"checkpoint": 5},
+    ):
+        with pytest.raises(gpunet.GpunetError):
+            gpunet.fit(small_network(), X, y, optimizer=optimizer, **arguments)
+        assert optimizer.step == 1
+        assert optimizer.moments["velocity"].any()
+
+
+def test_a_schedule_may_use_numpys_numbers_and_may_not_return_nonsense(tmp_path):
+    X, y = learnable(40)
+    rate = gpunet.StepRate(np.float32(0.125), 10)
+    history = gpunet.fit(small_network(), X, y, epochs=1, optimizer=gpunet.SGD(rate), checkpoint=tmp_path / "run.npz")
+    assert json.loads(history.save(tmp_path / "history.json").read_text())["epochs"][0]["learning_rate"] == 0.125
+
+    class Odd(gpunet.Schedule):
+        def __call__(self, step):
+            return -1.0
+
+    for schedule in (Odd(), gpunet.StepRate(1.0, every=1, factor=1e300)):
+        with pytest.raises(gpunet.InvalidValueError, match="learning_rate"):
+            gpunet.fit(small_network(), X, y, epochs=9, batch_size=10, optimizer=gpunet.SGD(schedule))
+
+
+def damage(path, change):
+    """Rewrite a checkpoint with a changed header or changed tensors."""
+    from gpunet.serialization import read_tensors, write_tensors
+
+    tensors, header = read_tensors(path)
+    tensors, header = change(tensors, header)
+    write_tensors(path, tensors, header)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, header: (tensors, header | {"steps": "x"}),
+        lambda tensors, header: (tensors, header | {"steps": -1}),
+        lambda tensors, header: (tensors, header | {"steps": 2**70}),
+        lambda tensors, header: (tensors, {k: v for k, v in header.items() if k != "optimizer_step"}),
+        lambda tensors, header: (tensors, header | {"history": {"epochs": [{"epoch": 1}]}}),
+        lambda tensors, header: (tensors, header | {"history": 3}),
+        lambda tensors, header: (tensors, header | {"network": 3}),
+        lambda tensors, header: (tensors, {k: v for k, v in header.items() if k != "settings"}),
+        lambda tensors, header: (tensors, header | {"best": {"monitor": "validation_loss"}}),
+        lambda tensors, header: (tensors | {"velocity.W1": np.ones(1, np.float32)}, header),
+        lambda tensors, header: (tensors | {"best.W1": np.full((16, 6), np.nan, np.float32)}, header),
+        lambda tensors, header: (tensors | {"W1": np.full((16, 6), np.inf, np.float32)}, header),
+        lambda tensors, header: ({k: v for k, v in tensors.items() if k != "b2"}, header),
+    ],
+)
+def test_a_damaged_checkpoint_changes_nothing(tmp_path, change):
+    X, y = learnable(40)
+    path = tmp_path / "run.npz"
+    arguments = {"validation": (X, y), "early_stopping": gpunet.EarlyStopping(9), "checkpoint": path}
+    gpunet.fit(small_network(), X, y, epochs=1, **arguments)
+    damage(path, change)
+    network = small_network()
+    before = network.flat_parameters.copy()
+    with pytest.raises(gpunet.FileFormatError, match="checkpoint"):
+        gpunet.fit(network, X, y, epochs=2, resume=True, **arguments)
+    np.testing.assert_array_equal(network.flat_parameters, before)
+    assert network.steps == 0
+
+
+def test_resuming_with_another_rule_for_early_stopping(tmp_path):
+    X, y = learnable(60)
+    noise = np.random.default_rng(0).integers(0, 3, 60)
+    path = tmp_path / "run.npz"
+    arguments = {"validation": (X, noise), "checkpoint": path}
+    short = gpunet.fit(small_network(), X, y, epochs=40, early_stopping=gpunet.EarlyStopping(2), **arguments)
+    assert short.stopped_early
+    other = gpunet.EarlyStopping(2, monitor="validation_accuracy")
+    with pytest.raises(gpunet.InvalidValueError, match="monitor="):
+        gpunet.fit(small_network(), X, y, epochs=40, early_stopping=other, resume=True, **arguments)
+    longer = gpunet.fit(
+        small_network(), X, y, epochs=40, early_stopping=gpunet.EarlyStopping(5), resume=True, **arguments
+    )
+    assert len(longer) > len(short)
+    rest = gpunet.fit(small_network(), X, y, epochs=len(longer) + 2, resume=True, **arguments)
+    assert len(rest) == len(longer) + 2
+    assert not rest.stopped_early

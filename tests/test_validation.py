@@ -269,3 +269,42 @@ def test_set_parameters_sets_all_or_nothing():
         with pytest.raises(error, match=message):
             model.set_parameters(values)
         np.testing.assert_array_equal(model.flat_parameters, before)
+
+
+def test_a_non_finite_value_far_down_is_found():
+    far = np.zeros((70_001, 4), np.float32)
+    far[70_000, 3] = np.nan
+    with pytest.raises(gpunet.NonFiniteError, match="X: nan in row 70000, column 3"):
+        network().predict(far)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gpunet.fit(network(), X, Y, class_weight={0: 1e300}), r"class_weight\[0\]"),
+        (lambda: gpunet.fit(network(), X, Y, class_weight={0: 1e30}, sample_weight=np.full(12, 1e30)), "too large"),
+        (lambda: gpunet.fit(network(), X, Y, sample_weight=np.full(12, 1e38)), "sum of the weights is too large"),
+        (lambda: network(initial_bias=1e39), "initial_bias"),
+        (lambda: network(initializer="normal(1e39)"), "initializer: returned float64 numbers"),
+        (lambda: network(initializer=lambda shape, _: np.ones(shape, complex)), "initializer: returned complex"),
+        (lambda: network(batch_norm_epsilon=1e-46), "batch_norm_epsilon: 1e-46 is too small for float32"),
+        (lambda: gpunet.fit(network(), X, Y, optimizer=gpunet.Adam(epsilon=1e-50)), "epsilon: 1e-50 is too small"),
+        (lambda: network().set_parameters({"running_variance1": -np.ones(5)}), "running_variance1: holds a negative"),
+    ],
+)
+def test_values_that_are_nothing_in_float32(call, message):
+    with pytest.raises(gpunet.InvalidValueError, match=message):
+        call()
+
+
+def test_masked_arrays_are_not_unmasked():
+    masked = np.ma.MaskedArray(X, mask=X > 1)
+    assert masked.mask.any()
+    with pytest.raises(gpunet.InvalidTypeError, match="X: got a masked array"):
+        network().predict(masked)
+    np.testing.assert_array_equal(network().predict(np.ma.MaskedArray(X)), network().predict(X))
+
+
+def test_a_parameter_that_is_no_array():
+    with pytest.raises(gpunet.InvalidTypeError, match="W1: cannot be read"):
+        network().set_parameters({"W1": "abc"})

@@ -328,4 +328,5 @@ class Backend(LossOperations, UpdateOperations):
             0 to N - 1.
         out : ndarray, (n,) or (n, d)
         """
-        np.take(source, index, axis=0, out=out, mode="clip")  # the default mode would buffer the output
+        for rows in chunks(0, len(index)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
+            np.take(source, index[rows], axis=0, out=out[rows], mode="clip")

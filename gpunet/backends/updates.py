@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,11 +25,13 @@ class UpdateOperations(ArrayOperations):
             L2 applies to the first ``weight_count`` parameters.
         out : ndarray, (1,)
         """
-        total = 0.0
+        norm = 0.0
         for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
             gradient = self._cost_gradient(parameters, gradients, part, decay)
-            total += float(np.dot(gradient, gradient))
-        norm = total**0.5
+            largest = float(np.abs(gradient).max())
+            if largest > 0:
+                gradient = gradient / largest  # the squares of large float32 numbers would overflow
+                norm = math.hypot(norm, largest * math.sqrt(float(np.dot(gradient, gradient))))
         out[0] = 1.0 if norm <= maximum_norm else maximum_norm / norm
 
     def sgd_step(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,53 @@ import numpy.typing as npt
 from gpunet.errors import FileFormatError, InvalidValueError
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
-from gpunet.parameters import flat_values
+from gpunet.parameters import Layout, flat_values
 from gpunet.serialization import read_tensors, write_tensors
-from gpunet.training.early_stopping import BestWeights
+from gpunet.training.early_stopping import BestRecord, BestWeights, EarlyStopping
 from gpunet.training.history import History
+from gpunet.validation import check_integer
 
 Array = npt.NDArray[Any]
 
 FORMAT = "gpunet.checkpoint"
 FORMAT_VERSION = 1
+_LARGEST_STEP = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that has been read and checked, and changes nothing until it is applied.
+
+    Attributes
+    ----------
+    values : dict of str to ndarray
+        Parameters and running averages.
+    moments : dict of str to ndarray, (p,)
+        The optimiser's.
+    steps, optimizer_step : int
+    history : History
+    best : BestRecord or None
+        Where early stopping stood.
+    """
+
+    values: dict[str, Array]
+    moments: dict[str, Array]
+    steps: int
+    optimizer_step: int
+    history: History
+    best: BestRecord | None
+
+    def apply(self, network: Network, optimizer: Optimizer, best: BestWeights | None) -> None:
+        """Put network, attached optimiser and early stopping into the checkpoint's state."""
+        network.set_parameters(self.values)
+        network.set_step(self.steps)
+        optimizer.step = self.optimizer_step
+        for name, flat in self.moments.items():
+            network.backend.copy(flat, optimizer.moments[name])
+        self.history.stopped_early = False
+        if best is not None and self.best is not None:
+            best.continue_from(self.best)
+            self.history.stopped_early = best.is_over
 
 
 def write_checkpoint(
@@ -64,6 +103,7 @@ def write_checkpoint(
         tensors |= _prefixed("best", network.layout.views(network.backend.to_numpy(best.snapshot.parameters)))
         tensors |= _prefixed("best", network.state_layout.views(network.backend.to_numpy(best.snapshot.state)))
         header["best"] = {
+            "monitor": best.rule.monitor,
             "value": best.value,
             "epoch": best.epoch,
             "waited": best.waited,
@@ -76,64 +116,78 @@ def read_checkpoint(
     path: str | os.PathLike[str],
     network: Network,
     optimizer: Optimizer,
-    best: BestWeights | None,
+    early_stopping: EarlyStopping | None,
     settings: Mapping[str, Any],
-) -> History:
-    """Put network, optimiser and early stopping into the state of a checkpoint and return its history.
+) -> Checkpoint:
+    """Read a checkpoint of this very run.
 
     Raises
     ------
     MissingFileError, FileFormatError
-        The file does not exist or is not a checkpoint.
+        The file does not exist, is damaged or is no checkpoint.
     InvalidValueError
-        The checkpoint is of another network, another optimiser or other settings. Nothing has changed then.
+        The checkpoint is of another network, another optimiser or other settings.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
         found = f"{header.get('format')} version {header.get('version')}"
         raise FileFormatError(f"checkpoint: {str(path)!r} holds {found}. Expected {FORMAT} version {FORMAT_VERSION}.")
-    for name, value in network.configuration.items():
-        if header["network"].get(name) != value:
-            raise InvalidValueError(
-                f"checkpoint: {str(path)!r} is of a network with {name}={header['network'].get(name)!r}. "
-                f"Expected {value!r}."
-            )
-    for name, value in settings.items():
-        if header["settings"].get(name) != value:
-            found = header["settings"].get(name)
-            raise InvalidValueError(f"checkpoint: {str(path)!r} is of a run with {name}={found!r}. Expected {value!r}.")
-    if header["optimizer"] != optimizer.name:
-        raise InvalidValueError(
-            f"checkpoint: {str(path)!r} was made with {header['optimizer']!r}. Expected {optimizer.name!r}."
-        )
     try:
-        moments = {name: _flat(tensors, name, network.layout, network.dtype) for name in optimizer.moment_names}
-        values = {name: tensors[name] for name in (*network.layout.specs, *network.state_layout.specs)}
-        best_values = None
-        if best is not None and header["best"] is not None:
-            best_values = (
-                _flat(tensors, "best", network.layout, network.dtype),
-                _flat(tensors, "best", network.state_layout, network.dtype),
-            )
-    except (KeyError, ValueError) as error:
-        raise FileFormatError(f"checkpoint: {str(path)!r} lacks the tensor {error}.") from None
+        expected = {name: value for name, value in network.configuration.items() if name != "initializer"}
+        _check_same(path, "a network", header["network"], expected)
+        _check_same(path, "a run", header["settings"], settings)
+        _check_same(path, "a run", header, {"optimizer": optimizer.name})
+        if early_stopping is not None and header["best"] is not None:
+            _check_same(path, "a run", header["best"], {"monitor": early_stopping.monitor})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(f"checkpoint: {str(path)!r} has a damaged header ({error}).") from None
+    try:
+        return _parse(tensors, header, network, optimizer)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
 
-    network.set_parameters(values)
-    network.set_step(header["steps"])
-    optimizer.step = header["optimizer_step"]
-    for name, flat in moments.items():
-        network.backend.copy(flat, optimizer.moments[name])
-    if best is not None and best_values is not None:
-        network.backend.copy(best_values[0], best.snapshot.parameters)
-        network.backend.copy(best_values[1], best.snapshot.state)
-        best.snapshot.steps = header["best"]["steps"]
-        best.value, best.epoch, best.waited = (header["best"][key] for key in ("value", "epoch", "waited"))
-    return History.from_dict(header["history"])
+
+def _check_same(path: str | os.PathLike[str], what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise InvalidValueError(
+                f"checkpoint: {str(path)!r} is of {what} with {name}={found.get(name)!r}. Expected {value!r}."
+            )
+
+
+def _parse(
+    tensors: Mapping[str, Array], header: Mapping[str, Any], network: Network, optimizer: Optimizer
+) -> Checkpoint:
+    layouts = network.layout, network.state_layout
+    values = {name: tensors[name] for layout in layouts for name in layout.specs}
+    best = None
+    if header["best"] is not None:
+        best = BestRecord(
+            value=float(header["best"]["value"]),
+            epoch=check_integer("best epoch", header["best"]["epoch"], 1),
+            waited=check_integer("best waited", header["best"]["waited"], 0),
+            steps=check_integer("best steps", header["best"]["steps"], 0, _LARGEST_STEP),
+            parameters=_flat(tensors, "best", layouts[0], network.dtype),
+            state=_flat(tensors, "best", layouts[1], network.dtype),
+        )
+    checkpoint = Checkpoint(
+        values=values,
+        moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
+        steps=check_integer("steps", header["steps"], 0, _LARGEST_STEP),
+        optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, _LARGEST_STEP),
+        history=History.from_dict(header["history"]),
+        best=best,
+    )
+    network.check_values(values)
+    return checkpoint
 
 
 def _prefixed(prefix: str, views: dict[str, Array]) -> dict[str, Array]:
     return {f"{prefix}.{name}": np.array(view) for name, view in views.items()}
 
 
-def _flat(tensors: dict[str, Array], prefix: str, layout: Any, dtype: np.dtype[Any]) -> Array:
-    return flat_values(layout, {name: tensors[f"{prefix}.{name}"] for name in layout.specs}, dtype)
+def _flat(tensors: Mapping[str, Array], prefix: str, layout: Layout, dtype: np.dtype[Any]) -> Array:
+    flat = flat_values(layout, {name: tensors[f"{prefix}.{name}"] for name in layout.specs}, dtype)
+    if not np.isfinite(flat).all():
+        raise ValueError(f"{prefix} holds NaN or infinity")
+    return flat

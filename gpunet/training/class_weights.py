@@ -41,12 +41,13 @@ def weigh_classes(
         if class_weight != "balanced":
             raise InvalidValueError(f"class_weight: {class_weight!r} is not known. Expected 'balanced'.")
         return _balanced(labels, classes).astype(network.dtype)
+    largest = float(np.finfo(network.dtype).max)
     weights = np.ones(classes, network.dtype)
     if isinstance(class_weight, Mapping):
         for label, weight in class_weight.items():
             if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
                 raise InvalidValueError(f"class_weight: label {label!r} is not one of 0 to {classes - 1}.")
-            weights[label] = check_number(f"class_weight[{label}]", weight)
+            weights[label] = check_number(f"class_weight[{label}]", weight, maximum=largest)
         return weights
     values = np.asarray(class_weight)
     if values.dtype.kind not in "iuf":
@@ -54,7 +55,7 @@ def weigh_classes(
     if values.shape != (classes,):
         raise ShapeError(f"class_weight: got shape {values.shape}. Expected one weight per class, shape ({classes},).")
     for label, weight in enumerate(values):
-        weights[label] = check_number(f"class_weight[{label}]", weight)
+        weights[label] = check_number(f"class_weight[{label}]", weight, maximum=largest)
     return weights
 
 
@@ -63,8 +64,12 @@ def combine_weights(per_class: Array | None, labels: Array, sample_weight: Array
     if per_class is None:
         return sample_weight
     per_row: Array = per_class[labels]
-    if sample_weight is not None:
-        per_row *= sample_weight
+    with np.errstate(over="ignore"):
+        if sample_weight is not None:
+            per_row *= sample_weight
+        total = per_row.sum()
+    if not np.isfinite(total):
+        raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
     if not per_row.any():
         raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")
     return per_row

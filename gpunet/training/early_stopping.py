@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from gpunet.errors import unknown_name
 from gpunet.network import Network
 from gpunet.training.history import EpochRecord
 from gpunet.training.snapshot import Snapshot
 from gpunet.validation import check_integer, check_number
+
+Array = npt.NDArray[Any]
 
 _SIGNS = {"validation_loss": 1.0, "validation_accuracy": -1.0}
 
@@ -39,6 +44,28 @@ class EarlyStopping:
             raise unknown_name("monitor", self.monitor, _SIGNS)
 
 
+@dataclass(frozen=True)
+class BestRecord:
+    """The best epoch of an interrupted run, as a checkpoint has it.
+
+    Attributes
+    ----------
+    value, epoch, waited
+        See :class:`BestWeights`.
+    steps : int
+        The network's step count there.
+    parameters, state : ndarray
+        Flat vectors, on the host.
+    """
+
+    value: float
+    epoch: int
+    waited: int
+    steps: int
+    parameters: Array
+    state: Array
+
+
 class BestWeights:
     """The weights of the best epoch so far, and how long ago that was.
 
@@ -58,17 +85,29 @@ class BestWeights:
         self.waited = 0
         self.snapshot = Snapshot(network)
 
-    def consider(self, record: EpochRecord) -> bool:
-        """Take note of an epoch and return whether training should stop."""
+    @property
+    def is_over(self) -> bool:
+        """Whether training should stop."""
+        return self.waited >= self.rule.patience
+
+    def consider(self, record: EpochRecord) -> None:
+        """Take note of an epoch."""
         value = _SIGNS[self.rule.monitor] * getattr(record, self.rule.monitor)
         if value < self.value - self.rule.minimum_change:
             self.value, self.epoch, self.waited = value, record.epoch, 0
             self.snapshot.take()
-            return False
-        self.waited += 1
-        return self.waited >= self.rule.patience
+        else:
+            self.waited += 1
 
-    def restore(self) -> None:
-        """Put the best weights back, if there was an epoch to choose from."""
-        if self.epoch is not None:
-            self.snapshot.restore()
+    def continue_from(self, record: BestRecord) -> None:
+        """Go on from where an interrupted run stood."""
+        self.value, self.epoch, self.waited = record.value, record.epoch, record.waited
+        self.snapshot.set(record.parameters, record.state, record.steps)
+
+    def restore(self) -> bool:
+        """Put the best weights back, if there was an epoch to choose from; return whether that changed them."""
+        if self.epoch is None:
+            return False
+        changed = self.snapshot.steps != self.snapshot.network.steps
+        self.snapshot.restore()
+        return changed

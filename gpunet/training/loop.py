@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
+from gpunet.errors import ShapeError, TrainingDivergedError
 from gpunet.network import Network
-from gpunet.optimizers import SGD, Optimizer
+from gpunet.optimizers import Optimizer
 from gpunet.random import Purpose, host_generator
-from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import read_checkpoint, write_checkpoint
 from gpunet.training.class_weights import combine_weights, weigh_classes
 from gpunet.training.early_stopping import BestWeights, EarlyStopping
 from gpunet.training.evaluation import DeviceData, evaluate_on_device
 from gpunet.training.history import EpochRecord, History
+from gpunet.training.settings import Settings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.step import TrainingStep
-from gpunet.validation import check_integer, check_number
 
 Array = npt.NDArray[Any]
 
@@ -101,13 +99,23 @@ def fit(
         Arguments that do not fit; nothing has changed then.
     TrainingDivergedError
         The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
-        steps old), and the error's message says at which step and in which layer it was seen first.
+        steps old; with early stopping those of the best epoch), and the error says at which step and in which layer
+        it was seen first and has the history so far.
     """
-    settings = _check(network, epochs, batch_size, optimizer, l2, clip_norm, early_stopping, validation)
-    if checkpoint is not None:
-        check_path("checkpoint", checkpoint)
-    elif resume:
-        raise InvalidValueError("resume: needs checkpoint=PATH, got None.")
+    settings = check_settings(
+        network,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        l2=l2,
+        clip_norm=clip_norm,
+        shuffle=shuffle,
+        validation=validation,
+        early_stopping=early_stopping,
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
     data = DeviceData(network, X, y, sample_weight)
     if data.rows < network.minimum_batch:
         raise ShapeError(
@@ -115,61 +123,11 @@ def fit(
         )
     per_class = weigh_classes(network, class_weight, data.host_targets)
     data.set_weights(combine_weights(per_class, data.host_targets, data.host_weights))
-    held_out = None
-    if validation is not None:
-        held_out = DeviceData(network, *validation, prefix="validation ")
-    return _Loop(network, data, held_out, settings, shuffle, callbacks, checkpoint, resume).run()
-
-
-@dataclass(frozen=True)
-class _Settings:
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    l2: float
-    clip_norm: float | None
-    early_stopping: EarlyStopping | None
-
-
-def _check(
-    network: Network,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | None,
-    l2: float,
-    clip_norm: float | None,
-    early_stopping: EarlyStopping | None,
-    validation: Any,
-) -> _Settings:
-    if not isinstance(network, Network):
-        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
-    if optimizer is None:
-        optimizer = SGD(0.1, momentum=0.9)
-    elif not isinstance(optimizer, Optimizer):
-        raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
-    if early_stopping is not None:
-        if not isinstance(early_stopping, EarlyStopping):
-            raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
-        if validation is None:
-            raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
-        if early_stopping.monitor == "validation_accuracy" and not network.is_classifier:
-            raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
-    if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
-        raise InvalidTypeError("validation: expected a pair (X, y).")
-    return _Settings(
-        check_integer("epochs", epochs, 1),
-        _check_batch_size(batch_size, network),
-        optimizer,
-        check_number("l2", l2),
-        None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
-        early_stopping,
-    )
-
-
-def _check_batch_size(batch_size: int, network: Network) -> int:
-    if check_integer("batch_size", batch_size, 1) < network.minimum_batch:
-        raise InvalidValueError("batch_size: 1 is out of range. Expected at least 2: batch norm needs a batch.")
-    return int(batch_size)
+    held_out = None if validation is None else DeviceData(network, *validation, prefix="validation ")
+    run = _Loop(network, data, held_out, settings)
+    # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return run.run()
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
@@ -183,84 +141,67 @@ def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
 class _Loop:
     """The state of one call of ``fit``."""
 
-    def __init__(
-        self,
-        network: Network,
-        data: DeviceData,
-        held_out: DeviceData | None,
-        settings: _Settings,
-        shuffle: bool,
-        callbacks: Sequence[Callback],
-        checkpoint: str | os.PathLike[str] | None,
-        resume: bool,
-    ) -> None:
+    def __init__(self, network: Network, data: DeviceData, held_out: DeviceData | None, settings: Settings) -> None:
         self.network = network
         self.backend = network.backend
         self.data = data
         self.held_out = held_out
         self.settings = settings
         self.optimizer = settings.optimizer
-        self.shuffle = shuffle
-        self.callbacks = callbacks
-        self.checkpoint = checkpoint
+        self.fixed = settings.fixed(data.rows)
+        checkpoint = None
+        if settings.resume and settings.checkpoint is not None and settings.checkpoint.exists():
+            checkpoint = read_checkpoint(
+                settings.checkpoint, network, self.optimizer, settings.early_stopping, self.fixed
+            )
 
-        self.optimizer.attach(network.backend, network.flat_parameters)
-        self.best = None
-        if settings.early_stopping is not None:
-            self.best = BestWeights(network, settings.early_stopping)
+        self.best = None if settings.early_stopping is None else BestWeights(network, settings.early_stopping)
         self.slices = batch_slices(data.rows, settings.batch_size, network.minimum_batch)
         self.progress = Run(network, settings.epochs, len(self.slices))
-        if resume and checkpoint is not None and Path(checkpoint).exists():
-            self.progress.history = read_checkpoint(
-                checkpoint, network, self.optimizer, self.best, self._resumable_settings
-            )
         self.steps: dict[int, TrainingStep] = {}
         self.losses = self.backend.zeros((len(self.slices), 2), network.dtype)
         self.good = GoodWeights(network)
 
+        self.optimizer.attach(network.backend, network.flat_parameters)
+        if checkpoint is not None:
+            checkpoint.apply(network, self.optimizer, self.best)
+            self.progress.history = checkpoint.history
+            self.good = GoodWeights(network)
+
     def run(self) -> History:
         history = self.progress.history
-        for callback in self.callbacks:
-            callback.on_fit_start(self.progress)
-        try:
-            while len(history) < self.settings.epochs and not self._finished():
+        with contextlib.ExitStack() as ending:  # runs all of them, also when one raises, the last one first
+            for callback in reversed(self.settings.callbacks):
+                ending.callback(callback.on_fit_end, self.progress)
+            ending.callback(self._restore_best)
+            for callback in self.settings.callbacks:
+                callback.on_fit_start(self.progress)
+            while len(history) < self.settings.epochs and not (self.progress.stop or history.stopped_early):
                 record = self._epoch(len(history) + 1)
                 history.records.append(record)
-                if self.best is not None and self.best.consider(record):
-                    history.stopped_early = True
-                if self.checkpoint is not None:
+                if self.best is not None:
+                    self.best.consider(record)
+                    history.stopped_early = self.best.is_over
+                if self.settings.checkpoint is not None:
                     write_checkpoint(
-                        self.checkpoint, self.network, self.optimizer, history, self.best, self._resumable_settings
+                        self.settings.checkpoint, self.network, self.optimizer, history, self.best, self.fixed
                     )
-                for callback in self.callbacks:
+                for callback in self.settings.callbacks:
                     callback.on_epoch_end(self.progress, record)
-        finally:
-            for callback in self.callbacks:
-                callback.on_fit_end(self.progress)
-        if self.best is not None:
-            self.best.restore()
-            history.best_epoch = self.best.epoch
         return history
 
-    @property
-    def _resumable_settings(self) -> dict[str, Any]:
-        """What a run cannot change when it goes on from a checkpoint; it may change the learning rate."""
-        return {
-            "rows": self.data.rows,
-            "batch_size": self.settings.batch_size,
-            "shuffle": self.shuffle,
-            "l2": self.settings.l2,
-            "clip_norm": self.settings.clip_norm,
-        }
-
-    def _finished(self) -> bool:
-        return self.progress.stop or self.progress.history.stopped_early
+    def _restore_best(self) -> None:
+        """Go back to the best weights; the optimiser's moments belong to later ones and are forgotten."""
+        if self.best is not None:
+            if self.best.restore():
+                self.optimizer.reset()
+            self.progress.history.best_epoch = self.best.epoch
 
     def _epoch(self, epoch: int) -> EpochRecord:
         started = time.perf_counter()
         self.progress.epoch, self.progress.step_in_epoch = epoch, 0
         order = np.arange(self.data.rows, dtype=np.int32)
-        if self.shuffle:
+        if self.settings.shuffle:
             host_generator(self.network.seed, Purpose.SHUFFLE, self.network.steps).shuffle(order)
 
         rate = 0.0
@@ -277,11 +218,14 @@ class _Loop:
                 self.good.confirm()
                 window = number + 1
             self.progress.step_in_epoch = number + 1
-            for callback in self.callbacks:
+            for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
+        self._check_weights(epoch)
         trained = time.perf_counter()
 
         validation = None if self.held_out is None else evaluate_on_device(self.network, self.held_out)
+        if validation is not None and not math.isfinite(validation.loss):
+            self._diverged(f"the validation loss became {validation.loss}", epoch, self.network.steps)
         losses = self.backend.to_numpy(self.losses)
         weights = [float(weight) for weight in losses[:, 1]]
         total = math.fsum(float(loss) * weight for loss, weight in zip(losses[:, 0], weights, strict=True))
@@ -317,15 +261,30 @@ class _Loop:
         if finite.all():
             return
         wrong = int(np.argmin(finite))
+        if finite[0]:
+            self.good.confirm()
         step = self.network.steps - (stop - first) + wrong + 1
+        self._diverged(f"the loss became {float(losses[wrong])}", epoch, step)
+
+    def _check_weights(self, epoch: int) -> None:
+        """Raise if the epoch's last update, whose loss nobody has seen, left weights that give no finite loss."""
+        step = self.steps[self.slices[-1].stop - self.slices[-1].start]
+        loss = step.loss_after_update()
+        if not math.isfinite(loss) or not self.network.is_finite():
+            self._diverged(f"the loss after the last update is {loss}", epoch, self.network.steps)
+
+    def _diverged(self, what: str, epoch: int, step: int) -> NoReturn:
+        """Put good weights back and raise."""
         layer = self.network.first_non_finite() or "loss"
-        value = float(losses[wrong])
-        self.good.restore(losses)
+        self.good.restore()
+        if self.best is not None:
+            self.best.restore()
         self.optimizer.reset()
         raise TrainingDivergedError(
-            f"the loss became {value} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the "
-            f"weights after step {self.network.steps}. A lower learning rate, clip_norm or batch norm may help.",
-            epoch=epoch,
-            step=step,
-            layer=layer,
+            f"{what} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the weights after step "
+            f"{self.network.steps}. A lower learning rate, clip_norm or batch norm may help.",
+            epoch,
+            step,
+            layer,
+            self.progress.history,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpunet.network import Network
@@ -31,6 +30,12 @@ class Snapshot:
         backend.copy(self.network.flat_parameters, self.parameters)
         backend.copy(self.network.flat_state, self.state)
         self.steps = self.network.steps
+
+    def set(self, parameters: Array, state: Array, steps: int) -> None:
+        """Hold these flat vectors, given on the host, instead of what the network has."""
+        self.network.backend.copy(parameters, self.parameters)
+        self.network.backend.copy(state, self.state)
+        self.steps = steps
 
     def restore(self) -> None:
         """Put the network back."""
@@ -60,14 +65,6 @@ class GoodWeights:
         """The candidate's loss turned out finite."""
         self._good, self._candidate = self._candidate, self._good
 
-    def restore(self, losses: Array) -> None:
-        """Put the network back to the newest weights that gave a finite loss.
-
-        Parameters
-        ----------
-        losses : ndarray
-            The losses, on the host, of the steps since the candidate was taken; the first is the candidate's own.
-        """
-        if np.isfinite(losses[0]):
-            self.confirm()
+    def restore(self) -> None:
+        """Put the network back to the newest weights that gave a finite loss."""
         self._good.restore()

@@ -75,6 +75,12 @@ class TrainingStep:
         self.network.set_step(self.network.steps + 1)
         return rate
 
+    def loss_after_update(self) -> float:
+        """Return the loss, in inference mode, that the updated weights give for the last batch."""
+        network = self.network
+        network.loss_layer(network.forward(self._features), self._targets, self._weights)
+        return float(network.backend.to_numpy(network.loss_layer.value)[0])
+
     def _run(self) -> None:
         network, backend = self.network, self.network.backend
         backend.gather_rows(self.data.features, self._index, self._features)

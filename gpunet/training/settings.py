@@ -1,0 +1,132 @@
+"""The arguments of ``fit``, checked before anything changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.network import Network
+from gpunet.optimizers import SGD, Optimizer
+from gpunet.serialization import check_path
+from gpunet.training.callbacks import Callback
+from gpunet.training.early_stopping import EarlyStopping
+from gpunet.validation import check_flag, check_integer, check_number
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes; see :func:`gpunet.fit` for what each of them means."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    l2: float
+    clip_norm: float | None
+    shuffle: bool
+    early_stopping: EarlyStopping | None
+    callbacks: tuple[Callback, ...]
+    checkpoint: Path | None
+    resume: bool
+
+    def fixed(self, rows: int) -> dict[str, Any]:
+        """Return what a run cannot change when it goes on from a checkpoint; it may change the learning rate."""
+        return {
+            "rows": rows,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "l2": self.l2,
+            "clip_norm": self.clip_norm,
+        }
+
+
+def check_settings(
+    network: Network,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer | None,
+    l2: float,
+    clip_norm: float | None,
+    shuffle: bool,
+    validation: Any,
+    early_stopping: EarlyStopping | None,
+    callbacks: Iterable[Callback],
+    checkpoint: str | os.PathLike[str] | None,
+    resume: bool,
+) -> Settings:
+    """Return the arguments of ``fit`` as settings, or raise."""
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
+    if optimizer is None:
+        optimizer = SGD(0.1, momentum=0.9)
+    elif not isinstance(optimizer, Optimizer):
+        raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
+    if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
+        raise InvalidTypeError("validation: expected a pair (X, y).")
+    if early_stopping is not None:
+        _check_early_stopping(early_stopping, network, validation)
+    return Settings(
+        epochs=check_integer("epochs", epochs, 1),
+        batch_size=_check_batch_size(batch_size, network),
+        optimizer=optimizer,
+        l2=check_number("l2", l2),
+        clip_norm=None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
+        shuffle=check_flag("shuffle", shuffle),
+        early_stopping=early_stopping,
+        callbacks=_check_callbacks(callbacks),
+        checkpoint=None if checkpoint is None else _check_checkpoint(checkpoint),
+        resume=_check_resume(resume, checkpoint),
+    )
+
+
+def _check_early_stopping(early_stopping: EarlyStopping, network: Network, validation: Any) -> None:
+    if not isinstance(early_stopping, EarlyStopping):
+        raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
+    if validation is None:
+        raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
+    if early_stopping.monitor == "validation_accuracy" and not network.is_classifier:
+        raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
+
+
+def _check_batch_size(batch_size: int, network: Network) -> int:
+    size = check_integer("batch_size", batch_size, 1)
+    if size < network.minimum_batch:
+        raise InvalidValueError("batch_size: 1 is out of range. Expected at least 2: batch norm needs a batch.")
+    return size
+
+
+def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    try:
+        checked = tuple(callbacks)
+    except TypeError:
+        raise InvalidTypeError(f"callbacks: got {callbacks!r}. Expected a list of gpunet.Callback.") from None
+    for place, callback in enumerate(checked):
+        if not isinstance(callback, Callback):
+            raise InvalidTypeError(f"callbacks[{place}]: got {callback!r}. Expected a gpunet.Callback.")
+    return checked
+
+
+def _check_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
+    """Find out now, and not after an epoch, that the file cannot be written."""
+    try:
+        path = check_path("checkpoint", checkpoint)
+    except TypeError:
+        raise InvalidTypeError(f"checkpoint: got {checkpoint!r}. Expected a path.") from None
+    if path.is_dir():
+        raise InvalidValueError(f"checkpoint: {str(path)!r} is a folder. Expected a file.")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InvalidValueError(
+            f"checkpoint: {str(path)!r} cannot be written: {str(nearest)!r} is not a writable folder."
+        )
+    return path
+
+
+def _check_resume(resume: bool, checkpoint: Any) -> bool:
+    if check_flag("resume", resume) and checkpoint is None:
+        raise InvalidValueError("resume: needs checkpoint=PATH, got None.")
+    return bool(resume)
