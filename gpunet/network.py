@@ -402,12 +402,23 @@ class Network:
         return outputs
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Return the softmax probabilities for X, (n, c); rows sum to 1.
+        """Return the softmax probabilities for X, in inference mode.
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+
+        Returns
+        -------
+        ndarray, (n, c)
+            Of the network's dtype; rows sum to 1.
 
         Raises
         ------
         InvalidValueError
             The network was made for squared error.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the network.
         """
         if not self.is_classifier:
             raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
@@ -418,7 +429,22 @@ class Network:
         return scores
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the label of the highest score, int64 (n,); for squared error the outputs, (n, c)."""
+        """Return the most probable label of each row, in inference mode, or the outputs of a squared-error network.
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+
+        Returns
+        -------
+        ndarray
+            Labels, int64 (n,); for squared error numbers of the network's dtype, (n, c).
+
+        Raises
+        ------
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the network.
+        """
         outputs = self.logits(X)
         return outputs.argmax(axis=1) if self.is_classifier else outputs
 
@@ -452,6 +478,11 @@ class Network:
         -------
         float, dict of str to ndarray
             Host arrays with the parameters' names and shapes.
+
+        Raises
+        ------
+        ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
+            The data do not fit the network, or one row with batch norm.
         """
         inputs = self.check_inputs(X)
         rows = inputs.shape[0]
@@ -534,7 +565,17 @@ class Network:
         return array
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the network to ``.safetensors`` or ``.npz``; :func:`load` reads it back.
+        """Write configuration, parameters, running averages, step count and metadata; :func:`load` reads them back.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.safetensors`` (needs that package) or ``.npz``. Missing folders are created; an older file is
+            replaced at once or not at all.
+
+        Returns
+        -------
+        Path
 
         Raises
         ------
@@ -556,17 +597,28 @@ class Network:
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
-    """Read a network that :meth:`Network.save` wrote.
+    """Read a network that :meth:`Network.save` or ``gpunet train`` wrote.
 
     Parameters
     ----------
     path : path
+        Ends in ``.safetensors`` or ``.npz``.
     device : str
-        Where it is to run.
+        Where it is to run; see :class:`Network`.
+
+    Returns
+    -------
+    Network
+        Predicts what the saved one does, and trains on as it would.
 
     Raises
     ------
-    MissingFileError, FileFormatError, DeviceError
+    MissingFileError
+        There is no such file.
+    FileFormatError
+        The file is damaged, or holds something else.
+    DeviceError
+        The device cannot be used.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:

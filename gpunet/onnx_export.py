@@ -34,6 +34,10 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     path : path
         Ends in ``.onnx``. Missing folders are created.
 
+    Returns
+    -------
+    Path
+
     Raises
     ------
     MissingDependencyError

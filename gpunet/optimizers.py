@@ -121,6 +121,17 @@ class SGD(Optimizer):
         0 to 1, 1 excluded.
     nesterov : bool
         Needs a momentum above 0.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        A number out of its range.
+
+    Examples
+    --------
+    >>> from gpunet import CosineRate
+    >>> SGD(CosineRate(0.1, steps=600), momentum=0.9, nesterov=True).momentum
+    0.9
     """
 
     name: ClassVar[str] = "sgd"
@@ -163,6 +174,11 @@ class Adam(Optimizer):
         Decay of the first and second moment, 0 to 1, 1 excluded.
     epsilon : float
         Added to the root of the second moment.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        A number out of its range.
     """
 
     name: ClassVar[str] = "adam"
@@ -223,6 +239,11 @@ class AdamW(Adam):
         Applies to the W_i only.
     beta_1, beta_2, epsilon : float
         As in :class:`Adam`.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        A number out of its range.
     """
 
     name: ClassVar[str] = "adamw"

@@ -14,7 +14,7 @@ from gpunet.validation import check_integer, check_number
 
 
 class Schedule(ABC):
-    """A learning rate per step."""
+    """A learning rate per step; subclasses define ``__call__``, and may be the user's own."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
@@ -23,7 +23,13 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class ConstantRate(Schedule):
-    """Always ``rate``."""
+    """Always ``rate``: what a plain number stands for.
+
+    Parameters
+    ----------
+    rate : float
+        At least 0.
+    """
 
     rate: float
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import gpunet
 
@@ -82,3 +86,9 @@ def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
     )
     for line in run(code).splitlines():
         assert line.startswith(str(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("module", ["gpunet.network", "gpunet.optimizers", "gpunet.data"])
+def test_the_examples_in_docstrings_hold(module):
+    results = doctest.testmod(importlib.import_module(module), raise_on_error=True)
+    assert results.failed == 0

@@ -83,6 +83,11 @@ def evaluate(
     y : array_like
         Labels (n,), or numbers (n, c) for squared error.
     sample_weight : array_like, (n,), or None
+        At least 0, not all 0; loss and accuracy are weighted means.
+
+    Returns
+    -------
+    Evaluation
 
     Raises
     ------

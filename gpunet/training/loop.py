@@ -76,7 +76,8 @@ def fit(
     validation : (X, y), or None
         Evaluated after each epoch, in inference mode.
     class_weight : mapping, array_like (c,), "balanced" or None
-        See :func:`gpunet.training.class_weights.weigh_classes`.
+        How much each class counts: a mapping gives some labels their weight and the others 1; ``"balanced"`` gives
+        n / (c' count of the label), with c' the number of labels that occur.
     sample_weight : array_like, (n,), or None
         At least 0. A batch's loss is its weighted mean.
     early_stopping : EarlyStopping or None
