@@ -5,14 +5,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
+# Without Python's warnings: setuptools warns of every editable installation.
+PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
+
 # One thread per test process: the processes share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oracle test-gpu lint format wheel clean
+.PHONY: help train test test-oracle test-gpu check-kernels lint format wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 train: $(VENV)/.gpu ## train the default network on handwritten digits; model and history go to runs/digits
 	$(BIN)/gpunet train digits --compare-sklearn
@@ -29,6 +32,9 @@ GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(G
 
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
+
+check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a third of the time
+	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -50,23 +56,23 @@ $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "gpunet needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP_INSTALL) --upgrade pip
 	@touch $@
 
 $(VENV)/.cli: $(VENV)/.created pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	$(PIP_INSTALL) --editable '.[cli]'
 	@touch $@
 
 # The CuPy that fits the driver, where there is an NVIDIA GPU.
 $(VENV)/.gpu: $(VENV)/.cli
 	@extra=$$($(BIN)/python -c 'from gpunet.backends.devices.probe import probe_gpu; print(probe_gpu().extra or "")'); \
-	if [ -n "$$extra" ]; then echo "installing CuPy ($$extra)"; $(BIN)/python -m pip install --quiet --editable ".[$$extra]"; fi
+	if [ -n "$$extra" ]; then echo "installing CuPy ($$extra)"; $(PIP_INSTALL) --editable ".[$$extra]"; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.oracle: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --editable '.[dev,oracle]'
+	$(PIP_INSTALL) --editable '.[dev,oracle]'
 	@touch $@

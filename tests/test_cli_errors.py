@@ -18,10 +18,14 @@ from gpunet.cli.main import main
 Capture = pytest.CaptureFixture[str]
 
 OPTIONS = {
-    "no command": ((), "the following arguments are required: COMMAND"),
     "unknown command": (("trian",), "invalid choice: 'trian'"),
     "no data": (("train",), "the following arguments are required: DATA (see gpunet train --help)"),
     "unknown flag": (("train", "digits", "--epoch", "3"), "'--epoch' is not known. Did you mean --epochs?"),
+    "learning rate by its usual short name": (("train", "digits", "--lr", "1"), "Did you mean --learning-rate?"),
+    "another short name": (("train", "digits", "--lr=1"), "Did you mean --learning-rate?"),
+    "flag without its dash": (("train", "digits", "--batchsize", "8"), "Did you mean --batch-size?"),
+    "layers by another name": (("train", "digits", "--hidden", "8"), "Did you mean --layers?"),
+    "flag before any command": (("--verbos",), "'--verbos' is not known"),
     "stray argument": (("info", "now"), "'now' is not known"),
     "unknown data": (("train", "digit"), "Did you mean 'digits'? Expected one of: digits, mnist5k. A file needs"),
     "missing table": (("train", "none.csv", "--target", "y"), "there is no file 'none.csv'"),
@@ -58,8 +62,15 @@ OPTIONS = {
         "no checkpoint 'new/checkpoint.safetensors'",
     ),
     "output below a file": (("train", "digits", "--out", "notes.txt/runs"), "notes.txt/runs: Not a directory"),
-    "output is a file": (("train", "digits", "--out", "notes.txt"), "notes.txt: File exists"),
-    "missing model": (("predict", "none.safetensors", "digits"), "there is no file 'none.safetensors'"),
+    "output is a file": (
+        ("train", "digits", "--out", "notes.txt"),
+        "argument --out: 'notes.txt' is a file, expected a",
+    ),
+    "output without a name": (("train", "digits", "--out", ""), "argument --out: '' is no name, expected a folder"),
+    "output with a long name": (("train", "digits", "--out", "x" * 300), "File name too long"),
+    "predictions without a name": (("predict", "m.npz", "digits", "--out", " "), "' ' is no name, expected a file"),
+    "predictions to a folder": (("predict", "m.npz", "digits", "--out", "folder.csv"), "is a folder, expected a file"),
+    "missing model": (("predict", "none.safetensors", "digits"), "gpunet: MODEL: there is no file 'none.safetensors'"),
 }
 
 
@@ -88,16 +99,29 @@ TABLES = {
     "text feature": ("a,b,y\n1,2,x\n1,red,x\n", "table.csv, line 3, column 'b': 'red' is not a number"),
     "infinite feature": ("a,b,y\n1,2,x\n-inf,2,x\n", "table.csv, line 3, column 'a': -inf is not a finite number"),
     "missing target": ("a,b,y\n1,2,x\n1,2,\n", "table.csv, line 3, column 'y': the target is missing"),
-    "short row": ("a,b,y\n1,2,x\n1,2\n", "table.csv, line 3, column 'y': the target is missing"),
+    "short row": ("a,b,y\n1,2,x\n1,2\n", "table.csv: line 3 has 2 values, expected 3"),
+    "short row that shifts": ("a,b,y\n1,2,x\n\n1,x\n", "table.csv: line 4 has 2 values, expected 3"),
+    "one value": ("a,b,y\n1,2,x\n1\n", "table.csv: line 3 has 1 value, expected 3"),
+    "semicolons": ("a;b;y\n1,5;2;x\n", "line 1: one column only; the separator looks like ';', expected ','"),
+    "tabs": ("a\tb\ty\n1\t2\tx\n", "line 1: one column only; the separator looks like '\\t', expected ','"),
     "no such target": ("a,b,yy\n1,2,x\n", "table.csv, line 1: target column: 'y' is not known. Did you mean 'yy'?"),
     "no features": ("y\nx\nz\n", "has no column besides the target 'y'"),
     "one class": ("a,y\n1,x\n2,x\n", "table.csv, column 'y': every row has the class 'x'"),
-    "long row": ("a,b,y\n1,2,x\n1,2,x,3\n", "Expected 3 fields in line 3, saw 4"),
-    "long rows": ("a,b,y\n1,2,x,3\n1,2,x,3\n", "rows have more fields than line 1 has column names (3)"),
+    "long row": ("a,b,y\n1,2,x\n1,2,x,3\n", "table.csv: line 3 has 4 values, expected 3"),
+    "long rows": ("a,b,y\n1,2,x,3\n1,2,x,3\n", "table.csv: line 2 has 4 values, expected 3"),
     "floats for classes": ("a,y\n1,1\n\n2,1.5\n", "column 'y': holds numbers with a decimal point, such as 1.0"),
     "rare class": (
         "a,y\n" + "1,x\n2,z\n" * 20 + '3,"rare"\n4,rare\n',
         "table.csv, column 'y', line 42: the class 'rare' has 2 rows. Expected at least 3",
+    ),
+    "integers that are quantities": (
+        "a,y\n" + "".join(f"1,{row * row}\n" for row in range(50)),
+        "line 2: the class '0' has 1 row. Expected at least 3, to have some to train, validate and test. "
+        "If the targets are quantities rather than classes, use --task regression.",
+    ),
+    "many integers": (
+        "a,y\n" + "".join(f"1,{row // 3}\n" for row in range(60)),
+        "to have one of each of 20 classes to validate. If the targets are quantities",
     ),
     "few rows": ("a,y\n" + "1,x\n2,z\n" * 4, "table.csv: has 8 rows. Expected at least 14 to have one of each of 2"),
 }
@@ -220,6 +244,30 @@ def test_a_disk_that_is_full_is_one_line(capsys: Capture, monkeypatch: pytest.Mo
 def test_help_has_an_example(command: str, capsys: Capture) -> None:
     assert main([command, "--help"]) == 0
     assert f"Example: gpunet {command}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("command", "prog"), [((), "gpunet"), (("kernels",), "gpunet kernels")])
+def test_no_command_is_answered_with_the_help(command: tuple[str, ...], prog: str, capsys: Capture) -> None:
+    status, output, errors = shell(capsys, *command)
+    assert (status, errors) == (2, "")
+    assert output == shell(capsys, *command, "--help").output
+    assert output.startswith(f"usage: {prog} ")
+
+
+@pytest.mark.parametrize(
+    "options", [("--batch-size", "1"), ("--task", "regression", "--class-weight", "balanced"), ("--target", "y")]
+)
+@pytest.mark.parametrize("out", [(), ("--out", "new/deep")])
+def test_what_is_refused_leaves_no_folder(options: tuple[str, ...], out: tuple[str, ...], capsys: Capture) -> None:
+    write_plane(Path("plane.npz"))
+    before = sorted(Path().rglob("*"))
+    refusal(capsys, "train", "plane.npz", "--task", "regression", *options, *out)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_hint_to_regression_is_for_integers_only(capsys: Capture) -> None:
+    Path("table.csv").write_text("a,y\n" + "1,x\n2,z\n" * 20 + "3,rare\n")
+    assert "regression" not in refusal(capsys, "train", "table.csv", "--target", "y")
 
 
 def test_help_and_version(capsys: Capture) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cli_support import refusal, shell, write_blobs, write_plane
 
 import gpunet
+import gpunet.data
 from gpunet.data import Preparation
 
 Capture = pytest.CaptureFixture[str]
@@ -138,6 +139,49 @@ def test_evaluate_refuses_a_split_that_it_cannot_make_again(places: Any, capsys:
     assert shell(capsys, "evaluate", MODEL, "places.csv", "--all").status == 0
 
 
+def test_a_scaling_in_the_model_is_applied_in_python(places: Any, capsys: Capture) -> None:
+    features, _ = places
+    network = gpunet.load(MODEL)
+    labels = network.predict(gpunet.data.scale_inputs(network, features))
+    names = gpunet.data.class_names(network)
+    assert names == ["north", "south, far"]
+    assert [names[label] for label in labels] == shell(capsys, "predict", MODEL, "places.csv", "--json").json[
+        "predictions"
+    ]
+    with pytest.raises(gpunet.ShapeError, match=r"X: got 2 columns\. Expected 3"):
+        gpunet.data.scale_inputs(network, features[:, :2])
+    with pytest.raises(gpunet.InvalidTypeError, match="X"):
+        gpunet.data.scale_inputs(network, [["a", "b", "c"]])
+
+
+def test_raw_iris_in_python_as_in_the_shell(capsys: Capture) -> None:
+    from sklearn.datasets import load_iris
+
+    iris = load_iris()
+    lines = [
+        ",".join([*map(repr, row), iris.target_names[label]])
+        for row, label in zip(iris.data.tolist(), iris.target, strict=True)
+    ]
+    Path("iris.csv").write_text("\n".join(["a,b,c,d,species", *lines, ""]))
+    shell(capsys, "train", "iris.csv", "--target", "species", "--epochs", 10)
+    printed = shell(capsys, "predict", "runs/iris/model.safetensors", "iris.csv").output.splitlines()
+    network = gpunet.load("runs/iris/model.safetensors")
+    labels = network.predict(gpunet.data.scale_inputs(network, iris.data))
+    assert [gpunet.data.class_names(network)[label] for label in labels] == printed
+    assert (labels == iris.target).mean() > 0.9
+
+
+def test_a_network_without_scaling_or_classes_is_refused_in_python(capsys: Capture) -> None:
+    plain = gpunet.Network([3, 2])
+    for ask in (gpunet.data.class_names, lambda network: gpunet.data.scale_inputs(network, np.zeros((1, 3)))):
+        with pytest.raises(gpunet.FileFormatError, match="network: does not say how its data were prepared"):
+            ask(plain)
+    write_plane(Path("plane.npz"))
+    shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 1)
+    with pytest.raises(gpunet.InvalidValueError, match="predicts numbers"):
+        gpunet.data.class_names(gpunet.load("runs/plane/model.safetensors"))
+
+
 def test_columns_and_classes_must_be_the_models(places: Any, capsys: Capture) -> None:
     Path("less.csv").write_text("width,depth\n1,2\n")
     assert "less.csv, line 1: the column 'height'" in refusal(capsys, "predict", MODEL, "less.csv")
@@ -180,13 +224,13 @@ def test_a_damaged_preparation_is_refused(change: dict[str, Any], places: Any, c
 def test_files_that_are_no_models_are_refused(capsys: Capture) -> None:
     write_plane(Path("plane.npz"))
     Path("broken.safetensors").write_text("not a model")
-    assert "there is no file" in refusal(capsys, "predict", "missing.safetensors", "digits")
-    assert "not written by gpunet" in refusal(capsys, "predict", "plane.npz", "digits")
-    assert "cannot be read" in refusal(capsys, "evaluate", "broken.safetensors", "digits")
+    assert "MODEL: there is no file" in refusal(capsys, "evaluate", "missing.safetensors", "digits")
+    assert "MODEL: 'plane.npz' was not written by gpunet" in refusal(capsys, "predict", "plane.npz", "digits")
+    assert "MODEL: 'broken.safetensors' cannot be read" in refusal(capsys, "evaluate", "broken.safetensors", "digits")
     assert "Expected .safetensors or .npz" in refusal(capsys, "evaluate", "model.pickle", "digits")
 
 
 def test_predictions_that_cannot_be_written_are_refused(places: Any, capsys: Capture) -> None:
-    assert "Expected .csv" in refusal(capsys, "predict", MODEL, "places.csv", "--out", "predictions.txt")
+    assert "expected .csv" in refusal(capsys, "predict", MODEL, "places.csv", "--out", "predictions.txt")
     line = refusal(capsys, "predict", MODEL, "places.csv", "--out", "places.csv/predictions.csv")
     assert "places.csv" in line

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
+import re
+import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -48,11 +53,13 @@ def test_an_error_is_one_line() -> None:
     assert failed.stderr.count("\n") == 1
 
 
-def on_terminal(command: list[str]) -> tuple[int, str, str]:
+def on_terminal(command: list[str], width: int = 80) -> tuple[int, str, str]:
     """Run a command whose standard error is a terminal; return status, standard output and what the terminal got."""
     terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    kept = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=environment() | {"TERM": "xterm"}
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=kept | {"TERM": "xterm"}
     )
     os.close(end)
     seen = b""
@@ -64,14 +71,38 @@ def on_terminal(command: list[str]) -> tuple[int, str, str]:
     return child.returncode, output.decode(), seen.decode()
 
 
-def test_a_terminal_gets_a_bar_and_standard_output_stays_clean() -> None:
-    status, output, seen = on_terminal([*TRAIN, "--epochs", "3"])
-    assert status == 0
-    assert "epoch 3/3" in seen
-    assert "validation accuracy" in seen
-    assert "samples/s" in seen
-    assert "\x1b" not in output
+def bar_lines(seen: str) -> list[str]:
+    """Return the lines of a bar, without colours, in the order in which a terminal got them."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    return [line for line in re.split(r"[\r\n]+", plain) if line.startswith("epoch ")]
 
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (120, ("loss", "validation accuracy", "samples/s"), ()),
+        (80, ("loss", "validation accuracy"), ("samples/s",)),
+        (50, ("loss",), ("validation", "samples/s")),
+    ],
+)
+def test_the_bar_fits_the_terminal_and_goes_when_it_is_done(
+    width: int, shown: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    status, output, seen = on_terminal([*TRAIN, "--epochs", "300"], width)
+    assert status == 0
+    assert "\x1b" not in output
+    last = bar_lines(seen)[-1]
+    assert last.startswith("epoch 300/300 ")
+    assert len(last.rstrip()) <= width
+    assert last.count("━") >= 10
+    assert re.search(r"\d:\d\d:\d\d$", last.rstrip())
+    assert all(part in last for part in shown)
+    assert not any(part in last for part in left_out)
+    # What comes last moves to the bar's line and erases it.
+    assert seen.rindex("\x1b[2K") > seen.rindex("epoch ")
+
+
+def test_a_quiet_terminal_gets_nothing() -> None:
     status, output, seen = on_terminal([*TRAIN, "--epochs", "3", "--json", "--quiet"])
     assert (status, seen) == (0, "")
     assert output.startswith("{")
@@ -96,6 +127,52 @@ def test_an_interrupt_tells_of_the_checkpoint() -> None:
     assert (
         errors == "gpunet: interrupted; the checkpoint is long/checkpoint.safetensors, and --resume goes on from it\n"
     )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    train = shlex.join([*TRAIN, "--epochs", "1"])
+    for command, status in ((train, 0), (shlex.join([*COMMAND, "info"]), 0), (shlex.join([*COMMAND, "train", "x"]), 2)):
+        ended = run(["sh", "-c", f"{command} {closed}"])
+        assert ended.returncode == status
+        assert "Traceback" not in ended.stderr
+        if status == 2:
+            assert ended.stdout == ""
+            assert ended.stderr.count("\n") == (0 if "2>" in closed else 1)
+    assert Path(MODEL).is_file()
+
+
+def test_a_terminated_run_leaves_no_folder() -> None:
+    with subprocess.Popen(
+        [*TRAIN, "--epochs", "10000000", "--out", "long"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as child:
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=3)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == -signal.SIGTERM
+    assert not Path("long").exists()
+
+
+def test_results_have_no_blank_first_line_and_a_closed_pipe_ends_every_command_alike() -> None:
+    run([*TRAIN, "--epochs", "1"])
+    for command in (
+        [*TRAIN, "--epochs", "1"],
+        [*COMMAND, "evaluate", MODEL, "places.csv"],
+        [*COMMAND, "predict", MODEL, "places.csv"],
+        [*COMMAND, "info"],
+        [*COMMAND, "--help"],
+    ):
+        assert run(command).stdout.split("\n")[0].strip()
+        reading, writing = os.pipe()
+        os.close(reading)
+        for unbuffered in ("", "1"):
+            kept = environment() | {"PYTHONUNBUFFERED": unbuffered}
+            ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=kept, timeout=60, check=False)
+            assert (ended.returncode, ended.stderr) == (141, b""), command
+        os.close(writing)
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -82,6 +82,8 @@ def test_text_result_and_comparison_with_scikit_learn(capsys: Capture) -> None:
     status, output, errors = shell(capsys, *arguments)
     assert (status, errors) == (0, "")
     assert "scikit-learn" in output
+    assert output.split()[0] == "part"
+    assert output.strip(" \n") + "\n" == output.lstrip()
     assert "runs/places/model.safetensors" in output
     assert output.splitlines()[-1].startswith("test accuracy ")
     assert "\x1b" not in output
@@ -224,6 +226,7 @@ def test_an_interrupt_without_checkpoint_says_that_nothing_was_kept(
     status, _, errors = shell(capsys, "train", "places.csv", "--target", "place")
     assert status == 130
     assert errors == "gpunet: interrupted; nothing was kept (--checkpoint keeps each epoch)\n"
+    assert not Path("runs").exists()
 
 
 def test_resuming_with_another_network_is_refused(capsys: Capture) -> None:
@@ -232,6 +235,28 @@ def test_resuming_with_another_network_is_refused(capsys: Capture) -> None:
     shell(capsys, *options, "--layers", 8, "--checkpoint")
     assert "layer_sizes" in refusal(capsys, *options, "--layers", 9, "--resume")
     assert "no checkpoint 'new/checkpoint.safetensors'" in refusal(capsys, *options, "--out", "new", "--resume")
+
+
+def test_resuming_a_finished_run_says_that_nothing_is_left(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--layers", 8)
+    first = shell(capsys, *options, "--epochs", 3, "--checkpoint", "--json").json
+    status, output, errors = shell(capsys, *options, "--epochs", 3, "--resume")
+    assert (status, errors) == (0, "nothing left to do: the checkpoint has 3 epochs; more with --epochs\n")
+    assert "test accuracy" in output
+    result = shell(capsys, *options, "--epochs", 2, "--resume", "--json", "--quiet")
+    assert result.errors == ""
+    assert all(result.json[score] == first[score] for score in SCORES)
+    assert shell(capsys, *options, "--epochs", 4, "--resume").errors == ""
+
+
+def test_resuming_a_run_that_stopped_early_says_so(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--layers", 8, "--epochs", 300, "--patience", 2)
+    first = shell(capsys, *options, "--checkpoint", "--json").json
+    result = shell(capsys, *options, "--resume", "--json")
+    assert result.errors == f"nothing left to do: the run stopped early, after {first['epochs']} epochs\n"
+    assert result.json["best_epoch"] == first["best_epoch"]
 
 
 # --- divergence ------------------------------------------------------------------------------------------------------
@@ -244,18 +269,30 @@ def test_a_diverged_run_keeps_its_last_good_weights_and_says_where(capsys: Captu
         *("--out", "wild"),
     )
     assert "the loss became" in line
-    assert "wild/model.safetensors" in line
-    assert "wild/history.json" in line
-    network = gpunet.load("wild/model.safetensors")
+    assert "wild/diverged.safetensors" in line
+    assert "wild/diverged-history.json" in line
+    network = gpunet.load("wild/diverged.safetensors")
     assert all(np.isfinite(values).all() for values in network.get_parameters().values())
-    assert json.loads(Path("wild/history.json").read_text())["epochs"] == []
+    assert json.loads(Path("wild/diverged-history.json").read_text())["epochs"] == []
 
 
-def test_a_loss_that_is_infinite_on_held_out_rows_becomes_null(capsys: Capture) -> None:
+def test_a_diverged_run_leaves_a_good_model_as_it_is(capsys: Capture) -> None:
+    shell(capsys, "train", "digits", "--epochs", 1)
+    kept = {path.name: path.read_bytes() for path in Path("runs/digits").iterdir()}
+    line = refusal(
+        capsys, "train", "digits", "--optimizer", "sgd", "--no-batch-norm", "--learning-rate", "100", "--epochs", 1
+    )
+    assert "runs/digits/diverged.safetensors" in line
+    found = {path.name: path.read_bytes() for path in Path("runs/digits").iterdir()}
+    assert found.keys() == {"model.safetensors", "history.json", "diverged.safetensors", "diverged-history.json"}
+    assert all(found[name] == content for name, content in kept.items())
+
+
+def test_a_loss_that_is_infinite_on_test_rows_becomes_null(capsys: Capture) -> None:
     features, targets = write_plane(Path("plane.npz"))
     split = split_rows(load_for_training("plane.npz", task="regression"), 0)
-    targets[split.validation[0]] = 1e25  # its square overflows float32
+    targets[split.test[0]] = 1e25  # its square overflows float32
     np.savez("plane.npz", X=features, y=targets)
-    content = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2, "--checkpoint", "--json").json
-    assert content["validation_loss"] is None
-    assert json.loads(Path(content["history"]).read_text())["epochs"][0]["validation_loss"] is None
+    content = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2, "--json").json
+    assert content["test_loss"] is None
+    assert content["validation_loss"] > 0

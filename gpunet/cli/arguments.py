@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import gpunet
-from gpunet.cli import evaluate, info, predict, train
+from gpunet.cli import evaluate, info, kernels, predict, train
+from gpunet.cli.readers import csv_file, folder, names, number, whole_number, widths
 from gpunet.data import NAMED_SETS
 from gpunet.data.targets import TASKS
 from gpunet.errors import InvalidValueError
 from gpunet.optimizers import OPTIMIZERS
 from gpunet.serialization import SUFFIXES
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 DATA_HELP = f"{', '.join(NAMED_SETS)}, a .csv file, or an .npz file with arrays X and y"
 MODEL_HELP = f"a file that 'gpunet train' wrote ({' or '.join(SUFFIXES)})"
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, ... (auto: CUDA where it works)"
 # scikit-learn's random_state takes no more.
 LARGEST_SEED = 2**32 - 1
-LARGEST_WIDTH = 1_000_000
+EXIT_NOTHING_ASKED = 2
+# What others call some flags, where the names are too far apart for a comparison of letters.
+OTHER_NAMES = {"--lr": "--learning-rate", "--hidden": "--layers", "--bs": "--batch-size"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,6 +36,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InvalidValueError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        # argparse drops the errors of writing help and version, so that a closed pipe would go unnoticed.
+        print(message, end="", file=file)
+
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; a flag that does not exist is answered with the nearest one that does.
@@ -38,15 +47,26 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
     Raises
     ------
     InvalidValueError
+    SystemExit
+        After the help, which also answers a call without a command.
     """
     arguments, unknown = parser.parse_known_args(argv)
-    if not unknown:
-        return arguments
-    command: argparse.ArgumentParser = arguments.parser
+    command: argparse.ArgumentParser = getattr(arguments, "parser", parser)
+    if unknown:
+        command.error(f"the argument {unknown[0]!r} is not known.{_nearest_flag(command, unknown[0])}")
+    if not hasattr(arguments, "run"):
+        command.print_help()
+        raise SystemExit(EXIT_NOTHING_ASKED)
+    return arguments
+
+
+def _nearest_flag(command: argparse.ArgumentParser, unknown: str) -> str:
+    wrong = unknown.split("=")[0]
     flags = [flag for flag in command._option_string_actions if flag.startswith("--")]
-    near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    command.error(f"the argument {unknown[0]!r} is not known.{hint}")
+    near = difflib.get_close_matches(wrong, flags, n=1)
+    if OTHER_NAMES.get(wrong) in flags:
+        near = [OTHER_NAMES[wrong]]
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gpunet {gpunet.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     _add_train(_command(commands, "train", train.run, "train a network", "gpunet train iris.csv --target species"))
     _add_predict(
         _command(
@@ -79,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
     )
     _command(commands, "info", info.run, "print versions, devices, and what is missing for a GPU", "gpunet info --json")
+    _add_kernels(commands)
     return parser
 
 
@@ -169,7 +190,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--class-weight", choices=("balanced",), help="rare classes count more")
 
     files = parser.add_argument_group("files")
-    files.add_argument("--out", type=Path, metavar="DIR", help="for model and history (default: runs/NAME of the data)")
+    files.add_argument(
+        "--out", type=folder, metavar="DIR", help="for model and history (default: runs/NAME of the data)"
+    )
     files.add_argument("--checkpoint", action="store_true", help="write DIR/checkpoint.safetensors after each epoch")
     files.add_argument(
         "--resume", action="store_true", help="go on from DIR/checkpoint.safetensors, with the same options"
@@ -179,7 +202,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("data", metavar="DATA", help=f"{DATA_HELP}; the targets may be missing")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write a table instead of printing")
+    parser.add_argument("--out", type=csv_file, metavar="FILE.csv", help="write a table instead of printing")
     parser.add_argument("--probabilities", action="store_true", help="add a column per class")
     parser.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
 
@@ -193,45 +216,23 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
 
 
-def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
-    """Return a reader of integers in a range, for ``type=``."""
-    expected = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
-        if value < minimum or (maximum is not None and value > maximum):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-        return value
-
-    return read
-
-
-def number(minimum: float, *, above: bool = False, below: float = math.inf) -> Callable[[str], float]:
-    """Return a reader of finite numbers of at least (or above) a minimum and below a maximum, for ``type=``."""
-    expected = f"a finite number {'above' if above else 'of at least'} {minimum:g}"
-    if below < math.inf:
-        expected += f" and below {below:g}"
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
-        # A comparison with NaN is False, so NaN fails the first one.
-        if not minimum <= value < below or (above and value == minimum):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-        return value
-
-    return read
-
-
-def widths(text: str) -> list[int]:
-    """Read ``--layers``: ``"128,64"``."""
-    read = whole_number(1, LARGEST_WIDTH)
-    try:
-        return [read(part) for part in text.split(",")]
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}. Expected hidden widths such as 128,64") from None
+def _add_kernels(commands: argparse._SubParsersAction[_Parser]) -> None:
+    summary = "check the CUDA kernels, on a machine that needs no GPU"
+    parser = commands.add_parser(
+        "kernels", help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(parser=parser)
+    check = _command(
+        parser.add_subparsers(metavar="COMMAND", dest="kernels_command"),
+        "check",
+        kernels.run,
+        "compile every kernel for every architecture; status 1 where one fails, spills or needs too many registers",
+        "gpunet kernels check --arch 80,90 --module batch_norm",
+    )
+    check.add_argument("--arch", type=names, metavar="LIST", help="compute capabilities such as 80,90 (default: all)")
+    check.add_argument("--module", type=names, metavar="LIST", help="files such as batch_norm,dropout (default: all)")
+    check.add_argument("--quick", action="store_true", help="of the activations, relu and tanh: a third of the time")
+    check.add_argument("--all", action="store_true", help="a line for every kernel")
+    check.add_argument("--sass", action="store_true", help="also count the wide memory accesses of the machine code")
+    check.add_argument("--update-budgets", action="store_true", help="set the budgets to what is found")
+    check.add_argument("--budgets", type=Path, metavar="FILE", help="default: budgets.json beside the kernels")

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.cli.models import load_model
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.scores import Score, format_score, score_rows
-from gpunet.data import DataSet, Preparation, load_for_model, split_rows
+from gpunet.cli.threads import suitable_threads
+from gpunet.data import DataSet, Preparation, load_for_model, scale_inputs, split_rows
 from gpunet.errors import InvalidValueError
-from gpunet.network import Network, load
+from gpunet.network import Network
 
 Array = npt.NDArray[Any]
 
@@ -25,13 +27,14 @@ def run(arguments: argparse.Namespace) -> None:
     GpunetError, OSError
     """
     require_rich()
-    network = load(arguments.model, device=arguments.device)
+    network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
     data = load_for_model(arguments.data, preparation, need_target=True)
     is_training_data = data.fingerprint() == preparation.fingerprint
     rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
-    score = score_rows(network, preparation, data, rows)
-    confusions = _confusions(network, preparation, data, rows)
+    with suitable_threads(network, len(rows)):
+        score = score_rows(network, preparation, data, rows)
+        confusions = _confusions(network, preparation, data, rows)
     part = "held-out" if len(rows) < data.rows else "all"
     if arguments.json:
         print_json(
@@ -78,7 +81,7 @@ def _confusions(network: Network, preparation: Preparation, data: DataSet, rows:
     from sklearn.metrics import confusion_matrix
 
     assert data.targets is not None
-    predictions = network.predict(preparation.inputs(data.features[rows]))
+    predictions = network.predict(scale_inputs(network, data.features[rows]))
     labels = range(len(preparation.class_names))
     table: list[list[int]] = confusion_matrix(data.targets[rows], predictions, labels=list(labels)).tolist()
     return table

@@ -8,27 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from gpunet.cli.output import print_json, print_table, require_rich
 from gpunet.errors import InvalidValueError
 from gpunet.kernel_check import budgets as budget_files
-from gpunet.kernel_check.check import CheckedKernel, Result, architectures, compile_all, modules, units
+from gpunet.kernel_check.check import CheckedKernel, Result, Unit, architectures, compile_all, modules, units
 from gpunet.kernel_check.nvrtc import Nvrtc, nvrtc
 from gpunet.kernel_check.sass import AccessCount, count_accesses, find_disassembler
 
 EXIT_PROBLEMS = 1
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``gpunet kernels check``, all but ``--json``."""
-    parser.add_argument("--arch", metavar="LIST", help="compute capabilities such as 80,90 (default: all)")
-    parser.add_argument("--module", metavar="LIST", help="kernel files such as batch_norm,dropout (default: all)")
-    parser.add_argument("--all", action="store_true", help="a line for every kernel")
-    parser.add_argument("--sass", action="store_true", help="also count wide memory accesses in the machine code")
-    parser.add_argument("--update-budgets", action="store_true", help="rewrite the register budgets from what is found")
-    parser.add_argument("--budgets", type=Path, metavar="FILE", help="default: budgets.json beside the kernels")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,10 +29,12 @@ def run(arguments: argparse.Namespace) -> None:
     SystemExit
         A kernel does not compile, spills, or goes beyond its budget.
     """
-    chosen_architectures = architectures(_names(arguments.arch))
-    chosen_modules = modules(_names(arguments.module))
-    if arguments.update_budgets and arguments.arch is not None:
-        raise InvalidValueError("--update-budgets takes all architectures: a budget holds on each. Expected no --arch.")
+    chosen_architectures = architectures(arguments.arch)
+    chosen_modules = modules(arguments.module)
+    if arguments.update_budgets and (arguments.arch is not None or arguments.quick):
+        raise InvalidValueError(
+            "--update-budgets: a budget holds for all kernels. Expected neither --arch nor --quick."
+        )
     if not arguments.json:
         require_rich()
     compiler = nvrtc()
@@ -52,16 +43,16 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.budgets or budget_files.default_path()
     budgets = budget_files.read_budgets(path)
 
-    results = _compile(compiler, chosen_modules, chosen_architectures)
+    results = _compile(compiler, units(chosen_modules, chosen_architectures, arguments.quick))
     checked = _distinct(results)
-    errors = [result for result in results if result.error]
-    if arguments.update_budgets and not errors:
+    problems = _errors(results)
+    compiles = not problems
+    if arguments.update_budgets and compiles:
         budgets = budget_files.tightened(budgets, checked)
         budget_files.write_budgets(path, budgets)
-    problems = [f"{error.unit.module}, sm_{error.unit.architecture}: {error.error}" for error in errors]
     problems += budget_files.violations(budgets, checked)
     accesses: list[AccessCount] = []
-    if disassembler is not None and not errors:
+    if disassembler is not None and compiles:
         for module in chosen_modules:
             wanted = budgets.vectorized.get(module, {})
             accesses += count_accesses(compiler, disassembler, module, wanted, chosen_architectures) if wanted else []
@@ -70,10 +61,6 @@ def run(arguments: argparse.Namespace) -> None:
     _print(arguments, compiler, results, checked, accesses, problems)
     if problems:
         raise SystemExit(EXIT_PROBLEMS)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _require(compiler: Nvrtc, wanted: Sequence[int]) -> None:
@@ -85,8 +72,7 @@ def _require(compiler: Nvrtc, wanted: Sequence[int]) -> None:
         )
 
 
-def _compile(compiler: Nvrtc, chosen_modules: Sequence[str], chosen_architectures: Sequence[int]) -> list[Result]:
-    todo = units(chosen_modules, chosen_architectures)
+def _compile(compiler: Nvrtc, todo: Sequence[Unit]) -> list[Result]:
     done = itertools.count(1)
 
     def show() -> None:
@@ -96,6 +82,18 @@ def _compile(compiler: Nvrtc, chosen_modules: Sequence[str], chosen_architecture
             print(f"compiled {number} of {len(todo)}", end=end, file=sys.stderr, flush=True)
 
     return compile_all(compiler, todo, os.cpu_count() or 1, show)
+
+
+def _errors(results: Sequence[Result]) -> list[str]:
+    """Return every compile error once, with where it occurs: one mistake shows in all groups on all architectures."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for result in results:
+        if result.error:
+            places.setdefault((result.unit.module, result.error), []).append(result.unit.architecture)
+    return [
+        f"{module}, {', '.join(f'sm_{number}' for number in sorted(set(numbers)))}: {error}"
+        for (module, error), numbers in places.items()
+    ]
 
 
 def _distinct(results: Sequence[Result]) -> list[CheckedKernel]:

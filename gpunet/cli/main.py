@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from gpunet.cli.arguments import build_parser, parse_arguments
+from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
 from gpunet.errors import GpunetError
 
 EXIT_ERROR = 2
@@ -30,26 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0; 2 after an error; 130 after an interrupt; 141 when the reader of standard output has gone.
     """
-    # A class name or a path may hold characters that the terminal's encoding lacks.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    open_missing()
+    escape_what_the_terminal_lacks()
     try:
         return _run(argv)
     except KeyboardInterrupt as interrupt:
-        _complain(str(interrupt) or "interrupted")
+        complain(str(interrupt) or "interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _abandon_output()
+        abandon_output()
         return EXIT_CLOSED_PIPE
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-        _abandon_output()
+        complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        abandon_output()
         return EXIT_ERROR
     except MemoryError as error:
-        _complain(str(error) or "not enough memory")
+        complain(str(error) or "not enough memory")
         return EXIT_ERROR
     except GpunetError as error:
-        _complain(str(error))
+        complain(str(error))
         return EXIT_ERROR
 
 
@@ -59,23 +58,8 @@ def _run(argv: Sequence[str] | None) -> int:
         # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
         with np.errstate(all="ignore"):
             arguments.run(arguments)
-    except SystemExit as finished:  # --help and --version
+    except SystemExit as finished:  # --help, --version, and a check that found something
         sys.stdout.flush()
         return int(finished.code or 0)
     sys.stdout.flush()  # here, where a closed pipe or a full disk can still be told
     return 0
-
-
-def _complain(message: str) -> None:
-    """Print a message as one line, whatever it holds."""
-    print("gpunet:", " ".join(message.split()), file=sys.stderr)
-
-
-def _abandon_output() -> None:
-    """Keep the interpreter from trying to flush standard output again when it ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

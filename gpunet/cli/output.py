@@ -41,14 +41,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=title and escape(title), title_justify="left")
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich would end the process by itself, with another status than other output has
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title and escape(title), title_justify="left")
     for place, column in enumerate(columns):
         table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     console = Console(file=sys.stdout, highlight=False, width=10_000)
     needed = Measurement.get(console, console.options, table).maximum
-    Console(file=sys.stdout, highlight=False, width=needed).print(table)
+    _Console(file=sys.stdout, highlight=False, width=needed).print(table)
 
 
 def device_name(backend: Backend) -> str:

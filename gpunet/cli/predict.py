@@ -11,10 +11,11 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.cli.models import load_model
 from gpunet.cli.output import print_json
-from gpunet.data import Preparation, load_for_model
+from gpunet.cli.threads import suitable_threads
+from gpunet.data import Preparation, load_for_model, scale_inputs
 from gpunet.errors import InvalidValueError
-from gpunet.network import load
 
 Array = npt.NDArray[Any]
 
@@ -26,28 +27,28 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     GpunetError, OSError
     """
-    if arguments.out is not None and arguments.out.suffix.lower() != ".csv":
-        raise InvalidValueError(f"--out: {str(arguments.out)!r} ends in {arguments.out.suffix!r}. Expected .csv.")
-    network = load(arguments.model, device=arguments.device)
+    network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
     names = preparation.class_names
     if arguments.probabilities and names is None:
         raise InvalidValueError(f"--probabilities: {arguments.model} predicts numbers, which have none.")
     data = load_for_model(arguments.data, preparation, need_target=False)
-    inputs = preparation.inputs(data.features)
+    inputs = scale_inputs(network, data.features)
 
     predictions: list[str] | list[float]
     cells: list[str]
     probabilities: Array | None = None
+    with suitable_threads(network, data.rows):
+        outputs = network.predict_proba(inputs) if arguments.probabilities else network.predict(inputs)
     if names is None:
-        numbers = preparation.numbers(network.predict(inputs))
+        numbers = preparation.numbers(outputs)
         # str() of a NumPy number has as many digits as its dtype is worth.
         predictions, cells = numbers.tolist(), [str(value) for value in numbers]
     elif arguments.probabilities:
-        probabilities = network.predict_proba(inputs)
+        probabilities = outputs
         predictions = cells = [names[label] for label in probabilities.argmax(axis=1)]
     else:
-        predictions = cells = [names[label] for label in network.predict(inputs)]
+        predictions = cells = [names[label] for label in outputs]
 
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 import time
 
+from gpunet.cli.scores import format_score
 from gpunet.training import Callback, EpochRecord, Run
 
 # Faster than an eye and slower than a step of a small network.
 _SECONDS_BETWEEN_UPDATES = 0.1
+_SHORTEST_BAR, _LONGEST_BAR = 10, 40
+# "0:00:00", and the spaces between the columns.
+_TIME_WIDTH = 7
+_GAPS = 3
 
 
 def is_watched(quiet: bool) -> bool:
-    """Whether someone looks on, and wants to: only then is there anything on standard error but errors."""
+    """Whether someone looks on, and wants to: only then does standard error get more than what went wrong."""
     return not quiet and sys.stderr.isatty()
 
 
@@ -21,19 +26,33 @@ def note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def fitting(parts: list[str], width: int) -> str:
+    """Return the first parts, as many as fit into ``width`` characters."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) > width:
+            break
+        text = longer
+    return text
+
+
 class ProgressBar(Callback):
-    """Epoch, loss, validation accuracy and samples per second while a network trains."""
+    """Epoch, loss, validation accuracy and samples per second while a network trains; gone when it has."""
 
     def on_fit_start(self, run: Run) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        self._console = Console(file=sys.stderr)
+        self._bar_column = BarColumn(_LONGEST_BAR)
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
+            self._bar_column,
             TextColumn("{task.fields[result]}"),
             TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
+            console=self._console,
+            transient=True,
         )
         self._task = self._bar.add_task(
             "",
@@ -41,7 +60,7 @@ class ProgressBar(Callback):
             completed=len(run.history) * run.steps_per_epoch,
             epoch=len(run.history),
             epochs=run.epochs,
-            result="",
+            result=self._fit_columns(run.epochs, []),
         )
         self._updated = 0.0
         self._bar.start()
@@ -55,14 +74,22 @@ class ProgressBar(Callback):
         self._bar.update(self._task, completed=done, epoch=run.epoch)
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        parts = [f"loss {record.loss:.4f}"]
+        parts = [f"loss {format_score(record.loss)}"]
         if record.validation_accuracy is not None:
             parts.append(f"validation accuracy {record.validation_accuracy:.4f}")
         elif record.validation_loss is not None:
-            parts.append(f"validation loss {record.validation_loss:.4f}")
+            parts.append(f"validation loss {format_score(record.validation_loss)}")
         parts.append(f"{record.samples_per_second:,.0f} samples/s")
         done = len(run.history) * run.steps_per_epoch
-        self._bar.update(self._task, completed=done, epoch=record.epoch, result="  ".join(parts))
+        result = self._fit_columns(run.epochs, parts)
+        self._bar.update(self._task, completed=done, epoch=record.epoch, result=result)
 
     def on_fit_end(self, run: Run) -> None:
         self._bar.stop()
+
+    def _fit_columns(self, epochs: int, parts: list[str]) -> str:
+        """Set the length of the bar, and return what of an epoch's result fits beside it in the terminal's width."""
+        width = self._console.width - len(f"epoch {epochs}/{epochs}") - _TIME_WIDTH - _GAPS
+        result = fitting(parts, width - _SHORTEST_BAR)
+        self._bar_column.bar_width = max(_SHORTEST_BAR, min(_LONGEST_BAR, width - len(result)))
+        return result

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.data import DataSet, Preparation
+from gpunet.data import DataSet, Preparation, scale_inputs
 from gpunet.network import Network
 from gpunet.training import evaluate
 
@@ -67,7 +67,7 @@ def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: 
         A feature or target is too large for the network's dtype once it is scaled.
     """
     assert data.targets is not None
-    inputs, targets = preparation.inputs(data.features[rows]), data.targets[rows]
+    inputs, targets = scale_inputs(network, data.features[rows]), data.targets[rows]
     found = evaluate(network, inputs, preparation.network_targets(targets))
     if preparation.class_names is not None:
         return Score(len(rows), found.loss, accuracy=found.accuracy)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gpunet.cli.comparison import sklearn_score
+from gpunet.cli.folders import check_folder
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
 from gpunet.cli.scores import Score, format_score, score_rows
-from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
+from gpunet.cli.threads import suitable_threads
+from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_inputs, split_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
@@ -23,6 +24,8 @@ from gpunet.training import Callback, EarlyStopping, History, Run, fit
 from gpunet.training.loop import batch_slices
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
+# Beside a good model and its history, which a diverged run leaves as they are.
+DIVERGED_MODEL, DIVERGED_HISTORY = "diverged.safetensors", "diverged-history.json"
 _PARTS = ("train", "validation", "test")
 LEARNING_RATE, LEARNING_RATE_SGD, MOMENTUM, L2 = 0.003, 0.1, 0.9, 0.001
 
@@ -36,12 +39,22 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
 
 
 class _Watch(Callback):
-    """Keeps the run in sight, so that its history survives an error."""
+    """Keeps the run in sight, so that its history survives an error, and says where there is nothing to do."""
 
     run: Run | None = None
 
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+
     def on_fit_start(self, run: Run) -> None:
         self.run = run
+        done = len(run.history)
+        if self.quiet:
+            return
+        if run.history.stopped_early:
+            note(f"nothing left to do: the run stopped early, after {done} epochs")
+        elif done >= run.epochs:
+            note(f"nothing left to do: the checkpoint has {done} epochs; more with --epochs")
 
 
 @dataclass(frozen=True)
@@ -73,16 +86,19 @@ def run(arguments: argparse.Namespace) -> None:
     preparation = Preparation.learn(data, split, arguments.seed)
     network = _network(arguments, preparation)
     folder = arguments.out or Path("runs") / data.name
-    _check_folder(folder, arguments.resume)
+    check_folder(folder)
+    if arguments.resume and not (folder / CHECKPOINT).is_file():
+        raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
     job = _Job(arguments, data, split, preparation, network, folder)
 
     if is_watched(arguments.quiet):
         note(_opening(job))
-    history = _fit(job)
-    network.save(folder / MODEL)
-    history.save(folder / HISTORY)
-    scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
-    compared = _compare(job) if arguments.compare_sklearn else None
+    with suitable_threads(network, min(arguments.batch_size, len(split.train))):
+        history = _fit(job)
+        network.save(folder / MODEL)
+        history.save(folder / HISTORY)
+        scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
+        compared = _compare(job) if arguments.compare_sklearn else None
     (_print_json if arguments.json else _print_text)(job, history, scores, compared)
 
 
@@ -122,26 +138,17 @@ def _optimizer(arguments: argparse.Namespace, steps: int) -> Optimizer:
     return OPTIMIZERS[arguments.optimizer](schedule)
 
 
-def _check_folder(folder: Path, resume: bool) -> None:
-    """Raise unless files can be written there, and the checkpoint is there if it is wanted."""
-    if resume and not (folder / CHECKPOINT).is_file():
-        raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
 def _fit(job: _Job) -> History:
     arguments, data, split, network = job.arguments, job.data, job.split, job.network
     assert data.targets is not None
-    inputs = job.preparation.inputs(data.features)
+    inputs = scale_inputs(network, data.features)
     targets = job.preparation.network_targets(data.targets)
     steps = arguments.epochs * len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
     l2 = arguments.l2
     if l2 is None:
         l2 = 0.0 if arguments.optimizer == AdamW.name else L2
     keeps_checkpoint = arguments.checkpoint or arguments.resume
-    watch = _Watch()
+    watch = _Watch(arguments.quiet)
     callbacks: list[Callback] = [watch]
     if is_watched(arguments.quiet):
         callbacks.append(ProgressBar())
@@ -169,13 +176,15 @@ def _fit(job: _Job) -> History:
 
 
 def _keep_what_is_good(job: _Job, watch: _Watch, error: TrainingDivergedError) -> NoReturn:
-    model = job.network.save(job.folder / MODEL)
-    history = (watch.run.history if watch.run is not None else History()).save(job.folder / HISTORY)
+    model = job.network.save(job.folder / DIVERGED_MODEL)
+    history = watch.run.history if watch.run is not None else History()
+    path = history.save(job.folder / DIVERGED_HISTORY)
     raise TrainingDivergedError(
-        f"{error} Those weights are in {model}, the epochs before in {history}.",
+        f"{error} Those weights are in {model}, the epochs before in {path}.",
         epoch=error.epoch,
         step=error.step,
         layer=error.layer,
+        history=history,
     ) from None
 
 

@@ -1,9 +1,27 @@
-"""Which line of a CSV file holds a row: looked up only when a message has to name it."""
+"""Which line of a CSV file holds a row, and how many values: looked up only when a message has to name it."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Record(NamedTuple):
+    """A row of a CSV file as it is written.
+
+    Attributes
+    ----------
+    line : int
+        On which it ends, from 1.
+    values : int
+        How many fields it has.
+    """
+
+    line: int
+    values: int
 
 
 def line_number(path: Path, row: int) -> int:
@@ -11,18 +29,33 @@ def line_number(path: Path, row: int) -> int:
 
     Blank lines and line breaks within quotes make it differ from ``row + 2``.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        seen = -1  # the header is row -1
-        for fields in reader:
-            if is_blank(fields):
-                continue
-            if seen == row:
-                return reader.line_num
-            seen += 1
-    return row + 2
+    record = find_record(path, row)
+    return row + 2 if record is None else record.line
+
+
+def find_record(path: Path, row: int) -> Record | None:
+    """Return row ``row`` (from 0, header not counted), or None where it cannot be found."""
+    for number, record in enumerate(_records(path), start=-1):  # the header is row -1
+        if number == row:
+            return record
+    return None
+
+
+def first_longer_record(path: Path, columns: int) -> Record | None:
+    """Return the first row with more than ``columns`` values, or None."""
+    return next((record for record in _records(path) if record.values > columns), None)
 
 
 def is_blank(fields: list[str]) -> bool:
     """Whether a record is a blank line, which pandas skips too."""
     return len(fields) < 2 and not "".join(fields).strip()
+
+
+def _records(path: Path) -> Iterator[Record]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        # pandas reads fields that are longer than this module allows; a message then does without the line.
+        with contextlib.suppress(csv.Error):
+            for fields in reader:
+                if not is_blank(fields):
+                    yield Record(reader.line_num, len(fields))

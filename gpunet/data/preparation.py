@@ -130,7 +130,7 @@ class Preparation:
         if "data" not in metadata:
             raise FileFormatError(
                 f"{source}: does not say how its data were prepared. Expected a model that 'gpunet train' wrote; "
-                "for others use gpunet.load in Python."
+                "others predict in Python, by gpunet.load(...).predict."
             )
         try:
             content = dict(metadata["data"])

@@ -77,7 +77,7 @@ def _check_rows(data: DataSet) -> None:
             raise InvalidValueError(
                 f"{data.raw.target_place}, {data.raw.row_place(row)}: the class {data.class_names[label]!r} has "
                 f"{counts[label]} {'row' if counts[label] == 1 else 'rows'}. Expected at least {FEWEST_OF_A_CLASS}, "
-                "to have some to train, validate and test."
+                f"to have some to train, validate and test.{_regression_hint(data)}"
             )
     classes = 1 if data.class_names is None else len(data.class_names)
     if data.rows < FEWEST_ROWS or _validation_rows(data.rows) < classes:
@@ -85,7 +85,16 @@ def _check_rows(data: DataSet) -> None:
         share = "" if classes == 1 else f" to have one of each of {classes} classes to validate"
         raise InvalidValueError(
             f"{data.raw.path or data.name}: has {data.rows} rows. Expected at least {least}{share}."
+            f"{_regression_hint(data)}"
         )
+
+
+def _regression_hint(data: DataSet) -> str:
+    """Return what to do if the integers that were taken for classes are quantities."""
+    are_integers = data.raw.targets is not None and data.raw.targets.dtype.kind in "iu"
+    if data.class_names is None or not are_integers:
+        return ""
+    return " If the targets are quantities rather than classes, use --task regression."
 
 
 def _validation_rows(rows: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import warnings
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.datasets import RawData
-from gpunet.data.line_numbers import is_blank, line_number
+from gpunet.data.line_numbers import Record, find_record, first_longer_record, is_blank, line_number
 from gpunet.data.targets import is_number, parse_text
 from gpunet.errors import (
     FileFormatError,
@@ -32,6 +33,7 @@ Array = npt.NDArray[Any]
 # What pandas takes for a missing number; as a class, "NA" or "None" is text like any other.
 _MISSING = ("", "#N/A", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan", "<NA>")
 _MOST_NAMES = 12
+_OTHER_SEPARATORS = (";", "\t", "|")
 
 
 def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, need_target: bool) -> RawData:
@@ -52,11 +54,13 @@ def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, nee
     ------
     OSError, MissingDependencyError
     FileFormatError
-        Empty, not UTF-8, ragged, or columns without a name or with the same name.
+        Empty, not UTF-8, ragged, separated by something else than commas, or columns without a name or with the same
+        name.
     InvalidValueError, InvalidTypeError, NonFiniteError
         A column that is missing or not expected; a value that is missing or not a finite number.
     """
     names = _read_header(path)
+    _check_separator(path, names, [target, *(expected or ())])
     if target is None and need_target:
         raise InvalidValueError(f"--target: {path} needs the name of its target column. It has {_listing(names)}.")
     if target is not None and need_target and target not in names:
@@ -94,6 +98,14 @@ def _read_header(path: Path) -> list[str]:
     return names
 
 
+def _check_separator(path: Path, names: list[str], known: Sequence[str | None]) -> None:
+    if len(names) > 1 or names[0] in known:
+        return
+    likely = max(_OTHER_SEPARATORS, key=names[0].count)
+    if likely in names[0]:
+        raise FileFormatError(f"{path}, line 1: one column only; the separator looks like {likely!r}, expected ','.")
+
+
 def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
     try:
         import pandas
@@ -115,9 +127,8 @@ def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
                 dtype={target: str} if target in names else None,
                 low_memory=False,
             )
-    except pandas.errors.ParserWarning:
-        raise FileFormatError(f"{path}: rows have more fields than line 1 has column names ({len(names)}).") from None
-    except (UnicodeDecodeError, pandas.errors.ParserError) as error:
+    except (UnicodeDecodeError, pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
+        _refuse_longer_record(path, len(names))
         reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
         raise FileFormatError(f"{path}: cannot be read as a table ({reason}).") from None
     if len(frame) == 0:
@@ -152,7 +163,23 @@ def _target_column(path: Path, name: str, column: Any) -> Array:
 
 
 def _refuse(path: Path, column: str, row: int, problem: str, kind: type[GpunetError]) -> NoReturn:
+    header, record = find_record(path, -1), find_record(path, row)
+    # A comma too few moves values into other columns, and the last column is then missing: no fault of that column.
+    if header is not None and record is not None and record.values != header.values:
+        raise _ragged(path, record, header.values)
     raise kind(f"{path}, line {line_number(path, row)}, column {column!r}: {problem}.")
+
+
+def _refuse_longer_record(path: Path, columns: int) -> None:
+    with contextlib.suppress(UnicodeDecodeError):  # pandas says where
+        record = first_longer_record(path, columns)
+        if record is not None:
+            raise _ragged(path, record, columns) from None
+
+
+def _ragged(path: Path, record: Record, columns: int) -> FileFormatError:
+    values = "1 value" if record.values == 1 else f"{record.values} values"
+    return FileFormatError(f"{path}: line {record.line} has {values}, expected {columns}.")
 
 
 def _check_columns(path: Path, names: Sequence[str], expected: Sequence[str]) -> None:

@@ -1,0 +1,39 @@
+"""Whether a folder can be written to, before the work whose results go there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from gpunet.errors import InvalidValueError
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless files can be written to a folder, or where it would be made; nothing is made yet.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    InvalidValueError
+        It is a file.
+    OSError
+    """
+    existing = folder
+    # stat rather than exists, which takes every error for an absence.
+    while not _is_there(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InvalidValueError(f"--out: {str(folder)!r} is a file, expected a folder.")
+    with tempfile.TemporaryFile(dir=existing):
+        pass
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True

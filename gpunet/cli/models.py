@@ -1,0 +1,25 @@
+"""Reading the model that ``predict`` and ``evaluate`` are given."""
+
+from __future__ import annotations
+
+import argparse
+
+from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
+from gpunet.network import Network, load
+
+
+def load_model(arguments: argparse.Namespace) -> Network:
+    """Return the network in the file MODEL.
+
+    Raises
+    ------
+    GpunetError
+        Its message calls the file what the help calls it.
+    """
+    try:
+        return load(arguments.model, device=arguments.device)
+    except (FileFormatError, InvalidValueError, MissingFileError) as error:
+        message = str(error)
+        if not message.startswith("path: "):
+            raise
+        raise type(error)(f"MODEL: {message.removeprefix('path: ')}") from None

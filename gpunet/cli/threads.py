@@ -1,0 +1,45 @@
+"""As many BLAS threads as the products of a network are worth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+
+from gpunet.cli.output import device_name
+from gpunet.network import Network
+
+# Below it, threads wait for each other longer than they compute; on a busy machine, ten times as long.
+SMALLEST_SHARED_PRODUCT = 8e6
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@contextmanager
+def suitable_threads(network: Network, rows: int) -> Iterator[None]:
+    """Let BLAS use one thread while a network on the CPU works on batches too small to be shared.
+
+    Nothing changes where the user chose the number of threads, or without the package threadpoolctl.
+
+    Parameters
+    ----------
+    network : Network
+    rows : int
+        Of a batch.
+    """
+    is_chosen = any(os.environ.get(name) for name in VARIABLES)
+    if is_chosen or device_name(network.backend) != "cpu" or largest_product(network, rows) >= SMALLEST_SHARED_PRODUCT:
+        yield
+        return
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def largest_product(network: Network, rows: int) -> int:
+    """Return the floating point operations of the largest matrix product that a batch of so many rows needs."""
+    return max(2 * rows * inputs * outputs for inputs, outputs in pairwise(network.layer_sizes))

@@ -1,0 +1,176 @@
+"""Which kernels there are for which architectures, compiled, with what each of them needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from gpunet.backends import kernel_library as library
+from gpunet.backends.batch_norm_plan import batch_norm_group
+from gpunet.backends.devices.cupy import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
+from gpunet.errors import InvalidValueError, unknown_name
+from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
+from gpunet.kernel_check.resources import Resources, parse_log
+from gpunet.kernels import names as kernel_files
+from gpunet.kernels import source
+
+# Turing, Ampere (data centre, consumer), Ada, Hopper, Blackwell (data centre, consumer): what later ones of each
+# generation run too.
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+# The usual one, and the one that needs the most registers nearly everywhere.
+QUICK_ACTIVATIONS = ("relu", "tanh")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Kernels that are compiled together, as :class:`gpunet.backends.kernel_library.KernelLibrary` does.
+
+    Attributes
+    ----------
+    module : str
+        The file, without ``.cu``.
+    expressions : tuple of str
+        C++ names.
+    architecture : int
+        90 for sm_90.
+    """
+
+    module: str
+    expressions: tuple[str, ...]
+    architecture: int
+
+
+@dataclass(frozen=True)
+class CheckedKernel:
+    """One kernel for one architecture."""
+
+    module: str
+    expression: str
+    architecture: int
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a unit.
+
+    Attributes
+    ----------
+    unit : Unit
+    kernels : tuple of CheckedKernel
+        None of them if it does not compile.
+    error : str
+        What the compiler said then, otherwise empty.
+    seconds : float
+    """
+
+    unit: Unit
+    kernels: tuple[CheckedKernel, ...]
+    error: str
+    seconds: float
+
+
+def architectures(names: Sequence[str] | None = None) -> tuple[int, ...]:
+    """Return the architectures of the names ``"90"`` or ``"sm_90"``; all of them by default.
+
+    Raises
+    ------
+    InvalidValueError
+        One is not checked; the message tells the nearest that is.
+    """
+    if names is None:
+        return ARCHITECTURES
+    chosen = []
+    for name in names:
+        digits = name.strip().removeprefix("sm_")
+        number = int(digits) if digits.isdecimal() else 0
+        if number not in ARCHITECTURES:
+            near = min(ARCHITECTURES, key=lambda architecture: (abs(architecture - number), architecture))
+            hint = f" Did you mean {near}?" if number else ""
+            valid = ", ".join(map(str, ARCHITECTURES))
+            raise InvalidValueError(f"--arch: {name!r} is not known.{hint} Expected some of: {valid}.")
+        chosen.append(number)
+    return tuple(sorted(set(chosen)))
+
+
+def modules(names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the kernel files of these names; all of them by default.
+
+    Raises
+    ------
+    InvalidValueError
+        There is no such file; the message tells the nearest name.
+    """
+    files: tuple[str, ...] = kernel_files()
+    for name in names or ():
+        if name not in files:
+            raise unknown_name("--module", name, files)
+    return files if names is None else tuple(sorted(set(names)))
+
+
+def units(modules_: Sequence[str], architectures_: Sequence[int], quick: bool = False) -> list[Unit]:
+    """Return everything that the CUDA backend may compile of these files on these architectures.
+
+    Parameters
+    ----------
+    quick : bool
+        Of the activations only :data:`QUICK_ACTIVATIONS`: a third of the time.
+    """
+    return [
+        Unit(module, group, architecture)
+        for architecture in architectures_
+        for module, group in _groups(architecture, quick)
+        if module in modules_
+    ]
+
+
+def _groups(architecture: int, quick: bool) -> Iterator[tuple[str, library.Group]]:
+    codes = [library.ACTIVATION_CODES[name] for name in (QUICK_ACTIVATIONS if quick else library.ACTIVATION_CODES)]
+    activations = {library.activation_group(storage, code) for storage in library.ITEM_SIZES for code in codes}
+    for module, group in library.all_groups():
+        if module != "activation" or group in activations:
+            yield module, group
+    largest = LARGEST_CLUSTER if divmod(architecture, 10) >= CLUSTER_COMPUTE_CAPABILITY else 1
+    for storage, item_size in library.ITEM_SIZES.items():
+        for code in codes:
+            yield "batch_norm", batch_norm_group(storage, item_size, code, largest)
+
+
+def compile_unit(nvrtc: Nvrtc, unit: Unit) -> Result:
+    """Compile a unit and read what its kernels need."""
+    start = time.perf_counter()
+    try:
+        compiled = nvrtc.compile(source(unit.module), unit.expressions, unit.architecture, f"{unit.module}.cu")
+        resources = parse_log(compiled.log)
+        silent = [name for name, symbol in compiled.symbols.items() if symbol not in resources]
+        if silent:
+            raise KernelCompileError(f"the assembler tells nothing about {silent[0]}")
+    except KernelCompileError as error:
+        return Result(unit, (), str(error), time.perf_counter() - start)
+    checked = tuple(
+        CheckedKernel(unit.module, name, unit.architecture, resources[symbol])
+        for name, symbol in compiled.symbols.items()
+    )
+    return Result(unit, checked, "", time.perf_counter() - start)
+
+
+def compile_all(nvrtc: Nvrtc, units_: Sequence[Unit], workers: int, on_done: Callable[[], object]) -> list[Result]:
+    """Compile units on several threads; the results are in the order of the units.
+
+    Parameters
+    ----------
+    on_done : callable
+        Called after each unit.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(compile_unit, nvrtc, unit) for unit in units_]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                on_done()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
