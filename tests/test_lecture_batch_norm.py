@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lecture_support import assert_agrees, jacobian_by_central_differences
 from numpy.typing import NDArray
 
 from gpunet.lecture import batch_norm as lecture
@@ -19,25 +20,6 @@ from gpunet.lecture.batch_gradient import cross_entropy, squared_error
 SHAPES = [(2, 1), (3, 4), (7, 5), (16, 3)]
 EPSILON = 1e-3
 each_shape = pytest.mark.parametrize(("n", "m"), SHAPES)
-
-
-def jacobian_by_central_differences(
-    function: Callable[[FloatArray], FloatArray | float], point: FloatArray, step: float = 1e-5
-) -> FloatArray:
-    """Jacobian (outputs, inputs) of a function at a point, both flattened row by row."""
-    columns = []
-    for index in np.ndindex(point.shape):
-        offset = np.zeros_like(point)
-        offset[index] = step
-        columns.append((np.ravel(function(point + offset)) - np.ravel(function(point - offset))) / (2 * step))
-    return np.stack(columns, axis=1)
-
-
-def assert_agrees(computed: FloatArray, expected: FloatArray, relative: float = 1e-7) -> None:
-    """Equal shapes, and equal numbers up to `relative` times the largest of them."""
-    assert computed.shape == expected.shape
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(computed, expected, rtol=0, atol=relative * max(largest, 1e-2))
 
 
 def scores_of(n: int, m: int, seed: int = 0) -> FloatArray:

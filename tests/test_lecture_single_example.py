@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lecture_support import assert_agrees, jacobian_by_central_differences
 
 from gpunet.lecture import single_example as lecture
 from gpunet.lecture.activations import Activation, FloatArray, activation_named
@@ -26,25 +26,6 @@ ACTIVATIONS = [
 LAYER_WIDTHS = [(5, 3), (5, 7, 3), (3, 1, 4, 2), (1, 2, 1, 3, 2), (3, 3, 3, 3, 3)]
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda activation: activation.name)
 each_network = pytest.mark.parametrize("widths", LAYER_WIDTHS, ids=str)
-
-
-def jacobian_by_central_differences(
-    function: Callable[[FloatArray], FloatArray | float], point: FloatArray, step: float = 1e-5
-) -> FloatArray:
-    """Jacobian (outputs, inputs) of a function at a point, both flattened row by row."""
-    columns = []
-    for index in np.ndindex(point.shape):
-        offset = np.zeros_like(point)
-        offset[index] = step
-        columns.append((np.ravel(function(point + offset)) - np.ravel(function(point - offset))) / (2 * step))
-    return np.stack(columns, axis=1)
-
-
-def assert_agrees(computed: FloatArray, expected: FloatArray, relative: float = 1e-7) -> None:
-    """Equal shapes, and equal numbers up to `relative` times the largest of them."""
-    assert computed.shape == expected.shape
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(computed, expected, rtol=0, atol=relative * max(largest, 1e-2))
 
 
 def network(
