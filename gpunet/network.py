@@ -74,7 +74,7 @@ class Network(LayerStack):
     dtype : str or dtype
         ``"float32"`` or ``"float64"``.
     precision : str
-        ``"tf32"`` lets a CUDA device round the factors of float32 matrix products to 10 bits of mantissa, for its
+        ``"tf32"`` lets a CUDA device use only 10 bits of the mantissas in float32 matrix products, for its
         tensor cores; ``"float32"`` does not.
     device : str or Backend
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own.

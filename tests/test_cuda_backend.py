@@ -261,7 +261,8 @@ def test_tf32_is_a_choice(device: Any) -> None:
         backend.gemm(on_device(backend, a), on_device(backend, b), out)
         errors[precision] = np.abs(backend.to_numpy(out) - a.astype(float) @ b).max()
     assert errors["float32"] < 1e-5
-    assert errors["tf32"] < 2e-2
+    # Each factor loses at most the bits below the tenth, by truncation: 2^-10 of it.
+    assert errors["tf32"] <= 2 * 2.0**-10 * (np.abs(a) @ np.abs(b)).max()
 
 
 def test_copies(device: Any) -> None:

@@ -73,6 +73,12 @@ def test_row_too_long_for_shared_memory(device: Any) -> None:
     check(device, logits, labels, weights)
 
 
+@pytest.mark.parametrize("columns", [9_000, 12_000, 50_000])
+def test_rows_that_need_more_shared_memory_than_every_block_has(device: Any, columns: int) -> None:
+    logits, labels, weights = problem((2, columns))
+    check(device, logits, labels, weights)
+
+
 def test_more_rows_than_the_grid_holds(device: Any) -> None:
     logits, labels, weights = problem((1100, 3))
     check(device, logits, labels, weights)

@@ -98,8 +98,8 @@ class Cublas:
         out : device array, (n, m)
             Of the same dtype, or float32 for half-precision factors.
         precision : str
-            ``"tf32"`` rounds float32 factors to 10 bits of mantissa, for the tensor cores. Half-precision products are
-            summed in float32.
+            ``"tf32"`` uses 10 bits of the mantissas of float32 factors, for the tensor cores. Half-precision products
+            are summed in float32.
         """
         rows, inner = a.shape[::-1] if transpose_a else a.shape
         inner_b, columns = b.shape[::-1] if transpose_b else b.shape

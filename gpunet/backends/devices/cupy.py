@@ -53,9 +53,12 @@ def import_cupy() -> ModuleType:
 
 def load_cublas() -> ctypes.CDLL:
     """Return the cuBLAS library that CuPy uses: the process has one copy of it."""
-    from cuda.pathfinder import load_nvidia_dynamic_lib  # CuPy depends on it
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # CuPy depends on it
 
-    return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
+    except Exception as error:  # not installed, not found, or not loadable
+        raise DeviceError(f"cuBLAS cannot be loaded: {error}") from error
 
 
 class CupyDevice:
@@ -144,8 +147,9 @@ class CupyDevice:
         return device_array
 
     def fetch(self, values: Any) -> Array:
-        self._refuse_while_capturing("reading an array")
-        # On the current stream of CuPy, the user's: what they have asked for so far is in the array then.
+        # The array may be one of ours, still being written on our stream, which the user's does not wait for.
+        self.synchronize()
+        # On CuPy's current stream, the user's: what they have asked for so far is in the array then.
         with self._device:
             return self._cupy.asnumpy(self._cupy.asarray(values))
 
