@@ -73,3 +73,14 @@ def pre_activations(network: gpunet.Network, X: Array) -> list[Array]:
 def sizes(layers: int, inputs: int = 5, classes: int = 3) -> Sequence[int]:
     """Return the layer sizes of a small network with ``layers`` linear layers of different widths."""
     return [*[inputs, 7, 4, 6][:layers], classes]
+
+
+def small_network(**arguments: Any) -> gpunet.Network:
+    """Return a 6-16-3 network on the CPU."""
+    return gpunet.Network([6, 16, 3], **{"device": "cpu", "seed": 1, **arguments})
+
+
+def learnable(rows: int = 300, seed: int = 0) -> tuple[Array, Array]:
+    """Return a problem for :func:`small_network` that it can learn."""
+    X, _ = random_problem(rows, 6, 3, seed)
+    return X, (X @ np.random.default_rng(9).standard_normal((6, 3))).argmax(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 from cuda_support import on_device, poisoned
 
 from gpunet.activations import ELU, Activation, Identity, ReLU, Tanh
-from gpunet.backends import Backend
+from gpunet.backends import Backend, cuda
 from gpunet.backends.cuda import CudaBackend
 
 SMALL = [(2, 1), (3, 33), (31, 32), (64, 64), (257, 10), (1025, 100), (300, 7)]
 # Resident with clusters and without, much shared memory, striped; rows that are and are not whole vectors.
 LARGE = [(256, 256), (1024, 1024), (4096, 500), (8192, 2048), (16384, 512), (65536, 500), (65536, 64), (4097, 4095)]
-SHAPES = [*SMALL, *(pytest.param(shape, marks=pytest.mark.large) for shape in LARGE)]
+LARGE_MARK = pytest.mark.large
+# The last takes more shared memory than a block has without asking, and fits every device with one block per tile.
+FORCED = [(31, 32), (257, 10), (1025, 100), pytest.param((1500, 512), marks=LARGE_MARK)]
+SHAPES = [*SMALL, *(pytest.param(shape, marks=LARGE_MARK) for shape in LARGE)]
 TOLERANCE = {"float32": 3e-5, "float64": 1e-11, "float16": 4e-3}
 
 
@@ -48,15 +52,16 @@ def run(backend: Backend, data: dict[str, Any], activation: Activation, convert:
     return {name: backend.to_numpy(value).astype(np.float64) for name, value in zip(names, values, strict=True)}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("activation", [Identity(), Tanh()], ids=str)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_everything_that_is_written(device: Any, shape: tuple[int, int], activation: Activation, dtype: str) -> None:
-    """Against the specification in float64, from the same rounded inputs; smooth activations, so no element flips."""
+def check(device: Any, shape: tuple[int, int], activation: Activation, dtype: str, offset: int = 0) -> None:
+    """Compare everything that is written with the specification in float64, from the same rounded inputs."""
     data = problem(shape, dtype)
     backend = CudaBackend(device)
     ours = run(
-        backend, data, activation, lambda v: on_device(backend, v), lambda shape, dtype: poisoned(backend, shape, dtype)
+        backend,
+        data,
+        activation,
+        lambda values: on_device(backend, values, offset),
+        lambda shape, dtype: poisoned(backend, shape, dtype, offset),
     )
     exact = {name: value.astype(np.float64) for name, value in data.items() if name != "number"} | {"number": "float64"}
     expected = run(Backend(), exact, activation, np.copy, np.empty)
@@ -66,6 +71,29 @@ def test_everything_that_is_written(device: Any, shape: tuple[int, int], activat
             scale = max(scale, np.abs(exact["dy"]).max() * np.abs(expected["inverse_std"]).max())
         tolerance = TOLERANCE[dtype] * (10 if name == "ds" and shape[0] < 4 else 1)
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("activation", [Identity(), Tanh()], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_everything_that_is_written(device: Any, shape: tuple[int, int], activation: Activation, dtype: str) -> None:
+    """With smooth activations, so that no element is on the other side of a kink."""
+    check(device, shape, activation, dtype)
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "unaligned"])
+@pytest.mark.parametrize("shape", FORCED, ids=str)
+@pytest.mark.parametrize(("algorithm", "cluster"), [("striped", 1), *(("resident", size) for size in (1, 2, 4, 8))])
+def test_every_algorithm(
+    device: Any, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], algorithm: str, cluster: int, offset: int
+) -> None:
+    """Each one forced, where the device has clusters of that size and the tile fits."""
+    if cluster > device.max_cluster_size:
+        pytest.skip(f"{device.name} has clusters of up to {device.max_cluster_size}")
+    for name in ("plan_forward", "plan_backward"):
+        plan = partial(getattr(cuda, name), algorithm=algorithm, cluster=cluster)
+        monkeypatch.setattr(cuda, name, plan)
+    check(device, shape, Tanh(), "float32", offset)
 
 
 @pytest.mark.parametrize("activation", [ReLU(), ELU(0.7)], ids=str)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from support import random_problem
+from support import learnable, small_network
 
 import gpunet
 from gpunet.training.loop import batch_slices
@@ -17,15 +17,6 @@ from gpunet.training.loop import batch_slices
 def digits():
     X, y = load_digits(return_X_y=True)
     return train_test_split(X / 16, y, test_size=0.2, stratify=y, random_state=0)
-
-
-def small_network(**arguments) -> gpunet.Network:
-    return gpunet.Network([6, 16, 3], **{"device": "cpu", "seed": 1, **arguments})
-
-
-def learnable(rows=300, seed=0):
-    X, _ = random_problem(rows, 6, 3, seed)
-    return X, (X @ np.random.default_rng(9).standard_normal((6, 3))).argmax(axis=1)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -208,46 +199,6 @@ def test_clipping_bounds_the_update():
             assert moved > 1
 
 
-def test_early_stopping_restores_the_best_weights():
-    X, y = learnable(200)
-    noise = np.random.default_rng(0).integers(0, 3, 60)  # validation labels that no network can learn
-    network = small_network(batch_norm=True)
-    kept = {}
-
-    class Keep(gpunet.Callback):
-        def on_epoch_end(self, run, record):
-            kept[record.epoch] = run.network.get_parameters() | run.network.get_state()
-
-    history = gpunet.fit(
-        network,
-        X,
-        y,
-        epochs=60,
-        batch_size=32,
-        optimizer=gpunet.Adam(0.01),
-        validation=(X[:60], noise),
-        early_stopping=gpunet.EarlyStopping(patience=3),
-        callbacks=[Keep()],
-    )
-    best = int(np.argmin(history["validation_loss"])) + 1
-    assert history.stopped_early
-    assert history.best_epoch == best
-    assert len(history) == best + 3 < 60
-    for name, value in (network.get_parameters() | network.get_state()).items():
-        np.testing.assert_array_equal(value, kept[best][name])
-    assert gpunet.evaluate(network, X[:60], noise).loss == min(history["validation_loss"])
-
-
-def test_early_stopping_on_accuracy_restores_also_without_stopping():
-    X, y = learnable(200)
-    network = small_network()
-    rule = gpunet.EarlyStopping(patience=50, monitor="validation_accuracy")
-    history = gpunet.fit(network, X, y, epochs=6, batch_size=32, validation=(X, y), early_stopping=rule)
-    assert not history.stopped_early
-    assert history.best_epoch == int(np.argmax(history["validation_accuracy"])) + 1
-    assert gpunet.evaluate(network, X, y).accuracy == max(history["validation_accuracy"])
-
-
 def test_a_callback_can_stop_the_run():
     class Stop(gpunet.Callback):
         ended = False
@@ -288,60 +239,6 @@ def test_regression():
     assert network.predict(X).shape == (400, 1)
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-@pytest.mark.parametrize("interrupted_after", [1, 3])
-def test_resuming_is_exact(tmp_path, suffix, interrupted_after):
-    X, y = learnable(100)
-    path = tmp_path / f"run{suffix}"
-
-    def run(network, epochs, **arguments):
-        rule = gpunet.EarlyStopping(patience=3)
-        return gpunet.fit(
-            network,
-            X,
-            y,
-            epochs=epochs,
-            batch_size=32,
-            optimizer=gpunet.Adam(gpunet.CosineRate(0.02, 28)),
-            validation=(X[::-1], (y + 1) % 3),
-            early_stopping=rule,
-            **arguments,
-        )
-
-    whole = small_network(dropout=0.3)
-    expected = run(whole, 7)
-    run(small_network(dropout=0.3), interrupted_after, checkpoint=path)
-    resumed = small_network(dropout=0.3)
-    history = run(resumed, 7, checkpoint=path, resume=True)
-    np.testing.assert_array_equal(resumed.flat_parameters, whole.flat_parameters)
-    np.testing.assert_array_equal(resumed.flat_state, whole.flat_state)
-    for quantity in ("epoch", "step", "loss", "validation_loss", "learning_rate"):
-        assert history[quantity] == expected[quantity]
-    assert history.best_epoch == expected.best_epoch
-
-
-def test_resuming_refuses_another_run(tmp_path):
-    X, y = learnable(40)
-    path = tmp_path / "run.npz"
-    gpunet.fit(small_network(), X, y, epochs=1, checkpoint=path)
-    other = small_network(activation="tanh")
-    before = other.get_parameters()
-    with pytest.raises(gpunet.InvalidValueError, match="activation"):
-        gpunet.fit(other, X, y, epochs=2, checkpoint=path, resume=True)
-    with pytest.raises(gpunet.InvalidValueError, match="sgd"):
-        gpunet.fit(small_network(), X, y, epochs=2, checkpoint=path, resume=True, optimizer=gpunet.Adam())
-    for name, value in other.get_parameters().items():
-        np.testing.assert_array_equal(value, before[name])
-    for change in ({"batch_size": 10}, {"l2": 0.5}, {"clip_norm": 1.0}, {"shuffle": False}):
-        with pytest.raises(gpunet.InvalidValueError, match=f"checkpoint: .*{next(iter(change))}="):
-            gpunet.fit(small_network(), X, y, epochs=2, checkpoint=path, resume=True, **change)
-    with pytest.raises(gpunet.InvalidValueError, match=r"checkpoint: .*rows="):
-        gpunet.fit(small_network(), X[:30], y[:30], epochs=2, checkpoint=path, resume=True)
-    small_network().save(tmp_path / "model.npz")
-    with pytest.raises(gpunet.FileFormatError, match=r"gpunet\.network"):
-        gpunet.fit(small_network(), X, y, epochs=2, checkpoint=tmp_path / "model.npz", resume=True)
-
-
 def test_a_new_optimizer_does_not_repeat_the_order_of_the_examples():
     seen = []
 
@@ -366,87 +263,6 @@ def test_accuracy_is_weighted_like_the_loss():
     assert gpunet.evaluate(network, X, y, sample_weight=(~right).astype(float)).accuracy == 0
 
 
-def test_no_change_is_no_improvement():
-    X, y = learnable(40)
-    rule = gpunet.EarlyStopping(patience=2)
-    history = gpunet.fit(
-        small_network(),
-        X,
-        y,
-        epochs=9,
-        optimizer=gpunet.SGD(0.0),
-        validation=(X[:1], y[:1]),
-        early_stopping=rule,
-        batch_size=40,
-    )
-    improved = [a > b for a, b in zip([np.inf, *history["validation_loss"]], history["validation_loss"], strict=False)]
-    assert history.best_epoch == max(place for place, better in enumerate(improved, start=1) if better)
-
-    network = small_network(batch_norm=False)  # nothing moves: no running averages either
-    history = gpunet.fit(network, X, y, epochs=9, optimizer=gpunet.SGD(0.0), validation=(X, y), early_stopping=rule)
-    assert (len(history), history.best_epoch) == (3, 1)
-
-
-def test_early_stopping_that_goes_back_forgets_later_moments():
-    X, y = learnable(60)
-    noise = np.random.default_rng(0).integers(0, 3, 60)
-    network, optimizer = small_network(), gpunet.SGD(0.1, momentum=0.9)
-    rule = gpunet.EarlyStopping(patience=2)
-    gpunet.fit(network, X, y, epochs=40, optimizer=optimizer, validation=(X, noise), early_stopping=rule)
-    assert optimizer.step == 0
-    assert not optimizer.moments["velocity"].any()
-
-
-def test_the_ending_of_a_run_reaches_every_callback_with_the_best_weights():
-    ended = []
-
-    class Ending(gpunet.Callback):
-        def __init__(self, fails=False):
-            self.fails = fails
-
-        def on_fit_end(self, run):
-            ended.append((run.history.best_epoch, run.network.steps))
-            if self.fails:
-                raise RuntimeError("in on_fit_end")
-
-    X, y = learnable(60)
-    noise = np.random.default_rng(0).integers(0, 3, 60)
-    with pytest.raises(RuntimeError, match="in on_fit_end"):
-        gpunet.fit(
-            small_network(),
-            X,
-            y,
-            epochs=40,
-            batch_size=60,
-            validation=(X, noise),
-            early_stopping=gpunet.EarlyStopping(2),
-            callbacks=(callback for callback in [Ending(fails=True), Ending()]),
-        )
-    assert len(ended) == 2
-    assert ended[0] == ended[1]
-    assert ended[0][0] == ended[0][1]  # one step per epoch: the weights are those of the best one
-
-
-def test_a_refused_run_leaves_the_optimizer_alone(tmp_path):
-    X, y = learnable(40)
-    first, optimizer = small_network(), gpunet.SGD(0.1, momentum=0.9)
-    gpunet.fit(first, X, y, epochs=1, optimizer=optimizer)
-    gpunet.fit(small_network(activation="tanh"), X, y, epochs=1, checkpoint=tmp_path / "other.npz")
-    for arguments in (
-        {"checkpoint": tmp_path / "other.npz", "resume": True},
-        {"callbacks": None},
-        {"callbacks": [print]},
-        {"shuffle": np.ones(3)},
-        {"checkpoint": tmp_path},
-        {"checkpoint": tmp_path / "other.npz" / "deeper.npz"},
-        {"checkpoint": 5},
-    ):
-        with pytest.raises(gpunet.GpunetError):
-            gpunet.fit(small_network(), X, y, optimizer=optimizer, **arguments)
-        assert optimizer.step == 1
-        assert optimizer.moments["velocity"].any()
-
-
 def test_a_schedule_may_use_numpys_numbers_and_may_not_return_nonsense(tmp_path):
     X, y = learnable(40)
     rate = gpunet.StepRate(np.float32(0.125), 10)
@@ -460,63 +276,3 @@ def test_a_schedule_may_use_numpys_numbers_and_may_not_return_nonsense(tmp_path)
     for schedule in (Odd(), gpunet.StepRate(1.0, every=1, factor=1e300)):
         with pytest.raises(gpunet.InvalidValueError, match="learning_rate"):
             gpunet.fit(small_network(), X, y, epochs=9, batch_size=10, optimizer=gpunet.SGD(schedule))
-
-
-def damage(path, change):
-    """Rewrite a checkpoint with a changed header or changed tensors."""
-    from gpunet.serialization import read_tensors, write_tensors
-
-    tensors, header = read_tensors(path)
-    tensors, header = change(tensors, header)
-    write_tensors(path, tensors, header)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda tensors, header: (tensors, header | {"steps": "x"}),
-        lambda tensors, header: (tensors, header | {"steps": -1}),
-        lambda tensors, header: (tensors, header | {"steps": 2**70}),
-        lambda tensors, header: (tensors, {k: v for k, v in header.items() if k != "optimizer_step"}),
-        lambda tensors, header: (tensors, header | {"history": {"epochs": [{"epoch": 1}]}}),
-        lambda tensors, header: (tensors, header | {"history": 3}),
-        lambda tensors, header: (tensors, header | {"network": 3}),
-        lambda tensors, header: (tensors, {k: v for k, v in header.items() if k != "settings"}),
-        lambda tensors, header: (tensors, header | {"best": {"monitor": "validation_loss"}}),
-        lambda tensors, header: (tensors | {"velocity.W1": np.ones(1, np.float32)}, header),
-        lambda tensors, header: (tensors | {"best.W1": np.full((16, 6), np.nan, np.float32)}, header),
-        lambda tensors, header: (tensors | {"W1": np.full((16, 6), np.inf, np.float32)}, header),
-        lambda tensors, header: ({k: v for k, v in tensors.items() if k != "b2"}, header),
-    ],
-)
-def test_a_damaged_checkpoint_changes_nothing(tmp_path, change):
-    X, y = learnable(40)
-    path = tmp_path / "run.npz"
-    arguments = {"validation": (X, y), "early_stopping": gpunet.EarlyStopping(9), "checkpoint": path}
-    gpunet.fit(small_network(), X, y, epochs=1, **arguments)
-    damage(path, change)
-    network = small_network()
-    before = network.flat_parameters.copy()
-    with pytest.raises(gpunet.FileFormatError, match="checkpoint"):
-        gpunet.fit(network, X, y, epochs=2, resume=True, **arguments)
-    np.testing.assert_array_equal(network.flat_parameters, before)
-    assert network.steps == 0
-
-
-def test_resuming_with_another_rule_for_early_stopping(tmp_path):
-    X, y = learnable(60)
-    noise = np.random.default_rng(0).integers(0, 3, 60)
-    path = tmp_path / "run.npz"
-    arguments = {"validation": (X, noise), "checkpoint": path}
-    short = gpunet.fit(small_network(), X, y, epochs=40, early_stopping=gpunet.EarlyStopping(2), **arguments)
-    assert short.stopped_early
-    other = gpunet.EarlyStopping(2, monitor="validation_accuracy")
-    with pytest.raises(gpunet.InvalidValueError, match="monitor="):
-        gpunet.fit(small_network(), X, y, epochs=40, early_stopping=other, resume=True, **arguments)
-    longer = gpunet.fit(
-        small_network(), X, y, epochs=40, early_stopping=gpunet.EarlyStopping(5), resume=True, **arguments
-    )
-    assert len(longer) > len(short)
-    rest = gpunet.fit(small_network(), X, y, epochs=len(longer) + 2, resume=True, **arguments)
-    assert len(rest) == len(longer) + 2
-    assert not rest.stopped_early
