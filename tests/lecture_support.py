@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpunet.lecture.activations import FloatArray
+from gpunet.lecture.derivations.activations import FloatArray
 
 
 def jacobian_by_central_differences(

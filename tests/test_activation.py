@@ -11,7 +11,7 @@ from support import ACTIVATIONS
 import gpunet
 from gpunet.activations import get_activation
 from gpunet.backends import Backend
-from gpunet.lecture.activations import activation_named
+from gpunet.lecture.derivations.activations import activation_named
 
 EXTREMES = np.array([-np.inf, -1e30, -1000, -90, -30, -5, -1e-3, -1e-40, 0, 1e-40, 1e-3, 5, 30, 90, 1000, 1e30, np.inf])
 

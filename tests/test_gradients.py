@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from support import ACTIVATIONS, gradient_error, pre_activations, random_problem, randomise, sizes
 
 import gpunet
-from gpunet.lecture.activations import activation_named
-from gpunet.lecture.batch_gradient import loop_over_examples, squared_error, vectorised
-from gpunet.lecture.batch_norm import batch_norm_network_gradients
+from gpunet.lecture.derivations.activations import activation_named
+from gpunet.lecture.derivations.batch_gradient import loop_over_examples, squared_error, vectorised
+from gpunet.lecture.derivations.batch_norm import batch_norm_network_gradients
 
 TOLERANCE = 1e-6
 NORMALISATIONS = {"plain": (False, True), "batch_norm": (True, True), "batch_norm_without_scale_shift": (True, False)}

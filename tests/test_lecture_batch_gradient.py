@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gpunet.lecture import single_example
-from gpunet.lecture.activations import Activation, FloatArray, activation_named
-from gpunet.lecture.batch_gradient import (
+from gpunet.lecture.derivations import single_example
+from gpunet.lecture.derivations.activations import Activation, FloatArray, activation_named
+from gpunet.lecture.derivations.batch_gradient import (
     Loss,
     cross_entropy,
     example_weights,

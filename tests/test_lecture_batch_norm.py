@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from lecture_support import assert_agrees, jacobian_by_central_differences
 from numpy.typing import NDArray
 
-from gpunet.lecture import batch_norm as lecture
-from gpunet.lecture.activations import FloatArray, activation_named
-from gpunet.lecture.batch_gradient import cross_entropy, squared_error
+from gpunet.lecture.derivations import batch_norm as lecture
+from gpunet.lecture.derivations.activations import FloatArray, activation_named
+from gpunet.lecture.derivations.batch_gradient import cross_entropy, squared_error
 
 SHAPES = [(2, 1), (3, 4), (7, 5), (16, 3)]
 EPSILON = 1e-3

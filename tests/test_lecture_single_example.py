@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lecture_support import assert_agrees, jacobian_by_central_differences
 
-from gpunet.lecture import single_example as lecture
-from gpunet.lecture.activations import Activation, FloatArray, activation_named
+from gpunet.lecture.derivations import single_example as lecture
+from gpunet.lecture.derivations.activations import Activation, FloatArray, activation_named
 
 ACTIVATIONS = [
     activation_named("sigmoid"),

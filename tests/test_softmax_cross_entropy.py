@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpunet.backends import Backend
-from gpunet.lecture.single_example import (
+from gpunet.lecture.derivations.single_example import (
     column,
     jacobian_cross_entropy_by_probabilities,
     jacobian_softmax_by_scores,

@@ -208,7 +208,7 @@ class Backend(LossOperations, UpdateOperations):
         With dz = dy f'(z) and shat = (s - mu) inverse_std:
         dbeta = sum_i dz_i, dgamma = sum_i dz_i shat_i,
         ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n).
-        The lecture's term-by-term form of the same is in :mod:`gpunet.lecture.batch_norm`.
+        The lecture's term-by-term form of the same is in :mod:`gpunet.lecture.derivations.batch_norm`.
 
         Parameters
         ----------

@@ -20,8 +20,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.lecture.activations import Activation, FloatArray
-from gpunet.lecture.single_example import column, forward_pass, jacobian_activation_by_scores, linear, softmax
+from gpunet.lecture.derivations.activations import Activation, FloatArray
+from gpunet.lecture.derivations.single_example import (
+    column,
+    forward_pass,
+    jacobian_activation_by_scores,
+    linear,
+    softmax,
+)
 
 Labels: TypeAlias = NDArray[np.integer] | FloatArray
 Loss: TypeAlias = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpunet.lecture.activations import Activation, FloatArray
-from gpunet.lecture.batch_gradient import Labels, Loss, cross_entropy, example_weights, target_rows
+from gpunet.lecture.derivations.activations import Activation, FloatArray
+from gpunet.lecture.derivations.batch_gradient import Labels, Loss, cross_entropy, example_weights, target_rows
 
 # Forward.
 
@@ -342,7 +342,7 @@ def batch_norm_network_gradients(
     sample_weights : ndarray (n,), optional
         w_i in J = sum_i w_i l_i / sum_i w_i + lambda sum_j ||W_j||^2. The batch statistics are not weighted.
     loss : callable
-        `cross_entropy` or `squared_error` of `gpunet.lecture.batch_gradient`.
+        `cross_entropy` or `squared_error` of `gpunet.lecture.derivations.batch_gradient`.
 
     Returns
     -------

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpunet.lecture.activations import Activation, FloatArray, activation_named
+from gpunet.lecture.derivations.activations import Activation, FloatArray, activation_named
 
 
 def column(values: FloatArray) -> FloatArray:

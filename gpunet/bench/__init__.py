@@ -1,0 +1,1 @@
+"""Results of the benchmark suite: the files that ``benchmarks/`` writes, tables, plots and comparisons."""

@@ -1,0 +1,1 @@
+"""What happens inside a network: activations, gradients, saturation, dead units, updates, layer by layer."""

@@ -1,0 +1,1 @@
+"""One module for each experiment; :mod:`gpunet.lecture.catalogue` lists them."""
