@@ -32,6 +32,10 @@ class NonFiniteError(InvalidValueError):
     """Data contain NaN or infinity."""
 
 
+class NotFittedError(GpunetError, ValueError, AttributeError):
+    """An estimator was asked for something that only ``fit`` provides."""
+
+
 class FileFormatError(GpunetError, ValueError):
     """A file exists but does not hold what gpunet expects."""
 
@@ -74,6 +78,10 @@ class TrainingDivergedError(GpunetError, ArithmeticError):
 
     def __reduce__(self) -> tuple[type[TrainingDivergedError], tuple[Any, ...]]:
         return type(self), (str(self), self.epoch, self.step, self.layer, self.history)
+
+
+class ConvergenceWarning(UserWarning):
+    """A learning rule reached its limit of epochs before its stopping rule was met; the result is usable."""
 
 
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:

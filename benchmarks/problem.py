@@ -1,0 +1,99 @@
+"""The numbers that every provider computes with: the same in every process, drawn from the case alone."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.cases import NETWORK, Case
+
+Array = npt.NDArray[Any]
+
+LEARNING_RATE = 1e-3
+MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
+# Steps after which `step` and `epoch` are compared.
+CHECKED_STEPS = 3
+
+
+@dataclass
+class Problem:
+    """Inputs of one case, on the host, of the case's dtype.
+
+    Attributes
+    ----------
+    batches : list of (X, y)
+        X (n, d), labels int32 (n,). The checked outputs are those of the first ones, in order; timing rotates.
+    parameters : dict
+        ``W1`` (m_1, d), ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``; without batch norm ``b1`` instead of gamma, beta.
+    state : dict
+        ``running_mean1``, ``running_variance1``, ...
+    arrays : dict
+        Of an operation: its inputs by the names of the backend's arguments.
+    """
+
+    batches: list[tuple[Array, Array]] = field(default_factory=list)
+    parameters: dict[str, Array] = field(default_factory=dict)
+    state: dict[str, Array] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+def make_problem(case: Case, batches: int = CHECKED_STEPS) -> Problem:
+    """Draw the inputs of a case; ``batches`` batches, or for an epoch one of ``case.examples`` rows."""
+    # Not of the dtype, so that the reference in float64 computes with the same numbers.
+    generator = np.random.Generator(np.random.Philox(zlib.crc32(f"{case.operation}/{case.rows}/{case.sizes}".encode())))
+    if case.operation == NETWORK:
+        return _network_problem(case, batches, generator)
+    return Problem(arrays=_operation_arrays(case, generator))
+
+
+def _network_problem(case: Case, batches: int, generator: np.random.Generator) -> Problem:
+    problem = Problem()
+    *hidden, last = range(1, len(case.sizes))
+    for index in (*hidden, last):
+        inputs, outputs = case.sizes[index - 1 : index + 1]
+        problem.parameters[f"W{index}"] = _normal(generator, (outputs, inputs), case, np.sqrt(2 / inputs))
+        if index == last or not case.batch_norm:
+            problem.parameters[f"b{index}"] = _normal(generator, outputs, case, 0.1)
+        else:
+            problem.parameters[f"gamma{index}"] = 1 + _normal(generator, outputs, case, 0.1)
+            problem.parameters[f"beta{index}"] = _normal(generator, outputs, case, 0.1)
+            problem.state[f"running_mean{index}"] = _normal(generator, outputs, case, 0.1)
+            problem.state[f"running_variance{index}"] = 1 + abs(_normal(generator, outputs, case, 0.1))
+    rows, count = (case.examples, 1) if case.mode == "epoch" else (case.rows, batches)
+    for _ in range(count):
+        labels = generator.integers(0, case.sizes[-1], rows, dtype=np.int32)
+        problem.batches.append((_normal(generator, (rows, case.sizes[0]), case), labels))
+    return problem
+
+
+def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, Array]:
+    rows, columns = case.rows, case.sizes[-1]
+    if case.operation == "gemm":
+        inner = case.sizes[0]
+        return {"a": _normal(generator, (rows, inner), case), "b": _normal(generator, (columns, inner), case)}
+    if case.operation in ("sgd_step", "adam_step"):
+        moments = ("velocity",) if case.operation == "sgd_step" else ("first_moment", "second_moment")
+        arrays = {name: _normal(generator, columns, case) for name in ("parameters", "gradients", *moments)}
+        if "second_moment" in arrays:
+            arrays["second_moment"] **= 2
+        return arrays
+    if case.operation == "softmax_cross_entropy":
+        return {
+            "logits": _normal(generator, (rows, columns), case),
+            "labels": generator.integers(0, columns, rows, dtype=np.int32),
+        }
+    arrays = {"s": _normal(generator, (rows, columns), case), "dy": _normal(generator, (rows, columns), case)}
+    arrays |= {name: _normal(generator, columns, case, 0.1) for name in ("bias", "gamma", "beta")}
+    arrays["gamma"] += 1
+    return arrays
+
+
+def _normal(generator: np.random.Generator, shape: Any, case: Case, scale: float = 1.0) -> Array:
+    # Rounded to float32 for every dtype: the reference must not know digits that the others never got.
+    return (scale * generator.standard_normal(shape, dtype=np.float32)).astype(np.float32).astype(case.dtype)

@@ -1,0 +1,199 @@
+"""What the estimators of this package share: scikit-learn's habits, without needing scikit-learn.
+
+Constructors take keyword-only parameters and store them as given; ``fit`` checks them, returns the estimator, and sets
+attributes whose names end with an underscore. So ``sklearn.base.clone``, pipelines and searches work, and scikit-learn
+is imported only when it asks for its own tags.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, NotFittedError, ShapeError, unknown_name
+from gpunet.validation import check_features
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+
+_LABELS_SHOWN = 6
+
+
+class Estimator:
+    """Parameters by name, a readable ``repr``, and the check that ``fit`` came first.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Columns of the X that ``fit`` was given.
+    """
+
+    _estimator_type: ClassVar[str | None] = None
+
+    n_features_in_: int
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's parameters by name; ``deep`` is scikit-learn's, no parameter has parameters here."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set constructor parameters; ``fit`` checks their values.
+
+        Raises
+        ------
+        InvalidValueError
+            A name that the constructor does not have; nothing has been set then.
+        """
+        valid = self._parameter_names()
+        for name in parameters:
+            if name not in valid:
+                raise unknown_name(f"{type(self).__name__} parameter", name, valid)
+        for name, value in parameters.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """Return a call that builds an equal estimator: only what differs from the defaults."""
+        defaults = inspect.signature(type(self).__init__).parameters
+        given = [
+            f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_features_in_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags, TransformerTags
+
+        kind = self._estimator_type
+        return Tags(
+            estimator_type=kind if kind in ("classifier", "regressor") else None,
+            target_tags=TargetTags(required=kind in ("classifier", "regressor")),
+            classifier_tags=ClassifierTags(multi_class=False) if kind == "classifier" else None,
+            regressor_tags=RegressorTags() if kind == "regressor" else None,
+            transformer_tags=TransformerTags() if kind == "transformer" else None,
+            input_tags=InputTags(),
+        )
+
+    def _require_fitted(self, method: str) -> None:
+        """Raise NotFittedError where ``fit`` has not been called."""
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet. Expected fit(...) first.")
+
+    def _fitted_features(self, method: str, X: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Array:
+        """Return X as a finite (n, n_features_in_) array, or raise."""
+        self._require_fitted(method)
+        return check_features("X", X, self.n_features_in_, dtype)
+
+
+class BinaryClassifier(Estimator, ABC):
+    """A classifier for two classes that decides by the sign of a score.
+
+    Attributes
+    ----------
+    classes_ : ndarray, (2,)
+        The two labels that ``fit`` was given, sorted; ``classes_[1]`` is +1 inside.
+    """
+
+    _estimator_type: ClassVar[str | None] = "classifier"
+
+    classes_: Array
+
+    @abstractmethod
+    def decision_function(self, X: npt.ArrayLike) -> Array:
+        """Return the score of each row, float64 (n,); above 0 stands for ``classes_[1]``.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the estimator.
+        """
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return the label of each row, (n,).
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the estimator.
+        """
+        self._require_fitted("predict")
+        return self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
+
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+        """Return the fraction of rows whose label is predicted.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the estimator, or y not X.
+        """
+        self._require_fitted("score")
+        predicted = self.predict(X)
+        return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+
+
+def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
+    """Return labels of any kind (numbers, text, booleans) as an array (rows,), or raise.
+
+    Raises
+    ------
+    ShapeError
+        Not one label per row.
+    InvalidTypeError
+        Objects that are not all text, complex numbers, dates.
+    NonFiniteError
+        NaN or infinity.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1:
+        hint = f" Use {argument}.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else ""
+        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).{hint}")
+    if len(labels) != rows:
+        raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        return labels.astype(str)
+    if labels.dtype.kind not in "iufbU":
+        raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.argmax(~np.isfinite(labels)))
+        raise NonFiniteError(f"{argument}: {labels[row]} in row {row}. Expected finite labels.")
+    return labels
+
+
+def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int) -> tuple[Array, Array]:
+    """Return the two labels, sorted, and each row's label as -1.0 or +1.0, float64 (rows,).
+
+    Labels -1 and +1 stand for themselves; of any other two, the one that sorts last becomes +1.
+
+    Raises
+    ------
+    InvalidValueError
+        Not exactly two different labels; the message names them.
+    ShapeError, InvalidTypeError, NonFiniteError
+        See :func:`check_label_vector`.
+    """
+    classes, index = np.unique(check_label_vector(argument, y, rows), return_inverse=True)
+    if len(classes) != 2:
+        shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
+        more = ", ..." if len(classes) > _LABELS_SHOWN else ""
+        count = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
+        raise InvalidValueError(f"{argument}: got {count} ({shown}{more}). Expected exactly two classes.")
+    return classes, np.where(index == 1, 1.0, -1.0)
