@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 
 from benchmarks.providers.base import Provider
-from gpunet.errors import unknown_name
+from gpunet.errors import InvalidValueError, unknown_name
 
-# name: (module, class). The first is what ratios are taken to on a CPU.
+# name: (module, class)
 PROVIDERS: dict[str, tuple[str, str]] = {
     "gpunet-numpy": ("gpunet", "GpunetNumpy"),
     "gpunet-fast-cpu": ("gpunet", "GpunetFastCpu"),
@@ -26,18 +26,37 @@ PROVIDERS: dict[str, tuple[str, str]] = {
     "jax-cuda": ("jax", "JaxCuda"),
     "keras-cuda": ("keras", "KerasCuda"),
 }
+# Ratios are taken to the first of these that took part.
+RATIOS_TO = ("gpunet-cuda", "gpunet-numpy")
+# Libraries that the machine's ceilings are measured with; the best one counts.
+CEILINGS = {"cpu": ("ceiling-numpy", "ceiling-torch"), "cuda": ("ceiling-cupy",)}
+_CEILINGS = {
+    "ceiling-numpy": ("ceiling", "CeilingNumpy"),
+    "ceiling-torch": ("ceiling", "CeilingTorch"),
+    "ceiling-cupy": ("ceiling", "CeilingCupy"),
+}
+# Whose float64 the outputs are compared with.
+REFERENCE = "gpunet-numpy"
 
 
 def find_provider(name: str) -> Provider:
-    """Return the provider with a name.
+    """Return the provider with a name, or of a class of your own, ``package.module:Class``.
 
     Raises
     ------
     InvalidValueError
         There is none; the message has the nearest name.
     """
-    if name not in PROVIDERS:
-        raise unknown_name("provider", name, PROVIDERS)
-    module, cls = PROVIDERS[name]
-    provider: Provider = getattr(importlib.import_module(f"benchmarks.providers.{module}_provider"), cls)()
+    if ":" in name:
+        path, _, cls = name.partition(":")
+    else:
+        known = PROVIDERS | _CEILINGS
+        if name not in known:
+            raise unknown_name("provider", name, PROVIDERS)
+        module, cls = known[name]
+        path = f"benchmarks.providers.{module}_provider"
+    try:
+        provider: Provider = getattr(importlib.import_module(path), cls)()
+    except (ImportError, AttributeError) as error:
+        raise InvalidValueError(f"provider: {name!r} cannot be loaded: {error}.") from None
     return provider

@@ -1,0 +1,147 @@
+"""A provider in a process of its own, as the contest sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from gpunet.errors import GpunetError
+
+ROOT = Path(__file__).parent.parent
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_SHOWN_LINES = 3
+
+
+class ContenderFailedError(GpunetError):
+    """A provider raised, crashed or hung; its process is gone unless it raised."""
+
+
+class Contender:
+    """Starts a worker and talks to it.
+
+    Parameters
+    ----------
+    name : str
+        Of the provider.
+    threads : int
+        Cores that the process may use and threads that it is told to take.
+
+    Attributes
+    ----------
+    missing : str or None
+        Why this machine cannot run it.
+    versions : dict of str to str
+    import_seconds : float or None
+    blas : str
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name = name
+        self.threads = threads
+        self.missing: str | None = None
+        self.versions: dict[str, str] = {}
+        self.import_seconds: float | None = None
+        self.blas = ""
+        self._process: subprocess.Popen[str] | None = None
+        self._pending = ""
+
+    def start(self, timeout: float) -> None:
+        """Start the process unless it runs, and learn what it is.
+
+        Raises
+        ------
+        ContenderFailedError
+        """
+        if self._process is not None or self.missing:
+            return
+        self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
+        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", self.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        self._pending = ""
+        if hasattr(os, "sched_setaffinity"):  # what counts cores and not variables, such as XLA, gets them too
+            with contextlib.suppress(OSError):
+                cores = sorted(os.sched_getaffinity(0))[: self.threads]
+                os.sched_setaffinity(self._process.pid, cores)
+        answer = self.ask(timeout, command="describe")
+        self.missing = answer.get("missing")
+        if self.missing:
+            self.stop()
+            return
+        self.versions, self.blas = answer["versions"], answer["blas"]
+        self.import_seconds = answer["import_seconds"]
+
+    def ask(self, timeout: float, **command: Any) -> dict[str, Any]:
+        """Send a command and return the answer.
+
+        Raises
+        ------
+        ContenderFailedError
+            The provider raised; or the process ended or did not answer in time, and has been stopped.
+        """
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+        except OSError:
+            raise self._crashed() from None
+        line = self._read_line(process, timeout)
+        answer: dict[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise ContenderFailedError(answer["failed"])
+        return answer
+
+    def stop(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._errors.close()
+
+    def _read_line(self, process: subprocess.Popen[str], timeout: float) -> str:
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            if not selector.select(timeout):
+                process.kill()
+                self.stop()
+                raise ContenderFailedError(f"did not answer within {timeout:.0f} s")
+        line = process.stdout.readline()  # a worker writes whole lines at once
+        if not line:
+            raise self._crashed()
+        return line
+
+    def _crashed(self) -> ContenderFailedError:
+        assert self._process is not None
+        status = self._process.wait()
+        self._errors.seek(0)
+        said = [line.strip() for line in self._errors.read().splitlines() if line.strip()][-_SHOWN_LINES:]
+        self.stop()
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return ContenderFailedError(f"the process {how}{': ' if said else ''}{' | '.join(said)}")

@@ -1,0 +1,115 @@
+"""What the benchmarks ran on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import ROOT
+
+_GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return name, processor, cores, memory, cache, system; and the GPU's state where there is one."""
+    cpu = cpu_name()
+    cores = usable_cores()
+    machine: dict[str, Any] = {
+        "cpu": cpu,
+        "cores": cores,
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cache_bytes": cache_bytes(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    machine |= describe_gpu()
+    model = machine.get("gpu", f"{cpu} {cores} cores")
+    machine["name"] = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    return machine
+
+
+def usable_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def cpu_name() -> str:
+    """Return the processor's model."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.machine()
+
+
+def cache_bytes() -> int:
+    """Return the size of the last-level cache that the first core uses, 0 where the system does not say."""
+    sizes = [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        number, unit = re.fullmatch(r"(\d+)([KMG]?)", path.read_text(encoding="ascii").strip()).groups()  # type: ignore[union-attr]
+        sizes.append(int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit])
+    return max(sizes)
+
+
+def describe_gpu() -> dict[str, Any]:
+    """Return model, driver, memory and present clocks of the first GPU; nothing where there is none."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    name, driver, memory, sm, memory_clock, largest_sm, power = (
+        part.strip() for part in answer.splitlines()[0].split(",")
+    )
+    return {
+        "gpu": name,
+        "driver": driver,
+        "gpu_cache_bytes": _gpu_cache_bytes(),
+        "gpu_memory_bytes": int(float(memory)) * 2**20,
+        "clocks": f"SM {sm} of {largest_sm} MHz, memory {memory_clock} MHz, power limit {power} W",
+    }
+
+
+def _gpu_cache_bytes() -> int:
+    """Return the size of the first GPU's level-2 cache, 0 where CuPy cannot say."""
+    try:
+        import cupy
+
+        return int(cupy.cuda.Device(0).attributes["L2CacheSize"])
+    except Exception:  # CuPy missing or broken in any way: the benchmarks of CPU libraries need none
+        return 0
+
+
+def commit() -> str:
+    """Return gpunet's commit, ``+changes`` where a tracked file outside the results differs from it.
+
+    Where the checkout came without its history, the variable ``GPUNET_COMMIT`` says which it is.
+    """
+    if name := os.environ.get("GPUNET_COMMIT"):
+        return name
+    try:
+        name = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!*.md")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{name}+changes" if changed else name
+
+
+def today() -> str:
+    """Return the date, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

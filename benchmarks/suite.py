@@ -1,0 +1,168 @@
+"""The cases of the suite, for a CPU and for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.cases import CLASSES, NETWORK, Case
+from benchmarks.providers import PROVIDERS
+from gpunet.errors import unknown_name
+
+# label: (batch, inputs, linear layers, hidden width); d is the lecture's network. The CPU's batches are smaller, so
+# that a run ends in minutes.
+CONFIGURATIONS = {
+    "a": (256, 784, 3, 256),
+    "b": (1024, 3072, 5, 1024),
+    "c": (8192, 3072, 5, 2048),
+    "d": (65536, 512, 10, 500),
+    "e": (8192, 64, 10, 64),
+}
+CPU_BATCHES = {"b": 256, "c": 4096, "d": 4096}
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu(0.01)", "elu(1.0)", "identity")
+
+# One variable at a time, from this point; the same on CPU and GPU, so that their crossing can be read off.
+_SWEPT = {"batch": 256, "width": 256, "depth": 3}
+_SWEEPS = {
+    "batch": (64, 256, 1024, 4096, 16384, 65536),
+    "width": (64, 128, 256, 512, 1024, 2048, 4096),
+    "depth": (2, 4, 8, 16, 32),
+}
+_SWEPT_INPUTS = 784
+_EPOCH_BATCHES = 20
+
+
+def layer_sizes(inputs: int, layers: int, width: int) -> tuple[int, ...]:
+    """Return d, m, ..., m, c of a network with ``layers`` linear layers."""
+    return (inputs, *[width] * (layers - 1), CLASSES)
+
+
+def network_cases(device: str) -> list[Case]:
+    """Return configurations a to e in every mode; and a without batch norm, which scikit-learn lacks."""
+    cases = []
+    for mode in ("forward", "forward_backward", "step"):
+        for label, (batch, inputs, layers, width) in CONFIGURATIONS.items():
+            rows = batch if device == "cuda" else CPU_BATCHES.get(label, batch)
+            cases.append(Case(NETWORK, mode, label, rows, layer_sizes(inputs, layers, width)))
+    first = cases[0]
+    cases += [first.replace(mode=mode, batch_norm=False) for mode in ("forward", "step")]
+    cases += [_epoch(first), _epoch(first.replace(batch_norm=False))]
+    return _precisions(cases, device)
+
+
+def sweep_cases(device: str) -> list[Case]:
+    """Return steps of a 784-256-256-10 network on batches of 256, one of the three numbers varied at a time."""
+    cases = []
+    for variable, values in _SWEEPS.items():
+        for value in values:
+            chosen = _SWEPT | {variable: value}
+            sizes = layer_sizes(_SWEPT_INPUTS, chosen["depth"], chosen["width"])
+            cases.append(Case(NETWORK, "step", f"{variable} {value}", chosen["batch"], sizes))
+    return _precisions(cases, device)
+
+
+def batch_norm_cases(device: str) -> list[Case]:
+    """Return batch norm with ReLU at the shapes of the configurations' hidden layers."""
+    shapes = [(256, 256), (1024, 1024), (8192, 64)]
+    shapes += [(8192, 2048), (65536, 500)] if device == "cuda" else [(4096, 2048), (4096, 500)]
+    return [
+        Case("batch_norm_activation", mode, f"{rows} x {columns}", rows, (columns,))
+        for mode in ("forward", "backward")
+        for rows, columns in shapes
+    ]
+
+
+def activation_cases(device: str) -> list[Case]:
+    """Return bias and activation, every activation at one shape (lecture row L16)."""
+    rows, columns = (65536, 500) if device == "cuda" else (4096, 500)
+    return [
+        Case("bias_activation", mode, f"{rows} x {columns}", rows, (columns,), activation=activation)
+        for mode in ("forward", "backward")
+        for activation in ACTIVATIONS
+    ]
+
+
+def softmax_cross_entropy_cases(device: str) -> list[Case]:
+    """Return the loss and its gradient, for ten classes and for a thousand."""
+    shapes = [(65536, CLASSES), (8192, 1000)] if device == "cuda" else [(4096, CLASSES), (4096, 1000)]
+    return [
+        Case("softmax_cross_entropy", "forward", f"{rows} x {columns}", rows, (columns,)) for rows, columns in shapes
+    ]
+
+
+def optimizer_cases(device: str) -> list[Case]:
+    """Return one update of as many parameters as configurations a and b have."""
+    counts = (269_322, 6_300_000) if device == "cpu" else (269_322, 6_300_000, 25_000_000)
+    return [
+        Case(f"{name}_step", "forward", f"{count:,} parameters", 1, (count,), optimizer=name)
+        for name in ("sgd", "adam")
+        for count in counts
+    ]
+
+
+def linear_cases(device: str) -> list[Case]:
+    """Return the matrix products of a linear layer's forward pass."""
+    shapes = [(256, 784, 256), (256, 3072, 1024), (4096, 512, 500)]
+    if device == "cuda":
+        shapes = [(256, 784, 256), (1024, 3072, 1024), (65536, 512, 500)]
+    cases = [
+        Case("gemm", "forward", f"{rows} x {inner} x {columns}", rows, (inner, columns))
+        for rows, inner, columns in shapes
+    ]
+    return _precisions(cases, device)
+
+
+def smoke(case: Case) -> Case:
+    """Return a small version of a case, for a run that shows only that everything still runs."""
+    if case.operation.endswith("_step"):
+        return case.replace(sizes=(1000,))
+    sizes = tuple(min(size, 24 + position % 5) for position, size in enumerate(case.sizes[:-1]))
+    rows = min(case.rows, 33)
+    return case.replace(rows=rows, sizes=(*sizes, min(case.sizes[-1], 29)), examples=2 * rows if case.examples else 0)
+
+
+def check_configuration(name: str) -> str:
+    """Return the name of a configuration.
+
+    Raises
+    ------
+    InvalidValueError
+        There is none; the message has the nearest name.
+    """
+    if name not in CONFIGURATIONS:
+        raise unknown_name("configuration", name, CONFIGURATIONS)
+    return name
+
+
+def _epoch(case: Case) -> Case:
+    return case.replace(mode="epoch", examples=_EPOCH_BATCHES * case.rows)
+
+
+def _precisions(cases: Iterable[Case], device: str) -> list[Case]:
+    """Return each case in float32, and on a GPU in TF32 too: libraries differ in which of the two is their default."""
+    if device != "cuda":
+        return list(cases)
+    return [case.replace(precision=precision) for case in cases for precision in ("float32", "tf32")]
+
+
+def providers(device: str) -> list[str]:
+    """Return the names of the providers for a device, gpunet's first."""
+    on_device = [name for name in PROVIDERS if "cuda" in name]
+    if device == "cuda":
+        return ["gpunet-numpy", *on_device]
+    return [name for name in PROVIDERS if name not in on_device]
+
+
+def takes_part(provider: str, case: Case) -> bool:
+    """Whether a provider is worth its time in a case; it may still refuse.
+
+    A compiler of whole steps takes half a minute for each network on a CPU: it does the steps of the configurations.
+    Sweeps show how gpunet's cost grows, beside the peers that users pick; NumPy among GPUs is there for the crossing.
+    """
+    swept = case.label.split()[0] in _SWEPT
+    if provider == "torch-compile":
+        return case.operation == NETWORK and case.mode == "step" and not swept and case.batch_norm
+    if provider == "gpunet-numpy" and case.precision == "tf32":
+        return False
+    if provider in ("keras", "keras-cuda", "torch-cuda-compile", "gpunet-fast-cpu"):
+        return not swept
+    return True

@@ -1,0 +1,132 @@
+"""The process of one provider: reads commands, a JSON object on each line, and answers on another line.
+
+``python -m benchmarks.worker PROVIDER``; started by :class:`benchmarks.contender.Contender`. Each provider has a
+process of its own because the thread pools of two libraries in one process take each other's cores.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+_STARTED = time.perf_counter()
+
+import numpy as np  # noqa: E402
+
+from benchmarks.cases import NETWORK, Case  # noqa: E402
+from benchmarks.problem import make_problem  # noqa: E402
+from benchmarks.providers import find_provider  # noqa: E402
+from benchmarks.providers.base import Provider, Work  # noqa: E402
+
+# Batches that a device works on in turn are together larger than its cache of the second level.
+_ROTATED_BYTES = 128 * 2**20
+_MOST_BATCHES = 256
+
+
+class Worker:
+    """One provider and the case that it has in hand."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self.work: Work | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Import the library; say why it is missing, or its versions and how long that took."""
+        if reason := self.provider.missing():
+            return {"missing": reason}
+        versions = self.provider.versions()
+        return {"versions": versions, "import_seconds": time.perf_counter() - _STARTED, "blas": _blas()}
+
+    def prepare(self, case: dict[str, Any], outputs: str | None) -> dict[str, Any]:
+        """Build a case, do it once, and write what it computed to the file ``outputs``."""
+        self.work = None
+        parsed = Case.from_dict(case)
+        if reason := self.provider.refuses(parsed):
+            return {"refused": reason}
+        problem = make_problem(parsed, _batches(parsed, self.provider.on_device))
+        _forget_peak_memory()
+        started = time.perf_counter()
+        self.work = self.provider.prepare(parsed, problem)
+        if outputs is None:
+            self.work.run(1)
+            self.work.synchronize()
+        else:
+            arrays = self.work.outputs()
+            np.savez(outputs, **{name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()})
+        return {"first_seconds": time.perf_counter() - started}
+
+    def time(self, repeats: int) -> dict[str, Any]:
+        """Time the work in hand."""
+        assert self.work is not None
+        host, device = self.work.time(repeats)
+        return {"host": host, "device": device}
+
+    def finish(self) -> dict[str, Any]:
+        """Say what the work held and launched, and let go of it."""
+        assert self.work is not None
+        peak = self.work.peak_bytes()
+        answer = {"peak_bytes": _peak_memory() if peak is None else peak, "launches": self.work.launches()}
+        self.work = None
+        gc.collect()
+        return answer
+
+
+def main(name: str, answers: TextIO) -> None:
+    """Answer commands until the input ends."""
+    worker = Worker(find_provider(name))
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = getattr(worker, command.pop("command"))(**command)
+        except Exception as error:  # whatever a library raises is an answer; the next case may work
+            worker.work = None
+            answer = {"failed": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _batches(case: Case, on_device: bool) -> int:
+    if case.operation != NETWORK or not on_device:
+        return 3
+    one = case.rows * case.sizes[0] * np.dtype(case.dtype).itemsize
+    return max(3, min(_MOST_BATCHES, -(-_ROTATED_BYTES // one)))
+
+
+def _blas() -> str:
+    """Return the libraries with thread pools in this process, and their threads."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (threadpoolctl tells)"
+    pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
+    return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"
+
+
+def _forget_peak_memory() -> None:
+    """Start the process's peak of resident memory anew, where Linux allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _peak_memory() -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+if __name__ == "__main__":
+    # The answers keep the real standard output to themselves; what a library prints goes to standard error.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    main(sys.argv[1], channel)
