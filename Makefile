@@ -12,7 +12,7 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oracle test-gpu check-kernels lint format wheel clean
+.PHONY: help train test test-oracle test-gpu benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -32,6 +32,21 @@ GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(G
 
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
+
+# Not under filterwarnings = error: what a peer warns of is the peer's affair.
+BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q
+
+benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in ten minutes; ARGS='-k batch_norm' for a part
+	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
+
+# Each run begins no case after MINUTES; the next one goes on where it stopped, until every case has its rows.
+MINUTES ?= 7
+benchmark-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.peers $(VENV)/.gpu) ## the same on a GPU, in parts of MINUTES=7; PYTHON=python3 installs nothing
+	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(BENCHMARK) \
+		--device cuda --results $(or $(RESULTS),benchmarks/results) --resume --minutes $(MINUTES) $(ARGS)
+
+benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that none is broken
+	$(BIN)/python $(BENCHMARK) --smoke $(ARGS)
 
 check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a third of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
@@ -75,4 +90,9 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 
 $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP_INSTALL) --editable '.[dev,oracle]'
+	@touch $@
+
+# PyTorch, JAX and Keras too.
+$(VENV)/.peers: $(VENV)/.oracle
+	$(PIP_INSTALL) --editable '.[dev,peers]'
 	@touch $@

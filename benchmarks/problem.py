@@ -68,10 +68,10 @@ def _network_problem(case: Case, batches: int, generator: np.random.Generator) -
         if index == last or not case.batch_norm:
             problem.parameters[f"b{index}"] = _normal(generator, outputs, case, 0.1)
         else:
-            problem.parameters[f"gamma{index}"] = 1 + _normal(generator, outputs, case, 0.1)
+            problem.parameters[f"gamma{index}"] = _normal(generator, outputs, case, 0.1, 1.0)
             problem.parameters[f"beta{index}"] = _normal(generator, outputs, case, 0.1)
             problem.state[f"running_mean{index}"] = _normal(generator, outputs, case, 0.1)
-            problem.state[f"running_variance{index}"] = 1 + abs(_normal(generator, outputs, case, 0.1))
+            problem.state[f"running_variance{index}"] = abs(_normal(generator, outputs, case, 0.1, 1.0))
     rows, count = (case.examples, 1) if case.mode == "epoch" else (case.rows, batches)
     for _ in range(count):
         labels = generator.integers(0, case.sizes[-1], rows, dtype=np.int32)
@@ -88,7 +88,7 @@ def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, A
         moments = ("velocity",) if case.operation == "sgd_step" else ("first_moment", "second_moment")
         arrays = {name: _normal(generator, columns, case) for name in ("parameters", "gradients", *moments)}
         if "second_moment" in arrays:
-            arrays["second_moment"] **= 2
+            arrays["second_moment"] = np.abs(arrays["second_moment"])
         return arrays
     if case.operation == "softmax_cross_entropy":
         return {
@@ -96,11 +96,10 @@ def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, A
             "labels": generator.integers(0, columns, rows, dtype=np.int32),
         }
     arrays = {"s": _normal(generator, (rows, columns), case), "dy": _normal(generator, (rows, columns), case)}
-    arrays |= {name: _normal(generator, columns, case, 0.1) for name in ("bias", "gamma", "beta")}
-    arrays["gamma"] += 1
-    return arrays
+    means = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
+    return arrays | {name: _normal(generator, columns, case, 0.1, mean) for name, mean in means.items()}
 
 
-def _normal(generator: np.random.Generator, shape: Any, case: Case, scale: float = 1.0) -> Array:
+def _normal(generator: np.random.Generator, shape: Any, case: Case, scale: float = 1.0, mean: float = 0.0) -> Array:
     # Rounded to float32 for every dtype: the reference must not know digits that the others never got.
-    return (scale * generator.standard_normal(shape, dtype=np.float32)).astype(np.float32).astype(case.dtype)
+    return np.float32(mean + scale * generator.standard_normal(shape, dtype=np.float32)).astype(case.dtype)

@@ -1,0 +1,225 @@
+"""Contests of the benchmark suite: who is timed, who is not, and why; what the numbers in the rows are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import contest as contests
+from benchmarks.cases import Case
+from benchmarks.contender import Contender, ContenderFailedError
+from benchmarks.contest import Contest, Plan
+from benchmarks.floor import Demand, demands, floor_seconds, parameter_count, working_set
+from benchmarks.problem import make_problem
+from benchmarks.providers import PROVIDERS, find_provider
+from benchmarks.suite import layer_sizes
+from benchmarks.tolerances import largest_error, tolerance
+from gpunet.errors import InvalidValueError
+
+GEMM = Case("gemm", "forward", "7 x 5 x 3", 7, (5, 3))
+
+
+@pytest.fixture
+def contest(monkeypatch):
+    """Return a contest whose workers find the peers of benchmark_peers.py."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    contest = Contest(Plan(rounds=3, round_seconds=0.005))
+    monkeypatch.setattr(contest, "_measure_ceilings", lambda case, samples: None)
+    yield contest
+    contest.close()
+
+
+def rows(contest: Contest, *peers: str, case: Case = GEMM):
+    names = [name if name in PROVIDERS else f"benchmark_peers:{name}" for name in peers]
+    return contest.run(case, names)
+
+
+# --- who is timed ---
+
+
+def test_an_honest_provider_is_timed_beside_gpunet(contest):
+    ours, theirs = rows(contest, "gpunet-numpy", "Honest")
+    for row in (ours, theirs):
+        assert row.status == "ok"
+        assert len(row.rounds) == 3
+        assert row.milliseconds is not None
+        assert row.milliseconds.p10 <= row.milliseconds.median <= row.milliseconds.p90
+        assert row.samples_per_second == pytest.approx(7 / row.milliseconds.median * 1e3)
+        assert row.gigaflops == pytest.approx(2 * 7 * 5 * 3 / row.milliseconds.median / 1e6)
+        assert row.error is not None
+        assert row.error <= row.tolerance
+        assert row.import_seconds is not None
+        assert row.first_seconds is not None
+        assert row.peak_bytes is not None
+        assert row.versions["numpy"] == np.__version__
+    assert theirs.ratio_to == "gpunet-numpy"
+    assert theirs.ratio is not None
+    ratios = np.array(theirs.rounds) / np.array(ours.rounds)
+    assert theirs.ratio.median == pytest.approx(np.median(ratios))
+    assert ours.ratio is not None
+    assert ours.ratio.median == 1
+
+
+def test_a_wrong_answer_is_never_timed_and_the_run_goes_on(contest):
+    wrong, honest = rows(contest, "Wrong", "Honest")
+    assert wrong.status == "wrong"
+    assert wrong.reason.startswith("out: relative error")
+    assert wrong.milliseconds is None
+    assert honest.status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"), [("Dying", "ended with status 7: out of luck"), ("Raising", "ValueError: no such kernel")]
+)
+def test_a_peer_that_crashes_has_a_row_that_says_so(contest, peer, reason):
+    crashed, honest = rows(contest, peer, "Honest")
+    assert crashed.status == "failed"
+    assert reason in crashed.reason
+    assert crashed.milliseconds is None
+    assert honest.status == "ok"
+    (again,) = rows(contest, "Honest")  # and the next case is run as if nothing had happened
+    assert again.status == "ok"
+
+
+def test_a_peer_that_hangs_is_stopped(contest, monkeypatch):
+    monkeypatch.setattr(contests, "_TIME_TIMEOUT", 0.5)
+    hanging, honest = rows(contest, "Hanging", "Honest")
+    assert hanging.status == "failed"
+    assert "did not answer" in hanging.reason
+    assert honest.status == "ok"
+
+
+def test_missing_and_refusing_providers_say_why(contest):
+    missing, refused = rows(contest, "Missing", "Honest", case=Case("sgd_step", "forward", "9", 1, (9,)))
+    assert (missing.status, missing.reason) == ("missing", "the package nowhere is not installed")
+    assert (refused.status, refused.reason) == ("refused", "it only multiplies")
+
+
+def test_without_a_reference_nobody_is_timed(contest, monkeypatch):
+    monkeypatch.setattr(contests, "REFERENCE", "benchmark_peers:Raising")
+    (row,) = rows(contest, "Honest")
+    assert row.status == "failed"
+    assert "no reference to compare with: ValueError: no such kernel" in row.reason
+
+
+def test_unknown_providers_are_named_with_the_nearest():
+    with pytest.raises(InvalidValueError, match="Did you mean 'torch-eager'"):
+        find_provider("torch-eagre")
+    with pytest.raises(InvalidValueError, match="cannot be loaded"):
+        find_provider("benchmark_peers:Nobody")
+
+
+def test_a_contender_that_cannot_start_says_so(monkeypatch):
+    contender = Contender("benchmark_peers:Nobody", 1)
+    with pytest.raises(ContenderFailedError, match="cannot be loaded"):
+        contender.start(60)
+
+
+# --- the floor ---
+
+# Two hidden units, three inputs, five rows, ten classes.
+SMALL = Case("network", "step", "small", 5, (3, 2, 10), optimizer="adam")
+
+
+def test_demands_of_a_network_are_those_of_its_operations():
+    forward = [
+        Demand(2 * 5 * 3 * 2, 4 * (5 * 3 + 3 * 2 + 5 * 2)),
+        Demand(0, 4 * 2 * 5 * 2),  # batch norm: s in, y out
+        Demand(2 * 5 * 2 * 10, 4 * (5 * 2 + 2 * 10 + 5 * 10)),
+        Demand(0, 4 * 2 * 5 * 10),  # the last bias
+    ]
+    assert demands(SMALL.replace(mode="forward")) == forward
+    backward = [
+        Demand(0, 4 * 2 * 5 * 10),  # logits in, gradient out
+        Demand(2 * 10 * 5 * 2, 4 * (10 * 5 + 5 * 2 + 10 * 2)),  # dW2
+        Demand(2 * 5 * 10 * 2, 4 * (5 * 10 + 10 * 2 + 5 * 2)),  # dX
+        Demand(0, 4 * 3 * 5 * 2),  # batch norm: dy, s in, ds out
+        Demand(2 * 2 * 5 * 3, 4 * (2 * 5 + 5 * 3 + 2 * 3)),  # dW1, and no gradient of the input
+    ]
+    assert demands(SMALL.replace(mode="forward_backward")) == forward + backward
+    parameters = 3 * 2 + 2 + 2 + 2 * 10 + 10
+    assert parameter_count(SMALL) == parameters
+    assert demands(SMALL) == [*forward, *backward, Demand(0, 4 * 7 * parameters)]
+    assert demands(SMALL.replace(optimizer="sgd"))[-1] == Demand(0, 4 * 5 * parameters)
+
+
+def test_an_epoch_is_its_steps_and_its_batches():
+    epoch = SMALL.replace(mode="epoch", examples=12)
+    step, short = demands(SMALL), demands(SMALL.replace(rows=2))
+    gather, gather_short = Demand(0, 4 * 2 * 5 * 3), Demand(0, 4 * 2 * 2 * 3)
+    assert demands(epoch) == [gather, *step, gather, *step, gather_short, *short]
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_bytes_in_each_operation():
+    case = SMALL.replace(mode="forward")
+    expected = sum(max(d.operations / 1e3, d.bytes / 1e2) for d in demands(case))
+    assert floor_seconds(case, 1e3, 1e2) == pytest.approx(expected)
+    assert floor_seconds(case, math.inf, 1e2) < expected or all(
+        d.bytes / 1e2 >= d.operations / 1e3 for d in demands(case)
+    )
+
+
+def test_flops_of_the_lectures_network():
+    """Configuration d: 856 GFLOP in a step, as counted by hand from 2 n a b three times, less the first dX."""
+    case = Case("network", "step", "d", 65536, layer_sizes(512, 10, 500))
+    inner = 512 * 500 + 8 * 500 * 500 + 500 * 10
+    expected = 2 * 65536 * (3 * inner - 512 * 500)
+    assert sum(demand.operations for demand in demands(case)) == expected
+    assert expected == pytest.approx(856e9, rel=0.01)
+
+
+def test_working_sets():
+    assert working_set(Case("bias_activation", "forward", "x", 8, (4,))) == 4 * 2 * 8 * 4
+    step = working_set(SMALL)
+    assert step == 4 * (4 * parameter_count(SMALL) + 5 * (3 + 2 * 12))
+    assert working_set(SMALL.replace(dtype="float64")) == 2 * step
+
+
+# --- what is compared ---
+
+
+def test_problems_are_the_same_in_every_process_and_dtype():
+    single, double = make_problem(SMALL), make_problem(SMALL.replace(dtype="float64"))
+    for (one, labels), (other, same_labels) in zip(single.batches, double.batches, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(labels, same_labels)
+    for name, value in single.parameters.items():
+        np.testing.assert_array_equal(value, double.parameters[name])
+        assert value.dtype == np.float32
+        assert double.parameters[name].dtype == np.float64
+    assert not np.array_equal(single.batches[0][0], single.batches[1][0])
+
+
+def test_tolerances_follow_the_precision():
+    forward = SMALL.replace(mode="forward")
+    assert tolerance(forward) == 64 * 2.0**-24
+    assert tolerance(forward.replace(precision="tf32")) == 64 * 2.0**-11
+    assert tolerance(forward.replace(dtype="float64")) == 64 * 2.0**-53
+    assert tolerance(SMALL.replace(mode="forward_backward")) == math.sqrt(tolerance(forward))
+
+
+def test_errors_are_those_of_the_changes_and_find_what_is_missing():
+    before = {"W1": np.array([1000.0, 0.0])}
+    reference = {"W1": np.array([1001.0, 0.0])}
+    assert largest_error({"W1": np.array([1002.0, 0.0])}, reference, before) == (1.0, "W1")
+    assert largest_error({}, reference, before) == (math.inf, "W1")
+    assert largest_error({"W1": np.array([math.nan, 0.0])}, reference, before) == (math.inf, "W1")
+    assert largest_error({"W1": np.zeros(3)}, reference, before) == (math.inf, "W1")
+    assert largest_error(reference, reference, before)[0] == 0
+
+
+def test_a_parameter_that_hardly_changes_is_judged_beside_the_others():
+    reference = {"W1": np.array([1.0]), "b1": np.array([1e-9])}
+    assert largest_error({"W1": np.array([1.0]), "b1": np.array([2e-9])}, reference, {})[0] < 1e-8
+    assert largest_error({"W1": np.array([1.0]), "b1": np.array([1.0])}, reference, {})[0] > 0.5
+
+
+@pytest.mark.parametrize("name", list(PROVIDERS))
+def test_every_provider_of_the_suite_can_be_loaded_without_its_library(name):
+    provider = find_provider(name)
+    assert provider.name == name
+    assert provider.label
+    assert provider.on_device == ("cuda" in name)
