@@ -12,13 +12,23 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oracle test-gpu benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
+.PHONY: help train lecture figures test test-oracle test-gpu benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 train: $(VENV)/.gpu ## train the default network on handwritten digits; model and history go to runs/digits
 	$(BIN)/gpunet train digits --compare-sklearn
+
+lecture: $(VENV)/.lecture ## run every experiment of the lecture: figures and one page in runs/lecture
+	$(BIN)/gpunet lecture all --out runs/lecture
+
+# Those that docs/lecture.md shows.
+FIGURES := linear-scores layers capacity batch-gradient zig-zag initialization relu-initialization batch-norm-benefits
+
+figures: lecture ## the same, and put the figures of docs/lecture.md into docs/figures
+	mkdir -p docs/figures
+	cp $(FIGURES:%=runs/lecture/%.png) docs/figures/
 
 test: $(VENV)/.dev ## run the tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu"
@@ -34,7 +44,8 @@ test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
 
 # Not under filterwarnings = error: what a peer warns of is the peer's affair.
-BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q
+BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q \
+	--benchmark-columns=median,iqr,rounds --benchmark-sort=median
 
 benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in ten minutes; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
@@ -76,6 +87,10 @@ $(VENV)/.created:
 
 $(VENV)/.cli: $(VENV)/.created pyproject.toml
 	$(PIP_INSTALL) --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.lecture: $(VENV)/.created pyproject.toml
+	$(PIP_INSTALL) --editable '.[cli,plot]'
 	@touch $@
 
 # The CuPy that fits the driver, where there is an NVIDIA GPU.

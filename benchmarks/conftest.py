@@ -20,6 +20,7 @@ from benchmarks.contest import Contest, Plan
 from benchmarks.machine import usable_cores
 from benchmarks.providers import find_provider
 from gpunet import __version__
+from gpunet.backends.devices.probe import probe_gpu
 from gpunet.bench.results import Results, Row, read_results
 from gpunet.errors import GpunetError, InvalidValueError
 
@@ -37,21 +38,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--smoke", action="store_true", help="every case once, small: shows that it runs")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options, before anything is collected."""
+    try:
+        for name in _names(config, "--providers"):
+            find_provider(name)
+        for name in _names(config, "--configurations"):
+            suite.check_configuration(name)
+    except InvalidValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    if config.getoption("--device") == "cuda" and not config.getoption("--smoke") and (reason := probe_gpu().problem):
+        raise pytest.UsageError(f"--device cuda: {reason}.")
+    if config.getoption("--rounds") < 1:
+        raise pytest.UsageError(f"--rounds: got {config.getoption('--rounds')}. Expected at least 1.")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make a test of every case and provider; a module's function ``cases`` returns its cases."""
     config = metafunc.config
-    try:
-        providers = _providers(config)
-        configurations = [suite.check_configuration(name) for name in _names(config, "--configurations")]
-    except InvalidValueError as error:
-        raise pytest.UsageError(str(error)) from None
-    if config.getoption("--rounds") < 1:
-        raise pytest.UsageError(f"--rounds: got {config.getoption('--rounds')}. Expected at least 1.")
-    cases: list[Case] = metafunc.module.cases(config.getoption("--device"))
+    device = config.getoption("--device")
+    providers = _names(config, "--providers") or suite.providers(device)
+    configurations = _names(config, "--configurations")
+    cases: list[Case] = metafunc.module.cases(device)
     if configurations:
         cases = [case for case in cases if case.label in configurations or case.label not in suite.CONFIGURATIONS]
     if config.getoption("--smoke"):
-        cases = list({case.key: case for case in map(suite.smoke, cases)}.values())
+        cases = suite.smoke(cases)
     parameters = [
         pytest.param(case, name, id=f"{_identifier(case)}-{name}")
         for case in cases
@@ -185,14 +197,6 @@ def measure(request: pytest.FixtureRequest, referee: Referee, benchmark: Any) ->
         benchmark.pedantic(REPLAY.next_round, rounds=len(row.rounds))
 
     return run
-
-
-def _providers(config: pytest.Config) -> list[str]:
-    """Return the names of the providers that take part."""
-    chosen = _names(config, "--providers")
-    for name in chosen:
-        find_provider(name)
-    return chosen or suite.providers(config.getoption("--device"))
 
 
 def _names(config: pytest.Config, option: str) -> list[str]:

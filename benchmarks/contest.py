@@ -78,7 +78,7 @@ class Contest:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.machine = describe_machine()
+        self.machine = describe_machine(plan.device)
         self.commit = commit()
         self._contenders: dict[str, Contender] = {}
         self._ceilings: dict[str, Contender] | None = None
@@ -243,7 +243,7 @@ class Contest:
                 if elapsed < best:
                     best, chosen[kind] = elapsed, contender
             for name in names:
-                if self._contenders[f"{name} {kind}"] is not chosen[kind]:
+                if self._contenders[f"{name} {kind}"] is not chosen.get(kind):
                     self._contenders.pop(f"{name} {kind}").stop()
         return chosen
 

@@ -15,8 +15,8 @@ from benchmarks.contender import ROOT
 _GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return name, processor, cores, memory, cache, system; and the GPU's state where there is one."""
+def describe_machine(device: str = "cpu") -> dict[str, Any]:
+    """Return name, processor, cores, memory, cache, system; and for a run on ``"cuda"`` the GPU's state."""
     cpu = cpu_name()
     cores = usable_cores()
     machine: dict[str, Any] = {
@@ -27,7 +27,8 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-    machine |= describe_gpu()
+    if device == "cuda":
+        machine |= describe_gpu()
     model = machine.get("gpu", f"{cpu} {cores} cores")
     machine["name"] = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     return machine

@@ -5,8 +5,10 @@
 >>> history = gpunet.fit(network, X, y, epochs=20)                      # doctest: +SKIP
 """
 
+from gpunet import data_initializers, diagnostics
 from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from gpunet.errors import (
+    ConvergenceWarning,
     DeviceError,
     FileFormatError,
     GpunetError,
@@ -15,6 +17,7 @@ from gpunet.errors import (
     MissingDependencyError,
     MissingFileError,
     NonFiniteError,
+    NotFittedError,
     OutOfDeviceMemoryError,
     ShapeError,
     TrainingDivergedError,
@@ -35,6 +38,7 @@ __all__ = [
     "AdamW",
     "Callback",
     "ConstantRate",
+    "ConvergenceWarning",
     "CosineRate",
     "CyclicalRate",
     "DeviceError",
@@ -52,6 +56,7 @@ __all__ = [
     "MissingFileError",
     "Network",
     "NonFiniteError",
+    "NotFittedError",
     "Optimizer",
     "OutOfDeviceMemoryError",
     "ReLU",
@@ -62,6 +67,8 @@ __all__ = [
     "StepRate",
     "Tanh",
     "TrainingDivergedError",
+    "data_initializers",
+    "diagnostics",
     "evaluate",
     "export_onnx",
     "fit",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.errors import InvalidValueError, unknown_name
-from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer
+from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer, reading
 from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear, Workspace
 from gpunet.parameters import Layout, flat_values
 from gpunet.random import Purpose, host_generator
@@ -42,6 +42,7 @@ class LayerStack:
         layer_sizes: Sequence[int],
         *,
         activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
         batch_norm: bool | Sequence[bool] = True,
         scale_shift: bool = True,
         batch_norm_momentum: float = 0.1,
@@ -69,17 +70,23 @@ class LayerStack:
         self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
         largest = float(np.finfo(self.dtype).max)
         self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
-        if initializer is None:
-            self.initializer = default_initializer(self.activations[0] if hidden else Identity())
-        else:
-            self.initializer = get_initializer(initializer)
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
         if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
             raise InvalidValueError(
                 f"layer_sizes: 1 output for the loss {loss!r}. Expected at least 2, one per class; "
-                "loss='squared_error' takes 1."
+                "loss='sigmoid_cross_entropy' and loss='squared_error' take 1."
             )
+        self.output_activation = get_activation(output_activation, "output_activation")
+        if LOSSES[loss].has_probabilities and not isinstance(self.output_activation, Identity):
+            raise InvalidValueError(
+                f"output_activation: got {str(self.output_activation)!r} with loss={loss!r}, which turns the outputs "
+                "into probabilities itself. Expected 'identity', or loss='squared_error'."
+            )
+        if initializer is None:
+            self.initializer = default_initializer(self.activations[0] if hidden else self.output_activation)
+        else:
+            self.initializer = get_initializer(initializer)
         self.seed = check_integer("seed", seed, 0, 2**64 - 1)
         self.precision = check_precision(precision, self.dtype)
         self.backend = select_backend(device, self.precision)
@@ -102,7 +109,7 @@ class LayerStack:
         for index, (inputs, outputs) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False), start=1):
             layers.append(Linear(index, inputs, outputs))
             if index == last:
-                layers.append(BiasActivation(index, outputs, Identity()))
+                layers.append(BiasActivation(index, outputs, self.output_activation))
                 break
             activation = self.activations[index - 1]
             if self.batch_norm[index - 1]:
@@ -148,8 +155,10 @@ class LayerStack:
             if not spec.is_weight:
                 values[name] = np.full(spec.shape, spec.initial)
                 continue
-            generator = host_generator(self.seed, Purpose.WEIGHTS, int(name[1:]))
-            values[name] = np.asarray(self.initializer((spec.shape[0], spec.shape[1]), generator))
+            index = int(name[1:])
+            initializer = reading(self.initializer, self.activations[index - 2] if index > 1 else Identity())
+            generator = host_generator(self.seed, Purpose.WEIGHTS, index)
+            values[name] = np.asarray(initializer((spec.shape[0], spec.shape[1]), generator))
             if not _are_numbers(values[name], spec.shape, self.dtype):
                 raise InvalidValueError(
                     f"initializer: returned {values[name].dtype} numbers of shape {values[name].shape} for {name}. "
@@ -171,8 +180,13 @@ class LayerStack:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether targets are labels."""
+        """Whether every row belongs to one class: targets are labels (n,), otherwise numbers (n, c)."""
         return self.loss_layer.is_classifier
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the outputs stand for probabilities: there are labels to predict, and an accuracy."""
+        return self.loss_layer.has_probabilities
 
     @property
     def parameter_count(self) -> int:
@@ -191,6 +205,7 @@ class LayerStack:
         return {
             "layer_sizes": list(self.layer_sizes),
             "activation": [str(activation) for activation in self.activations],
+            "output_activation": str(self.output_activation),
             "batch_norm": list(self.batch_norm),
             "scale_shift": self.scale_shift,
             "batch_norm_momentum": self.batch_norm_momentum,
@@ -208,7 +223,7 @@ class LayerStack:
     # --- on the device: what training runs --------------------------------------------------------------------------
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the outputs (logits) of a batch that is on the device already.
+        """Return the outputs of a batch that is on the device already.
 
         Parameters
         ----------

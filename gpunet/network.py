@@ -11,14 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS
-from gpunet.errors import (
-    FileFormatError,
-    InvalidTypeError,
-    InvalidValueError,
-    NonFiniteError,
-    ShapeError,
-    unknown_name,
-)
+from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, unknown_name
 from gpunet.layer_stack import LayerStack
 from gpunet.serialization import read_tensors, write_tensors
 from gpunet.validation import (
@@ -26,6 +19,7 @@ from gpunet.validation import (
     check_integer,
     check_labels,
     check_number,
+    check_parameter,
     check_targets,
     check_weights,
 )
@@ -34,6 +28,8 @@ Array = npt.NDArray[Any]
 
 FORMAT = "gpunet.network"
 FORMAT_VERSION = 1
+# Arguments that the first files of version 1 lack, and what they mean there.
+ADDED_ARGUMENTS: dict[str, Any] = {"output_activation": "identity"}
 _PREDICTION_ROWS = 4096
 
 
@@ -41,8 +37,8 @@ class Network(LayerStack):
     """A fully connected network with k linear layers.
 
     Hidden layer i computes x_i = f_i(BatchNorm(W_i x_{i-1})), or x_i = f_i(W_i x_{i-1} + b_i) without batch norm, then
-    dropout where asked for; the last layer computes W_k x_{k-1} + b_k. Rows are examples: X is (n, d), W_i is
-    (m_i, m_{i-1}), S_i = X_{i-1} W_i^T.
+    dropout where asked for; the last layer computes W_k x_{k-1} + b_k, or f(W_k x_{k-1} + b_k) with an output
+    activation f. Rows are examples: X is (n, d), W_i is (m_i, m_{i-1}), S_i = X_{i-1} W_i^T.
 
     Parameters
     ----------
@@ -50,6 +46,9 @@ class Network(LayerStack):
         d, m_1, ..., m_k: inputs, hidden widths, outputs; at least two numbers, each at least 1.
     activation : str, Activation, or a sequence of k - 1 of them
         ``"relu"``, ``"leaky_relu(0.1)"``, ``"tanh"``, ...; see :mod:`gpunet.activations`.
+    output_activation : str or Activation
+        Of the last layer. Another one than ``"identity"`` is for ``loss="squared_error"``: the other losses turn the
+        outputs into probabilities themselves.
     batch_norm : bool, or a sequence of k - 1
         Whether a hidden layer normalises its batch before the activation.
     scale_shift : bool
@@ -68,7 +67,9 @@ class Network(LayerStack):
     initial_bias : float
         Where hidden biases (beta under batch norm) start; slightly positive keeps ReLU units alive (L18).
     loss : str
-        ``"softmax_cross_entropy"`` for labels, ``"squared_error"`` for numbers.
+        ``"softmax_cross_entropy"`` for labels of classes that exclude one another; ``"sigmoid_cross_entropy"`` for
+        outputs that are true or false each by itself, or any probability (several labels per row, auto-encoders of
+        numbers in [0, 1]); ``"squared_error"`` for numbers.
     seed : int
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype
@@ -109,7 +110,11 @@ class Network(LayerStack):
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         # The objects themselves, not their names: copies keep an initialiser or activation of the user's own.
-        configuration = self.configuration | {"activation": self.activations, "initializer": self.initializer}
+        configuration = self.configuration | {
+            "activation": self.activations,
+            "output_activation": self.output_activation,
+            "initializer": self.initializer,
+        }
         tensors = self.get_parameters() | self.get_state()
         return _rebuild, (configuration, tensors, self.steps, self.metadata, self.device, False)
 
@@ -119,10 +124,10 @@ class Network(LayerStack):
 
     def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:
         """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise."""
-        y = self._on_host(argument, y)
+        y, outputs = self._on_host(argument, y), self.layer_sizes[-1]
         if self.is_classifier:
-            return check_labels(argument, y, rows, self.layer_sizes[-1])
-        return check_targets(argument, y, rows, self.layer_sizes[-1], self.dtype)
+            return check_labels(argument, y, rows, outputs)
+        return check_targets(argument, y, rows, outputs, self.dtype, probabilities=self.has_probabilities)
 
     def check_weights(self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight") -> Array:
         """Return weights as a host array (rows,) of the network's dtype, each at least 0 and not all 0, or raise."""
@@ -134,6 +139,8 @@ class Network(LayerStack):
 
     def logits(self, X: npt.ArrayLike) -> Array:
         """Return the outputs for X in inference mode, a new host array (n, c).
+
+        They are the scores before softmax or sigmoid, or, for squared error, what :meth:`predict` returns.
 
         Parameters
         ----------
@@ -152,7 +159,7 @@ class Network(LayerStack):
         return outputs
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Return the softmax probabilities for X, in inference mode.
+        """Return the probabilities for X, in inference mode.
 
         Parameters
         ----------
@@ -161,7 +168,7 @@ class Network(LayerStack):
         Returns
         -------
         ndarray, (n, c)
-            Of the network's dtype; rows sum to 1.
+            Of the network's dtype. Softmax: those of the classes, rows sum to 1. Sigmoid: those of each label.
 
         Raises
         ------
@@ -170,16 +177,12 @@ class Network(LayerStack):
         ShapeError, InvalidTypeError, NonFiniteError
             X does not fit the network.
         """
-        if not self.is_classifier:
+        if not self.has_probabilities:
             raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
-        scores = self.logits(X)
-        scores -= scores.max(axis=1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=1, keepdims=True)
-        return scores
+        return self.loss_layer.probabilities(self.logits(X))
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the most probable label of each row, in inference mode, or the outputs of a squared-error network.
+        """Return labels, or the outputs of a squared-error network, in inference mode.
 
         Parameters
         ----------
@@ -188,15 +191,15 @@ class Network(LayerStack):
         Returns
         -------
         ndarray
-            Labels, int64 (n,); for squared error numbers of the network's dtype, (n, c).
+            Softmax: the most probable label of each row, int64 (n,). Sigmoid: 1 where a label's probability is above
+            1/2 and 0 elsewhere, int64 (n, c). Squared error: numbers of the network's dtype, (n, c).
 
         Raises
         ------
         ShapeError, InvalidTypeError, NonFiniteError
             X does not fit the network.
         """
-        outputs = self.logits(X)
-        return outputs.argmax(axis=1) if self.is_classifier else outputs
+        return self.loss_layer.predict(self.logits(X))
 
     def loss_and_gradients(
         self,
@@ -216,7 +219,7 @@ class Network(LayerStack):
         ----------
         X : array_like, (n, d)
         y : array_like
-            Labels (n,), or numbers (n, c) for squared error.
+            Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
         l2 : float
             The lecture's lambda; the gradient of the term is 2 l2 W_i.
         sample_weight : array_like, (n,), or None
@@ -297,22 +300,7 @@ class Network(LayerStack):
         for name in values:
             if name not in views:
                 raise unknown_name("values", name, views)
-        return {name: self._checked_value(name, value, views[name].shape) for name, value in values.items()}
-
-    def _checked_value(self, name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
-        """Return a copy of a parameter's or running average's new value, or raise."""
-        try:
-            with np.errstate(over="ignore"):
-                array = np.array(value, dtype=self.dtype)  # a copy: it may be a view of another parameter
-        except (TypeError, ValueError):
-            raise InvalidTypeError(f"{name}: cannot be read as an array of numbers.") from None
-        if array.shape != shape:
-            raise ShapeError(f"{name}: got shape {array.shape}. Expected {shape}.")
-        if not np.isfinite(array).all():
-            raise NonFiniteError(f"{name}: holds NaN or infinity. Expected finite {self.dtype} numbers.")
-        if name.startswith("running_variance") and (array < 0).any():
-            raise InvalidValueError(f"{name}: holds a negative number. Expected variances of at least 0.")
-        return array
+        return {name: check_parameter(name, value, views[name].shape, self.dtype) for name, value in values.items()}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write configuration, parameters, running averages, step count and metadata; :func:`load` reads them back.
@@ -333,9 +321,10 @@ class Network(LayerStack):
             See :func:`gpunet.serialization.write_tensors`. Also for an activation of the user's own, which no file
             can describe; an initialiser of the user's own is left out.
         """
-        for activation in self.activations:
+        hidden = [("activation", activation) for activation in self.activations]
+        for argument, activation in [*hidden, ("output_activation", self.output_activation)]:
             if type(activation) is not ACTIVATIONS.get(activation.name):
-                raise InvalidValueError(f"activation: {activation!r} cannot be saved. Expected one of gpunet's own.")
+                raise InvalidValueError(f"{argument}: {activation!r} cannot be saved. Expected one of gpunet's own.")
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -379,7 +368,7 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
         )
     try:
         steps = check_integer("steps", header["steps"], 0, 2**63 - 1)
-        return _rebuild(header["network"], tensors, steps, dict(header["metadata"]), device)
+        return _rebuild(ADDED_ARGUMENTS | header["network"], tensors, steps, dict(header["metadata"]), device)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
 

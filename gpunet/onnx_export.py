@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.activations import Activation
+from gpunet.activations import ACTIVATIONS, Activation
 from gpunet.errors import InvalidValueError, require_package
 from gpunet.network import Network
 
@@ -26,7 +26,8 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     """Write the network's inference pass as an ONNX model.
 
     The input ``X`` is (n, d) with any n, of the network's dtype; the output ``logits`` is (n, c), and a network for
-    labels has ``probabilities``, (n, c), as well. Batch norm uses the running averages.
+    labels has ``probabilities``, (n, c), as well. With an output activation the only output is ``outputs``, (n, c).
+    Batch norm uses the running averages.
 
     Parameters
     ----------
@@ -43,11 +44,14 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     MissingDependencyError
         The package onnx is not installed.
     InvalidValueError
-        The file name has another ending.
+        The file name has another ending, or an activation is not one of gpunet's own.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
+    for activation in (*network.activations, network.output_activation):
+        if type(activation) is not ACTIVATIONS.get(activation.name):
+            raise InvalidValueError(f"activation: {activation!r} has no ONNX node. Expected one of gpunet's own.")
     try:
         import onnx
         from onnx import helper, numpy_helper
@@ -73,10 +77,12 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         return add(kind, [x], output, **({attribute: activation.parameter} if attribute else {}))
 
     x, last = "X", len(network.layer_sizes) - 1
+    is_linear = network.output_activation.name == "identity"
     for index in range(1, last + 1):
         inputs = [x, keep(f"W{index}")] + ([keep(f"b{index}")] if f"b{index}" in values else [])
-        x = add("Gemm", inputs, "logits" if index == last else f"s{index}", transB=1)
+        x = add("Gemm", inputs, "logits" if index == last and is_linear else f"s{index}", transB=1)
         if index == last:
+            x = activate(network.output_activation, x, "outputs")
             break
         if network.batch_norm[index - 1]:
             width = network.layer_sizes[index]
@@ -92,9 +98,12 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         x = activate(network.activations[index - 1], x, f"x{index}")
 
     number = helper.np_dtype_to_tensor_dtype(network.dtype)
-    outputs = [helper.make_tensor_value_info("logits", number, ["n", network.layer_sizes[-1]])]
-    if network.is_classifier:
-        add("Softmax", ["logits"], "probabilities", axis=1)
+    outputs = [helper.make_tensor_value_info(x, number, ["n", network.layer_sizes[-1]])]
+    if network.has_probabilities:
+        if network.is_classifier:
+            add("Softmax", [x], "probabilities", axis=1)
+        else:
+            add("Sigmoid", [x], "probabilities")
         outputs.append(helper.make_tensor_value_info("probabilities", number, ["n", network.layer_sizes[-1]]))
     graph = helper.make_graph(
         nodes,

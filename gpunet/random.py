@@ -2,8 +2,8 @@
 
 Initial weights and the order of the examples are drawn on the host by NumPy's ``Generator(Philox)``, one independent
 stream per purpose and index: the weights of layer 3 do not depend on how wide layer 2 is drawn, and epoch 7 can be
-resumed without replaying epochs 1 to 6. Dropout masks come from the counter-based Philox4x32-10 below, which a CUDA
-kernel computes to the same bits.
+resumed without replaying epochs 1 to 6. Dropout masks and samples of binary units come from the counter-based
+Philox4x32-10 below, which a CUDA kernel computes to the same bits.
 
 References
 ----------
@@ -29,6 +29,15 @@ class Purpose(IntEnum):
     WEIGHTS = 0
     SHUFFLE = 1
     SPLIT = 2
+    NOISE = 3
+    SEEDS = 4
+
+
+class Stream(IntEnum):
+    """What counter-based random words are for; equal (seed, layer, step) of two streams have nothing in common."""
+
+    DROPOUT = 0
+    SAMPLING = 1
 
 
 def host_generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
@@ -76,21 +85,36 @@ def philox4x32(counter: npt.NDArray[np.uint64], key: tuple[int, int]) -> npt.NDA
     return counter
 
 
-def dropout_words(first: int, count: int, seed: int, layer: int, step: int) -> npt.NDArray[np.uint64]:
-    """Return the 32-bit random words of elements ``first`` to ``first + count - 1`` of a dropout mask.
+def random_words(stream: Stream, first: int, count: int, seed: int, layer: int, step: int) -> npt.NDArray[np.uint64]:
+    """Return the 32-bit random words of elements ``first`` to ``first + count - 1``.
 
     Element e of layer ``layer`` at training step ``step`` takes word e mod 4 of Philox4x32-10 with
-    counter (e div 4, layer, step mod 2^32, step div 2^32) and key (seed mod 2^32, seed div 2^32).
+    counter (e div 4, layer, step mod 2^32, step div 2^32 + 2^31 stream) and key (seed mod 2^32, seed div 2^32). A step
+    is less than 2^63, so that two streams have no counter in common.
 
     Parameters
     ----------
+    stream : Stream
+        What the words are for.
     first : int
         A multiple of 4.
+    count : int
+        ``first + count`` is at most 2^34.
+    seed : int
+        0 to 2^64 - 1.
+    layer : int
+        0 to 2^32 - 1.
+    step : int
+        0 to 2^63 - 1.
+
+    Returns
+    -------
+    ndarray of uint64, (count,)
     """
     quads = -(-count // 4)
     counter = np.empty((4, quads), dtype=np.uint64)
     counter[0] = np.arange(first // 4, first // 4 + quads, dtype=np.uint64)
-    counter[1], counter[2], counter[3] = layer, step & _MASK_32, step >> 32
+    counter[1], counter[2], counter[3] = layer, step & _MASK_32, (step >> 32) + (stream << 31)
     words = philox4x32(counter, (seed & _MASK_32, seed >> 32))
     return words.T.reshape(-1)[:count]
 

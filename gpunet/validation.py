@@ -183,14 +183,57 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
     return np.ascontiguousarray(array, dtype=np.int32)
 
 
-def check_targets(argument: str, values: Any, rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``values`` as a finite (rows, columns) array of targets for squared error; (rows,) fits one column."""
-    array = _numeric_array(argument, values)
+def check_targets(
+    argument: str, values: Any, rows: int, columns: int, dtype: npt.DTypeLike, *, probabilities: bool = False
+) -> Array:
+    """Return ``values`` as a finite (rows, columns) array of targets that are numbers; (rows,) fits one column.
+
+    Parameters
+    ----------
+    probabilities : bool
+        Whether the numbers must lie in [0, 1]; true and false will do then.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError, NonFiniteError
+        As :func:`check_features`.
+    InvalidValueError
+        Not in [0, 1]; the message has the row and the column.
+    """
+    array = _numeric_array(argument, values, booleans=probabilities)
     if array.ndim == 1 and columns == 1:
         array = array.reshape(-1, 1)
     if array.shape != (rows, columns):
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
-    return _finite(argument, array, dtype)
+    targets = _finite(argument, array, dtype)
+    if probabilities and (targets.min() < 0 or targets.max() > 1):
+        row, column = np.argwhere((targets < 0) | (targets > 1))[0]
+        raise InvalidValueError(
+            f"{argument}: {array[row, column]} in row {row}, column {column} is out of range. "
+            "Expected numbers from 0 to 1."
+        )
+    return targets
+
+
+def check_parameter(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a copy of a parameter's or running average's new value as a finite array of ``shape`` and ``dtype``.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError, NonFiniteError, InvalidValueError
+    """
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(values, dtype=dtype)  # a copy: it may be a view of another parameter
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"{name}: cannot be read as an array of numbers.") from None
+    if array.shape != shape:
+        raise ShapeError(f"{name}: got shape {array.shape}. Expected {shape}.")
+    if not np.isfinite(array).all():
+        raise NonFiniteError(f"{name}: holds NaN or infinity. Expected finite {dtype} numbers.")
+    if name.startswith("running_variance") and (array < 0).any():
+        raise InvalidValueError(f"{name}: holds a negative number. Expected variances of at least 0.")
+    return array
 
 
 def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -> Array:
@@ -210,8 +253,8 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
     return array
 
 
-def _numeric_array(argument: str, values: Any, expected: str = "numbers") -> Array:
-    """Return ``values`` as an array of numbers, whatever array-like it is."""
+def _numeric_array(argument: str, values: Any, expected: str = "numbers", booleans: bool = False) -> Array:
+    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InvalidTypeError(f"{argument}: got a masked array. Expected every value: fill or drop the masked ones.")
     if hasattr(values, "tocsr"):
@@ -220,7 +263,7 @@ def _numeric_array(argument: str, values: Any, expected: str = "numbers") -> Arr
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected rows of one length.") from None
-    if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1):
+    if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{_first_odd(array)}. Expected {expected}.")
     return array
 

@@ -51,7 +51,7 @@ class Honest(Provider):
 class _WrongWork(ProductWork):
     def run(self, repeats: int) -> None:
         super().run(repeats)
-        self.out[0, 0] *= 1.001
+        self.out[0, 0] += 1
 
     def time(self, repeats: int) -> tuple[float, float | None]:
         raise AssertionError("a wrong answer is never timed")

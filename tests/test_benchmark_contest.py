@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,12 @@ def test_a_wrong_answer_is_never_timed_and_the_run_goes_on(contest):
 
 
 @pytest.mark.parametrize(
-    ("peer", "reason"), [("Dying", "ended with status 7: out of luck"), ("Raising", "ValueError: no such kernel")]
+    ("peer", "reason"), [("Dying", r"ended with status 7: .*out of luck"), ("Raising", "ValueError: no such kernel")]
 )
 def test_a_peer_that_crashes_has_a_row_that_says_so(contest, peer, reason):
     crashed, honest = rows(contest, peer, "Honest")
     assert crashed.status == "failed"
-    assert reason in crashed.reason
+    assert re.search(reason, crashed.reason)
     assert crashed.milliseconds is None
     assert honest.status == "ok"
     (again,) = rows(contest, "Honest")  # and the next case is run as if nothing had happened

@@ -7,6 +7,7 @@ import pytest
 from support import learnable, small_network
 
 import gpunet
+from gpunet.serialization import read_tensors, write_tensors
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -61,6 +62,25 @@ def test_resuming_refuses_another_run(tmp_path):
     small_network().save(tmp_path / "model.npz")
     with pytest.raises(gpunet.FileFormatError, match=r"gpunet\.network"):
         gpunet.fit(small_network(), X, y, epochs=2, checkpoint=tmp_path / "model.npz", resume=True)
+
+
+def test_resuming_refuses_another_output_activation_and_takes_old_files_for_the_identity(tmp_path):
+    X, _ = learnable(40)
+    path = tmp_path / "run.npz"
+
+    def run(output_activation, **arguments):
+        network = small_network(loss="squared_error", output_activation=output_activation)
+        return gpunet.fit(network, X, X[:, :3], checkpoint=path, **arguments)
+
+    run("identity", epochs=1)
+    with pytest.raises(gpunet.InvalidValueError, match=r"output_activation='identity'\. Expected 'sigmoid'"):
+        run("sigmoid", epochs=2, resume=True)
+    tensors, header = read_tensors(path)
+    del header["network"]["output_activation"]
+    write_tensors(path, tensors, header)
+    with pytest.raises(gpunet.InvalidValueError, match=r"output_activation='identity'\. Expected 'sigmoid'"):
+        run("sigmoid", epochs=2, resume=True)
+    assert len(run("identity", epochs=2, resume=True)) == 2
 
 
 def test_a_refused_run_leaves_the_optimizer_alone(tmp_path):

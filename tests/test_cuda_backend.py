@@ -54,18 +54,27 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
-def train(device: Any, configuration: str, optimizer: str, dtype: str = "float32", loss: str | None = None) -> Any:
+def train(
+    device: Any,
+    configuration: str,
+    optimizer: str,
+    dtype: str = "float32",
+    loss: str | None = None,
+    output_activation: str = "identity",
+) -> Any:
     """Train for 20 steps in 4 epochs: each has four batches of 16 rows and ends on one of 6."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((70, 13)), rng.integers(0, 5, 70)
-    regression = loss == "squared_error"
-    targets = rng.standard_normal((70, 5)) if regression else y
+    targets = y if loss is None else rng.standard_normal((70, 5))
+    if loss == "sigmoid_cross_entropy":
+        targets = targets.clip(0, 1)
     network = gpunet.Network(
         [13, 33, 20, 5],
         seed=3,
         dtype=dtype,
         device=device,
         loss=loss or "softmax_cross_entropy",
+        output_activation=output_activation,
         **CONFIGURATIONS[configuration],
     )
     history = gpunet.fit(
@@ -78,7 +87,7 @@ def train(device: Any, configuration: str, optimizer: str, dtype: str = "float32
         l2=1e-3,
         clip_norm=0.7,
         sample_weight=rng.uniform(0.5, 1.5, 70),
-        class_weight=None if regression else "balanced",
+        class_weight="balanced" if loss is None else None,
         validation=(X, targets),
     )
     return network, history
@@ -113,9 +122,37 @@ def test_optimizers(device: Any, optimizer: str) -> None:
     assert_same_run(found, train("cpu", "batch_norm", optimizer, "float64"), "float64")
 
 
-def test_squared_error(device: Any) -> None:
-    found = train(CudaBackend(device), "mixed", "sgd", "float64", "squared_error")
-    assert_same_run(found, train("cpu", "mixed", "sgd", "float64", "squared_error"), "float64")
+@pytest.mark.parametrize("output_activation", ["identity", "sigmoid", "leaky_relu(0.3)"])
+def test_squared_error(device: Any, output_activation: str) -> None:
+    arguments = ("mixed", "sgd", "float64", "squared_error", output_activation)
+    assert_same_run(train(CudaBackend(device), *arguments), train("cpu", *arguments), "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sigmoid_cross_entropy(device: Any, dtype: str) -> None:
+    arguments = ("batch_norm", "sgd", dtype, "sigmoid_cross_entropy")
+    found, expected = train(CudaBackend(device), *arguments), train("cpu", *arguments)
+    assert_same_run(found, expected, dtype)
+    assert found[1]["validation_accuracy"] == pytest.approx(expected[1]["validation_accuracy"], abs=2 / (70 * 5))
+
+
+def test_a_recorded_sample_follows_the_step(device: Any) -> None:
+    """A replay draws anew: seed and layer are part of the recording, the step is read from memory."""
+    backend, numpy = CudaBackend(device), Backend()
+    probabilities = np.random.default_rng(0).uniform(0, 1, (37, 21)).astype(np.float32)
+    given, step = on_device(backend, probabilities), backend.zeros(1, np.int64)
+    out = poisoned(backend, probabilities.shape, "float32")
+
+    def draw() -> None:
+        backend.sample_bernoulli(given, out, 5, 2, step)
+
+    draw()
+    replay, expected = backend.capture(draw), np.empty_like(probabilities)
+    for number in (0, 1, 2**40):
+        backend.copy(np.array([number], np.int64), step)
+        replay()
+        numpy.sample_bernoulli(probabilities, expected, 5, 2, np.array([number], np.int64))
+        np.testing.assert_array_equal(backend.to_numpy(out), expected)
 
 
 def test_steps_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:

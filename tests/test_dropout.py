@@ -8,7 +8,7 @@ import pytest
 import gpunet
 from gpunet.backends import Backend
 from gpunet.backends.arrays import CHUNK
-from gpunet.random import Purpose, dropout_words, host_generator, philox4x32
+from gpunet.random import Purpose, Stream, host_generator, philox4x32, random_words
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,11 @@ def test_philox_known_answers(counter, key, expected):
 
 def test_words_depend_on_the_element_alone():
     """Any cut of the elements gives the same words: chunks, threads and devices may divide them as they like."""
-    whole = dropout_words(0, 1001, seed=2**63 + 5, layer=3, step=2**33 + 7)
-    pieces = [dropout_words(first, min(100, 1001 - first), 2**63 + 5, 3, 2**33 + 7) for first in range(0, 1001, 100)]
+    whole = random_words(Stream.DROPOUT, 0, 1001, seed=2**63 + 5, layer=3, step=2**33 + 7)
+    pieces = [
+        random_words(Stream.DROPOUT, first, min(100, 1001 - first), 2**63 + 5, 3, 2**33 + 7)
+        for first in range(0, 1001, 100)
+    ]
     np.testing.assert_array_equal(whole, np.concatenate(pieces))
 
 
@@ -44,11 +47,15 @@ def test_words_depend_on_the_element_alone():
 def test_every_part_of_the_key_matters(change):
     arguments = {"seed": 1, "layer": 2, "step": 3}
     other = arguments | {change: 99}
-    assert (dropout_words(0, 1000, **arguments) != dropout_words(0, 1000, **other)).mean() > 0.99
+    assert (
+        random_words(Stream.DROPOUT, 0, 1000, **arguments) != random_words(Stream.DROPOUT, 0, 1000, **other)
+    ).mean() > 0.99
 
 
 def test_every_bit_of_the_step_matters():
-    words = [dropout_words(0, 64, seed=1, layer=1, step=step) for step in (0, 1, 2**16, 2**31, 2**32, 2**40)]
+    words = [
+        random_words(Stream.DROPOUT, 0, 64, seed=1, layer=1, step=step) for step in (0, 1, 2**16, 2**31, 2**32, 2**40)
+    ]
     for place, one in enumerate(words):
         for other in words[:place]:
             assert not np.array_equal(one, other)

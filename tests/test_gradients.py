@@ -73,6 +73,35 @@ def test_squared_error_gradients_match_finite_differences(batch_norm, weighted):
         assert error <= TOLERANCE, name
 
 
+@pytest.mark.parametrize("output_activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes_", [[4, 2], [4, 6, 2]], ids=str)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_output_activations_with_squared_error_match_finite_differences(output_activation, sizes_, batch_norm):
+    network = gpunet.Network(
+        sizes_,
+        activation="tanh",
+        output_activation=output_activation,
+        batch_norm=batch_norm,
+        loss="squared_error",
+        dtype="float64",
+        device="cpu",
+    )
+    randomise(network)
+    generator = np.random.default_rng(2)
+    X, targets = generator.standard_normal((5, 4)), generator.standard_normal((5, 2))
+    linear = gpunet.Network(sizes_, activation="tanh", batch_norm=batch_norm, loss="squared_error", dtype="float64")
+    linear.set_parameters(network.get_parameters())
+    s = linear.forward(X, training=True).copy()
+    assert np.abs(s).min() > 1e-3  # no finite difference crosses a kink
+    f = activation_named(output_activation.split("(")[0], slope=0.1, alpha=0.7).function
+    cost, gradients = network.loss_and_gradients(X, targets, input_gradient=True, l2=0.02)
+    expected = 0.5 * ((f(s) - targets) ** 2).sum() / 5 + network.penalty(0.02)
+    assert cost == pytest.approx(expected, rel=1e-12)
+    for name, view in (*network.parameters.items(), ("X", X)):
+        error = gradient_error(gradients[name], lambda: network.loss_and_gradients(X, targets, l2=0.02)[0], view)
+        assert error <= TOLERANCE, name
+
+
 def test_gradients_under_dropout_match_finite_differences_of_the_same_mask():
     network = gpunet.Network([5, 9, 8, 3], activation="tanh", dropout=[0.4, 0.2], dtype="float64", device="cpu")
     randomise(network)

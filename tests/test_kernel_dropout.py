@@ -11,7 +11,7 @@ from cuda_support import from_bfloat16, on_device, poisoned, to_bfloat16, tolera
 from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.kernel_library import KernelLibrary, dropout_group
-from gpunet.random import dropout_threshold, dropout_words
+from gpunet.random import Stream, dropout_threshold, random_words
 
 NUMPY = Backend()
 
@@ -53,7 +53,7 @@ def test_counter_and_key(device: Any, rate: float, seed: int, layer: int, step: 
 def test_mask_is_the_documented_words(device: Any) -> None:
     backend = CudaBackend(device)
     _, mask, _, _ = masks(backend, np.ones((100, 10), np.float32), 0.25, 5, 1, 3)
-    words = dropout_words(0, 1000, 5, 1, 3)
+    words = random_words(Stream.DROPOUT, 0, 1000, 5, 1, 3)
     np.testing.assert_array_equal(mask.reshape(-1), words >= dropout_threshold(0.25))
 
 
@@ -93,7 +93,7 @@ def test_half_precision_forward(device: Any, storage: str, aligned: str) -> None
     numbers = (np.int64(count), np.uint32(dropout_threshold(0.5)), np.float32(2), np.uint32(9), np.uint32(0))
     step = on_device(backend, np.array([4], np.int64))
     device.launch(kernel, 2, 256, (on_device(backend, bits), out, mask, *numbers, np.uint32(1), step))
-    kept = dropout_words(0, count, 9, 1, 4) >= dropout_threshold(0.5)
+    kept = random_words(Stream.DROPOUT, 0, count, 9, 1, 4) >= dropout_threshold(0.5)
     np.testing.assert_array_equal(backend.to_numpy(mask), kept)
     found, given = backend.to_numpy(out), bits
     if storage == "__nv_bfloat16":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import test_kernel_batch_norm as batch_norm_tests
+import test_kernel_bernoulli as bernoulli_tests
 import test_kernel_dropout as dropout_tests
 import test_kernel_gather as gather_tests
 import test_kernel_optimizer as optimizer_tests
@@ -28,6 +29,10 @@ CHECKS: list[tuple[str, planted.Check]] = [
         lambda device: dropout_tests.test_same_bits_as_numpy(device, (1023, 5), "float32", 0),
     ),
     ("dropout_backward<__half, true>", lambda device: dropout_tests.test_backward(device, (33, 7), 0, "float16")),
+    (
+        "sample_bernoulli<float, true>",
+        lambda device: bernoulli_tests.test_same_bits_as_numpy(device, (1023, 5), "float32", 0),
+    ),
     ("gather_rows<unsigned int>", lambda device: gather_tests.check(device, 33, "float32", 45)),
     (
         "sgd_step<float, 4, true>",
@@ -35,6 +40,7 @@ CHECKS: list[tuple[str, planted.Check]] = [
     ),
     ("adam_step<float, 4>", lambda device: optimizer_tests.check_adam(device, 1023, 500, 0.1, "float32")),
     ("clip_factor<float, 4>", lambda device: optimizer_tests.test_clip_factor(device, 40_000, 17, 0, "float32")),
+    (planted.SIGMOID_KERNELS, planted.sigmoid),
     (planted.SOFTMAX_KERNELS, planted.softmax),
     (
         planted.SQUARED_ERROR_KERNELS,

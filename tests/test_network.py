@@ -149,6 +149,51 @@ def test_saving_and_loading(tmp_path, suffix, dtype):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def trained_autoencoder():
+    network = gpunet.Network(
+        [4, 9, 4], activation="tanh", output_activation="leaky_relu(0.2)", loss="squared_error", device="cpu"
+    )
+    X, _ = random_problem(60, 4, 3)
+    gpunet.fit(network, X, X, epochs=2, batch_size=16)
+    return network, X
+
+
+def test_predictions_are_the_activated_outputs():
+    network, X = trained_autoencoder()
+    last = gpunet.Network([4, 9, 4], activation="tanh", loss="squared_error", device="cpu")
+    last.set_parameters(network.get_parameters() | network.get_state())
+    s = last.predict(X)
+    assert (s < 0).any()
+    np.testing.assert_array_equal(network.predict(X), np.where(s > 0, s, np.float32(0.2) * s))
+    np.testing.assert_array_equal(network.logits(X), network.predict(X))
+    assert "output_activation='leaky_relu(0.2)'" in repr(network)
+    loss = gpunet.evaluate(network, X, X).loss
+    assert loss == pytest.approx(0.5 * ((network.predict(X) - X) ** 2).sum() / 60, rel=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_an_output_activation_is_saved_and_copied(tmp_path, suffix):
+    network, X = trained_autoencoder()
+    loaded = gpunet.load(network.save(tmp_path / f"model{suffix}"), device="cpu")
+    for twin in (loaded, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert twin.configuration == network.configuration
+        np.testing.assert_array_equal(twin.predict(X), network.predict(X))
+
+
+def test_a_file_from_before_output_activations(tmp_path):
+    from gpunet.serialization import read_tensors, write_tensors
+
+    network, X, _ = trained()
+    path = network.save(tmp_path / "model.npz")
+    tensors, header = read_tensors(path)
+    assert header["version"] == 1
+    del header["network"]["output_activation"]
+    write_tensors(path, tensors, header)
+    loaded = gpunet.load(path, device="cpu")
+    assert loaded.configuration == network.configuration
+    np.testing.assert_array_equal(loaded.logits(X), network.logits(X))
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 def test_copies_are_whole_and_independent(duplicate):
     network, X, y = trained()
@@ -269,6 +314,15 @@ def test_an_activation_of_the_users_own(tmp_path):
     with pytest.raises(gpunet.InvalidValueError, match="cannot be saved"):
         network.save(tmp_path / "model.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_activation_of_the_users_own(tmp_path):
+    network = gpunet.Network([4, 2], output_activation=Softsign(), loss="squared_error", dtype="float64", device="cpu")
+    X, _ = random_problem(30, 4, 3)
+    np.testing.assert_array_equal(copy.deepcopy(network).predict(X), network.predict(X))
+    assert 0 < np.abs(network.predict(X)).max() < 1
+    with pytest.raises(gpunet.InvalidValueError, match=r"output_activation: .* cannot be saved"):
+        network.save(tmp_path / "model.npz")
 
 
 def test_copies_keep_the_initializer_and_may_hold_nan():

@@ -43,6 +43,37 @@ def test_squared_error_has_no_probabilities(tmp_path):
     np.testing.assert_allclose(outputs, network.predict(X), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_output_activations(tmp_path, activation):
+    network = gpunet.Network(
+        [5, 4, 3], output_activation=activation, loss="squared_error", device="cpu", dtype="float64"
+    )
+    X, _ = random_problem(7, 5, 2)
+    session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
+    assert session.output_names == ["logits" if activation == "identity" else "outputs"]
+    (outputs,) = session.run(None, {"X": X})
+    np.testing.assert_allclose(outputs, network.predict(X), rtol=1e-6, atol=1e-7)
+
+
+def test_sigmoid_probabilities(tmp_path):
+    network = gpunet.Network([5, 4, 3], loss="sigmoid_cross_entropy", device="cpu", dtype="float64")
+    X, _ = random_problem(7, 5, 2)
+    session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
+    logits, probabilities = session.run(None, {"X": X})
+    np.testing.assert_allclose(logits, network.logits(X), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(probabilities, network.predict_proba(X), rtol=1e-6, atol=1e-7)
+
+
+def test_an_activation_of_the_users_own(tmp_path):
+    class Cube(gpunet.activations.ReLU):
+        name = "cube"
+
+    for arguments in ({"activation": Cube()}, {"output_activation": Cube(), "loss": "squared_error"}):
+        with pytest.raises(gpunet.InvalidValueError, match="has no ONNX node"):
+            export_onnx(gpunet.Network([2, 2, 2], device="cpu", **arguments), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_ending(tmp_path):
     with pytest.raises(gpunet.InvalidValueError, match=r"Expected \.onnx"):
         export_onnx(gpunet.Network([2, 2], device="cpu"), tmp_path / "model.pb")

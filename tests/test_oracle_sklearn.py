@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import hamming_loss, log_loss
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
 from support import random_problem
@@ -36,6 +37,26 @@ def test_probabilities_equal_those_of_a_fitted_classifier(theirs, ours):
     np.testing.assert_allclose(network.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-12)
     np.testing.assert_array_equal(network.predict(X), model.predict(X))
     assert gpunet.evaluate(network, X, y).accuracy == pytest.approx(model.score(X, y), abs=1e-12)
+
+
+def test_several_labels_per_row():
+    X, _ = random_problem(150, 6, 4)
+    Y = (X[:, :3] + X[:, 3:] > 0).astype(int)
+    model = MLPClassifier((9,), activation="tanh", alpha=0.0, learning_rate_init=0.02, max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, Y)
+    network = gpunet.Network(
+        [6, 9, 3], activation="tanh", batch_norm=False, loss="sigmoid_cross_entropy", dtype="float64", device="cpu"
+    )
+    copy_weights(network, model)
+    np.testing.assert_allclose(network.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(network.predict(X), model.predict(X))
+    found = gpunet.evaluate(network, X, Y)
+    assert found.accuracy == pytest.approx(1 - hamming_loss(Y, model.predict(X)), abs=1e-12)
+    assert 0.5 < found.accuracy < 1
+    losses = sum(log_loss(Y[:, label], model.predict_proba(X)[:, label]) for label in range(3))
+    assert found.loss == pytest.approx(losses, rel=1e-10)
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam"])

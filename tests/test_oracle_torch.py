@@ -7,6 +7,7 @@ import pytest
 from support import random_problem, sizes
 
 import gpunet
+from gpunet.backends import Backend
 from gpunet.training.loop import batch_slices
 
 pytestmark = pytest.mark.oracle
@@ -168,6 +169,49 @@ def test_trajectory(optimizer, batch_norm, clip_norm):
     with torch.no_grad():
         expected = twin(tensors[0]).numpy()
     np.testing.assert_allclose(network.logits(X), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_sigmoid_cross_entropy(weighted, scale):
+    """PyTorch's sum over the outputs, its weighted mean over the rows; logits up to some 10^4."""
+    network = gpunet.Network([5, 8, 4], activation="elu", loss="sigmoid_cross_entropy", dtype="float64", device="cpu")
+    network.set_parameters({name: scale * network.get_parameters()[name] for name in ("W2", "b2")})
+    generator = np.random.default_rng(0)
+    X, targets = generator.standard_normal((17, 5)), generator.uniform(-1, 2, (17, 4)).clip(0, 1)
+    weights = generator.uniform(0, 2, 17) if weighted else None
+    twin = Twin(network, "elu(0.7)")
+    twin.body[2] = torch.nn.ELU(1.0)
+    outputs = twin(torch.from_numpy(X))
+    assert (outputs.abs().max() > 1e4) == (scale > 1)
+    rows = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs, torch.from_numpy(targets), reduction="none"
+    ).sum(dim=1)
+    w = torch.ones(17, dtype=torch.float64) if weights is None else torch.from_numpy(weights)
+    loss = (w * rows).sum() / w.sum()
+    loss.backward()
+    cost, gradients = network.loss_and_gradients(X, targets, sample_weight=weights)
+    assert cost == pytest.approx(loss.item(), rel=TOLERANCE)
+    for name, parameter in twin.names.items():
+        np.testing.assert_allclose(
+            gradients[name], parameter.grad.numpy(), rtol=TOLERANCE, atol=TOLERANCE * scale, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sigmoid_cross_entropy_far_out(dtype):
+    generator = np.random.default_rng(0)
+    outputs, targets = generator.uniform(-1e4, 1e4, (50, 3)), generator.uniform(-1, 2, (50, 3)).clip(0, 1)
+    outputs[::2] /= 1000
+    outputs, targets = outputs.astype(dtype), targets.astype(dtype)
+    gradient, value = np.empty_like(outputs), np.empty(2, dtype)
+    Backend().sigmoid_cross_entropy(outputs, targets, None, gradient, value)
+    theirs = torch.from_numpy(outputs).requires_grad_()
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(theirs, torch.from_numpy(targets), reduction="sum") / 50
+    loss.backward()
+    bound = 8 * float(np.finfo(dtype).eps)
+    assert value[0] == pytest.approx(loss.item(), rel=bound)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=0, atol=bound / 50)
 
 
 def test_squared_error_gradients():

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import pytest
 import test_kernel_activation as activation_tests
 import test_kernel_batch_norm as batch_norm_tests
+import test_kernel_bernoulli as bernoulli_tests
 import test_kernel_dropout as dropout_tests
 import test_kernel_gather as gather_tests
 import test_kernel_optimizer as optimizer_tests
+import test_kernel_sigmoid_cross_entropy as sigmoid_tests
 import test_kernel_softmax_cross_entropy as softmax_tests
 import test_kernel_squared_error as squared_error_tests
 from conftest import MULTIPROCESSORS
@@ -92,6 +94,14 @@ def relu(device: PlantedDevice) -> None:
     activation_tests.check(device, (257, 10), ReLU(), "float32")
 
 
+def bernoulli(device: PlantedDevice) -> None:
+    bernoulli_tests.test_probabilities_next_to_a_word_and_at_the_ends(device, "float32", 0)
+
+
+def sigmoid(device: PlantedDevice) -> None:
+    sigmoid_tests.check(device, (257, 10), "float32", True)
+
+
 def softmax(device: PlantedDevice) -> None:
     softmax_tests.check(device, *softmax_tests.problem((33, 10)))
 
@@ -134,6 +144,7 @@ class Bug:
 
 RELU_KERNELS = r"bias_activation_\w+<float, 3, 1>"
 SOFTMAX_KERNELS = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
+SIGMOID_KERNELS = r"sigmoid_cross_entropy<float>|total_weight<float>"
 SQUARED_ERROR_KERNELS = r"squared_error<float>|total_weight<float>"
 
 BUGS = [
@@ -272,6 +283,54 @@ BUGS = [
         batch_norm(FLOAT, "relu", 33, 7, test=inference),
     ),
     Bug(
+        "samples share the words of dropout",
+        "bernoulli",
+        "random_words<SAMPLING>",
+        "random_words<DROPOUT>",
+        "sample_bernoulli<float, true>",
+        lambda device: bernoulli_tests.test_counter_and_key(device, 0, 0, 0),
+    ),
+    Bug(
+        "the bound is rounded down",
+        "bernoulli",
+        "ceilf(probability * 4294967296.0f)",
+        "floorf(probability * 4294967296.0f)",
+        "sample_bernoulli<float, true>",
+        bernoulli,
+    ),
+    Bug(
+        "a word that equals the bound counts",
+        "bernoulli",
+        "word < (unsigned int)ceilf",
+        "word <= (unsigned int)ceilf",
+        "sample_bernoulli<float, true>",
+        bernoulli,
+    ),
+    Bug(
+        "the bound of 1 does not fit a word",
+        "bernoulli",
+        "if (probability >= 1.0f) return true;",
+        "if (probability > 1.0f) return true;",
+        "sample_bernoulli<float, true>",
+        bernoulli,
+    ),
+    Bug(
+        "a double is rounded to a float",
+        "bernoulli",
+        "(double)word < probability * 4294967296.0",
+        "(float)word < (float)probability * 4294967296.0f",
+        "sample_bernoulli<double, true>",
+        lambda device: bernoulli_tests.test_probabilities_next_to_a_word_and_at_the_ends(device, "float64", 0),
+    ),
+    Bug(
+        "the last elements are left over",
+        "bernoulli",
+        "4 * quad < count; quad",
+        "4 * quad + 4 <= count; quad",
+        "sample_bernoulli<float, true>",
+        lambda device: bernoulli_tests.test_same_bits_as_numpy(device, (31, 33), "float32", 0),
+    ),
+    Bug(
         "a round of Philox is missing",
         "dropout",
         "constexpr int ROUNDS = 10;",
@@ -282,8 +341,8 @@ BUGS = [
     Bug(
         "the upper half of the step is not in the counter",
         "dropout",
-        "(unsigned int)(steps >> 32)",
-        "0u",
+        "(unsigned int)(step >> 32) |",
+        "0u |",
         "dropout_forward<float, true>",
         lambda device: dropout_tests.test_counter_and_key(device, 0.1, 2**40 + 3, 2**31, 2**40),
     ),
@@ -360,6 +419,46 @@ BUGS = [
         "sum = warp_reduce<Sum>(sum, LANES);",
         SOFTMAX_KERNELS,
         softmax,
+    ),
+    Bug(
+        "the sign of the logit is lost",
+        "sigmoid_cross_entropy",
+        "negative ? complement * e - target",
+        "false ? complement * e - target",
+        SIGMOID_KERNELS,
+        sigmoid,
+    ),
+    Bug(
+        "the logarithm loses small numbers",
+        "sigmoid_cross_entropy",
+        "return log1pf(value);",
+        "return logf(1.0f + value);",
+        SIGMOID_KERNELS,
+        lambda device: sigmoid_tests.test_extreme_logits(device, "float32"),
+    ),
+    Bug(
+        "the gradient is a difference of nearly equal numbers",
+        "sigmoid_cross_entropy",
+        "complement - target * e) / (A(1) + e)",
+        "A(1) / (A(1) + e) - target)",
+        SIGMOID_KERNELS,
+        lambda device: sigmoid_tests.test_extreme_logits(device, "float32"),
+    ),
+    Bug(
+        "exp overflows",
+        "sigmoid_cross_entropy",
+        "exponential(-absolute(output))",
+        "exponential(-output)",
+        SIGMOID_KERNELS,
+        sigmoid,
+    ),
+    Bug(
+        "the loss is not weighted",
+        "sigmoid_cross_entropy",
+        "part += weight * (linear",
+        "part += A(1) * (linear",
+        SIGMOID_KERNELS,
+        sigmoid,
     ),
     Bug(
         "weights by column",

@@ -166,13 +166,11 @@ class _Step(_NetworkWork):
 
 
 class _Epoch(_NetworkWork):
-    """``gpunet.fit(epochs=1)`` on arrays of the host: checks, the copy to the device, steps, the check of the result."""
+    """``gpunet.fit(epochs=1)`` on arrays of the host: checks, the copy to the device, steps, a look at the result."""
 
     def once(self, shuffle: bool = True) -> None:
         X, y = self.problem.batches[0]
-        gpunet.fit(
-            self.network, X, y, epochs=1, batch_size=self.case.rows, optimizer=self.optimizer, shuffle=shuffle
-        )
+        gpunet.fit(self.network, X, y, epochs=1, batch_size=self.case.rows, optimizer=self.optimizer, shuffle=shuffle)
 
     def unit(self) -> Callable[[], object]:
         return self.once
@@ -228,8 +226,14 @@ class GpunetProvider(Provider):
         return {"gpunet": gpunet.__version__, "numpy": np.__version__}
 
     def prepare(self, case: Case, problem: Problem) -> Work:
-        work = _WORK[case.mode] if case.operation == NETWORK else _OperationWork
-        return work(self, self.new_backend(case), case, problem)
+        return self.build(self.new_backend(case), case, problem)
+
+    def build(self, backend: Backend, case: Case, problem: Problem) -> Work:
+        """Return the work of a case on a backend."""
+        work: type[_NetworkWork] | type[_OperationWork] = _OperationWork
+        if case.operation == NETWORK:
+            work = _WORK[case.mode]
+        return work(self, backend, case, problem)
 
     def count_launches(self, backend: Any, unit: Callable[[], object]) -> int | None:
         """Return the kernels of a unit of work on a device, each matrix product counted as one; copies are none."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cases import Case
-from benchmarks.providers.gpunet_provider import GpunetCuda
+from benchmarks.problem import Problem
+from benchmarks.providers.base import Outputs, Work
+from benchmarks.providers.gpunet_provider import GpunetCuda, release_pool
 from gpunet.activations import Activation
 from gpunet.backends import Backend
+from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.devices.cupy import CupyDevice
+from gpunet.backends.devices.device import Device
 
 Array = npt.NDArray[Any]
 
@@ -209,6 +214,61 @@ class PlainOperations(Backend):
             ds[...] = dy
 
 
+class UnfusedCudaBackend(PlainOperations, CudaBackend):
+    """Arrays, copies and matrix products of the CUDA backend, operations of CuPy, and no recorded steps.
+
+    CuPy works on its current stream, which has to be the device's.
+    """
+
+    def __init__(self, device: Device, precision: str) -> None:
+        import cupy
+
+        super().__init__(device, precision)
+        self.xp = cupy
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        return step
+
+
+class _OnStream(Work):
+    """Work during which a device and its stream are CuPy's current ones."""
+
+    def __init__(self, device: Any, build: Callable[[], Work]) -> None:
+        self.device = device
+        with self.current():
+            self.work = build()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the device and its stream current."""
+        with self.device._device, self.device._stream:
+            yield
+
+    def outputs(self) -> Outputs:
+        with self.current():
+            return self.work.outputs()
+
+    def run(self, repeats: int) -> None:
+        with self.current():
+            self.work.run(repeats)
+
+    def synchronize(self) -> None:
+        self.work.synchronize()
+
+    def record(self) -> Any:
+        return self.work.record()
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        return self.work.elapsed(start, stop)
+
+    def launches(self) -> int | None:
+        with self.current():
+            return self.work.launches()
+
+    def peak_bytes(self) -> int | None:
+        return self.work.peak_bytes()
+
+
 class GpunetCudaUnfused(GpunetCuda):
     """gpunet's network and training loop on plain CuPy expressions; matrix products are the same calls of cuBLAS.
 
@@ -218,23 +278,24 @@ class GpunetCudaUnfused(GpunetCuda):
     name: ClassVar[str] = "gpunet-cuda-unfused"
     label: ClassVar[str] = "gpunet (CuPy expressions)"
 
-    def new_backend(self, case: Case) -> Backend:
-        backend = super().new_backend(case)
-        backend.__class__ = _unfused_class(type(backend))
-        # Products and copies run on the backend's stream; CuPy's expressions on whichever is current.
-        backend.device._device.use()  # type: ignore[attr-defined]
-        backend.device._stream.use()  # type: ignore[attr-defined]
-        return backend
+    def new_backend(self, case: Case) -> UnfusedCudaBackend:
+        release_pool()
+        return UnfusedCudaBackend(CupyDevice(0), case.precision)
+
+    def prepare(self, case: Case, problem: Problem) -> Work:
+        backend = self.new_backend(case)
+        return _OnStream(backend.device, lambda: self.build(backend, case, problem))
 
     def count_launches(self, backend: Any, unit: Callable[[], object]) -> int | None:
         """Return the kernels in a recording of the work, which is made for this and never run.
 
-        None for an epoch, whose steps are many, and where the driver does not tell.
+        None for an epoch, whose steps are many, and where CuPy or the driver refuses.
         """
         counts: list[int | None] = []
 
-        def count(step: Callable[[], None]) -> Callable[[], None]:
-            counts.append(_kernels(backend.device.capture(step)._graph.graph))
+        def count(step: Callable[[], object]) -> Callable[[], object]:
+            recording = backend.device.capture(step)
+            counts.append(_kernels(recording._graph.graph))
             return step
 
         backend.capture = count
@@ -242,6 +303,25 @@ class GpunetCudaUnfused(GpunetCuda):
             unit()  # a step of fit asks for its recording itself
             if not counts:
                 count(unit)
+        except Exception:  # whatever it is: a count is not worth a measured row
+            return None
         finally:
             del backend.capture
         return counts[0] if len(counts) == 1 else None
+
+
+def _kernels(graph: int) -> int | None:
+    """Return how many nodes of a CUDA graph are kernels; None where the driver does not tell."""
+    driver, handle, size = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(graph), ctypes.c_size_t()
+    if not graph or driver.cuGraphGetNodes(handle, None, ctypes.byref(size)) != 0:
+        return None
+    nodes = (ctypes.c_void_p * size.value)()
+    if driver.cuGraphGetNodes(handle, nodes, ctypes.byref(size)) != 0:
+        return None
+    kernels = 0
+    for node in nodes:
+        kind = ctypes.c_int()
+        if driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)) != 0:
+            return None
+        kernels += kind.value == _KERNEL_NODE
+    return kernels

@@ -8,8 +8,8 @@ Conventions: arrays are C-contiguous and of one dtype (float32 or float64), chec
 not again here. n is the number of rows (examples) of a batch, m the number of columns (units). Labels and indices
 are int32.
 
-This file has the operations of the layers; :mod:`gpunet.backends.losses` those of the losses,
-:mod:`gpunet.backends.updates` those of the optimisers.
+This file has the operations of the layers; :mod:`gpunet.backends.stochastic` those with random bits,
+:mod:`gpunet.backends.losses` those of the losses, :mod:`gpunet.backends.updates` those of the optimisers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from gpunet.activations import Activation, Identity
 from gpunet.backends.arrays import ROWS, Array, chunks, row_blocks
 from gpunet.backends.losses import LossOperations
+from gpunet.backends.stochastic import StochasticOperations
 from gpunet.backends.updates import UpdateOperations
-from gpunet.random import dropout_threshold, dropout_words
 
 
-class Backend(LossOperations, UpdateOperations):
+class Backend(StochasticOperations, LossOperations, UpdateOperations):
     """Runs every operation with NumPy.
 
     A backend belongs to one network and is not safe for use by two threads at once: it keeps scratch buffers between
@@ -280,41 +280,6 @@ class Backend(LossOperations, UpdateOperations):
         np.multiply(value, momentum, out=weighted)
         average *= 1 - momentum
         average += weighted
-
-    # --- dropout ----------------------------------------------------------------------------------------------------
-
-    def dropout_forward(
-        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
-    ) -> None:
-        """Out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
-
-        Element e of the flattened x is kept where its random word, a function of (seed, layer, step, e) alone
-        (:func:`gpunet.random.dropout_words`), is at least rate * 2^32.
-
-        Parameters
-        ----------
-        x, out : ndarray, (n, m)
-            May be the same buffer. At most 2^34 elements.
-        mask : ndarray of uint8, (n, m)
-            Written: 1 where kept.
-        rate : float
-            In [0, 1).
-        step : ndarray of int64, (1,)
-            The number of training steps done before this one.
-        """
-        threshold, number = dropout_threshold(rate), int(step[0])
-        scale = 1 / (1 - rate)
-        flat_x, flat_mask, flat_out = x.reshape(-1), mask.reshape(-1), out.reshape(-1)
-        for part in chunks(0, flat_x.size):
-            words = dropout_words(part.start, part.stop - part.start, seed, layer, number)
-            flat_mask[part] = words >= threshold
-            np.multiply(flat_x[part], scale, out=flat_out[part])
-            flat_out[part] *= flat_mask[part]
-
-    def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-        """Dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
-        np.multiply(dy, 1 / (1 - rate), out=dx)
-        np.multiply(dx, mask, out=dx)
 
     # --- data -------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 The kernels are in the package :mod:`gpunet.kernels`; each file says what its threads do and how many bytes they move.
 Everything that touches the hardware is behind :class:`~gpunet.backends.devices.device.Device`.
 
-This file has the operations of the layers, :mod:`gpunet.backends.cuda_losses` those of the losses,
-:mod:`gpunet.backends.cuda_updates` those of the optimisers, and :mod:`gpunet.backends.cuda_arrays` what they stand on.
+This file has the operations of the layers, :mod:`gpunet.backends.cuda_stochastic` those with random bits,
+:mod:`gpunet.backends.cuda_losses` those of the losses, :mod:`gpunet.backends.cuda_updates` those of the optimisers, and
+:mod:`gpunet.backends.cuda_arrays` what they stand on.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from gpunet.backends.batch_norm_plan import (
     vector_width,
 )
 from gpunet.backends.cuda_losses import CudaLosses
+from gpunet.backends.cuda_stochastic import CudaStochastic
 from gpunet.backends.cuda_updates import CudaUpdates
 from gpunet.backends.devices.device import Argument, Device
-from gpunet.random import dropout_threshold
 
 
-class CudaBackend(CudaLosses, CudaUpdates):
+class CudaBackend(CudaStochastic, CudaLosses, CudaUpdates):
     """Runs every operation with the CUDA kernels, on the stream of one device.
 
     Operations return before the device has done them; they run in the order of the calls. The first use of an
@@ -229,44 +230,6 @@ class CudaBackend(CudaLosses, CudaUpdates):
             shared_memory=plan.shared_bytes,
             cluster=plan.cluster,
         )
-
-    # --- dropout ----------------------------------------------------------------------------------------------------
-
-    def dropout_forward(
-        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
-    ) -> None:
-        kernel, grid = self._dropout_kernel("dropout_forward", x, out, mask)
-        self._launch(
-            kernel,
-            grid,
-            plans.THREADS,
-            (
-                x,
-                out,
-                mask,
-                np.int64(x.size),
-                np.uint32(dropout_threshold(rate)),
-                library.arithmetic_type(x.dtype)(1 / (1 - rate)),
-                np.uint32(seed & 0xFFFFFFFF),
-                np.uint32(seed >> 32),
-                np.uint32(layer),
-                step,
-            ),
-        )
-
-    def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-        kernel, grid = self._dropout_kernel("dropout_backward", dy, dx, mask)
-        scale = library.arithmetic_type(dy.dtype)(1 / (1 - rate))
-        self._launch(kernel, grid, plans.THREADS, (dy, mask, dx, np.int64(dy.size), scale))
-
-    def _dropout_kernel(self, name: str, source: Array, out: Array, mask: Array) -> tuple[Any, int]:
-        aligned = plans.is_aligned(plans.WIDEST_ACCESS, source, out) and plans.is_aligned(4, mask)
-        storage = library.storage_type(source.dtype)
-        kernel = self._kernels.get(
-            "dropout", f"{name}<{storage}, {str(aligned).lower()}>", library.dropout_group(storage)
-        )
-        quads = plans.ceiling(source.size, 4)
-        return kernel, plans.flat_grid(quads, self.device.multiprocessor_count, plans.STREAMING_WAVES)
 
     # --- data -------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
-"""The losses on CUDA: ``softmax_cross_entropy.cu``, ``squared_error.cu``."""
+"""The losses on CUDA: ``softmax_cross_entropy.cu``, ``sigmoid_cross_entropy.cu``, ``squared_error.cu``."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -56,23 +58,43 @@ class CudaLosses(CudaArrays):
             shared_memory=shared_memory,
         )
 
+    def sigmoid_cross_entropy(
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, loss: Array
+    ) -> None:
+        self._elementwise_loss(
+            "sigmoid_cross_entropy", library.sigmoid_cross_entropy_group, outputs, targets, weights, gradient, loss
+        )
+
     def squared_error(
         self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
     ) -> None:
+        self._elementwise_loss("squared_error", library.squared_error_group, outputs, targets, weights, doutputs, loss)
+
+    def _elementwise_loss(
+        self,
+        name: str,
+        group_of: Callable[[str], library.Group],
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        loss: Array,
+    ) -> None:
+        """Launch a loss whose elements do not depend on one another; module and kernel have one name."""
         rows, columns = outputs.shape
         storage, number = library.storage_type(outputs.dtype), library.arithmetic_type(outputs.dtype)
-        group = library.squared_error_group(storage)
-        self._write_total_weight("squared_error", group, weights, loss)
+        group = group_of(storage)
+        self._write_total_weight(name, group, weights, loss)
         blocks = plans.flat_grid(outputs.size, self.device.multiprocessor_count)
         self._launch(
-            self._kernels.get("squared_error", f"squared_error<{storage}>", group),
+            self._kernels.get(name, f"{name}<{storage}>", group),
             blocks,
             plans.THREADS,
             (
                 outputs,
                 targets,
                 weights,
-                doutputs,
+                gradient,
                 loss,
                 self.scratch("partial", (blocks,), number),
                 self._zeroed_counters(1),

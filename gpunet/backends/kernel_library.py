@@ -77,11 +77,21 @@ def dropout_group(storage: str) -> Group:
     )
 
 
+def bernoulli_group(storage: str) -> Group:
+    """Return the kernels of ``bernoulli.cu``."""
+    return tuple(f"sample_bernoulli<{storage}, {aligned}>" for aligned in ("false", "true"))
+
+
 def softmax_cross_entropy_group(storage: str) -> Group:
     """Return the kernels of ``softmax_cross_entropy.cu``."""
     lanes = (f"softmax_cross_entropy_lanes<{storage}, {lanes}, {values}>" for lanes, values in SOFTMAX_SHAPES)
     blocks = (f"softmax_cross_entropy_block<{storage}, {staged}>" for staged in ("false", "true"))
     return (*lanes, *blocks, f"total_weight<{_arithmetic_name(storage)}>")
+
+
+def sigmoid_cross_entropy_group(storage: str) -> Group:
+    """Return the kernels of ``sigmoid_cross_entropy.cu``."""
+    return f"sigmoid_cross_entropy<{storage}>", f"total_weight<{_arithmetic_name(storage)}>"
 
 
 def squared_error_group(storage: str) -> Group:
@@ -114,7 +124,9 @@ def all_groups() -> Iterator[tuple[str, Group]]:
         for code in ACTIVATION_CODES.values():
             yield "activation", activation_group(storage, code)
         yield "dropout", dropout_group(storage)
+        yield "bernoulli", bernoulli_group(storage)
         yield "softmax_cross_entropy", softmax_cross_entropy_group(storage)
+        yield "sigmoid_cross_entropy", sigmoid_cross_entropy_group(storage)
         yield "squared_error", squared_error_group(storage)
 
 

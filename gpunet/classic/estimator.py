@@ -197,3 +197,42 @@ def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int) -> tuple[Arra
         count = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
         raise InvalidValueError(f"{argument}: got {count} ({shown}{more}). Expected exactly two classes.")
     return classes, np.where(index == 1, 1.0, -1.0)
+
+
+def encode_known_classes(
+    argument: str, y: npt.ArrayLike, rows: int, known: Array | None, classes: npt.ArrayLike | None
+) -> tuple[Array, Array]:
+    """Return both labels and each row's label as -1.0 or +1.0, for data that may lack one of them.
+
+    Parameters
+    ----------
+    argument : str
+    y : array_like, (rows,)
+    rows : int
+    known : ndarray, (2,), or None
+        The labels that were settled before.
+    classes : array_like, (2,), or None
+        The labels to settle now; None takes those of ``y``.
+
+    Raises
+    ------
+    InvalidValueError
+        A label that is not one of the two, or ``classes`` that differ from those known.
+    ShapeError, InvalidTypeError, NonFiniteError
+        See :func:`check_label_vector`.
+    """
+    if classes is not None:
+        settled, _ = encode_two_classes("classes", classes, 2)
+        if known is not None and not np.array_equal(settled, known):
+            raise InvalidValueError(f"classes: got {settled.tolist()}. Expected {known.tolist()}, as before.")
+        known = settled
+    if known is None:
+        return encode_two_classes(argument, y, rows)
+    labels = check_label_vector(argument, y, rows)
+    strange = (labels != known[0]) & (labels != known[1])
+    if strange.any():
+        row = int(np.argmax(strange))
+        raise InvalidValueError(
+            f"{argument}: label {labels.tolist()[row]!r} in row {row} is not known. Expected one of {known.tolist()}."
+        )
+    return known, np.where(labels == known[1], 1.0, -1.0)

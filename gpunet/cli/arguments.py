@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import gpunet
-from gpunet.cli import evaluate, info, kernels, predict, train
+from gpunet.cli import bench, evaluate, info, kernels, lecture, predict, train
 from gpunet.cli.readers import csv_file, folder, names, number, whole_number, widths
 from gpunet.data import NAMED_SETS
 from gpunet.data.targets import TASKS
@@ -98,8 +98,18 @@ def build_parser() -> argparse.ArgumentParser:
             "gpunet evaluate runs/digits/model.safetensors digits",
         )
     )
+    _add_lecture(
+        _command(
+            commands,
+            "lecture",
+            lecture.run,
+            "run the experiments of the lecture on k-layer networks",
+            "gpunet lecture initialization --out runs/lecture",
+        )
+    )
     _command(commands, "info", info.run, "print versions, devices, and what is missing for a GPU", "gpunet info --json")
     _add_kernels(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -127,6 +137,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no notes")
     parser.add_argument("--compare-sklearn", action="store_true", help="train scikit-learn's MLP on the same rows too")
 
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="write figures of activations, gradients, dead and saturated units, and say what looks wrong",
+    )
+
     data = parser.add_argument_group("data")
     data.add_argument("--target", metavar="NAME", help="the target column of a .csv file")
     data.add_argument("--task", choices=TASKS, help="numbers as targets need it (default: classification)")
@@ -150,7 +166,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--dropout", type=number(0, below=1), default=0.0, metavar="RATE", help="after each hidden layer (default: 0)"
     )
     network.add_argument(
-        "--initializer", metavar="NAME", help="he_normal, xavier_uniform, normal(0.01), ... (default: by activation)"
+        "--initializer",
+        metavar="NAME",
+        help="he_normal, xavier_uniform, normal(0.01), orthogonal, random_walk, lsuv, data_dependent, ... "
+        "(default: by activation)",
     )
     network.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
     network.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
@@ -216,6 +235,29 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
 
 
+def _add_lecture(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", metavar="NAME", help="an experiment's name or row (L19); 'list' shows them; 'all' also builds a page"
+    )
+    parser.add_argument(
+        "--out",
+        type=folder,
+        default=Path("runs") / "lecture",
+        metavar="DIR",
+        help="for figures, numbers and text (default: runs/lecture)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0, LARGEST_SEED), default=0, metavar="N", help="of everything drawn (default: 0)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="auto, cpu, cuda, ... (default: cpu, so that figures repeat)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, in seconds; what is said need not show")
+    parser.add_argument(
+        "--jobs", type=whole_number(1), metavar="N", help="experiments at a time, for 'all' (default: the cores)"
+    )
+
+
 def _add_kernels(commands: argparse._SubParsersAction[_Parser]) -> None:
     summary = "check the CUDA kernels, on a machine that needs no GPU"
     parser = commands.add_parser(
@@ -236,3 +278,51 @@ def _add_kernels(commands: argparse._SubParsersAction[_Parser]) -> None:
     check.add_argument("--sass", action="store_true", help="also count the wide memory accesses of the machine code")
     check.add_argument("--update-budgets", action="store_true", help="set the budgets to what is found")
     check.add_argument("--budgets", type=Path, metavar="FILE", help="default: budgets.json beside the kernels")
+
+
+def _add_bench(commands: argparse._SubParsersAction[_Parser]) -> None:
+    summary = "show and compare the benchmarks' results; `make benchmark` in a checkout measures"
+    parser = commands.add_parser(
+        "bench", help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    parser.set_defaults(parser=parser)
+    subcommands = parser.add_subparsers(metavar="COMMAND", dest="bench_command")
+    report = _command(
+        subcommands,
+        "report",
+        bench.run_report,
+        "print result files as Markdown: gpunet against each peer, and where it is slower",
+        "gpunet bench report --plots figures",
+    )
+    report.add_argument(
+        "files",
+        type=Path,
+        nargs="*",
+        metavar="FILES",
+        help="result files (default: the newest of each machine that come with gpunet)",
+    )
+    report.add_argument("--details", action="store_true", help="also a table of every row with all its numbers")
+    report.add_argument("--plots", type=folder, metavar="DIR", help="draw figures there, as PNG and SVG")
+    report.add_argument(
+        "--update",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE.md",
+        help="write the tables between the markers of these files instead of printing them",
+    )
+    compare = _command(
+        subcommands,
+        "compare",
+        bench.run_compare,
+        "say what got slower, faster or wrong between two result files; status 1 if something of gpunet did",
+        "gpunet bench compare old.json new.json",
+    )
+    compare.add_argument("old", type=Path, metavar="OLD", help="a result file")
+    compare.add_argument("new", type=Path, metavar="NEW", help="another one of the same machine")
+    compare.add_argument("--all", action="store_true", help="list the rows that did not change too")
+    for command in (report, compare):
+        for flag, example in (("--provider", "torch-eager"), ("--configuration", "a"), ("--mode", "step")):
+            command.add_argument(
+                flag, action="append", metavar="LIST", help=f"only rows of it, such as {example}; may be repeated"
+            )

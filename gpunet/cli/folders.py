@@ -8,12 +8,14 @@ from pathlib import Path
 from gpunet.errors import InvalidValueError
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, argument: str = "--out") -> None:
     """Raise unless files can be written to a folder, or where it would be made; nothing is made yet.
 
     Parameters
     ----------
     folder : Path
+    argument : str
+        What a message about it begins with.
 
     Raises
     ------
@@ -26,7 +28,7 @@ def check_folder(folder: Path) -> None:
     while not _is_there(existing):
         existing = existing.parent
     if not existing.is_dir():
-        raise InvalidValueError(f"--out: {str(folder)!r} is a file, expected a folder.")
+        raise InvalidValueError(f"{argument}: {str(folder)!r} is a file, expected a folder.")
     with tempfile.TemporaryFile(dir=existing):
         pass
 

@@ -49,7 +49,7 @@ def collect() -> dict[str, Any]:
         "platform": platform.platform(),
         "numpy": np.__version__,
         "blas": _blas(),
-        "cpu": {"name": _cpu_name(), "cores": _usable_cores()},
+        "cpu": {"name": _cpu_name(), "cores": usable_cores()},
         "device": device_name(select_backend("auto")),
         "driver_cuda": None if report.driver_cuda is None else "{}.{}".format(*report.driver_cuda),
         "cuda_devices": list(report.devices),
@@ -120,7 +120,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

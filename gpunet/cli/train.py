@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gpunet.cli.comparison import sklearn_score
+from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis, require_matplotlib
 from gpunet.cli.folders import check_folder
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_inputs, split_rows
+from gpunet.data_initializers import DATA_INITIALIZERS
+from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
@@ -28,6 +31,8 @@ MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.sa
 DIVERGED_MODEL, DIVERGED_HISTORY = "diverged.safetensors", "diverged-history.json"
 _PARTS = ("train", "validation", "test")
 LEARNING_RATE, LEARNING_RATE_SGD, MOMENTUM, L2 = 0.003, 0.1, 0.9, 0.001
+# What the initialisers that need data look at.
+INITIALIZER_ROWS = 1024
 
 # Each takes the largest learning rate and the steps of the whole run.
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
@@ -78,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     KeyboardInterrupt
         Its message says where the checkpoint is.
     """
-    _require_packages()
+    _require_packages(arguments)
     if arguments.momentum is not None and arguments.optimizer != SGD.name:
         raise InvalidValueError(f"--momentum: only sgd has it. Expected --optimizer sgd, got {arguments.optimizer}.")
     data = load_for_training(arguments.data, target=arguments.target, task=arguments.task)
@@ -94,17 +99,21 @@ def run(arguments: argparse.Namespace) -> None:
     if is_watched(arguments.quiet):
         note(_opening(job))
     with suitable_threads(network, min(arguments.batch_size, len(split.train))):
-        history = _fit(job)
+        history, diagnosis = _fit(job)
         network.save(folder / MODEL)
         history.save(folder / HISTORY)
+        if diagnosis is not None:
+            diagnosis.write(network, folder)
         scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
         compared = _compare(job) if arguments.compare_sklearn else None
-    (_print_json if arguments.json else _print_text)(job, history, scores, compared)
+    (_print_json if arguments.json else _print_text)(job, history, scores, compared, diagnosis)
 
 
-def _require_packages() -> None:
+def _require_packages(arguments: argparse.Namespace) -> None:
     """Raise before the work rather than after it where a package is missing that its results need."""
     require_rich()
+    if arguments.diagnose:
+        require_matplotlib()
     try:
         import safetensors  # noqa: F401
     except ImportError:
@@ -117,7 +126,7 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
         activation=arguments.activation,
         batch_norm=not arguments.no_batch_norm,
         dropout=arguments.dropout,
-        initializer=arguments.initializer,
+        initializer=None if _data_initializer(arguments) else arguments.initializer,
         loss="squared_error" if preparation.class_names is None else "softmax_cross_entropy",
         seed=arguments.seed,
         dtype=arguments.dtype,
@@ -125,6 +134,11 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
     )
     network.metadata = preparation.to_metadata()
     return network
+
+
+def _data_initializer(arguments: argparse.Namespace) -> Callable[..., Any] | None:
+    """Return the initialiser that needs data, if one is asked for."""
+    return DATA_INITIALIZERS.get((arguments.initializer or "").strip().lower())
 
 
 def _optimizer(arguments: argparse.Namespace, steps: int) -> Optimizer:
@@ -138,7 +152,7 @@ def _optimizer(arguments: argparse.Namespace, steps: int) -> Optimizer:
     return OPTIMIZERS[arguments.optimizer](schedule)
 
 
-def _fit(job: _Job) -> History:
+def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
     arguments, data, split, network = job.arguments, job.data, job.split, job.network
     assert data.targets is not None
     inputs = scale_inputs(network, data.features)
@@ -152,8 +166,15 @@ def _fit(job: _Job) -> History:
     callbacks: list[Callback] = [watch]
     if is_watched(arguments.quiet):
         callbacks.append(ProgressBar())
+    diagnosis = None
+    if arguments.diagnose:
+        diagnosis = RunDiagnosis(inputs[split.train], targets[split.train], arguments.epochs, l2)
+        callbacks.append(diagnosis.callback)
+    initialize = _data_initializer(arguments)
+    if initialize is not None and not arguments.resume:
+        initialize(network, inputs[split.train][spread_rows(len(split.train), INITIALIZER_ROWS)])
     try:
-        return fit(
+        history = fit(
             network,
             inputs[split.train],
             targets[split.train],
@@ -170,17 +191,23 @@ def _fit(job: _Job) -> History:
             resume=arguments.resume,
         )
     except TrainingDivergedError as error:
-        _keep_what_is_good(job, watch, error)
+        _keep_what_is_good(job, watch, error, diagnosis)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(job, keeps_checkpoint)) from None
+    return history, diagnosis
 
 
-def _keep_what_is_good(job: _Job, watch: _Watch, error: TrainingDivergedError) -> NoReturn:
+def _keep_what_is_good(
+    job: _Job, watch: _Watch, error: TrainingDivergedError, diagnosis: RunDiagnosis | None
+) -> NoReturn:
     model = job.network.save(job.folder / DIVERGED_MODEL)
     history = watch.run.history if watch.run is not None else History()
     path = history.save(job.folder / DIVERGED_HISTORY)
+    told = ""
+    if diagnosis is not None:
+        told = f" A diagnosis is in {diagnosis.write(job.network, job.folder, DIVERGED_DIAGNOSTICS)[0]}."
     raise TrainingDivergedError(
-        f"{error} Those weights are in {model}, the epochs before in {path}.",
+        f"{error} Those weights are in {model}, the epochs before in {path}.{told}",
         epoch=error.epoch,
         step=error.step,
         layer=error.layer,
@@ -222,13 +249,17 @@ def _samples_per_second(history: History, rows: int) -> float:
     return len(history) * rows / math.fsum(rows / rate for rate in history["samples_per_second"])
 
 
-def _print_json(job: _Job, history: History, scores: dict[str, Score], compared: Score | None) -> None:
+def _print_json(
+    job: _Job, history: History, scores: dict[str, Score], compared: Score | None, diagnosis: RunDiagnosis | None
+) -> None:
     checkpoint = job.folder / CHECKPOINT
     content: dict[str, Any] = {"data": job.data.name, "task": job.preparation.task}
     for name in reversed(_PARTS):
         content |= scores[name].named(f"{name}_")
     if compared is not None:
         content |= {f"sklearn_{name}": value for name, value in compared.named("test_").items()}
+    if diagnosis is not None:
+        content |= {"diagnostics": str(job.folder / f"{DIAGNOSTICS}.json"), "findings": diagnosis.findings}
     print_json(
         content
         | {
@@ -250,7 +281,9 @@ def _print_json(job: _Job, history: History, scores: dict[str, Score], compared:
     )
 
 
-def _print_text(job: _Job, history: History, scores: dict[str, Score], compared: Score | None) -> None:
+def _print_text(
+    job: _Job, history: History, scores: dict[str, Score], compared: Score | None, diagnosis: RunDiagnosis | None
+) -> None:
     test = scores["test"]
     quality, value = ("R2", test.r2) if job.preparation.class_names is None else ("accuracy", test.accuracy)
     rows = [[name, *score.cells()] for name, score in scores.items()]
@@ -265,4 +298,7 @@ def _print_text(job: _Job, history: History, scores: dict[str, Score], compared:
     print(f"{sizes} network, {job.network.parameter_count:,} parameters, {job.network.dtype.name} on {device}")
     print(f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}")
     print(f"{job.folder / MODEL}, {job.folder / HISTORY}")
+    if diagnosis is not None:
+        print(f"{job.folder / DIAGNOSTICS}.json, figures beside it")
+        print("\n".join(diagnosis.verdict()))
     print(f"test {quality} {format_score(value)}")

@@ -6,10 +6,11 @@ from gpunet.layers.batch_norm import BatchNorm
 from gpunet.layers.dropout import Dropout
 from gpunet.layers.linear import Linear
 from gpunet.layers.loss import Loss
+from gpunet.layers.sigmoid_cross_entropy import SigmoidCrossEntropy
 from gpunet.layers.softmax_cross_entropy import SoftmaxCrossEntropy
 from gpunet.layers.squared_error import SquaredError
 
-LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (SoftmaxCrossEntropy, SquaredError)}
+LOSSES: dict[str, type[Loss]] = {loss.name: loss for loss in (SoftmaxCrossEntropy, SigmoidCrossEntropy, SquaredError)}
 
 __all__ = [
     "LOSSES",
@@ -20,6 +21,7 @@ __all__ = [
     "Linear",
     "Loss",
     "ParameterSpec",
+    "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "SquaredError",
     "Workspace",

@@ -13,7 +13,7 @@ class BiasActivation(Layer):
     ----------
     index, columns : int
     activation : Activation
-        f; the identity after the last linear layer.
+        f; after the last linear layer usually the identity.
     initial_bias : float
         Every b starts here; slightly positive values keep ReLU units alive at the start (L18).
     """

@@ -14,18 +14,25 @@ from gpunet.layers.base import Array, Workspace
 class Loss(ABC):
     """J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and its gradient.
 
+    What the outputs stand for is told by :meth:`predict`, :meth:`probabilities` and :meth:`count_right`, which work on
+    the host.
+
     Attributes
     ----------
     name : str
         What :class:`gpunet.Network` calls it.
     is_classifier : bool
-        Whether targets are labels, int32 of shape (n,), or numbers of shape (n, c).
+        Whether every row belongs to one class: targets are labels, int32 of shape (n,); otherwise they are numbers of
+        shape (n, c).
+    has_probabilities : bool
+        Whether the outputs stand for probabilities: there are labels to predict, and an accuracy.
     value : ndarray, (2,)
         J and the sum of the weights, of the last batch, on the device.
     """
 
     name: ClassVar[str]
-    is_classifier: ClassVar[bool]
+    is_classifier: ClassVar[bool] = False
+    has_probabilities: ClassVar[bool] = False
 
     def __init__(self, backend: Backend, workspace: Workspace, dtype: np.dtype[Any]) -> None:
         self.backend = backend
@@ -49,3 +56,36 @@ class Loss(ABC):
 
     @abstractmethod
     def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None: ...
+
+    @staticmethod
+    def predict(outputs: Array) -> Array:
+        """Return what a user takes for the prediction: labels of type int64, or the outputs themselves.
+
+        Parameters
+        ----------
+        outputs : ndarray, (n, c)
+            On the host.
+        """
+        return outputs
+
+    @staticmethod
+    def probabilities(outputs: Array) -> Array:
+        """Turn outputs, (n, c) on the host, into probabilities in place and return them."""
+        raise NotImplementedError("only where has_probabilities is true")
+
+    @classmethod
+    def count_right(cls, outputs: Array, targets: Array) -> Array:
+        """Return for each row how many of its labels :meth:`predict` gets right.
+
+        Parameters
+        ----------
+        outputs : ndarray, (n, c)
+            On the host.
+        targets : ndarray
+            As training takes them, on the host.
+
+        Returns
+        -------
+        ndarray of int64, (n,)
+        """
+        raise NotImplementedError("only where has_probabilities is true")

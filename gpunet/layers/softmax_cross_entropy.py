@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
@@ -13,6 +15,24 @@ class SoftmaxCrossEntropy(Loss):
 
     name: ClassVar[str] = "softmax_cross_entropy"
     is_classifier: ClassVar[bool] = True
+    has_probabilities: ClassVar[bool] = True
 
     def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None:
         self.backend.softmax_cross_entropy(outputs, targets, weights, gradient, self.value)
+
+    @staticmethod
+    def predict(outputs: Array) -> Array:
+        """Return the label of the largest output of each row, int64 (n,)."""
+        labels: Array = outputs.argmax(axis=1)
+        return labels
+
+    @staticmethod
+    def probabilities(outputs: Array) -> Array:
+        outputs -= outputs.max(axis=1, keepdims=True)
+        np.exp(outputs, out=outputs)
+        outputs /= outputs.sum(axis=1, keepdims=True)
+        return outputs
+
+    @classmethod
+    def count_right(cls, outputs: Array, targets: Array) -> Array:
+        return (cls.predict(outputs) == targets).astype(np.int64)

@@ -12,7 +12,6 @@ class SquaredError(Loss):
     """E = 1/2 sum_j (t_j - o_j)^2 (Rumelhart, Hinton, Williams 1986, eq. 1); the gradient is o - t."""
 
     name: ClassVar[str] = "squared_error"
-    is_classifier: ClassVar[bool] = False
 
     def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None:
         self.backend.squared_error(outputs, targets, weights, gradient, self.value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Iterable
 
-from gpunet.errors import unknown_name
+from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.lecture.experiment import Experiment
 
 # The module of each row; imported when asked for, so that `gpunet --help` stays quick.
@@ -42,19 +44,32 @@ def experiments() -> list[Experiment]:
     return [_load(row) for row in MODULES]
 
 
-def find_experiment(name: str) -> Experiment:
+def find_experiment(name: str, other_words: Iterable[str] = ()) -> Experiment:
     """Return the experiment with a name (``initialization``) or a row (``L19``, in either case).
+
+    Parameters
+    ----------
+    name : str
+    other_words : iterable of str
+        What else the caller would have understood, for the error message.
 
     Raises
     ------
     InvalidValueError
         There is none; the message has the nearest name.
     """
-    known = {experiment.name: experiment for experiment in experiments()}
-    known |= {experiment.row.lower(): experiment for experiment in known.values()}
-    if name.lower() not in known:
-        raise unknown_name("NAME", name, known)
-    return known[name.lower()]
+    if name.upper() in MODULES:
+        return _load(name.upper())
+    if re.fullmatch(r"[lL]?\d+", name):
+        rows = list(MODULES)
+        raise InvalidValueError(
+            f"NAME: {name!r} is no row of the lecture. Expected {rows[0]} to {rows[-1]}, or a name."
+        )
+    rows_by_name = {module.replace("_", "-"): row for row, module in MODULES.items()}
+    wanted = name.lower().replace("_", "-")
+    if wanted not in rows_by_name:
+        raise unknown_name("NAME", name, [*rows_by_name, *other_words])
+    return _load(rows_by_name[wanted])
 
 
 def _load(row: str) -> Experiment:

@@ -58,6 +58,10 @@ class Experiment:
         One paragraph: what to look at in the figure, and what this run showed, computed from the numbers.
     draw : callable, dict -> matplotlib Figure
         The figure of the numbers; imports matplotlib inside, through :mod:`gpunet.lecture.plotting`.
+    data_sets : tuple of str
+        Which of :data:`gpunet.data.NAMED_SETS` it reads, so that a missing package is told before anything runs.
+    is_timed : bool
+        Whether its numbers hold times, which no seed repeats.
     """
 
     row: str
@@ -67,3 +71,5 @@ class Experiment:
     measure: Callable[[Settings], dict[str, Any]]
     describe: Callable[[Numbers], str]
     draw: Callable[[Numbers], Figure]
+    data_sets: tuple[str, ...] = ()
+    is_timed: bool = False

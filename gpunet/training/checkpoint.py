@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import FileFormatError, InvalidValueError
-from gpunet.network import Network
+from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.optimizers import Optimizer
 from gpunet.parameters import Layout, flat_values
 from gpunet.serialization import read_tensors, write_tensors
@@ -134,7 +134,7 @@ def read_checkpoint(
         raise FileFormatError(f"checkpoint: {str(path)!r} holds {found}. Expected {FORMAT} version {FORMAT_VERSION}.")
     try:
         expected = {name: value for name, value in network.configuration.items() if name != "initializer"}
-        _check_same(path, "a network", header["network"], expected)
+        _check_same(path, "a network", ADDED_ARGUMENTS | header["network"], expected)
         _check_same(path, "a run", header["settings"], settings)
         _check_same(path, "a run", header, {"optimizer": optimizer.name})
         if early_stopping is not None and header["best"] is not None:

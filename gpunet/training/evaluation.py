@@ -24,7 +24,8 @@ class Evaluation:
     loss : float
         The data term, without L2.
     accuracy : float or None
-        Weighted share of labels that :meth:`gpunet.Network.predict` gets right; None for squared error.
+        Weighted share of labels that :meth:`gpunet.Network.predict` gets right; None for squared error. With sigmoid
+        cross-entropy a row has c labels, all of them counted (1 - Hamming loss), and a target above 1/2 stands for 1.
     rows : int
     """
 
@@ -81,7 +82,7 @@ def evaluate(
     network : Network
     X : array_like, (n, d)
     y : array_like
-        Labels (n,), or numbers (n, c) for squared error.
+        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
     sample_weight : array_like, (n,), or None
         At least 0, not all 0; loss and accuracy are weighted means.
 
@@ -107,9 +108,10 @@ def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
         value = network.backend.to_numpy(network.loss_layer.value)
         losses.append(float(value[0]) * float(value[1]))
         weights.append(float(value[1]))
-        if network.is_classifier:
-            hits = network.backend.to_numpy(outputs).argmax(axis=1) == data.host_targets[rows]
-            right.append(float(hits.sum() if data.host_weights is None else data.host_weights[rows][hits].sum()))
+        if network.has_probabilities:
+            counts = network.loss_layer.count_right(network.backend.to_numpy(outputs), data.host_targets[rows])
+            right.append(float(counts.sum() if data.host_weights is None else counts @ data.host_weights[rows]))
     total = math.fsum(weights)
-    accuracy = math.fsum(right) / total if network.is_classifier else None
+    labels_per_row = data.host_targets.size // data.rows
+    accuracy = math.fsum(right) / (total * labels_per_row) if network.has_probabilities else None
     return Evaluation(math.fsum(losses) / total, accuracy, data.rows)

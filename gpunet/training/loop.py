@@ -60,7 +60,7 @@ def fit(
         Changed in place.
     X : array_like, (n, d)
     y : array_like
-        Labels (n,), or numbers (n, c) for squared error.
+        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
     epochs : int
         At least 1. With ``resume``, the total of the run.
     batch_size : int

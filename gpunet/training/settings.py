@@ -88,7 +88,7 @@ def _check_early_stopping(early_stopping: EarlyStopping, network: Network, valid
         raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
     if validation is None:
         raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
-    if early_stopping.monitor == "validation_accuracy" and not network.is_classifier:
+    if early_stopping.monitor == "validation_accuracy" and not network.has_probabilities:
         raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
 
 

@@ -1,0 +1,178 @@
+"""Contrastive divergence, plain and persistent, on the device (lecture row L13).
+
+The log-likelihood of a batch v under p(v) = sum_h exp(-E(v, h)) / Z has the gradient, per example,
+
+    d log p / dW = <h v^T>_data - <h v^T>_model,    and likewise for a (v alone) and b (h alone),
+
+with h given v in both. The second expectation is out of reach; k steps of Gibbs sampling stand in for it, begun at the
+batch (CD-k, Hinton 2002) or where the last update's chains ended (persistent, Tieleman 2008).
+
+References
+----------
+Hinton 2002, "Training products of experts by minimizing contrastive divergence"; Tieleman 2008, "Training restricted
+Boltzmann machines using approximations to the likelihood gradient"; Hinton 2012, "A practical guide to training
+restricted Boltzmann machines".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import Identity
+from gpunet.classic.device_machine import DeviceMachine
+from gpunet.layers.base import Workspace
+from gpunet.optimizers import Optimizer
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the model's expectation is estimated.
+
+    Attributes
+    ----------
+    gibbs_steps : int
+        k.
+    persistent : bool
+        Whether chains go on from update to update instead of beginning at the batch.
+    sample_visible : bool
+        Whether visible units are drawn, or stand for their probabilities (as in Hinton and Salakhutdinov 2006).
+    l2 : float
+        The lecture's lambda.
+    """
+
+    gibbs_steps: int
+    persistent: bool
+    sample_visible: bool
+    l2: float
+
+
+class ContrastiveDivergence:
+    """What updates a machine: momentum, persistent chains, and one recorded step per batch size.
+
+    Parameters
+    ----------
+    machine : DeviceMachine
+    rule : Rule
+    optimizer : Optimizer
+    batch_size : int
+        The largest batch, and the number of persistent chains. A smaller batch moves the first of them.
+    """
+
+    def __init__(self, machine: DeviceMachine, rule: Rule, optimizer: Optimizer, batch_size: int) -> None:
+        self.machine, self.rule, self.optimizer = machine, rule, optimizer
+        self.batch_size = batch_size
+        backend = machine.backend
+        self.workspace = Workspace(backend)
+        self.flat_gradients = machine.layout.new_vector(backend, machine.dtype)
+        self.gradients = machine.layout.views(self.flat_gradients)
+        self.chains = backend.zeros((batch_size, machine.hidden), machine.dtype) if rule.persistent else None
+        optimizer.attach(backend, machine.flat_parameters)
+        self._steps: dict[int, _Step] = {}
+
+    def update(self, data: Array, index: Array, step: int, errors: Array) -> None:
+        """Learn from the rows ``index`` of ``data``.
+
+        Parameters
+        ----------
+        data : array, (N, d)
+            On the device.
+        index : ndarray of int32, (n,)
+            On the host.
+        step : int
+            Updates done before.
+        errors : array, (2, 2)
+            Written, on the device: the mean over the batch of half the squared distance between v and the chains' last
+            visible units, and n; the same for the hidden units. Where the second is not finite, nothing was learnt.
+        """
+        rows = len(index)
+        if rows not in self._steps:
+            self._steps[rows] = _Step(self, rows)
+        self._steps[rows](data, index, step, errors)
+
+
+class _Step:
+    """The update for batches of one size, on fixed buffers."""
+
+    def __init__(self, divergence: ContrastiveDivergence, rows: int) -> None:
+        self.divergence = divergence
+        machine = divergence.machine
+        backend, workspace, dtype = machine.backend, divergence.workspace, machine.dtype
+        self.index = backend.zeros(rows, np.int32)
+        self.v, self.v_model, self.dv = (
+            workspace.rows(name, rows, machine.visible, dtype) for name in ("v", "v_model", "dv")
+        )
+        self.h, self.h_model, self.h_sample, self.dh = (
+            workspace.rows(name, rows, machine.hidden, dtype) for name in ("h", "h_model", "h_sample", "dh")
+        )
+        if divergence.chains is not None:
+            self.h_sample = divergence.chains[:rows]
+        self.noise: Array | None = None
+        if not machine.units.is_binary:
+            self.noise = backend.zeros((divergence.rule.gibbs_steps, rows, machine.hidden), dtype)
+        self.errors = backend.zeros((2, 2), dtype)
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, data: Array, index: Array, step: int, errors: Array) -> None:
+        divergence, machine = self.divergence, self.divergence.machine
+        backend = machine.backend
+        machine.set_step(step)
+        if self.noise is not None:
+            noise = machine.hidden_noise(divergence.rule.gibbs_steps, len(index), 0, step)
+            assert noise is not None
+            backend.copy(noise, self.noise)
+        divergence.optimizer.advance()
+        backend.copy(index, self.index)
+        backend.gather_rows(data, self.index, self.v)
+        if self.replay is None:
+            self.run()
+            self.replay = backend.capture(self.run)
+        else:
+            self.replay()
+        backend.copy(self.errors, errors)
+
+    def run(self) -> None:
+        divergence = self.divergence
+        machine, backend, rule = divergence.machine, divergence.machine.backend, divergence.rule
+        machine.hidden_means(self.v, self.h)
+        if divergence.chains is None:
+            self._sample_hidden(self.v, self.h, 0)
+        for k in range(rule.gibbs_steps):
+            machine.visible_means(self.h_sample, self.v_model)
+            if rule.sample_visible:
+                machine.sample_visible(self.v_model, 2 * k + 1)
+            machine.hidden_means(self.v_model, self.h_model)
+            if divergence.chains is not None or k + 1 < rule.gibbs_steps:
+                self._sample_hidden(self.v_model, self.h_model, k + 1)
+
+        # Of the negated log-likelihood. The loss is what gives (model - data) / n; its value tells whether all is
+        # finite. h v^T is not divided and subtracted: h' v'^T - h v^T = (h' - h) v'^T + h (v' - v)^T.
+        backend.squared_error(self.v_model, self.v, None, self.dv, self.errors[0])
+        backend.squared_error(self.h_model, self.h, None, self.dh, self.errors[1])
+        gradients = divergence.gradients
+        backend.gemm(self.dh, self.v_model, gradients["W"], transpose_a=True)
+        backend.gemm(self.h, self.dv, gradients["W"], transpose_a=True, accumulate=True)
+        backend.bias_activation_backward(self.dh, self.h, Identity(), self.dh, gradients["hidden_bias"])
+        backend.bias_activation_backward(self.dv, self.v, Identity(), self.dv, gradients["visible_bias"])
+        divergence.optimizer.update(
+            machine.flat_parameters,
+            divergence.flat_gradients,
+            machine.layout.weight_count,
+            rule.l2,
+            None,
+            self.errors[1],
+        )
+
+    def _sample_hidden(self, v: Array, means: Array, number: int) -> None:
+        """Draw the chains' hidden units; ``number`` counts the draws of this update."""
+        # Chains are drawn after each Gibbs step, and CD's before: in both, one draw of noise for each.
+        noise = None
+        if self.noise is not None:
+            noise = self.noise[number - 1 if self.divergence.chains is not None else number]
+        self.divergence.machine.sample_hidden(v, means, noise, self.h_sample, 2 * number)

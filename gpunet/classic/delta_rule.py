@@ -1,0 +1,286 @@
+"""The generalised delta rule (lecture row L12): back-propagation as Rumelhart, Hinton and Williams wrote it in 1986."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.classic.estimator import Estimator
+from gpunet.errors import ConvergenceWarning, InvalidValueError, unknown_name
+from gpunet.network import Network
+from gpunet.optimizers import SGD
+from gpunet.training import Callback, EpochRecord, Run, fit
+from gpunet.validation import check_features, check_flag, check_integer, check_number, check_targets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+
+
+class DeltaRule(Estimator):
+    """A network of sigmoid units trained by the generalised delta rule, on the CPU or a GPU.
+
+    With o_pj the output of unit j for pattern p, and t_pj its target where it is an output unit, the rule descends
+    E = sum_p E_p, E_p = 1/2 sum_j (t_pj - o_pj)^2, by
+
+        Delta w_ji(n + 1) = eta delta_pj o_pi + alpha Delta w_ji(n),
+        delta_pj = (t_pj - o_pj) o_pj (1 - o_pj)             for output units,
+        delta_pj = o_pj (1 - o_pj) sum_k delta_pk w_kj       for hidden units,
+
+    and the same for biases, which are weights of an input that is always 1. Weights change after each pattern, or once
+    for all patterns with the sum of their terms. This is :class:`gpunet.Network` with sigmoid units and the loss
+    ``squared_error``, trained by :func:`gpunet.fit` with batches of one row, or of all, and momentum.
+
+    The rule can end in a local minimum; XOR with two hidden units does so for some seeds.
+
+    Parameters
+    ----------
+    hidden_units : int or sequence of int
+        Units of each hidden layer; an empty sequence connects inputs to outputs.
+    learning_rate : float
+        eta, above 0.
+    momentum : float
+        alpha, 0 to 1, 1 excluded.
+    update : str
+        ``"pattern"`` or ``"epoch"``.
+    epochs : int
+        Presentations of all patterns at most.
+    tolerance : float
+        Training ends with the first epoch after which every output is this close to its target. 0 runs all epochs.
+    initial_range : float
+        Initial weights are uniform in plus or minus this, above 0; initial biases are 0.
+    shuffle : bool
+        Whether each epoch has an order of its own; False keeps the order of X.
+    seed : int
+        Draws the initial weights and the orders.
+    dtype, device : str
+        See :class:`gpunet.Network`.
+
+    Attributes
+    ----------
+    network_ : Network
+    converged_ : bool
+        Whether every output came within the tolerance of its target; False where the tolerance is 0.
+    n_iter_ : int
+        Epochs done.
+    history_ : dict of str to list
+        ``"error"``: E in each epoch, each pattern's E_p taken when its turn came.
+    n_outputs_ : int
+    n_features_in_ : int
+
+    References
+    ----------
+    Rumelhart, Hinton, Williams 1986, "Learning internal representations by error propagation", in "Parallel Distributed
+    Processing", vol. 1, ch. 8: eqs. (13), (14) and (16); eta = 0.25 and alpha = 0.9 are that chapter's.
+
+    Examples
+    --------
+    >>> X = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    >>> model = DeltaRule(hidden_units=2, seed=1, tolerance=0.2, device="cpu").fit(X, [0, 1, 1, 0])
+    >>> model.predict(X).round().tolist()
+    [0.0, 1.0, 1.0, 0.0]
+    """
+
+    _estimator_type: ClassVar[str | None] = "regressor"
+
+    def __init__(
+        self,
+        *,
+        hidden_units: int | Sequence[int] = 2,
+        learning_rate: float = 0.25,
+        momentum: float = 0.9,
+        update: str = "pattern",
+        epochs: int = 2000,
+        tolerance: float = 0.0,
+        initial_range: float = 1.0,
+        shuffle: bool = False,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
+        device: str = "auto",
+    ) -> None:
+        self.hidden_units = hidden_units
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.update = update
+        self.epochs = epochs
+        self.tolerance = tolerance
+        self.initial_range = initial_range
+        self.shuffle = shuffle
+        self.seed = seed
+        self.dtype = dtype
+        self.device = device
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+        """Learn from scratch; warn (ConvergenceWarning) where outputs are not within the tolerance at the end.
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+        y : array_like, (n, c) or (n,)
+            Targets from 0 to 1. A sigmoid never gets to 0 or 1; the paper uses 0.1 and 0.9 where it wants them reached.
+
+        Raises
+        ------
+        ShapeError, InvalidTypeError, NonFiniteError
+            X or y is not what it should be.
+        InvalidValueError
+            A target or a parameter out of its range.
+        DeviceError
+            The device cannot be used.
+        """
+        check_number("learning_rate", self.learning_rate, above=True)
+        tolerance = check_number("tolerance", self.tolerance)
+        features = check_features("X", X, None, np.float64)
+        shape = _shape(y)
+        columns = max(shape[1], 1) if len(shape) == 2 else 1
+        targets = check_targets("y", y, len(features), columns, np.float64, probabilities=True)
+        if self.update not in ("pattern", "epoch"):
+            raise unknown_name("update", self.update, ("pattern", "epoch"))
+        by_pattern = self.update == "pattern"
+        optimizer = SGD(
+            # The library's J is the mean of the E_p, the paper's E their sum.
+            self.learning_rate if by_pattern else self.learning_rate * len(features),
+            momentum=self.momentum,
+        )
+
+        network = self._new_network(features.shape[1], targets.shape[1])
+        reached = _Reached(features, targets, tolerance)
+        history = fit(
+            network,
+            features,
+            targets,
+            epochs=self.epochs,
+            batch_size=1 if by_pattern else len(features),
+            optimizer=optimizer,
+            shuffle=check_flag("shuffle", self.shuffle),
+            callbacks=[reached] if tolerance > 0 else [],
+        )
+        self.network_ = network
+        self.n_features_in_, self.n_outputs_ = features.shape[1], targets.shape[1]
+        self.converged_ = reached.stopped
+        self.n_iter_ = len(history)
+        self.history_: dict[str, list[float]] = {"error": [record.loss * len(features) for record in history]}
+        self._is_vector = len(shape) == 1
+        if tolerance > 0 and not self.converged_:
+            warnings.warn(
+                f"DeltaRule: after {self.n_iter_} epochs E is {self.history_['error'][-1]:.3g} and not every output is "
+                f"within {tolerance:g} of its target. Another seed, more hidden units or more epochs may help.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs for X: (n, c), or (n,) where ``fit`` was given such targets.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the estimator.
+        """
+        self._require_fitted("predict")
+        outputs = self.network_.predict(X)
+        return outputs[:, 0] if self._is_vector else outputs
+
+    def hidden_outputs(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs of the last hidden layer, (n, units): the internal representations of the paper's title.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        InvalidValueError
+            There is no hidden layer.
+        ShapeError, InvalidTypeError, NonFiniteError
+            X does not fit the estimator.
+        """
+        self._require_fitted("hidden_outputs")
+        network = self.network_
+        if len(network.layer_sizes) == 2:
+            raise InvalidValueError("hidden_outputs: this network has no hidden units.")
+        network.forward(network.backend.asarray(network.check_inputs(X)))
+        # Each layer is a linear map and the activation behind it: the last two belong to the outputs.
+        return network.backend.to_numpy(network.layers[-3].output).copy()
+
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+        """Return R^2, 1 - sum (t - o)^2 / sum (t - mean t)^2, averaged over the outputs.
+
+        An output whose targets are all the same counts 1 where it equals them, else 0.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` has not been called.
+        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+            X or y does not fit the estimator.
+        """
+        self._require_fitted("score")
+        outputs = self.predict(X).reshape(-1, self.n_outputs_)
+        targets = check_targets("y", y, len(outputs), self.n_outputs_, np.float64, probabilities=True)
+        residual = ((targets - outputs) ** 2).sum(axis=0)
+        total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+        explained = np.where(residual == 0, 1.0, 0.0)
+        np.divide(total - residual, total, out=explained, where=total > 0)
+        return float(explained.mean())
+
+    def _new_network(self, inputs: int, outputs: int) -> Network:
+        hidden = self.hidden_units if isinstance(self.hidden_units, (Sequence, np.ndarray)) else [self.hidden_units]
+        units = [check_integer("hidden_units", count, 1) for count in hidden]
+        return Network(
+            [inputs, *units, outputs],
+            activation="sigmoid",
+            output_activation="sigmoid",
+            batch_norm=False,
+            initializer=_Uniform(check_number("initial_range", self.initial_range, above=True)),
+            loss="squared_error",
+            seed=self.seed,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+@dataclass(frozen=True)
+class _Uniform:
+    """Initial weights uniform in plus or minus a limit, whatever the layer's size."""
+
+    limit: float
+
+    def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
+        return generator.uniform(-self.limit, self.limit, shape)
+
+    def __str__(self) -> str:
+        return f"uniform({self.limit!r})"
+
+
+class _Reached(Callback):
+    """Ends training once every output is close enough to its target."""
+
+    def __init__(self, features: Array, targets: Array, tolerance: float) -> None:
+        self.features = features
+        self.targets = targets
+        self.tolerance = tolerance
+        self.stopped = False
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        distances = np.abs(run.network.predict(self.features) - self.targets)
+        self.stopped = run.stop = bool((distances <= self.tolerance).all())
+
+
+def _shape(y: npt.ArrayLike) -> tuple[int, ...]:
+    try:
+        return np.asarray(y).shape
+    except ValueError:  # rows of different lengths, which the check of the targets refuses by name
+        return ()

@@ -1,0 +1,43 @@
+"""What a machine's visible units take: numbers from 0 to 1, checked where they enter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.backends import Backend, select_backend
+from gpunet.validation import check_features, check_targets
+
+Array = npt.NDArray[Any]
+
+
+def check_probabilities(
+    argument: str, values: npt.ArrayLike, columns: int | None, dtype: np.dtype[Any], device: str | Backend
+) -> Array:
+    """Return ``values`` as a finite, C-contiguous host array (n, columns) of numbers from 0 to 1.
+
+    Parameters
+    ----------
+    argument : str
+        The name that error messages give the array.
+    values : array_like, (n, columns)
+        Also an array in CUDA memory, where ``device`` is CUDA.
+    columns : int or None
+        None takes any.
+    dtype : dtype
+    device : str or Backend
+        Where it is going to be used.
+
+    Raises
+    ------
+    ShapeError, InvalidTypeError, NonFiniteError
+        See :func:`gpunet.validation.check_features`.
+    InvalidValueError
+        A number below 0 or above 1; the message has the row and the column.
+    """
+    if hasattr(values, "__cuda_array_interface__"):
+        values = select_backend(device).fetch(argument, values)
+    array = check_features(argument, values, columns, dtype)
+    return check_targets(argument, array, array.shape[0], array.shape[1], dtype, probabilities=True)

@@ -1,0 +1,107 @@
+"""``gpunet bench report`` and ``gpunet bench compare``: what the benchmarks' result files say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gpunet.bench.compare import compare
+from gpunet.bench.compare_tables import comparison_dict, comparison_text
+from gpunet.bench.documents import read_document
+from gpunet.bench.report import report
+from gpunet.bench.results import Results, read_results
+from gpunet.bench.selection import choose, committed_results
+from gpunet.cli.folders import check_folder
+from gpunet.cli.output import print_json
+from gpunet.errors import InvalidValueError, require_package
+
+EXIT_WORSE = 1
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    """Print the report, or all rows as JSON; draw figures and bring documents up to date where that was asked for.
+
+    Raises
+    ------
+    GpunetError, OSError
+    """
+    if arguments.update and _is_filtered(arguments):
+        raise InvalidValueError("--update: documents show all rows. Expected no --provider, --configuration or --mode.")
+    if arguments.plots is not None:
+        _require_matplotlib()
+        check_folder(arguments.plots, "--plots")
+    files = [read_results(path) for path in arguments.files] or committed_results()
+    chosen = _chosen(files, arguments)
+    documents = [read_document(path, chosen) for path in arguments.update]
+
+    plots: list[Path] = []
+    if arguments.plots is not None:
+        from gpunet.bench.plots import write_plots
+
+        plots = write_plots(chosen, arguments.plots)
+    for document in documents:
+        document.save()
+
+    if arguments.json:
+        print_json(
+            {
+                "files": [{"path": str(results.path), **results.as_dict()} for results in chosen],
+                "plots": [str(path) for path in plots],
+                "documents": [
+                    {"path": str(document.path), "sections": document.sections, "updated": document.outdated}
+                    for document in documents
+                ],
+            }
+        )
+    elif documents:
+        for document in documents:
+            changed = ", ".join(document.outdated) or "nothing"
+            print(f"{document.path}: {len(document.sections)} sections, updated: {changed}")
+    else:
+        print(report(chosen, with_details=arguments.details), end="")
+    if plots and not arguments.json:
+        print(f"\n{len(plots)} files in {arguments.plots}")
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    """Print what changed between two result files, and leave with status 1 if gpunet got slower or wrong.
+
+    Raises
+    ------
+    GpunetError, OSError
+    SystemExit
+        Something of gpunet got slower, wrong, or is no longer done.
+    """
+    both = [read_results(arguments.old), read_results(arguments.new)]
+    old, new = _chosen(both, arguments, keep_all=True)
+    comparison = compare(old, new)
+    if arguments.json:
+        print_json(comparison_dict(comparison))
+    else:
+        print(comparison_text(comparison, with_all=arguments.all), end="")
+    if comparison.is_worse:
+        raise SystemExit(EXIT_WORSE)
+
+
+def _chosen(files: Sequence[Results], arguments: argparse.Namespace, *, keep_all: bool = False) -> list[Results]:
+    if not _is_filtered(arguments):
+        return list(files)
+    names: dict[str, Any] = {
+        "providers": arguments.provider,
+        "configurations": arguments.configuration,
+        "modes": arguments.mode,
+    }
+    return choose(files, **names, keep_all=keep_all)
+
+
+def _is_filtered(arguments: argparse.Namespace) -> bool:
+    return any((arguments.provider, arguments.configuration, arguments.mode))
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise require_package("matplotlib", extra="plot", purpose="--plots") from None

@@ -1,1 +1,0 @@
-"""What happens inside a network: activations, gradients, saturation, dead units, updates, layer by layer."""

@@ -1,0 +1,114 @@
+"""What looks wrong in a diagnosis, by stated thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on something is worth a warning.
+
+    Attributes
+    ----------
+    dead : float
+        Share of a hidden layer's units.
+    saturated : float
+        Share of a hidden layer's activations.
+    faded_outputs : float
+        Standard deviation of a hidden layer's activations over that of the first hidden layer.
+    faded_gradients, grown_gradients : float
+        Root mean square of dJ/ds in a hidden layer over that in the last hidden layer.
+    large_update : float
+        ||change|| / ||W|| of one update.
+    """
+
+    dead: float = 0.25
+    saturated: float = 0.5
+    faded_outputs: float = 1e-3
+    faded_gradients: float = 1e-3
+    grown_gradients: float = 1e3
+    large_update: float = 0.1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that looks wrong; ``str`` gives it as a line.
+
+    Attributes
+    ----------
+    kind : str
+        ``"not_finite"``, ``"dead"``, ``"saturated"``, ``"faded_outputs"``, ``"no_gradient"``, ``"faded_gradients"``,
+        ``"grown_gradients"`` or ``"large_update"``.
+    layer : int
+    value : float
+        What was found; compare it with the threshold.
+    message : str
+    """
+
+    kind: str
+    layer: int
+    value: float
+    message: str
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}: {self.message}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def find(diagnosis: Diagnosis, thresholds: Thresholds) -> list[Finding]:
+    """Return the findings, the first layer first."""
+    return [finding for layer in diagnosis.layers for finding in _of_layer(diagnosis, layer, thresholds)]
+
+
+def _of_layer(diagnosis: Diagnosis, layer: LayerDiagnosis, thresholds: Thresholds) -> Iterator[Finding]:
+    def finding(kind: str, value: float, message: str) -> Finding:
+        return Finding(kind, layer.index, value, message)
+
+    weights = diagnosis.parameters[f"W{layer.index}"]
+    lost = layer.outputs.non_finite + layer.score_gradients.non_finite + weights.gradients.non_finite
+    if lost:
+        # Everything else would only follow from it.
+        yield finding("not_finite", lost, f"{lost:,} activations or gradients are NaN or infinite")
+        return
+    if not layer.is_output:
+        yield from _of_units(diagnosis, layer, thresholds, finding)
+    if weights.gradient_norm == 0:
+        yield finding("no_gradient", 0.0, f"the gradient of {weights.name} is 0: it does not learn")
+    elif not layer.is_output:
+        last = diagnosis.hidden[-1].score_gradients.root_mean_square
+        ratio = layer.score_gradients.root_mean_square / last if last else 1.0
+        relative = f"{ratio:.1e} times those of layer {diagnosis.hidden[-1].index}"
+        if ratio < thresholds.faded_gradients:
+            yield finding("faded_gradients", ratio, f"the gradients have faded to {relative}")
+        if ratio > thresholds.grown_gradients:
+            yield finding("grown_gradients", ratio, f"the gradients have grown to {relative}")
+    if weights.update_ratio is not None and weights.update_ratio > thresholds.large_update:
+        share = f"{100 * weights.update_ratio:.0f} %"
+        yield finding("large_update", weights.update_ratio, f"one update changes {weights.name} by {share} of its norm")
+
+
+def _of_units(
+    diagnosis: Diagnosis,
+    layer: LayerDiagnosis,
+    thresholds: Thresholds,
+    finding: Callable[[str, float, str], Finding],
+) -> Iterator[Finding]:
+    if layer.dead_share >= thresholds.dead:
+        yield finding("dead", layer.dead_share, f"{100 * layer.dead_share:.0f} % dead units")
+    if layer.saturated is not None and layer.saturated >= thresholds.saturated:
+        share = f"{100 * layer.saturated:.0f} % of the activations are saturated"
+        yield finding("saturated", layer.saturated, share)
+    first = diagnosis.layers[0].outputs.std
+    ratio = layer.outputs.std / first if first else 1.0
+    if ratio < thresholds.faded_outputs:
+        relative = f"the activations have faded to {ratio:.1e} times those of layer 1"
+        yield finding("faded_outputs", ratio, relative)

@@ -1,0 +1,279 @@
+"""L7: the gradient of a batch as a loop over examples and vectorised, and the aggregated k-layer backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.lecture.derivations import batch_gradient as lecture
+from gpunet.lecture.derivations import single_example
+from gpunet.lecture.derivations.activations import activation_named
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.wording import listing, tiny
+from gpunet.network import Network
+from gpunet.random import Purpose, host_generator
+
+Array = npt.NDArray[Any]
+Gradients = dict[str, Array]
+
+L2 = 0.01
+DEPTHS = (1, 2, 3, 4, 6)
+WIDTH = 5  # of every layer, inputs and classes included, so that the slide's indices give shapes that fit
+ROWS = 7
+SIZES = (20, 30, 30, 10)  # of the network whose operations are counted
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+STEP = 1e-5
+SMALLEST_SCORE = 1e-3  # the kinks of ReLU are further away than any step of a difference
+RELU = activation_named("relu")
+# What the paragraph says only where the numbers show it: rounding of float64 relative to the largest entry of a
+# gradient, what central differences reach, and an error that no rounding explains.
+EQUAL, DIFFERENCES_AGREE, WRONG = 1e-12, 1e-7, 0.1
+
+
+@dataclass
+class Counts:
+    """What NumPy was asked to do.
+
+    Attributes
+    ----------
+    operations : int
+        Element-wise functions, sums and matrix products of whole arrays.
+    multiplications : int
+        Multiplications within matrix products.
+    """
+
+    operations: int = 0
+    multiplications: int = 0
+
+
+class CountingArray(np.ndarray[Any, Any]):
+    """An array that counts what is computed with it, and whose results count on."""
+
+    counts: Counts
+
+    @classmethod
+    def wrap(cls, array: Array, counts: Counts) -> CountingArray:
+        """Return a view of an array that adds to ``counts``."""
+        view = array.view(cls)
+        view.counts = counts
+        return view
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.counts = getattr(source, "counts", Counts())
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        plain = [value.view(np.ndarray) if isinstance(value, CountingArray) else value for value in inputs]
+        self.counts.operations += 1
+        if ufunc is np.matmul:
+            columns = plain[1].shape[1] if plain[1].ndim > 1 else 1
+            self.counts.multiplications += int(plain[0].size * columns)
+        if out is not None:
+            options["out"] = tuple(value.view(np.ndarray) for value in out)
+        result = getattr(ufunc, method)(*plain, **options)
+        if out is not None:
+            return out[0]
+        return CountingArray.wrap(result, self.counts) if isinstance(result, np.ndarray) else result
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Compare loop, vectorised code and library, and count operations."""
+    return {
+        "depths": [_compared(settings, k) for k in DEPTHS[: 3 if settings.quick else None]],
+        "width": WIDTH,
+        "rows": ROWS,
+        "two_layer_difference": _two_layer_difference(settings),
+        "sizes": list(SIZES),
+        "counts": [_counted(settings, n) for n in BATCHES[: 4 if settings.quick else None]],
+    }
+
+
+def _split(parameters: Gradients) -> tuple[list[Array], list[Array]]:
+    k = len(parameters) // 2
+    return [parameters[f"W{i}"] for i in range(1, k + 1)], [parameters[f"b{i}"] for i in range(1, k + 1)]
+
+
+def _problem(settings: Settings, sizes: list[int], rows: int) -> tuple[Network, Array, Array]:
+    """Return a float64 network with biases, and a batch none of whose hidden scores is near 0."""
+    network = settings.network(sizes, batch_norm=False, dtype="float64", initial_bias=0.1)
+    weights, biases = _split(network.get_parameters())
+    generator = host_generator(settings.seed, Purpose.SPLIT, len(sizes))
+    batch: list[Array] = []
+    while len(batch) < rows:
+        x = generator.standard_normal(sizes[0])
+        scores = single_example.forward_pass(x, weights, biases, RELU)[1][:-1]
+        if all(np.abs(s).min() > SMALLEST_SCORE for s in scores):
+            batch.append(x)
+    return network, np.stack(batch), generator.integers(0, sizes[-1], rows)
+
+
+def _difference(ours: Gradients, theirs: Gradients) -> float:
+    """Return the largest difference of two sets of gradients, each relative to the largest entry of its array."""
+    return max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(theirs[name]).max()) for name in theirs)
+
+
+def _compared(settings: Settings, k: int) -> dict[str, Any]:
+    network, X, y = _problem(settings, [WIDTH] * (k + 1), ROWS)
+    weights, biases = _split(network.get_parameters())
+    _, loop = lecture.loop_over_examples(X, y, weights, biases, L2, RELU)
+    _, vectorised = lecture.vectorised(X, y, weights, biases, L2, RELU)
+    _, library = network.loss_and_gradients(X, y, l2=L2)
+    return {
+        "layers": k,
+        "loop_and_vectorised": _difference(vectorised, loop),
+        "loop_and_library": _difference(library, loop),
+        "differences": _difference(library, _central_differences(network, X, y)),
+        "as_on_the_slide": _difference(_as_on_the_slide(X, y, weights, biases), loop),
+    }
+
+
+def _central_differences(network: Network, X: Array, y: Array) -> Gradients:
+    result = {}
+    for name, value in network.get_parameters().items():
+        result[name] = np.zeros_like(value)
+        for place in np.ndindex(value.shape):
+            costs = []
+            for step in (STEP, -STEP):
+                moved = value.copy()
+                moved[place] += step
+                network.set_parameters({name: moved})
+                costs.append(network.loss_and_gradients(X, y, l2=L2)[0])
+            result[name][place] = (costs[0] - costs[1]) / (2 * STEP)
+        network.set_parameters({name: value})
+    return result
+
+
+def _as_on_the_slide(X: Array, y: Array, weights: list[Array], biases: list[Array]) -> Gradients:
+    """Return what the aggregated backward pass gives with the slide's indices: x^(i) and s^(i) for x^(i-1), s^(i-1)."""
+    k = len(weights)
+    gradients = {f"W{i}": 2 * L2 * weights[i - 1] for i in range(1, k + 1)}
+    gradients |= {f"b{i}": np.zeros_like(biases[i - 1]) for i in range(1, k + 1)}
+    for x, target in zip(X, y, strict=True):
+        _, scores = single_example.forward_pass(x, weights, biases, RELU)
+        g = (single_example.softmax(scores[-1]) - single_example.one_hot(int(target), len(biases[-1]))).T
+        for i in range(k, 0, -1):
+            gradients[f"b{i}"] += g[0] / len(X)
+            gradients[f"W{i}"] += g.T @ np.maximum(0, scores[i - 1]).T / len(X)  # x^(i)
+            g = g @ weights[i - 1]
+            g = g @ np.diag((scores[i - 1][:, 0] > 0).astype(np.float64))  # s^(i)
+    return gradients
+
+
+def _two_layer_difference(settings: Settings) -> float:
+    """Return how far the library is from the lecture's slide for two layers, the loop over (x, y) in D."""
+    network, X, y = _problem(settings, [6, 9, 4], 11)
+    (W1, W2), (b1, b2) = _split(network.get_parameters())
+    loop = lecture.two_layer_loop_over_examples(X, y, W1, b1, W2, b2, L2)
+    return _difference(network.loss_and_gradients(X, y, l2=L2)[1], loop)
+
+
+def _counted(settings: Settings, n: int) -> dict[str, Any]:
+    generator = host_generator(settings.seed, Purpose.SPLIT)
+    X, y = generator.standard_normal((n, SIZES[0])), generator.integers(0, SIZES[-1], n)
+    weights = [generator.standard_normal((m, d)) for d, m in pairwise(SIZES)]
+    biases = [generator.standard_normal(m) for m in SIZES[1:]]
+    counted: dict[str, Any] = {"batch": n}
+    for name, gradient in (("loop", lecture.loop_over_examples), ("vectorised", lecture.vectorised)):
+        counts = Counts()
+        watched_weights = [CountingArray.wrap(W, counts) for W in weights]
+        watched_biases = [CountingArray.wrap(b, counts) for b in biases]
+        gradient(CountingArray.wrap(X, counts), y, watched_weights, watched_biases, L2, RELU)
+        counted[name] = {"operations": counts.operations, "multiplications": counts.multiplications}
+    return counted
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show."""
+    depths, counts = numbers["depths"], numbers["counts"]
+    equal = [max(entry["loop_and_vectorised"], entry["loop_and_library"]) for entry in depths]
+    return {
+        "all_equal": max(*equal, numbers["two_layer_difference"]) < EQUAL,
+        "differences_agree": all(entry["differences"] < DIFFERENCES_AGREE for entry in depths),
+        "slide_is_wrong": all(entry["as_on_the_slide"] > WRONG for entry in depths),
+        "vectorised_is_constant": len({entry["vectorised"]["operations"] for entry in counts}) == 1,
+        "loop_grows": counts[-1]["loop"]["operations"] > 0.5 * counts[-1]["batch"] * counts[0]["loop"]["operations"],
+    }
+
+
+def describe(numbers: Numbers) -> str:
+    """Return the paragraph."""
+    shown, last = claims(numbers), numbers["counts"][-1]
+    depths = numbers["depths"]
+    worst = max(max(entry["loop_and_vectorised"], entry["loop_and_library"]) for entry in depths)
+    wrong = [entry["as_on_the_slide"] for entry in depths]
+    loop, vectorised = last["loop"], last["vectorised"]
+    ratio = loop["multiplications"] / vectorised["multiplications"]
+    return (
+        "Left, the array operations that the lecture's gradient of a batch asks NumPy for, counted while it runs on a "
+        f"{'-'.join(map(str, numbers['sizes']))} network: for {last['batch']} examples the loop needs "
+        f"{loop['operations']:,} and the vectorised code {vectorised['operations']:,}"
+        + (", as many as for one example. " if shown["vectorised_is_constant"] else ". ")
+        + (
+            "The loop's grow with the batch. "
+            if shown["loop_grows"]
+            else "The loop's do not grow with the batch here. "
+        )
+        + f"In the middle, the multiplications within them: the loop has {ratio:.2f} times as many, because g "
+        "diag(...) is a matrix product where a mask would do; the rest is the same work in fewer, larger pieces. "
+        f"Right, for {listing(entry['layers'] for entry in depths)} layers, loop, vectorised code and library "
+        + ("give the same gradients" if shown["all_equal"] else "do not give the same gradients")
+        + f" (largest relative difference {tiny(worst)}), which "
+        + ("agree" if shown["differences_agree"] else "do not agree")
+        + " with central differences; the aggregated pass with the slide's own indices, x^(i) and s^(i) in place of "
+        f"x^(i-1) and s^(i-1), is off by {min(wrong):.1f} to {max(wrong):.1f} times the gradient's largest entry"
+        + ("." if shown["slide_is_wrong"] else ", which is less than expected.")
+    )
+
+
+def draw(numbers: Numbers) -> Any:
+    """Return the figure."""
+    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.15, height=1.15)
+    batches = [entry["batch"] for entry in numbers["counts"]]
+    for place, key in zip(axes[0], ("operations", "multiplications"), strict=False):
+        for number, name in enumerate(("loop", "vectorised")):
+            place.loglog(
+                batches,
+                [entry[name][key] for entry in numbers["counts"]],
+                color=COLOURS[number],
+                linestyle=STYLES[number],
+                marker=MARKERS[number],
+                label="loop over examples" if name == "loop" else name,
+            )
+        place.legend(fontsize=8)
+    label(axes[0, 0], x="examples in the batch", y="array operations", title="what Python asks NumPy for")
+    label(axes[0, 1], x="examples in the batch", y="multiplications", title="within matrix products")
+    _draw_differences(axes[0, 2], numbers["depths"])
+    return figure
+
+
+def _draw_differences(axes: Any, depths: list[Numbers]) -> None:
+    floor = 1e-17  # where a difference of 0 is drawn
+    lines = {
+        "as_on_the_slide": "the slide's indices - loop",
+        "differences": "library - central differences",
+        "loop_and_library": "library - loop",
+        "loop_and_vectorised": "vectorised - loop",
+    }
+    layers = [entry["layers"] for entry in depths]
+    for place, (key, title) in enumerate(lines.items()):
+        values = [max(entry[key], floor) for entry in depths]
+        axes.semilogy(layers, values, color=COLOURS[place], linestyle=STYLES[place], marker=MARKERS[place], label=title)
+    axes.set_ylim(floor / 10, 1e6)
+    axes.set_xticks(layers)
+    label(axes, x="layers k", y="largest relative difference", title="gradients compared")
+    axes.legend(fontsize=8, loc="center", bbox_to_anchor=(0.55, 0.62))
+
+
+EXPERIMENT = Experiment(
+    row="L7",
+    name="batch-gradient",
+    title="The gradient of a batch, looped and vectorised",
+    shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves operations.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

@@ -1,0 +1,366 @@
+"""L25: what batch norm buys: deeper networks, higher learning rates, less dependence on the initial weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import gpunet
+from gpunet.layer_passes import backward_layers, forward_layers, kept_averages
+from gpunet.layers import Linear
+from gpunet.lecture.digits import CLASSES, INPUTS, TEST_ROWS, Digits, split_digits
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.network import Network
+from gpunet.random import Purpose, host_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+INITIALIZERS: tuple[str, ...] = ("normal(0.01)", "xavier_normal", "he_normal", "normal(1)")
+KINDS = {"without": False, "with": True}
+CHANCE = 1 / CLASSES
+
+# Thresholds of the claims.
+LEARNS = 0.5  # test accuracy
+CLEARLY = 1.5
+SIGNIFICANT = 2.0  # standard errors
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Train every cell of the grid, then small data sets in small batches."""
+    if settings.quick:
+        depths, rates, initializers, epochs, width, rows = [2, 4], [0.01, 0.1, 1.0], INITIALIZERS[1:3], 2, 20, 256
+    else:
+        depths, rates, initializers, epochs, width, rows = (
+            [2, 5, 10, 20, 50],
+            [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+            INITIALIZERS,
+            10,
+            50,
+            1280,
+        )
+    batch_size = 128
+    digits = split_digits(settings.seed, rows)
+    grid: dict[str, Any] = {
+        kind: {
+            initializer: [
+                [
+                    cell_accuracy(settings, digits, depth, width, initializer, uses, rate, epochs, batch_size)
+                    for rate in rates
+                ]
+                for depth in depths
+            ]
+            for initializer in initializers
+        }
+        for kind, uses in KINDS.items()
+    }
+    return {
+        "depths": depths,
+        "learning_rates": rates,
+        "initializers": list(initializers),
+        "epochs": epochs,
+        "steps": epochs * math.ceil(rows / batch_size),
+        "width": width,
+        "rows": rows,
+        "grid": grid,
+        "gradient_growth": gradient_growth(settings, digits, depths[-1], width),
+        "regularisation": _regularisation(settings),
+    }
+
+
+def cell_accuracy(
+    settings: Settings,
+    digits: Digits,
+    depth: int,
+    width: int,
+    initializer: str,
+    uses_batch_norm: bool,
+    rate: float,
+    epochs: int,
+    batch_size: int,
+) -> float | None:
+    """Return the test accuracy of a network of ``depth`` linear layers, None where training diverged."""
+    network = settings.network(
+        [INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=uses_batch_norm, initializer=initializer
+    )
+    try:
+        gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=batch_size, optimizer=gpunet.SGD(rate))
+    except gpunet.TrainingDivergedError:
+        return None
+    return gpunet.evaluate(network, digits.X_test, digits.y_test).accuracy
+
+
+def gradient_growth(settings: Settings, digits: Digits, depth: int, width: int) -> float:
+    """Return by what the gradient at the scores grows per layer on its way back, before any training.
+
+    Of the deepest network with batch norm, He's initial weights, and the training rows as one batch. For wide ReLU
+    layers Yang et al. 2019, "A mean field theory of batch normalization", give sqrt(pi / (pi - 1)) = 1.21.
+    """
+    network = settings.network([INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=True, initializer="he_normal")
+    backend = network.backend
+    inputs = backend.asarray(network.check_inputs(digits.X))
+    labels = backend.asarray(network.check_targets(digits.y, len(digits.y)))
+    sizes = []
+    with kept_averages(network):
+        for _, outputs in forward_layers(network, inputs, dropout=False):
+            last = outputs
+        for layer, gradient in backward_layers(network, network.loss_layer(last, labels, None), dropout=False):
+            if isinstance(layer, Linear):
+                sizes.append(float(np.sqrt(np.square(backend.to_numpy(gradient), dtype=np.float64).mean())))
+    hidden = sizes[1:]  # the last layer first, which has no batch norm behind it
+    return float((hidden[-1] / hidden[0]) ** (1 / max(1, len(hidden) - 1)))
+
+
+def _regularisation(settings: Settings) -> dict[str, Any]:
+    """Train on few rows with large and small batches, several seeds, and measure the noise of the batch statistics."""
+    rows, width, epochs, seeds, sizes = (
+        (60, 20, 2, 2, [4, 30]) if settings.quick else (200, 50, 40, 5, [4, 10, 25, 100])
+    )
+    rate = 0.2
+    runs: dict[str, dict[str, list[list[float]]]] = {
+        kind: {"train_loss": [], "train_accuracy": [], "test_accuracy": []} for kind in KINDS
+    }
+    noise = []
+    for size in sizes:
+        results: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in KINDS}
+        noises = []
+        for seed in range(settings.seed, settings.seed + seeds):
+            digits = split_digits(seed, rows)
+            for kind, uses in KINDS.items():
+                network = settings.network([INPUTS, width, width, CLASSES], batch_norm=uses, seed=seed)
+                results[kind].append(_train_on_few(network, digits, epochs, size, rate))
+            noises.append(batch_noise(network, digits.X, size, seed))
+        for kind in KINDS:
+            for name, values in zip(runs[kind], zip(*results[kind], strict=True), strict=True):
+                runs[kind][name].append(list(values))
+        noise.append(float(np.mean(noises)))
+    return {
+        "rows": rows,
+        "epochs": epochs,
+        "seeds": seeds,
+        "learning_rate": rate,
+        "batch_sizes": sizes,
+        "runs": runs,
+        "noise": noise,
+    }
+
+
+def _train_on_few(network: Network, digits: Digits, epochs: int, size: int, rate: float) -> tuple[float, float, float]:
+    """Return training loss, training accuracy and test accuracy, all in inference mode."""
+    gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=size, optimizer=gpunet.SGD(rate))
+    train = gpunet.evaluate(network, digits.X, digits.y)
+    test = gpunet.evaluate(network, digits.X_test, digits.y_test)
+    assert train.accuracy is not None  # a classifier has both
+    assert test.accuracy is not None
+    return train.loss, train.accuracy, test.accuracy
+
+
+def batch_noise(network: Network, X: Array, size: int, seed: int) -> float:
+    """Return how much a row's normalised scores in the first layer vary with the batch it is in.
+
+    Their standard deviation over 30 random batches with row 0, mean over the units. The mean of n of N rows has a
+    standard deviation of sqrt((1 - n / N) / n) of the scores' own.
+    """
+    backend = network.backend
+    generator = host_generator(seed, Purpose.NOISE)
+    inputs = network.check_inputs(X)
+    found = []
+    with kept_averages(network):
+        for _ in range(30):
+            rows = [0, *generator.choice(np.arange(1, len(X)), size - 1, replace=False)]
+            layer, outputs = next(forward_layers(network, backend.asarray(inputs[rows]), dropout=False))
+            assert isinstance(layer, Linear)
+            scores = backend.to_numpy(outputs).astype(np.float64)
+            deviation = np.sqrt(scores.var(axis=0) + network.batch_norm_epsilon)
+            found.append((scores[0] - scores.mean(axis=0)) / deviation)
+    return float(np.std(found, axis=0).mean())
+
+
+def learning(numbers: Numbers, kind: str) -> Array:
+    """Return which cells learnt, bool (initialisers, depths, rates): a test accuracy of at least ``LEARNS``."""
+    cells = [numbers["grid"][kind][initializer] for initializer in numbers["initializers"]]
+    return np.array([[[(cell or 0.0) >= LEARNS for cell in row] for row in rows] for rows in cells])
+
+
+def reach(numbers: Numbers, kind: str) -> dict[str, float]:
+    """Return what the cells that learnt span.
+
+    Returns
+    -------
+    dict
+        ``share``: of all cells. ``deepest``: the largest depth at which any initialiser and rate learnt.
+        ``deep_share``: of the cells with at least 10 layers, or the deepest there are. ``high_rate_share``:
+        of the cells whose learning rate is in the highest decade. ``rate_range``: decades between the lowest and the
+        highest learning rate that learn, mean over initialisers and depths (a single one counts 0).
+        ``initializer_share``: mean share of the initialisers that learn, over the depths and rates at which at least
+        one does, with or without batch norm.
+    """
+    learnt = learning(numbers, kind)
+    depths, rates = np.array(numbers["depths"]), np.log10(numbers["learning_rates"])
+    at_depth = learnt.any(axis=(0, 2))
+    deep = depths >= min(10, depths.max())
+    spans = [float(np.ptp(rates[cells])) if cells.any() else 0.0 for cells in learnt.reshape(-1, len(rates))]
+    possible = learning(numbers, "without").any(axis=0) | learning(numbers, "with").any(axis=0)
+    return {
+        "share": float(learnt.mean()),
+        "deepest": float(depths[at_depth].max()) if at_depth.any() else 0.0,
+        "deep_share": float(learnt[:, deep].mean()),
+        "high_rate_share": float(learnt[:, :, rates >= rates.max() - 1.0001].mean()),
+        "rate_range": float(np.mean(spans)),
+        "initializer_share": float(learnt.mean(axis=0)[possible].mean()) if possible.any() else 0.0,
+    }
+
+
+def accuracy_difference(numbers: Numbers) -> list[tuple[float, float]]:
+    """Return test accuracy with batch norm less without, and its standard error over the seeds, per batch size."""
+    runs = numbers["regularisation"]["runs"]
+    pairs = zip(runs["with"]["test_accuracy"], runs["without"]["test_accuracy"], strict=True)
+    differences = [np.subtract(with_it, without) for with_it, without in pairs]
+    return [(float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))) for d in differences]
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    A cell learns where its test accuracy is at least 50 %. ``deeper``: among the deep cells at least 1.5 times as many
+    learn with batch norm. ``higher_rates``: and among those in the highest decade of learning rates.
+    ``less_initialisation``: at the depths and rates where any initialiser learns, at least 1.5 times as many do.
+    ``depth_has_a_limit``: at the largest depth no cell learns even with batch norm. ``noise_falls``: the noise of the
+    batch statistics falls with the batch size. ``regularises``: with small data the test accuracy is better by more
+    than two standard errors at some batch size, and worse by as much at none.
+    """
+    without, with_it = reach(numbers, "without"), reach(numbers, "with")
+    differences = accuracy_difference(numbers)
+    noise = numbers["regularisation"]["noise"]
+    return {
+        "deeper": with_it["deep_share"] > 0 and with_it["deep_share"] >= CLEARLY * without["deep_share"],
+        "higher_rates": with_it["high_rate_share"] > 0
+        and with_it["high_rate_share"] >= CLEARLY * without["high_rate_share"],
+        "less_initialisation": with_it["initializer_share"] >= CLEARLY * without["initializer_share"],
+        "depth_has_a_limit": not learning(numbers, "with")[:, -1].any(),
+        "noise_falls": all(later < earlier for earlier, later in itertools.pairwise(noise)),
+        "regularises": any(mean > SIGNIFICANT * error for mean, error in differences)
+        and not any(mean < -SIGNIFICANT * error for mean, error in differences),
+    }
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown, regular = claims(numbers), numbers["regularisation"]
+    without, with_it = reach(numbers, "without"), reach(numbers, "with")
+    deep = min(10, max(numbers["depths"]))
+    diverged = {
+        kind: sum(cell is None for rows in numbers["grid"][kind].values() for row in rows for cell in row)
+        for kind in KINDS
+    }
+    verdicts = {True: "yes", False: "not clearly"}
+    theory = math.sqrt(math.pi / (math.pi - 1))
+    limit = (
+        f"At {numbers['depths'][-1]} layers nothing learns within these {numbers['steps']} steps, batch norm or not: "
+        f"with it the gradients change {numbers['gradient_growth']:.2f}-fold from layer to layer on their way back "
+        f"({theory:.2f}-fold in theory, where layers are wide). "
+        if shown["depth_has_a_limit"] and not learning(numbers, "without")[:, -1].any()
+        else ""
+    )
+    differences = ", ".join(
+        f"{100 * mean:+.1f} ± {100 * error:.1f} points at batch size {size}"
+        for size, (mean, error) in zip(regular["batch_sizes"], accuracy_difference(numbers), strict=True)
+    )
+    noise = "falls" if shown["noise_falls"] else "does not fall steadily"
+    verdict = "it regularises here" if shown["regularises"] else "that makes it no better on test rows here"
+    return (
+        "Each square is a network of that depth, learning the digits at that rate from those initial weights "
+        f"({numbers['width']} units wide, {numbers['steps']} steps of SGD), with its test accuracy in per cent; "
+        f"crosses diverged ({diverged['without']} without and {diverged['with']} with batch norm). Counting as learnt "
+        f"what reaches {LEARNS:.0%}, {without['share']:.0%} of the squares learn without batch norm and "
+        f"{with_it['share']:.0%} with it. Deeper networks: {verdicts[shown['deeper']]}, of those with {deep} layers or "
+        f"more {without['deep_share']:.0%} against {with_it['deep_share']:.0%} learn, the deepest having "
+        f"{without['deepest']:.0f} and {with_it['deepest']:.0f}. Higher learning rates: "
+        f"{verdicts[shown['higher_rates']]}, of the squares in the highest decade {without['high_rate_share']:.0%} "
+        f"against {with_it['high_rate_share']:.0%} learn, and the rates that learn span {without['rate_range']:.1f} "
+        f"against {with_it['rate_range']:.1f} decades. Less dependence on the initial weights: "
+        f"{verdicts[shown['less_initialisation']]}, where any of the {len(numbers['initializers'])} initialisations "
+        f"learns, {without['initializer_share']:.0%} against {with_it['initializer_share']:.0%} of them do. {limit}The "
+        f"last column is about regularisation: the noise that a batch's statistics put on a row's score {noise} with "
+        f"the batch size, from {regular['noise'][0]:.2f} to {regular['noise'][-1]:.2f} standard deviations. Trained "
+        f"for {regular['epochs']} epochs on {regular['rows']} rows, the test accuracy with batch norm less that "
+        f"without is {differences} (mean and standard error of {regular['seeds']} seeds): {verdict}."
+    )
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw the accuracy of every cell as maps, without batch norm above with, and the effect on small data."""
+    columns = len(numbers["initializers"])
+    figure, axes = panels(2, columns + 1, title=EXPERIMENT.title, width=0.85)
+    image: Any = None
+    for row, kind in enumerate(KINDS):
+        for column, initializer in enumerate(numbers["initializers"]):
+            image = _draw_map(axes[row, column], numbers, kind, initializer)
+        axes[row, 0].set_ylabel(f"{kind} batch norm\ndepth, linear layers", fontsize=9)
+    figure.colorbar(image, ax=axes[:, :columns], label="test accuracy", location="left", shrink=0.6, aspect=30)
+
+    regular = numbers["regularisation"]
+    upper, lower = axes[:, columns]
+    sizes = regular["batch_sizes"]
+    theory = [math.sqrt((1 - size / regular["rows"]) / size) for size in sizes]
+    upper.loglog(sizes, regular["noise"], marker=MARKERS[0], color=COLOURS[0], markersize=4, label="measured")
+    upper.loglog(sizes, theory, linestyle=STYLES[1], color="0.5", label="of the mean, in theory")
+    upper.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])
+    label(upper, x="batch size", y="noise of a score,\nstandard deviations", title="batch statistics")
+    for place, kind in enumerate(KINDS):
+        values = np.array(regular["runs"][kind]["test_accuracy"])
+        lower.errorbar(
+            np.array(sizes) * (0.97, 1.03)[place],
+            values.mean(axis=1),
+            values.std(axis=1, ddof=1) / math.sqrt(values.shape[1]),
+            label=f"{kind} batch norm",
+            color=COLOURS[place],
+            linestyle=STYLES[place],
+            marker=MARKERS[place],
+            markersize=4,
+            capsize=2,
+        )
+    lower.set_xscale("log")
+    label(lower, x="batch size", y=f"accuracy on {TEST_ROWS} test rows", title=f"{regular['rows']} training rows")
+    for panel in (upper, lower):
+        panel.set_xticks(sizes, [str(size) for size in sizes])
+        panel.minorticks_off()
+        panel.legend(fontsize=7)
+    return figure
+
+
+def _draw_map(panel: Any, numbers: Numbers, kind: str, initializer: str) -> Any:
+    cells = numbers["grid"][kind][initializer]
+    accuracy = np.array([[CHANCE if cell is None else cell for cell in row] for row in cells])
+    image = panel.imshow(accuracy, cmap=MAP, vmin=0, vmax=1, origin="lower", aspect="auto")
+    for y, row in enumerate(cells):
+        for x, cell in enumerate(row):
+            text = "\u00d7" if cell is None else f"{100 * cell:.0f}"
+            panel.text(
+                x, y, text, ha="center", va="center", fontsize=7, color="white" if (cell or 0) < 0.7 else "black"
+            )
+    label(panel, x="learning rate", y="", title=initializer)
+    panel.grid(visible=False)
+    panel.set_xticks(range(len(numbers["learning_rates"])), [f"{rate:g}" for rate in numbers["learning_rates"]])
+    panel.set_yticks(range(len(numbers["depths"])), [str(depth) for depth in numbers["depths"]])
+    panel.tick_params(labelsize=7)
+    return image
+
+
+EXPERIMENT = Experiment(
+    row="L25",
+    name="batch-norm-benefits",
+    title="What batch norm buys",
+    shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+    data_sets=("digits",),
+)

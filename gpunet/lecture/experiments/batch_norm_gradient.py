@@ -1,0 +1,300 @@
+"""L24: the gradient through batch norm in its three terms, checked, and what goes wrong where one is dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import Identity
+from gpunet.backends import Backend
+from gpunet.lecture.derivations import batch_norm as derivation
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
+from gpunet.random import Purpose, host_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+EPSILON = 1e-5
+TERMS = ("through shat", "through v_b", "through mu_b")
+# Gradients that somebody might use who forgot a term, or both statistics.
+DROPPED = {
+    "all three terms": (0, 1, 2),
+    "variance term dropped": (0, 2),
+    "mean term dropped": (0, 1),
+    "both dropped": (0,),
+}
+LEARNING_RATE = 0.02
+STEP = 1e-5  # of the finite differences
+
+# Thresholds of the claims; the finite differences' own error is of the order of STEP squared.
+AGREES = 1e-12
+AGREES_WITH_DIFFERENCES = 1e-7
+VANISHES = 1e-12
+STANDS_STILL = 1e-3  # epsilon leaves a little of a gradient for the scale
+GROWS = 0.1
+SAME_COST = 1e-3
+
+
+class _Problem:
+    """J(S) = cross-entropy of softmax(Shat W^T) for a batch of scores S, all through the backend's operations.
+
+    Attributes
+    ----------
+    S : ndarray, (n, m), float64
+        Scores whose units have different means and standard deviations.
+    """
+
+    def __init__(self, settings: Settings, rows: int, units: int, classes: int) -> None:
+        # The backend of a float64 network; nothing of the network itself is used.
+        self.backend: Backend = settings.network([units, classes], dtype="float64").backend
+        generator = host_generator(settings.seed, Purpose.NOISE)
+        scale, offset = generator.uniform(0.5, 3, units), generator.normal(0, 2, units)
+        self.S: Array = scale * generator.standard_normal((rows, units)) + offset
+        self._labels = self.backend.asarray(generator.integers(0, classes, rows).astype(np.int32))
+        self._W = self.backend.asarray(generator.standard_normal((classes, units)))
+        # What the backend's operation writes besides its output.
+        self._mean, self._inverse_std, self._running_mean, self._running_variance = (
+            self.backend.zeros(units, np.float64) for _ in range(4)
+        )
+
+    def cost(self, S: Array) -> float:
+        """Return J."""
+        return self._forward(S)[0]
+
+    def gradients(self, S: Array) -> tuple[Array, Array]:
+        """Return dJ/dShat, and dJ/dS of the backend's fused operation."""
+        _, d_normalised, s, normalised = self._forward(S)
+        ds = self.backend.empty(S.shape, np.float64)
+        self.backend.batch_norm_activation_backward(
+            d_normalised,
+            s,
+            normalised,
+            None,
+            None,
+            Identity(),
+            self._mean,
+            self._inverse_std,
+            ds,
+            None,
+            None,
+        )
+        return self.backend.to_numpy(d_normalised).copy(), self.backend.to_numpy(ds).copy()
+
+    def _forward(self, S: Array) -> tuple[float, Array, Array, Array]:
+        """Return J, dJ/dShat, S and Shat, the arrays on the device."""
+        backend = self.backend
+        s, normalised = backend.asarray(np.ascontiguousarray(S)), backend.empty(S.shape, np.float64)
+        backend.batch_norm_activation_forward(
+            s,
+            None,
+            None,
+            Identity(),
+            normalised,
+            self._mean,
+            self._inverse_std,
+            self._running_mean,
+            self._running_variance,
+            0.0,
+            EPSILON,
+        )
+        logits = backend.empty((len(S), self._W.shape[0]), np.float64)
+        backend.gemm(normalised, self._W, logits, transpose_b=True)
+        d_logits, value = backend.empty(logits.shape, np.float64), backend.zeros(2, np.float64)
+        backend.softmax_cross_entropy(logits, self._labels, None, d_logits, value)
+        d_normalised = backend.empty(S.shape, np.float64)
+        backend.gemm(d_logits, self._W, d_normalised)
+        return float(backend.to_numpy(value)[0]), d_normalised, s, normalised
+
+
+def three_terms(dJ_dS_hat: Array, S: Array, epsilon: float = EPSILON) -> Array:
+    """Return the lecture's terms of dJ/ds_i, in the order of ``TERMS``: (3, n, m); they sum to the gradient."""
+    n, m = S.shape
+    _, mu_b, v_b = derivation.normalise(S, epsilon)
+    dJ_dv_b = derivation.gradient_of_variance(dJ_dS_hat, S, mu_b, v_b, epsilon)
+    dJ_dmu_b = derivation.gradient_of_mean(dJ_dS_hat, dJ_dv_b, S, mu_b, v_b, epsilon)
+    direct = dJ_dS_hat @ derivation.jacobian_normalised_by_score(v_b, epsilon)
+    through_variance = np.concatenate([dJ_dv_b @ derivation.jacobian_variance_by_score(s, mu_b, n) for s in S])
+    through_mean = np.tile(dJ_dmu_b @ derivation.jacobian_mean_by_score(n, m), (n, 1))
+    return np.stack([direct, through_variance, through_mean])
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Compute the terms, compare four ways to the gradient, and descend with terms dropped."""
+    rows, units, classes, steps = (6, 3, 3, 10) if settings.quick else (24, 8, 5, 100)
+    problem = _Problem(settings, rows, units, classes)
+    dJ_dS_hat, fused = problem.gradients(problem.S)
+    terms = three_terms(dJ_dS_hat, problem.S)
+    exact = terms.sum(axis=0)
+    normalised = derivation.normalise(problem.S, EPSILON).S_hat
+    unit = int(np.argmax(np.abs(terms[1]).mean(axis=0) * np.abs(terms[2]).mean(axis=0)))
+    largest = float(np.abs(exact).max())
+    return {
+        "rows": rows,
+        "units": units,
+        "steps": steps,
+        "unit": unit,
+        "terms": terms[:, :, unit].tolist(),
+        "total": exact[:, unit].tolist(),
+        "errors": {
+            "fused operation": _error(fused, exact),
+            "collected formula": _error(
+                derivation.gradient_of_scores_closed_form(dJ_dS_hat, problem.S, EPSILON), exact
+            ),
+            "finite differences": _error(_finite_differences(problem), exact),
+        },
+        "sums": {
+            name: float(np.abs(_total(terms, kept).sum(axis=0)).max()) / largest for name, kept in DROPPED.items()
+        },
+        "shares": {
+            name: float(np.abs((_total(terms, kept) * normalised).sum(axis=0)).max()) / largest
+            for name, kept in DROPPED.items()
+        },
+        "wrong": {name: _error(_total(terms, kept), exact) for name, kept in DROPPED.items()},
+        "descent": {name: _descend(problem, kept, steps) for name, kept in DROPPED.items()},
+    }
+
+
+def _total(terms: Array, kept: tuple[int, ...]) -> Array:
+    return terms[list(kept)].sum(axis=0)
+
+
+def _error(gradient: Array, exact: Array) -> float:
+    """Return ||gradient - exact|| / ||exact||."""
+    return float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
+
+
+def _finite_differences(problem: _Problem) -> Array:
+    gradient = np.empty_like(problem.S)
+    for place in np.ndindex(gradient.shape):
+        moved = [problem.S.copy(), problem.S.copy()]
+        moved[0][place] += STEP
+        moved[1][place] -= STEP
+        gradient[place] = (problem.cost(moved[0]) - problem.cost(moved[1])) / (2 * STEP)
+    return gradient
+
+
+def _descend(problem: _Problem, kept: tuple[int, ...], steps: int) -> dict[str, Any]:
+    """Learn scales exp(c) and biases b of the centred scores, exp(c) s_i + b, with a gradient of some of the terms.
+
+    Neither can change J, up to epsilon: the normalisation takes both out again. The track has the largest absolute
+    value of b, and of c, after each step.
+    """
+    centred = problem.S - problem.S.mean(axis=0)
+    log_scale, bias = np.zeros(centred.shape[1]), np.zeros(centred.shape[1])
+    track: dict[str, list[float]] = {"bias": [0.0], "log_scale": [0.0], "cost": [problem.cost(centred)]}
+    for _ in range(steps):
+        scaled = np.exp(log_scale) * centred
+        dJ_dS_hat, _ = problem.gradients(scaled + bias)
+        dJ_dS = _total(three_terms(dJ_dS_hat, scaled + bias), kept)
+        bias -= LEARNING_RATE * dJ_dS.sum(axis=0)
+        log_scale -= LEARNING_RATE * (dJ_dS * scaled).sum(axis=0)
+        track["bias"].append(float(np.abs(bias).max()))
+        track["log_scale"].append(float(np.abs(log_scale).max()))
+        track["cost"].append(problem.cost(np.exp(log_scale) * centred + bias))
+    return track
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    ``terms_agree``: the three terms sum to what the fused operation and the collected formula give, to 1e-12, and to
+    the finite differences, to 1e-7. ``sums_vanish``: dJ/ds_i sums to 0 over the batch, to 1e-12 of its largest element.
+    ``no_radial_part``: and so does dJ/ds_i shat_i, up to a hundred epsilons. ``true_gradient_stays``: descent along it
+    leaves scale and bias where they are; ``mean_term_holds_bias``, ``variance_term_holds_scale``: without that term it
+    moves them, and the cost, which cannot depend on them, stays.
+    """
+    errors, descent = numbers["errors"], numbers["descent"]
+    true = descent["all three terms"]
+    no_variance, no_mean = descent["variance term dropped"], descent["mean term dropped"]
+    return {
+        "terms_agree": max(errors["fused operation"], errors["collected formula"]) < AGREES
+        and errors["finite differences"] < AGREES_WITH_DIFFERENCES,
+        "sums_vanish": numbers["sums"]["all three terms"] < VANISHES,
+        "no_radial_part": numbers["shares"]["all three terms"] < 100 * EPSILON,
+        "true_gradient_stays": true["bias"][-1] < STANDS_STILL and true["log_scale"][-1] < STANDS_STILL,
+        "mean_term_holds_bias": no_mean["bias"][-1] > GROWS and _cost_change(no_mean) < SAME_COST,
+        "variance_term_holds_scale": no_variance["log_scale"][-1] > GROWS and _cost_change(no_variance) < SAME_COST,
+    }
+
+
+def _cost_change(track: Numbers) -> float:
+    """Return the largest change of J along a descent, relative to J."""
+    costs = np.array(track["cost"])
+    return float(np.abs(costs / costs[0] - 1).max())
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown, errors, wrong, descent = claims(numbers), numbers["errors"], numbers["wrong"], numbers["descent"]
+    no_variance, no_mean = descent["variance term dropped"], descent["mean term dropped"]
+    agree = "agree" if shown["terms_agree"] else "do not all agree"
+    vanish = "add up to 0" if shown["sums_vanish"] else "do not add up to 0"
+    radial = "as do" if shown["no_radial_part"] else "unlike"
+    stays = "leaves both alone" if shown["true_gradient_stays"] else "does not leave both alone"
+    bias = "runs away" if shown["mean_term_holds_bias"] else "does not run away"
+    scale = "changes" if shown["variance_term_holds_scale"] else "hardly changes"
+    return (
+        "The upper left panel shows, for one unit and each example of a batch, the lecture's three terms of dJ/ds_i, "
+        "through shat_i, the variance and the mean, and their sum, which is much smaller than its parts where they "
+        f"cancel. Four ways to the whole gradient of {numbers['rows']} examples and {numbers['units']} units {agree}: "
+        "relative to the three terms, the fused operation that training uses is off by "
+        f"{errors['fused operation']:.0e}, the collected formula by {errors['collected formula']:.0e} and finite "
+        f"differences by {errors['finite differences']:.0e}. Shifting a whole batch changes nothing, so the gradients "
+        f"of its examples {vanish} ({numbers['sums']['all three terms']:.0e} of the largest), {radial} the dJ/ds_i "
+        "shat_i, since scaling a batch changes nothing but epsilon's part "
+        f"({numbers['shares']['all three terms']:.0e}). Whoever drops the variance's term gets a gradient that is off "
+        f"by {wrong['variance term dropped']:.0%}, without the mean's by {wrong['mean term dropped']:.0%}. The lower "
+        "panels learn a scale and a bias just before the normalisation, which takes them out again: the true gradient "
+        f"{stays}; without the mean's term the bias {bias}, to {no_mean['bias'][-1]:.1f} in {numbers['steps']} steps, "
+        f"and without the variance's the scale {scale}, by a factor of up to "
+        f"{np.exp(no_variance['log_scale'][-1]):.1f}, while the cost changes by {_cost_change(no_mean):.0e} and "
+        f"{_cost_change(no_variance):.0e} of itself: nothing ever stops them."
+    )
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw the terms for each example, the errors, and the descents with terms dropped."""
+    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.35)
+    terms_panel, errors_panel, bias_panel, scale_panel = axes.flat
+    examples = np.arange(1, numbers["rows"] + 1)
+    for place, (name, values) in enumerate(zip(TERMS, numbers["terms"], strict=True)):
+        terms_panel.bar(examples + 0.27 * (place - 1), values, 0.27, color=COLOURS[place], label=name)
+    terms_panel.plot(examples, numbers["total"], "_", color=COLOURS[6], markersize=7, markeredgewidth=2, label="sum")
+    terms_panel.axhline(0, color="0.5", linewidth=0.6)
+    label(terms_panel, x="example", y="dJ/ds of one unit", title="the three terms")
+    terms_panel.margins(y=0.3)
+    terms_panel.legend(fontsize=7, ncols=2, loc="upper center")
+
+    names = list(numbers["errors"])
+    # An error of exactly 0 has no place on a logarithmic axis.
+    values = [max(numbers["errors"][name], float(np.finfo(np.float64).eps) / 10) for name in names]
+    errors_panel.barh(names, values, color=COLOURS[0])
+    errors_panel.set_xscale("log")
+    errors_panel.set_xlim(1e-17, 1e-6)
+    label(errors_panel, x="relative difference to the terms' sum", y="", title="four ways, one gradient")
+
+    for panel, quantity in ((bias_panel, "bias"), (scale_panel, "log_scale")):
+        for place, name in enumerate(DROPPED):
+            panel.plot(numbers["descent"][name][quantity], linestyle=STYLES[place], color=COLOURS[place], label=name)
+        top = panel.get_ylim()[1]
+        panel.set_ylim(-0.05 * top, 1.45 * top)
+        panel.legend(fontsize=7, loc="upper left")
+    label(bias_panel, x="step", y="largest |b|", title="a bias before batch norm")
+    label(scale_panel, x="step", y="largest |log scale|", title="a scale before batch norm")
+    return figure
+
+
+EXPERIMENT = Experiment(
+    row="L24",
+    name="batch-norm-gradient",
+    title="The gradient through batch norm, term by term",
+    shows="The three terms of dJ/ds_i, four ways to compute their sum, and what happens where one is dropped.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

@@ -1,0 +1,219 @@
+"""L8: the decision boundary with the number of hidden nodes, the initial weights and L2; big model or small model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plane import decision_map, draw_points, draw_regions, moons, rounded
+from gpunet.lecture.plotting import COLOURS, MARKERS, label, panels
+from gpunet.lecture.wording import listing
+from gpunet.network import Network
+from gpunet.optimizers import Adam
+from gpunet.random import Purpose, host_generator
+from gpunet.schedules import CosineRate
+from gpunet.training import evaluate, fit
+
+Array = npt.NDArray[Any]
+
+ROWS, NOISE = 100, 0.32
+EXTENT = 2.2
+WIDTHS = (2, 3, 10, 100)
+BIG = 100
+LAMBDAS = (3e-4, 1e-3, 3e-3, 1e-2)  # to choose from
+SHOWN_LAMBDAS = (1e-4, 1e-3, 1e-2)
+SMALL_WIDTHS = (2, 3, 4, 6)
+TRIALS = 12
+STEPS, REPEATS, RATE = 500, 20, 0.03
+SHIFT_OF_SEED = 1000  # between the initial weights of the first row of panels and those of the second
+# What the paragraph says only where the numbers show it.
+CLEAR = 2.0  # standard errors of a mean difference
+SMOOTHER = 0.9  # of the boundary's length
+DIFFERENT = 0.01  # of the square
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Train 2-m-2 networks on two noisy half moons."""
+    points, labels = moons(ROWS, NOISE, host_generator(settings.seed, Purpose.SPLIT))
+    test = moons(4000, NOISE, host_generator(settings.seed, Purpose.SPLIT, 1))
+    resolution = 40 if settings.quick else 80
+
+    def shown(m: int, seed: int, l2: float) -> dict[str, Any]:
+        network = _trained(settings, points, labels, m, seed, l2)
+        return {
+            "m": m,
+            "l2": l2,
+            "train_error": _error(network, points, labels),
+            "test_error": _error(network, *test),
+            "decision": decision_map(network, EXTENT, resolution),
+        }
+
+    return {
+        "points": rounded(points),
+        "labels": labels.tolist(),
+        "by_width": [[shown(m, seed, 0.0) for m in WIDTHS] for seed in (0, SHIFT_OF_SEED)],
+        "by_l2": [shown(BIG, 0, l2) for l2 in SHOWN_LAMBDAS],
+        "trials": [_trial(settings, trial) for trial in range(2 if settings.quick else TRIALS)],
+    }
+
+
+def _trained(settings: Settings, X: Array, y: Array, m: int, seed: int, l2: float) -> Network:
+    network = settings.network([2, m, 2], batch_norm=False, seed=settings.seed + seed)
+    # Every point twenty times: an epoch of one small step would cost more than the step.
+    many, answers = np.tile(X, (REPEATS, 1)), np.tile(y, REPEATS)
+    epochs = 1 if settings.quick else STEPS // REPEATS
+    optimizer = Adam(CosineRate(RATE, epochs * REPEATS))
+    fit(network, many, answers, epochs=epochs, batch_size=len(X), optimizer=optimizer, l2=l2)
+    return network
+
+
+def _error(network: Network, X: Array, y: Array) -> float:
+    return 1 - (evaluate(network, X, y).accuracy or 0.0)
+
+
+def _trial(settings: Settings, trial: int) -> dict[str, Any]:
+    """Return test errors of new data and weights: width and lambda are chosen on other data than they are judged on."""
+    train, validation, test = (
+        moons(rows, NOISE, host_generator(settings.seed, Purpose.SPLIT, 10 + 3 * trial + part))
+        for part, rows in enumerate((ROWS, ROWS, 4000))
+    )
+
+    def judged(m: int, l2: float) -> dict[str, Any]:
+        network = _trained(settings, *train, m, trial + 1, l2)
+        return {"m": m, "l2": l2, "validation": _error(network, *validation), "test": _error(network, *test)}
+
+    big = [judged(BIG, l2) for l2 in LAMBDAS]
+    small = [judged(m, 0.0) for m in SMALL_WIDTHS]
+    return {
+        "big": judged(BIG, 0.0),
+        "big_with_l2": min(big, key=lambda one: one["validation"]),
+        "small": min(small, key=lambda one: one["validation"]),
+    }
+
+
+def _summary(numbers: Numbers) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of the test error over the trials."""
+    return {
+        name: (float(np.mean(errors)), float(np.std(errors, ddof=1)))
+        for name in ("big", "big_with_l2", "small")
+        if (errors := [trial[name]["test"] for trial in numbers["trials"]])
+    }
+
+
+def _standard_errors_ahead(numbers: Numbers, better: str, worse: str) -> float:
+    """Return the mean difference of the test errors, in standard errors of it: pairs share their data."""
+    gaps = [trial[worse]["test"] - trial[better]["test"] for trial in numbers["trials"]]
+    return float(np.mean(gaps) / max(float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5, 1e-12))
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show."""
+    first, second = numbers["by_width"]
+    regularised = numbers["by_l2"]
+    return {
+        "wide_fits_training": first[-1]["train_error"] < first[0]["train_error"],
+        "wide_overfits": first[-1]["test_error"] > first[-1]["train_error"],
+        "depends_on_initialisation": any(
+            _disagreement(one, other) > DIFFERENT for one, other in zip(first, second, strict=True)
+        ),
+        "l2_smooths": _boundary_length(regularised[-1]) < SMOOTHER * _boundary_length(first[-1]),
+        "l2_helps_big": _standard_errors_ahead(numbers, "big_with_l2", "big") > CLEAR,
+        "big_with_l2_beats_small": _standard_errors_ahead(numbers, "big_with_l2", "small") > CLEAR,
+        "small_beats_big_with_l2": _standard_errors_ahead(numbers, "small", "big_with_l2") > CLEAR,
+    }
+
+
+def _disagreement(one: Numbers, other: Numbers) -> float:
+    """Return the share of the square that two networks give to different classes."""
+    return float(np.mean((np.asarray(one["decision"]) > 0) != (np.asarray(other["decision"]) > 0)))
+
+
+def _boundary_length(entry: Numbers) -> float:
+    """Return the length of the boundary along the edges of the grid's cells, in units of x."""
+    answers = np.asarray(entry["decision"]) > 0
+    changes = (answers[1:] != answers[:-1]).sum() + (answers[:, 1:] != answers[:, :-1]).sum()
+    return float(changes * 2 * EXTENT / (len(answers) - 1))
+
+
+def describe(numbers: Numbers) -> str:
+    """Return the paragraph."""
+    shown = claims(numbers)
+    first, second = numbers["by_width"]
+    regularised = numbers["by_l2"]
+    summary = {name: f"{100 * mean:.1f} +- {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()}
+    return (
+        f"Two half moons with noise, {len(numbers['labels'])} points, and 2-m-2 networks. Upper row, without "
+        f"regularisation, m = {listing(entry['m'] for entry in first)} hidden nodes: {_percent(first, 'train_error')} "
+        f"of the points are on the wrong side of the boundary, and {_percent(first, 'test_error')} of new ones"
+        + (": many nodes fit the points, and their noise. " if shown["wide_overfits"] else ". ")
+        + "Middle row, the same from other initial weights: "
+        + ("the boundaries differ" if shown["depends_on_initialisation"] else "the boundaries hardly differ")
+        + f", in {listing(f'{_disagreement(one, other):.0%}' for one, other in zip(first, second, strict=True))} of "
+        f"the square. Lower row, m = {BIG} with L2: "
+        + (
+            "the boundary becomes shorter and smoother"
+            if shown["l2_smooths"]
+            else "here the boundary does not become shorter"
+        )
+        + f", from {_boundary_length(first[-1]):.1f} to {_boundary_length(regularised[-1]):.1f} units along the grid, "
+        f"and {_percent(regularised, 'test_error')} of new points are wrong. Last panel, over {len(numbers['trials'])} "
+        f"draws of data and weights, the error on 4,000 new points, mean and standard deviation: m = {BIG} without L2 "
+        f"{summary['big']}; m = {BIG} with lambda chosen on {len(numbers['labels'])} other points "
+        f"{summary['big_with_l2']}; without L2 with m chosen there, {SMALL_WIDTHS[0]} to {SMALL_WIDTHS[-1]}, "
+        f"{summary['small']}. L2 "
+        + ("helps the big model clearly" if shown["l2_helps_big"] else "does not help the big model clearly")
+        + (
+            ", and regularised it clearly beats the small one, as the lecture has it."
+            if shown["big_with_l2_beats_small"]
+            else ", and here the small one clearly beats it regularised, against the lecture's advice."
+            if shown["small_beats_big_with_l2"]
+            else ", and regularised it is as good as the small one, within the noise of so many draws."
+        )
+    )
+
+
+def _percent(entries: list[Numbers], key: str) -> str:
+    return listing(f"{entry[key]:.0%}" for entry in entries)
+
+
+def draw(numbers: Numbers) -> Any:
+    """Return the figure."""
+    figure, axes = panels(3, 4, title=EXPERIMENT.title, width=0.9, height=1.05)
+    for row, (entries, start) in enumerate(zip(numbers["by_width"], ("", "other weights, "), strict=True)):
+        for place, entry in zip(axes[row], entries, strict=True):
+            _draw_boundary(place, numbers, entry, f"{start}m = {entry['m']}")
+    for place, entry in zip(axes[2], numbers["by_l2"], strict=False):
+        _draw_boundary(place, numbers, entry, f"m = {entry['m']}, lambda = {entry['l2']:g}")
+    _draw_trials(axes[2, 3], numbers)
+    return figure
+
+
+def _draw_boundary(axes: Any, numbers: Numbers, entry: Numbers, title: str) -> None:
+    label(axes, x="x_1", y="x_2", title=f"{title}\nwrong: {entry['train_error']:.0%}, of new {entry['test_error']:.1%}")
+    draw_regions(axes, entry["decision"], EXTENT)
+    draw_points(axes, numbers["points"], numbers["labels"], 9)
+
+
+def _draw_trials(axes: Any, numbers: Numbers) -> None:
+    names = {"big": f"m = {BIG}", "big_with_l2": f"m = {BIG}\nwith L2", "small": "small m"}
+    for place, (name, (mean, spread)) in enumerate(_summary(numbers).items()):
+        errors = [100 * trial[name]["test"] for trial in numbers["trials"]]
+        beside = np.linspace(-0.25, 0.05, len(errors))
+        axes.plot(place + beside, errors, MARKERS[0], color=COLOURS[4], markersize=4)
+        axes.errorbar(place + 0.2, 100 * mean, 100 * spread, color=COLOURS[place], marker=MARKERS[1], capsize=4)
+    axes.set_xticks(range(len(names)), names.values())
+    label(axes, x="", y="error on new points, %", title=f"{len(numbers['trials'])} draws, mean and deviation")
+
+
+EXPERIMENT = Experiment(
+    row="L8",
+    name="capacity",
+    title="Hidden nodes, initial weights and L2",
+    shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

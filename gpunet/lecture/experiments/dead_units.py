@@ -1,0 +1,328 @@
+"""L17: ReLU units die at high learning rates, leaky ReLU and ELU do not; which activation learns fastest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import gpunet
+from gpunet.layers import BiasActivation
+from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.network import Network
+from gpunet.training import Callback, EpochRecord, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+# What is trained; the bias is the lecture's advice of row L18.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "sigmoid": {"activation": "sigmoid"},
+    "tanh": {"activation": "tanh"},
+    "relu": {"activation": "relu"},
+    "relu, bias 0.1": {"activation": "relu", "initial_bias": 0.1},
+    "leaky_relu": {"activation": "leaky_relu"},
+    "elu": {"activation": "elu"},
+}
+RECTIFIERS = ("relu", "relu, bias 0.1", "leaky_relu", "elu")
+HIDDEN_LAYERS = 2
+BATCH_SIZE = 64
+LEARNT = 0.02  # the training loss that counts as learnt
+
+# Thresholds of the claims.
+MANY_DEAD = 0.1
+FASTER = 1.2
+FEWER = 0.8
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Train every kind of network at every learning rate, looking at its hidden units after each epoch."""
+    epochs, seeds, rows, width = (3, 2, 200, 20) if settings.quick else (20, 3, 1000, 64)
+    rates = [0.1, 4.0] if settings.quick else [0.1, 0.3, 1.0, 2.0, 3.0, 4.0]
+    digits = split_digits(settings.seed, rows)
+    runs = {
+        name: [
+            _summary([_run(settings, digits, arguments, width, epochs, rate, seed) for seed in range(seeds)], epochs)
+            for rate in rates
+        ]
+        for name, arguments in NETWORKS.items()
+    }
+    return {
+        "epochs": epochs,
+        "seeds": seeds,
+        "rows": rows,
+        "width": width,
+        "learnt": LEARNT,
+        "learning_rates": rates,
+        "runs": runs,
+    }
+
+
+def dead_and_silent(network: Network, X: Array) -> tuple[Array, Array]:
+    """Return which hidden units are dead, and which are silent.
+
+    Parameters
+    ----------
+    network : Network
+        Without batch norm, its hidden layers of one width m.
+    X : ndarray, (n, d)
+
+    Returns
+    -------
+    dead : ndarray of bool, (layers, m)
+        f'(s) is 0 for every row of X, so no gradient reaches the unit's weights.
+    silent : ndarray of bool, (layers, m)
+        s is not positive for any row; for ReLU the same.
+    """
+    network.forward(network.backend.asarray(network.check_inputs(X)))
+    hidden = [layer for layer in network.layers if isinstance(layer, BiasActivation)][:-1]
+    outputs = [network.backend.to_numpy(layer.output) for layer in hidden]
+    slopes = [layer.activation.derivative(y) for layer, y in zip(hidden, outputs, strict=True)]
+    return np.array([slope.max(axis=0) == 0 for slope in slopes]), np.array([y.max(axis=0) <= 0 for y in outputs])
+
+
+class _Watch(Callback):
+    """Looks at the hidden units before the first epoch and after each.
+
+    Attributes
+    ----------
+    dead, silent : list of ndarray of bool, (layers, m)
+    """
+
+    def __init__(self, network: Network, X: Array) -> None:
+        self._X = X
+        self.dead: list[Array] = []
+        self.silent: list[Array] = []
+        self._look(network)
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        self._look(run.network)
+
+    def _look(self, network: Network) -> None:
+        dead, silent = dead_and_silent(network, self._X)
+        self.dead.append(dead)
+        self.silent.append(silent)
+
+
+def _run(
+    settings: Settings, digits: Digits, arguments: dict[str, Any], width: int, epochs: int, rate: float, seed: int
+) -> dict[str, Any]:
+    """Return loss and dead units over the epochs of one training run, as far as it got."""
+    network = settings.network(
+        [INPUTS] + [width] * HIDDEN_LAYERS + [CLASSES], batch_norm=False, seed=settings.seed + seed, **arguments
+    )
+    watch = _Watch(network, digits.X)
+    try:
+        history = gpunet.fit(
+            network,
+            digits.X,
+            digits.y,
+            epochs=epochs,
+            batch_size=BATCH_SIZE,
+            optimizer=gpunet.SGD(rate),
+            callbacks=[watch],
+        )
+        diverged = False
+    except gpunet.TrainingDivergedError as error:
+        history, diverged = error.history, True
+    silent = np.array(watch.silent)
+    revived = silent[:-1] & ~silent[1:]
+    return {
+        "loss": history["loss"],
+        "diverged": diverged,
+        "dead": [float(dead.mean()) for dead in watch.dead],
+        "silent": silent[:-1].sum(axis=(0, 2)).tolist(),
+        "revived": revived.sum(axis=(0, 2)).tolist(),
+    }
+
+
+def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
+    """Return one kind of network at one learning rate, over the seeds.
+
+    A run that diverged keeps the share of dead units of its last whole epoch. ``silent`` and ``revived`` count, for
+    each hidden layer, units that were silent after an epoch, and those of them that were not after the next.
+    """
+    padded = [run["dead"] + run["dead"][-1:] * (epochs + 1 - len(run["dead"])) for run in runs]
+    learnt = [_epochs_to_learn(run) for run in runs]
+    finished = [run["loss"] for run in runs if not run["diverged"]]
+    return {
+        "dead": np.mean(padded, axis=0).tolist(),
+        "diverged": sum(run["diverged"] for run in runs),
+        "silent": np.sum([run["silent"] for run in runs], axis=0).tolist(),
+        "revived": np.sum([run["revived"] for run in runs], axis=0).tolist(),
+        # All seeds have to learn: a median over those that did would hide the others.
+        "epochs_to_learn": None if None in learnt else float(np.mean([epoch for epoch in learnt if epoch])),
+        "loss": np.mean(finished, axis=0).tolist() if len(finished) == len(runs) else None,
+    }
+
+
+def _epochs_to_learn(run: dict[str, Any]) -> int | None:
+    """Return the first epoch with a training loss of at most ``LEARNT``, of a run that did not diverge."""
+    if run["diverged"]:
+        return None
+    return next((epoch for epoch, loss in enumerate(run["loss"], start=1) if loss <= LEARNT), None)
+
+
+def fastest(numbers: Numbers, name: str) -> tuple[float, float] | None:
+    """Return the fewest epochs to learn over the learning rates, and that learning rate; None where no rate did."""
+    found = [
+        (run["epochs_to_learn"], rate)
+        for run, rate in zip(numbers["runs"][name], numbers["learning_rates"], strict=True)
+        if run["epochs_to_learn"] is not None
+    ]
+    return min(found, default=None)
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    ``relu_dies``: at the highest learning rate more than a tenth of the ReLU units end dead, and at least three times
+    as many as at the lowest. ``others_live``: no leaky ReLU or ELU unit dies at any learning rate. ``stays_dead``: no
+    dead ReLU unit of the first layer, whose inputs do not change, comes back. ``leaky_revives``: some silent leaky
+    ReLU units of that layer do. ``bias_helps``: a bias of 0.1 at the start leaves fewer than 0.8 times as many
+    dead, over all learning rates. ``faster_than_sigmoid``, ``faster_than_tanh``: ReLU needs fewer epochs by a factor
+    of at least 1.2, each at its own best learning rate.
+    """
+    dead = {name: [run["dead"][-1] for run in numbers["runs"][name]] for name in RECTIFIERS}
+    revived = {name: sum(run["revived"][0] for run in numbers["runs"][name]) for name in ("relu", "leaky_relu")}
+    return {
+        "relu_dies": dead["relu"][-1] > MANY_DEAD and dead["relu"][-1] >= 3 * dead["relu"][0],
+        "others_live": max(dead["leaky_relu"] + dead["elu"]) == 0,
+        "stays_dead": revived["relu"] == 0,
+        "leaky_revives": revived["leaky_relu"] > 0,
+        "bias_helps": sum(dead["relu, bias 0.1"]) < FEWER * sum(dead["relu"]),
+        "faster_than_sigmoid": _is_faster(numbers, "sigmoid"),
+        "faster_than_tanh": _is_faster(numbers, "tanh"),
+    }
+
+
+def _is_faster(numbers: Numbers, name: str) -> bool:
+    relu, other = fastest(numbers, "relu"), fastest(numbers, name)
+    return relu is not None and (other is None or other[0] >= FASTER * relu[0])
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown, rates, runs = claims(numbers), numbers["learning_rates"], numbers["runs"]
+    dead = {name: [run["dead"][-1] for run in runs[name]] for name in RECTIFIERS}
+    silent, revived = (
+        {name: [sum(run[key][i] for run in runs[name]) for i in range(HIDDEN_LAYERS)] for name in RECTIFIERS}
+        for key in ("silent", "revived")
+    )
+    dies = "ReLU units die where the learning rate is high" if shown["relu_dies"] else "Few ReLU units die here"
+    lives = "none" if shown["others_live"] else "some"
+    stays = "never came back" if shown["stays_dead"] else "did not always stay dead"
+    leaky = (
+        f"of leaky ReLU's units that were silent in the same way {revived['leaky_relu'][0]} of "
+        f"{silent['leaky_relu'][0]} did"
+        if shown["leaky_revives"]
+        else "and no silent leaky ReLU unit did either"
+    )
+    bias = "helps" if shown["bias_helps"] else "makes no clear difference"
+    times = ", ".join(f"{name} {_epochs_text(numbers, name)}" for name in NETWORKS if name != "relu, bias 0.1")
+    faster = [name for name in ("sigmoid", "tanh") if shown[f"faster_than_{name}"]]
+    slower = [name for name in ("sigmoid", "tanh") if name not in faster]
+    verdict = f"ReLU converges clearly faster than {' and '.join(faster)}" if faster else "ReLU is not clearly faster"
+    if slower:
+        verdict += f", but not than {' and '.join(slower)}" if faster else f" than {' or '.join(slower)}"
+    diverged = sum(run["diverged"] for name in NETWORKS for run in runs[name])
+    return (
+        "A unit is dead when f'(s) is 0 for every training row: no gradient reaches its weights. The upper panels "
+        f"count such units in networks of {HIDDEN_LAYERS} hidden layers of {numbers['width']} learning the digits "
+        f"(means of {numbers['seeds']} seeds). {dies}: after {numbers['epochs']} epochs {dead['relu'][0]:.1%} of them "
+        f"are dead at learning rate {rates[0]:g} and {dead['relu'][-1]:.1%} at {rates[-1]:g}. A bias of 0.1 at the "
+        f"start {bias} ({dead['relu, bias 0.1'][-1]:.1%} there); of the leaky ReLU and ELU units {lives} died at any "
+        f"rate. From one epoch to the next the dead ReLU units of the first layer {stays} ({revived['relu'][0]} of "
+        f"{silent['relu'][0]} cases), {leaky}; in the layers above, where the inputs move, {sum(revived['relu'][1:])} "
+        f"of {sum(silent['relu'][1:])} ReLU cases came back. The lower panels compare how fast the training loss falls "
+        f"to {numbers['learnt']:g}, each activation at its best learning rate: {times}. On this task "
+        f"{verdict}{_same_rate_text(numbers)}; {diverged} of {len(NETWORKS) * len(rates) * numbers['seeds']} runs "
+        "diverged, and count as not learnt."
+    )
+
+
+def _epochs_text(numbers: Numbers, name: str) -> str:
+    best = fastest(numbers, name)
+    return f"not within {numbers['epochs']} epochs" if best is None else f"{best[0]:.1f} epochs (at {best[1]:g})"
+
+
+def _same_rate_text(numbers: Numbers) -> str:
+    """Compare ReLU and tanh at the lowest learning rate that both learnt at."""
+    for rate, relu, tanh in zip(
+        numbers["learning_rates"], numbers["runs"]["relu"], numbers["runs"]["tanh"], strict=True
+    ):
+        if relu["epochs_to_learn"] is not None and tanh["epochs_to_learn"] is not None:
+            return (
+                f" (at the same learning rate, {rate:g}, it needs {relu['epochs_to_learn']:.1f} epochs and tanh "
+                f"{tanh['epochs_to_learn']:.1f})"
+            )
+    return ""
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw dead units over epochs and learning rates, loss over epochs, epochs to learn over learning rates."""
+    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.35, height=1.05)
+    rates, runs = numbers["learning_rates"], numbers["runs"]
+    for place, (rate, run) in enumerate(list(zip(rates, runs["relu"], strict=True))[-5:]):
+        axes[0, 0].plot(
+            [100 * share for share in run["dead"]], linestyle=STYLES[place], color=COLOURS[place], label=f"{rate:g}"
+        )
+    label(axes[0, 0], x="epoch", y="dead units, %", title="ReLU")
+    axes[0, 0].legend(fontsize=8, title="learning rate", title_fontsize=8)
+
+    for name in RECTIFIERS:
+        axes[0, 1].semilogx(rates, [100 * run["dead"][-1] for run in runs[name]], label=name, **_look(name))
+    label(axes[0, 1], x="learning rate", y="dead units, %", title=f"after {numbers['epochs']} epochs")
+    for name in NETWORKS:
+        if name == "relu, bias 0.1":
+            continue
+        best = fastest(numbers, name)
+        chosen = rates.index(best[1]) if best else _lowest_loss(runs[name])
+        if chosen is not None:
+            curve = runs[name][chosen]["loss"]
+            axes[1, 0].semilogy(range(1, len(curve) + 1), curve, label=f"{name}, rate {rates[chosen]:g}", **_look(name))
+        learnt = [float("nan") if run["epochs_to_learn"] is None else run["epochs_to_learn"] for run in runs[name]]
+        axes[1, 1].semilogx(rates, learnt, label=name, **_look(name))
+    axes[1, 0].axhline(numbers["learnt"], color="0.5", linewidth=0.8)
+    label(axes[1, 0], x="epoch", y="training loss", title="at the best learning rate")
+    label(
+        axes[1, 1],
+        x="learning rate",
+        y=f"epochs to a loss of {numbers['learnt']:g}",
+        title="no marker: a seed did not get there",
+    )
+    axes[1, 1].set_ylim(0, numbers["epochs"] + 1)
+    for panel in (axes[0, 1], *axes[1]):
+        panel.legend(fontsize=8)
+    for panel in axes[:, 1]:
+        panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        panel.minorticks_off()
+    return figure
+
+
+def _look(name: str) -> dict[str, Any]:
+    place = list(NETWORKS).index(name)
+    return {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
+
+
+def _lowest_loss(runs: list[Any]) -> int | None:
+    """Return the place of the run with the lowest loss at the end, of those in which no seed diverged."""
+    found = [(run["loss"][-1], place) for place, run in enumerate(runs) if run["loss"]]
+    return min(found)[1] if found else None
+
+
+EXPERIMENT = Experiment(
+    row="L17",
+    name="dead-units",
+    title="Dead ReLU units, and which activation learns fastest",
+    shows="ReLU units that die and never update, their remedies, and the epochs each activation needs to learn.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+    data_sets=("digits",),
+)

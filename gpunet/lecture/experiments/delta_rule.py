@@ -1,0 +1,234 @@
+"""L12: the generalised delta rule on the problems of 1986: XOR, the encoder, and symmetry."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.classic.delta_rule import DeltaRule
+from gpunet.errors import ConvergenceWarning
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plane import rounded
+from gpunet.lecture.plotting import COLOURS, MAP, label, panels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+PATTERNS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64)
+XOR = np.array([0.0, 1.0, 1.0, 0.0])
+XOR_TOLERANCE = 0.2
+TOLERANCE = 0.3
+BITS = 6
+
+# Thresholds of the claims.
+MOST = 0.7
+APART = 0.3
+OPPOSITE = 0.1
+DISTINCT = 1.3
+SYMMETRY_ATTEMPTS = 3
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Train on XOR from several seeds, on the 8-3-8 encoder, and on the symmetry of 6 bits."""
+    return {
+        "xor": _xor(settings, seeds=2 if settings.quick else 20, epochs=20 if settings.quick else 500),
+        "encoder": _encoder(settings, epochs=20 if settings.quick else 1500),
+        "symmetry": _symmetry(settings, epochs=2 if settings.quick else 900),
+    }
+
+
+def _rule(settings: Settings, **arguments: Any) -> DeltaRule:
+    return DeltaRule(**{"device": settings.device, "seed": settings.seed, **arguments})
+
+
+def _fit(model: DeltaRule, X: Array, T: Array) -> DeltaRule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the numbers say which runs converged
+        return model.fit(X, T)
+
+
+def _xor(settings: Settings, seeds: int, epochs: int) -> dict[str, Any]:
+    runs = []
+    for run in range(seeds):
+        model = _rule(
+            settings, learning_rate=0.5, epochs=epochs, tolerance=XOR_TOLERANCE, seed=settings.seed * seeds + run
+        )
+        _fit(model, PATTERNS, XOR)
+        outputs = rounded(model.predict(PATTERNS), 3)
+        runs.append({"error": rounded(model.history_["error"]), "learnt": model.converged_, "outputs": outputs})
+    return {"learning_rate": 0.5, "momentum": 0.9, "epochs": epochs, "tolerance": XOR_TOLERANCE, "runs": runs}
+
+
+def _encoder(settings: Settings, epochs: int) -> dict[str, Any]:
+    patterns = np.eye(8)
+    model = _fit(_rule(settings, hidden_units=3, epochs=epochs, tolerance=TOLERANCE), patterns, patterns)
+    return {
+        "codes": rounded(model.hidden_outputs(patterns), 3),
+        "epochs": model.n_iter_,
+        "right": int((model.predict(patterns).argmax(axis=1) == np.arange(8)).sum()),
+    }
+
+
+def _symmetry(settings: Settings, epochs: int) -> dict[str, Any]:
+    """Return the hidden weights of the first seed that learns which 6-bit patterns are palindromes."""
+    patterns = np.array([[code >> bit & 1 for bit in range(BITS)] for code in range(2**BITS)], dtype=np.float64)
+    targets = (patterns == patterns[:, ::-1]).all(axis=1).astype(np.float64)
+    for attempt in range(1, SYMMETRY_ATTEMPTS + 1):
+        # The rate and the range of the paper's own solution.
+        model = _rule(
+            settings,
+            learning_rate=0.1,
+            initial_range=0.3,
+            epochs=epochs,
+            tolerance=TOLERANCE,
+            seed=settings.seed * SYMMETRY_ATTEMPTS + attempt - 1,
+        )
+        _fit(model, patterns, targets)
+        if model.converged_:
+            break
+    parameters = model.network_.get_parameters()
+    return {
+        "weights": rounded(parameters["W1"]),
+        "epochs": model.n_iter_,
+        "attempts": attempt,
+        "accuracy": float(np.mean((model.predict(patterns) > 0.5) == (targets > 0.5))),
+    }
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    ``most_learn``: at least 70% of the seeds learn XOR; ``some_stuck``: and at least one does not. ``encoder_learnt``:
+    all 8 patterns come out right, and ``codes_differ``: any two codes differ by 0.3 in some unit. ``symmetry_learnt``:
+    all 64 patterns are classified rightly, and ``antisymmetric``: with weights that are opposite on either side of the
+    middle, to a tenth of the largest. ``distinct_sizes``: each pair's weights are at least 1.3 times the next smaller.
+    """
+    learnt = [run["learnt"] for run in numbers["xor"]["runs"]]
+    weights = np.array(numbers["symmetry"]["weights"])
+    sizes = _sizes(weights)
+    return {
+        "most_learn": sum(learnt) >= MOST * len(learnt),
+        "some_stuck": not all(learnt),
+        "encoder_learnt": numbers["encoder"]["right"] == 8,
+        "codes_differ": _closest(numbers["encoder"]["codes"]) >= APART,
+        "symmetry_learnt": numbers["symmetry"]["accuracy"] == 1,
+        "antisymmetric": bool(np.abs(weights + weights[:, ::-1]).max() <= OPPOSITE * np.abs(weights).max()),
+        "distinct_sizes": all(sizes[place + 1] >= DISTINCT * sizes[place] for place in range(len(sizes) - 1)),
+    }
+
+
+def _closest(codes: npt.ArrayLike) -> float:
+    """Return the least distance between two codes, in the unit where they differ most."""
+    outputs = np.asarray(codes, np.float64)
+    distances = np.abs(outputs[:, np.newaxis] - outputs).max(axis=2)
+    return float(distances[~np.eye(len(outputs), dtype=bool)].min())
+
+
+def _sizes(weights: npt.ArrayLike) -> list[float]:
+    """Return the mean sizes of the weights of the pairs of bits, the smallest first and as 1."""
+    sizes = np.abs(np.asarray(weights, np.float64))
+    pairs = np.sort((sizes + sizes[:, ::-1])[:, : BITS // 2], axis=1).mean(axis=0)
+    return [float(size / pairs.min()) for size in pairs]
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown, xor, encoder, symmetry = claims(numbers), numbers["xor"], numbers["encoder"], numbers["symmetry"]
+    learnt = [run for run in xor["runs"] if run["learnt"]]
+    stuck = [run for run in xor["runs"] if not run["learnt"]]
+    ends = (
+        f"; the other {len(stuck)} stay at E of about {np.median([run['error'][-1] for run in stuck]):.2f}, in a local "
+        "minimum or on a plateau that the rule does not leave"
+        if shown["some_stuck"]
+        else "; none got stuck"
+    )
+    epochs = f" ({np.median([len(run['error']) for run in learnt]):.0f} epochs in the median)" if learnt else ""
+    often = "most seeds" if shown["most_learn"] else "not most seeds"
+    codes = (
+        "has given each a code of its own"
+        if shown["codes_differ"] and shown["encoder_learnt"]
+        else "has not found eight codes that stay apart"
+    )
+    sizes = " : ".join(f"{size:.1f}" for size in _sizes(symmetry["weights"]))
+    distinct = "different" if shown["distinct_sizes"] else "not clearly different"
+    solved = (
+        "all 64 patterns are right" if shown["symmetry_learnt"] else f"{symmetry['accuracy']:.0%} of them are right"
+    )
+    sides = (
+        "each unit weighs the two bits of a pair with opposite signs, so that a palindrome adds up to nothing, and the "
+        f"sizes of the three pairs are {distinct}, {sizes}; with the 1 : 2 : 4 of the paper's own solution no other "
+        "pattern adds up to nothing"
+        if shown["antisymmetric"]
+        else "the weights on the two sides of the middle are not opposite, as the paper found them to be"
+    )
+    return (
+        f"On the left, E = 1/2 sum (t - o)^2 over the four patterns of XOR, for {len(xor['runs'])} seeds with two "
+        f"hidden sigmoid units, updates after each pattern, eta = {xor['learning_rate']:g} and alpha = "
+        f"{xor['momentum']:g}: {often}, {len(learnt)} of them, come within {xor['tolerance']:g} of every "
+        f"target{epochs}{ends}. In the middle are the outputs of the three hidden units of the 8-3-8 "
+        "encoder, which has to tell eight patterns apart after "
+        f"squeezing them through three units: after {encoder['epochs']} epochs it reproduces {encoder['right']} of 8 "
+        f"and {codes}; the two most alike differ by {_closest(encoder['codes']):.2f} in some unit. On the "
+        "right are the weights from six bits to two hidden units that decide whether the bits "
+        f"read the same both ways: after {symmetry['epochs']} epochs (attempt {symmetry['attempts']} of "
+        f"{SYMMETRY_ATTEMPTS} seeds) {solved}; {sides}."
+    )
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw the errors on XOR, the encoder's codes, and the weights that detect symmetry."""
+    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1, height=1.1)
+    _draw_errors(axes[0, 0], numbers["xor"])
+    _draw_codes(figure, axes[0, 1], np.array(numbers["encoder"]["codes"]))
+    _draw_weights(axes[0, 2], np.array(numbers["symmetry"]["weights"]))
+    return figure
+
+
+def _draw_errors(panel: Any, xor: Numbers) -> None:
+    for learnt, colour, style in ((True, COLOURS[0], "-"), (False, COLOURS[1], "--")):
+        runs = [run["error"] for run in xor["runs"] if run["learnt"] == learnt]
+        for place, errors in enumerate(runs):
+            title = f"{len(runs)} {'learnt' if learnt else 'stuck'}" if place == 0 else None
+            panel.plot(np.arange(1, len(errors) + 1), errors, style, color=colour, linewidth=0.9, label=title)
+    label(panel, x="epoch", y="E, summed over the four patterns", title=f"XOR, {len(xor['runs'])} seeds")
+    panel.set_ylim(bottom=0)
+    panel.legend(fontsize=8, loc="upper right")
+
+
+def _draw_codes(figure: Figure, panel: Any, codes: Array) -> None:
+    image = panel.imshow(codes, cmap=MAP, vmin=0, vmax=1, aspect="auto")
+    for (row, unit), value in np.ndenumerate(codes):
+        panel.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="k" if value > 0.5 else "w")
+    panel.set_xticks(range(codes.shape[1]), [str(unit + 1) for unit in range(codes.shape[1])])
+    panel.set_yticks(range(len(codes)), [str(row + 1) for row in range(len(codes))])
+    label(panel, x="hidden unit", y="pattern", title="8-3-8 encoder: hidden outputs")
+    panel.grid(False)
+    figure.colorbar(image, ax=panel, shrink=0.9).ax.tick_params(labelsize=8)
+
+
+def _draw_weights(panel: Any, weights: Array) -> None:
+    bits = np.arange(1, BITS + 1)
+    for unit, values in enumerate(weights):
+        panel.bar(bits + 0.2 * (2 * unit - 1), values, 0.38, color=COLOURS[unit], label=f"hidden unit {unit + 1}")
+    panel.axhline(0, color=COLOURS[6], linewidth=0.8)
+    panel.axvline((BITS + 1) / 2, color=COLOURS[6], linewidth=0.8, linestyle=":")
+    panel.set_xticks(bits)
+    panel.set_ylim(1.05 * weights.min(), 1.45 * weights.max())
+    label(panel, x="input bit", y="weight to the hidden unit", title="symmetry of 6 bits")
+    panel.legend(fontsize=8, loc="upper right", ncols=2)
+
+
+EXPERIMENT = Experiment(
+    row="L12",
+    name="delta-rule",
+    title="The generalised delta rule finds internal representations",
+    shows="Back-propagation as of 1986 learns XOR from most seeds, codes in the encoder, and to detect symmetry.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

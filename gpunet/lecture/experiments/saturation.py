@@ -1,0 +1,243 @@
+"""L14: a saturated sigmoid or tanh passes no gradient on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import Activation, get_activation
+from gpunet.backends import Backend
+from gpunet.layer_passes import backward_layers, forward_layers
+from gpunet.layers import BiasActivation, Linear
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.network import Network
+from gpunet.random import Purpose, host_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+SQUASHING = ("sigmoid", "tanh")
+ACTIVATIONS = (*SQUASHING, "relu")
+CLASSES = 10
+SATURATED = 5.0  # the lecture's abs(s) > 5
+
+# Thresholds of the claims.
+SMALL_DERIVATIVE = 0.03  # of the largest derivative, at abs(s) = 5
+KILLED = 0.05  # of the gradient that reaches the first layer's scores with inputs of standard deviation 1
+KEPT = 0.5
+FADED = 1e-3  # the first hidden layer's gradient over the last one's
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Evaluate f and f', and follow the gradient back through networks with larger and larger inputs."""
+    depth, width, rows, seeds = (4, 20, 32, 2) if settings.quick else (8, 100, 256, 5)
+    scales = [1.0, 10.0, 100.0] if settings.quick else [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+    by_scale = {
+        name: [_median_flow(settings, name, depth, width, rows, seeds, scale) for scale in scales]
+        for name in ACTIVATIONS
+    }
+    return {
+        "depth": depth,
+        "width": width,
+        "rows": rows,
+        "seeds": seeds,
+        "scales": scales,
+        "curves": _curves(settings),
+        "gradients": {name: [flow[0] for flow in flows] for name, flows in by_scale.items()},
+        "saturated": {name: [flow[1][0] for flow in flows] for name, flows in by_scale.items()},
+    }
+
+
+def _curves(settings: Settings) -> dict[str, Any]:
+    """Return f and f' over s in [-10, 10], at abs(s) = 5, and where single precision gives a derivative of 0."""
+    s = np.linspace(-10, 10, 201)
+    far = np.arange(0, 40, 0.125)
+    curves: dict[str, Any] = {"s": s.tolist()}
+    for name in SQUASHING:
+        activation = get_activation(name)
+        backend = settings.network([1, 2], dtype="float64").backend
+        values, derivatives = _value_and_derivative(backend, activation, s)
+        at_five = _value_and_derivative(backend, activation, np.array([-SATURATED, SATURATED]))[1]
+        single = _value_and_derivative(backend, activation, far.astype(np.float32))[1]
+        curves[name] = {
+            "value": values.tolist(),
+            "derivative": derivatives.tolist(),
+            "largest_derivative": float(derivatives.max()),
+            "derivative_at_5": float(at_five.max()),
+            "zero_in_float32_from": float(far[np.argmax(single == 0)]),
+        }
+    return curves
+
+
+def _value_and_derivative(backend: Backend, activation: Activation, s: Array) -> tuple[Array, Array]:
+    """Return f(s) and f'(s), through the backend's fused operations: f'(s) is the gradient where dJ/dy = 1."""
+    column = backend.asarray(s.reshape(-1, 1))
+    y, ds = backend.empty(column.shape, s.dtype), backend.empty(column.shape, s.dtype)
+    backend.bias_activation_forward(column, None, activation, out=y)
+    backend.bias_activation_backward(backend.asarray(np.ones_like(s).reshape(-1, 1)), y, activation, ds, None)
+    return backend.to_numpy(y).reshape(-1).copy(), backend.to_numpy(ds).reshape(-1).copy()
+
+
+def _median_flow(
+    settings: Settings, name: str, depth: int, width: int, rows: int, seeds: int, scale: float
+) -> tuple[list[float], list[float]]:
+    """Return what `gradient_flow` does with N(0, scale^2) inputs, medians over the seeds."""
+    flows = []
+    for seed in range(settings.seed, settings.seed + seeds):
+        generator = host_generator(seed, Purpose.NOISE)
+        X = scale * generator.standard_normal((rows, width))
+        y = generator.integers(0, CLASSES, rows)
+        network = settings.network([width] * (depth + 1) + [CLASSES], activation=name, batch_norm=False, seed=seed)
+        flows.append(gradient_flow(network, X, y))
+    gradients, saturated = np.median(flows, axis=0)
+    return gradients.tolist(), saturated.tolist()
+
+
+def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], list[float]]:
+    """Return, for each hidden layer, the gradient at its scores and the share of them that saturate.
+
+    Parameters
+    ----------
+    network : Network
+        Without batch norm and dropout.
+    X, y : ndarray, (n, d) and (n,)
+
+    Returns
+    -------
+    gradients : list of float
+        Mean of abs(n dJ/ds_i) over the rows and units of hidden layer i: what one example contributes.
+    saturated : list of float
+        Share of the scores with abs(s) > 5; of ReLU units: of scores below 0.
+    """
+    backend = network.backend
+    inputs = backend.asarray(network.check_inputs(X))
+    labels = backend.asarray(network.check_targets(y, len(X)))
+    gradients, saturated = [], []
+    for layer, outputs in forward_layers(network, inputs, dropout=False):
+        if isinstance(layer, BiasActivation):
+            saturated.append(_saturated_share(layer.activation, backend.to_numpy(outputs)))
+    # The scores are what the linear layers put out.
+    for layer, gradient in backward_layers(network, network.loss_layer(outputs, labels, None), dropout=False):
+        if isinstance(layer, Linear):
+            gradients.append(float(np.abs(backend.to_numpy(gradient)).mean(dtype=np.float64)) * len(X))
+    return gradients[:0:-1], saturated[:-1]
+
+
+def _saturated_share(activation: Activation, y: Array) -> float:
+    if activation.name not in SQUASHING:
+        return float(np.mean(y == 0))
+    low, high = activation.forward(np.array([-SATURATED, SATURATED]))
+    return float(np.mean((y < low) | (y > high)))
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    ``derivative_is_small``: f'(5) is below 3 % of the largest f', for sigmoid and tanh. ``large_inputs_kill``: with
+    the largest inputs their first layers get less than 5 % of the gradient that inputs of standard deviation 1 give;
+    ``relu_keeps``: ReLU's gets at least half. ``deep_sigmoid_fades``: with inputs of standard deviation 1 the first
+    layer of the sigmoid network gets less than 1/1000 of what its last hidden layer gets; ``deep_relu_keeps``: ReLU's
+    gets at least half.
+    """
+    curves = numbers["curves"]
+    return {
+        "derivative_is_small": all(
+            curves[name]["derivative_at_5"] < SMALL_DERIVATIVE * curves[name]["largest_derivative"]
+            for name in SQUASHING
+        ),
+        "large_inputs_kill": all(_kept(numbers, name) < KILLED for name in SQUASHING),
+        "relu_keeps": _kept(numbers, "relu") >= KEPT,
+        "deep_sigmoid_fades": _first_over_last(numbers, "sigmoid") < FADED,
+        "deep_relu_keeps": _first_over_last(numbers, "relu") >= KEPT,
+    }
+
+
+def _kept(numbers: Numbers, name: str) -> float:
+    """Return the first layer's gradient with the largest inputs over that with inputs of standard deviation 1."""
+    first = [layers[0] for layers in numbers["gradients"][name]]
+    return float(first[-1] / first[numbers["scales"].index(1.0)])
+
+
+def _first_over_last(numbers: Numbers, name: str) -> float:
+    """Return the first hidden layer's gradient over the last one's, with inputs of standard deviation 1."""
+    layers = numbers["gradients"][name][numbers["scales"].index(1.0)]
+    return float(layers[0] / layers[-1])
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown = claims(numbers)
+    sigmoid, tanh = (numbers["curves"][name] for name in SQUASHING)
+    largest = numbers["scales"][-1]
+    kept = {name: _kept(numbers, name) for name in ACTIVATIONS}
+    ratio = {name: _first_over_last(numbers, name) for name in ACTIVATIONS}
+    killed = "kills" if shown["large_inputs_kill"] else "does not kill"
+    relu = "keeps" if shown["relu_keeps"] else "does not keep"
+    if shown["deep_sigmoid_fades"]:
+        deep = "the gradient fades on its way through the sigmoid layers, whose f' is at most 1/4,"
+    else:
+        deep = "the gradient does not fade below a thousandth in the sigmoid network"
+    deep += " and not through ReLU" if shown["deep_relu_keeps"] else "; it fades through ReLU too"
+    return (
+        "The gradient at a score is dJ/ds = dJ/dh f'(s), so look at the left panel's shaded part, abs(s) > 5. At 5 the "
+        f"sigmoid's f' is {sigmoid['derivative_at_5']:.2g}, "
+        f"{sigmoid['derivative_at_5'] / sigmoid['largest_derivative']:.1%} of its largest, and tanh's is "
+        f"{tanh['derivative_at_5']:.2g}, {tanh['derivative_at_5'] / tanh['largest_derivative']:.2%}; in single "
+        f"precision they are exactly 0 from s = {sigmoid['zero_in_float32_from']:g} and "
+        f"{tanh['zero_in_float32_from']:g} on. The middle panel has {numbers['depth']} hidden layers of "
+        f"{numbers['width']} units and N(0, scale\u00b2) inputs (medians of {numbers['seeds']} seeds). At scale "
+        f"{largest:g}, {numbers['saturated']['sigmoid'][-1]:.0%} of the first sigmoid layer's scores and "
+        f"{numbers['saturated']['tanh'][-1]:.0%} of the first tanh layer's are beyond 5: saturation {killed} the "
+        f"gradient there, of which {kept['sigmoid']:.1%} and {kept['tanh']:.1%} are left, while ReLU {relu} it "
+        f"({kept['relu']:.0%}). The right panel follows the gradient back through the layers, with inputs of standard "
+        f"deviation 1: {deep}: from the last hidden layer to the first it changes by a factor of "
+        f"{ratio['sigmoid']:.1e} with sigmoid, {ratio['tanh']:.2f} with tanh and {ratio['relu']:.2f} with ReLU."
+    )
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw f and f', the first layer's gradient over the inputs' scale, and the gradient layer by layer."""
+    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1)
+    curves = numbers["curves"]
+    left, middle, right = axes[0]
+    for place, name in enumerate(SQUASHING):
+        left.plot(curves["s"], curves[name]["value"], STYLES[0], color=COLOURS[place], label=f"{name} f")
+        left.plot(curves["s"], curves[name]["derivative"], STYLES[1], color=COLOURS[place], label=f"{name} f'")
+    for start, stop in ((-10, -SATURATED), (SATURATED, 10)):
+        left.axvspan(start, stop, color="0.9", zorder=0)
+    label(left, x="score s", y="f(s), f'(s)", title="shaded: abs(s) > 5")
+    left.legend(fontsize=8, loc="upper left")
+
+    at_one = numbers["scales"].index(1.0)
+    for place, name in enumerate(ACTIVATIONS):
+        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
+        first = [layers[0] for layers in numbers["gradients"][name]]
+        middle.loglog(numbers["scales"], [value / first[at_one] for value in first], label=name, **look)
+        layers = numbers["gradients"][name][at_one]
+        right.semilogy(range(1, len(layers) + 1), layers, label=name, **look)
+    label(
+        middle,
+        x="standard deviation of the inputs",
+        y="mean |dJ/ds| in layer 1,\nrelative to that at 1",
+        title="saturated by large inputs",
+    )
+    label(right, x="hidden layer", y="mean |dJ/ds| of an example", title="gradient on its way back")
+    for panel in (middle, right):
+        panel.legend(fontsize=8)
+    return figure
+
+
+EXPERIMENT = Experiment(
+    row="L14",
+    name="saturation",
+    title="Saturated units pass no gradient on",
+    shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

@@ -1,0 +1,191 @@
+"""L6: back propagation for one example, node by node, with every Jacobian filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.lecture.derivations import single_example as lecture
+from gpunet.lecture.derivations.activations import activation_named
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plane import rounded
+from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, MARKERS, label, panels
+from gpunet.lecture.wording import listing, tiny
+from gpunet.network import Network
+from gpunet.random import Purpose, host_generator
+
+Array = npt.NDArray[Any]
+
+INPUTS, HIDDEN, CLASSES = 3, 4, 3
+L2 = 0.01
+STEP = 1e-5
+SMALLEST_SCORE = 0.05  # the kink of ReLU is further away than any step of a difference
+# What the paragraph says only where the numbers show it: rounding of float64 sums of a dozen products; and for central
+# differences of a step of 1e-5, rounding of about 1e-16 / STEP and a third derivative times STEP^2 / 6.
+GRADIENTS_AGREE, DIFFERENCES_AGREE = 1e-13, 1e-9
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Fill in the Jacobians for one example and compare their product with the library's gradients."""
+    network, x, target = _problem(settings)
+    p = network.get_parameters()
+    W1, b1, W2, b2 = (p["W1"], lecture.column(p["b1"]), p["W2"], lecture.column(p["b2"]))
+    y = lecture.one_hot(target, CLASSES)
+    values = lecture.two_layer_forward(x, y, W1, b1, W2, b2, L2)
+    gradients = lecture.two_layer_backward(x, y, W1, b1, W2, b2, L2)
+    cost, of_library = network.loss_and_gradients(x.T, [target], l2=L2)
+    return {
+        "sizes": [INPUTS, HIDDEN, CLASSES],
+        "l2": L2,
+        "label": target,
+        "x": x[:, 0].tolist(),
+        "s1": values.s1[:, 0].tolist(),
+        "jacobians": {
+            "dJ/dp": rounded(lecture.jacobian_cross_entropy_by_probabilities(values.p, y)),
+            "dp/ds": rounded(lecture.jacobian_softmax_by_scores(values.p)),
+            "ds/dh": rounded(lecture.jacobian_linear_by_input(W2)),
+            "dh/ds_1": rounded(lecture.jacobian_activation_by_scores(values.s1, activation_named("relu"))),
+            "ds_1/db_1": rounded(lecture.jacobian_linear_by_bias(HIDDEN)),
+            "ds_1/dvec(W_1)": rounded(lecture.jacobian_linear_by_weights(x, HIDDEN)),
+        },
+        "gradients": {name: rounded(gradient) for name, gradient in gradients.items()},
+        "cost_difference": abs(cost - values.J),
+        "library_difference": {
+            name: float(np.abs(gradients[name].reshape(gradient.shape) - gradient).max())
+            for name, gradient in of_library.items()
+        },
+        "difference_error": {
+            name: float(np.abs(gradient - _central_differences(network, x, target, name)).max())
+            for name, gradient in of_library.items()
+        },
+    }
+
+
+def _problem(settings: Settings) -> tuple[Network, Array, int]:
+    """Return a network, an input x (d, 1) that leaves half of the hidden units off, and its label."""
+    network = settings.network([INPUTS, HIDDEN, CLASSES], batch_norm=False, dtype="float64", initial_bias=0.1)
+    parameters = network.get_parameters()
+    generator = host_generator(settings.seed, Purpose.SPLIT)
+    while True:
+        x = np.round(generator.standard_normal((INPUTS, 1)), 1)
+        s1 = parameters["W1"] @ x + lecture.column(parameters["b1"])
+        if np.abs(s1).min() > SMALLEST_SCORE and (s1 > 0).sum() == HIDDEN // 2:
+            return network, x, int(generator.integers(CLASSES))
+
+
+def _central_differences(network: Network, x: Array, target: int, name: str) -> Array:
+    """Return dJ/d(one parameter) by central differences of the library's own cost."""
+    value = network.get_parameters()[name]
+    differences = np.zeros_like(value)
+    for place in np.ndindex(value.shape):
+        costs = []
+        for step in (STEP, -STEP):
+            moved = value.copy()
+            moved[place] += step
+            network.set_parameters({name: moved})
+            costs.append(network.loss_and_gradients(x.T, [target], l2=L2)[0])
+        differences[place] = (costs[0] - costs[1]) / (2 * STEP)
+    network.set_parameters({name: value})
+    return differences
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show."""
+    jacobians = numbers["jacobians"]
+    active = [1.0 if s > 0 else 0.0 for s in numbers["s1"]]
+    return {
+        "library_agrees": max(numbers["cost_difference"], *numbers["library_difference"].values()) < GRADIENTS_AGREE,
+        "differences_agree": max(numbers["difference_error"].values()) < DIFFERENCES_AGREE,
+        "relu_is_indicator": np.diag(jacobians["dh/ds_1"]).tolist() == active,
+    }
+
+
+def describe(numbers: Numbers) -> str:
+    """Return the paragraph."""
+    shown = claims(numbers)
+    d, m, c = numbers["sizes"]
+    off = [str(place + 1) for place, s in enumerate(numbers["s1"]) if s <= 0]
+    units = f"unit{'' if len(off) == 1 else 's'} {listing(off)}"
+    rows = f"row{' of zeros is that' if len(off) == 1 else 's of zeros are those'}"
+    return (
+        f"Every local Jacobian of a 2-layer network with d = {d} inputs, m = {m} hidden units and c = {c} classes, for "
+        "one example, with its numbers; grey is an exact 0. The chain rule multiplies them from J on the left to the "
+        "parameter on the right: dJ/dp dp/ds is (p - y)^T, ds/dh is W_2 itself, "
+        + (
+            f"dh/ds_1 is diag(Ind(s_1 > 0)), whose {rows} of hidden {units}, off for this example, "
+            if shown["relu_is_indicator"]
+            else "dh/ds_1 should be diag(Ind(s_1 > 0)) but is not, "
+        )
+        + f"ds_1/db_1 is I_m, and ds_1/dvec(W_1) = I_m (x) x^T has x^T once in each row, so that {m * d} columns make "
+        "an m x d gradient. Bottom right, the products "
+        + ("are" if shown["library_agrees"] else "differ from")
+        + " the gradients that the library computes without any of these matrices (largest difference "
+        f"{tiny(max(numbers['library_difference'].values()))}), and "
+        + ("both agree with" if shown["differences_agree"] else "are not")
+        + f" central differences of J (largest error {tiny(max(numbers['difference_error'].values()))})."
+    )
+
+
+def draw(numbers: Numbers) -> Any:
+    """Return the figure."""
+    figure, axes = panels(2, 4, title=EXPERIMENT.title, width=0.95, height=0.95)
+    figure.set_layout_engine("constrained", wspace=0.06)
+    explained = {
+        "dJ/dp": "-y^T / (y^T p)",
+        "dp/ds": "diag(p) - p p^T",
+        "ds/dh": "W_2",
+        "dh/ds_1": "diag(Ind(s_1 > 0))",
+        "ds_1/db_1": "I_m",
+        "ds_1/dvec(W_1)": "I_m (x) x^T",
+    }
+    places = [*axes[0], axes[1, 0], axes[1, 1]]
+    for place, (name, meaning) in zip(places, explained.items(), strict=True):
+        _draw_matrix(place, numbers["jacobians"][name], f"{name} = {meaning}")
+    _draw_matrix(axes[1, 2], numbers["gradients"]["W1"], "dJ/dW_1 = g^T x^T + 2 lambda W_1")
+    _draw_errors(axes[1, 3], numbers)
+    return figure
+
+
+def _draw_matrix(axes: Any, matrix: list[list[float]], title: str) -> None:
+    values = np.asarray(matrix)
+    largest = float(np.abs(values).max())
+    shown = np.where(values == 0, np.nan, values)
+    axes.set_facecolor("#e4e4e4")
+    axes.imshow(shown, cmap=DIVERGING_MAP, vmin=-1.6 * largest, vmax=1.6 * largest, aspect="auto")
+    size = 9 if values.shape[1] <= 4 else 6
+    for (row, column), value in np.ndenumerate(values):
+        # + 0.0 turns -0 into 0.
+        axes.text(column, row, f"{value + 0.0:.2g}", ha="center", va="center", fontsize=size)
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel(f"{values.shape[0]} x {values.shape[1]}", fontsize=9)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _draw_errors(axes: Any, numbers: Numbers) -> None:
+    floor = 1e-18  # where an error of 0 is drawn
+    names = list(numbers["library_difference"])
+    for place, (key, title) in enumerate(
+        (("library_difference", "Jacobians - library"), ("difference_error", "library - differences"))
+    ):
+        errors = [max(numbers[key][name], floor) for name in names]
+        axes.plot(errors, range(len(names)), MARKERS[place], color=COLOURS[place], label=title)
+    axes.set_xscale("log")
+    axes.set_xlim(floor / 3, 1e-6)
+    axes.set_ylim(len(names) + 0.6, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    label(axes, x="largest difference (0 drawn as 1e-18)", y="", title="gradients compared")
+    axes.legend(fontsize=7, loc="lower center", ncols=2)
+
+
+EXPERIMENT = Experiment(
+    row="L6",
+    name="single-example",
+    title="Back propagation for one example, with explicit Jacobians",
+    shows="The product of the local Jacobians is the gradient that the library computes without them.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+)

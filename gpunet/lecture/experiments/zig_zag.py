@@ -1,0 +1,226 @@
+"""L15: where a unit's inputs are all positive, the gradients of its weights share a sign, and the path zig-zags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import gpunet
+from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
+from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.network import Network
+from gpunet.random import Purpose, host_generator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+# Inputs of the two-weight problem: uniform, of the same mean square 1/3.
+RANGES = {"positive": (0.0, 1.0), "zero-centred": (-1.0, 1.0)}
+START, OPTIMUM = np.array([-1.0, 1.0]), np.array([1.0, -1.0])
+TOLERANCE = 0.1  # steps are counted until the distance to the optimum is this share of the first
+ACTIVATIONS = ("sigmoid", "relu", "tanh", "leaky_relu", "elu")
+
+# Thresholds of the claims.
+SLOWER = 1.5
+LONGER = 1.2
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """Follow gradient descent on two weights, and look at the signs of gradients inside networks."""
+    orders = 3 if settings.quick else 20
+    rates = [0.5, 1.0] if settings.quick else [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
+    batch_sizes = [1, 4] if settings.quick else [1, 2, 4, 8, 16, 32, 64]
+    units = {name: _fastest(settings, name, rates, orders) for name in RANGES}
+    return {
+        "tolerance": TOLERANCE,
+        "orders": orders,
+        "paths": units,
+        "batch_sizes": batch_sizes,
+        "signs": {name: _signs_in_network(settings, name, batch_sizes) for name in ACTIVATIONS},
+    }
+
+
+def _fastest(settings: Settings, name: str, rates: list[float], orders: int) -> dict[str, Any]:
+    """Return what descent with the learning rate that needs the fewest steps, on average, does."""
+    limit = 60 if settings.quick else 400
+    best: dict[str, Any] = {}
+    for rate in rates:
+        runs = [_descend(settings, RANGES[name], rate, limit, order) for order in range(orders)]
+        steps = float(np.mean([len(path) - 1 for path in runs]))
+        if best and steps >= best["steps"]:
+            continue
+        moves = [np.diff(path, axis=0) for path in runs]
+        straight = float(np.linalg.norm(OPTIMUM - START)) * (1 - TOLERANCE)
+        best = {
+            "learning_rate": rate,
+            "steps": steps,
+            "length_over_straight": float(np.mean([np.linalg.norm(move, axis=1).sum() for move in moves])) / straight,
+            "same_sign": float(np.mean(np.prod(np.concatenate(moves), axis=1) > 0)),
+            "reached": bool(all(np.linalg.norm(path[-1] - OPTIMUM) <= _radius() for path in runs)),
+            "path": sorted(runs, key=len)[orders // 2].tolist(),
+            "curvature": _curvature(RANGES[name]),
+        }
+    return best
+
+
+def _descend(settings: Settings, bounds: tuple[float, float], rate: float, limit: int, order: int) -> Array:
+    """Return the weights (steps + 1, 2) of a linear unit trained by one example at a time, until they are close."""
+    inputs = host_generator(settings.seed, Purpose.NOISE, order).uniform(*bounds, (limit, 2))
+    targets = inputs @ OPTIMUM[:, np.newaxis]
+    unit = settings.network([2, 1], loss="squared_error", dtype="float64")
+    path = [START]
+    for x, t in zip(inputs, targets, strict=True):
+        if np.linalg.norm(path[-1] - OPTIMUM) <= _radius():
+            break
+        unit.set_parameters({"W1": path[-1][np.newaxis]})  # the bias stays 0: two weights can be drawn
+        _, gradients = unit.loss_and_gradients(x[np.newaxis], t[np.newaxis])
+        path.append(path[-1] - rate * gradients["W1"][0])
+    return np.array(path)
+
+
+def _radius() -> float:
+    return TOLERANCE * float(np.linalg.norm(OPTIMUM - START))
+
+
+def _curvature(bounds: tuple[float, float]) -> list[list[float]]:
+    """Return E[x x^T], the second derivative of J, for independent uniform inputs."""
+    low, high = bounds
+    mean, variance = (low + high) / 2, (high - low) ** 2 / 12
+    return (variance * np.eye(2) + mean**2).tolist()
+
+
+def _signs_in_network(settings: Settings, activation: str, batch_sizes: list[int]) -> dict[str, Any]:
+    """Return how one-sided the gradients of the second layer's units are, after some training on the digits."""
+    width, batches = (10, 5) if settings.quick else (50, 50)
+    digits = split_digits(settings.seed)
+    network = settings.network([INPUTS, width, width, CLASSES], activation=activation, batch_norm=False)
+    gpunet.fit(network, digits.X, digits.y, epochs=2, batch_size=32, optimizer=gpunet.SGD(0.1))
+    generator = host_generator(settings.seed, Purpose.NOISE)
+    found = []
+    for size in batch_sizes:
+        chosen = [generator.choice(len(digits.y), size, replace=False) for _ in range(batches)]
+        rows = np.concatenate([_second_layer_gradients(network, digits.X[i], digits.y[i]) for i in chosen])
+        found.append(_one_sided(rows))
+    return {"one_sign": [share for share, _ in found], "balance": [balance for _, balance in found]}
+
+
+def _second_layer_gradients(network: Network, X: Array, y: Array) -> Array:
+    """Return dJ/dw_i, one row for each unit of the second layer that gets a gradient at all."""
+    gradient = network.loss_and_gradients(X, y)[1]["W2"]
+    return gradient[np.abs(gradient).max(axis=1) > 0]
+
+
+def _one_sided(rows: Array) -> tuple[float, float]:
+    """Return the share of rows without two opposite signs, and the mean of abs(sum_j g_j) / sum_j abs(g_j)."""
+    one_sign = (rows >= 0).all(axis=1) | (rows <= 0).all(axis=1)
+    sums = np.abs(rows.sum(axis=1, dtype=np.float64)) / np.abs(rows).sum(axis=1, dtype=np.float64)
+    return float(one_sign.mean()), float(sums.mean())
+
+
+def claims(numbers: Numbers) -> dict[str, bool]:
+    """Return what the numbers show.
+
+    ``moves_share_a_sign``: with positive inputs every step raises both weights or lowers both, with centred ones not.
+    ``slower``: positive inputs need at least 1.5 times the steps, each at its own best learning rate; ``longer``: and
+    a path at least 1.2 times as long. ``in_networks``: for single examples, every unit after a sigmoid or ReLU layer
+    has gradients of one sign, and fewer than a tenth after tanh. ``batches_help``: the largest batch lowers that share
+    for sigmoid.
+    """
+    positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
+    one_sign = {name: signs["one_sign"] for name, signs in numbers["signs"].items()}
+    return {
+        "moves_share_a_sign": positive["same_sign"] == 1 and centred["same_sign"] < 1,
+        "slower": positive["steps"] >= SLOWER * centred["steps"],
+        "longer": positive["length_over_straight"] >= LONGER * centred["length_over_straight"],
+        "in_networks": one_sign["sigmoid"][0] == 1 == one_sign["relu"][0] and one_sign["tanh"][0] < 0.1,
+        "batches_help": one_sign["sigmoid"][-1] < one_sign["sigmoid"][0],
+    }
+
+
+def describe(numbers: Numbers) -> str:
+    """Say what to look at and what this run showed."""
+    shown = claims(numbers)
+    positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
+    signs, sizes = numbers["signs"], numbers["batch_sizes"]
+    slower = "slower" if shown["slower"] else "not clearly slower"
+    longer = "longer" if shown["longer"] else "not clearly longer"
+    network = (
+        "as the lecture says"
+        if shown["in_networks"]
+        else "which is not what the lecture says of sigmoid, ReLU and tanh"
+    )
+    batches = (
+        "Averaging over a batch softens this"
+        if shown["batches_help"]
+        else "Averaging over a batch does not change this"
+    )
+    return (
+        "The upper panels show a linear unit with two weights learning from one example at a time, from the dot to the "
+        "star (the run of median length): the gradient (h - t) x is a multiple of x, so with inputs in [0, 1] a step "
+        f"can only raise both weights or lower both ({positive['same_sign']:.0%} of the steps did, against "
+        f"{centred['same_sign']:.0%} with inputs in [-1, 1], which have the same mean square). To lower one weight and "
+        f"raise the other it has to zig-zag: the way is {slower} and {longer}, {positive['steps']:.0f} steps to come "
+        f"within {numbers['tolerance']:.0%} of the first distance, and {positive['length_over_straight']:.1f} times "
+        f"the straight line, against {centred['steps']:.0f} steps and {centred['length_over_straight']:.1f} times "
+        f"(means of {numbers['orders']} runs, each kind of inputs at the best of the learning rates tried). The lower "
+        "left panel counts, in networks learning the digits, the units of the second hidden layer whose weights' "
+        f"gradients have no two opposite signs: for single examples {signs['sigmoid']['one_sign'][0]:.0%} after a "
+        f"sigmoid layer, {signs['relu']['one_sign'][0]:.0%} after ReLU, whose outputs are not zero-centred either, and "
+        f"{signs['tanh']['one_sign'][0]:.1%} after tanh, {network}. {batches}: with {sizes[-1]} examples the share is "
+        f"{signs['sigmoid']['one_sign'][-1]:.0%} after sigmoid. The lower right panel shows how one-sided the "
+        f"gradients stay: the sum of their components is {signs['sigmoid']['balance'][-1]:.0%} of the sum of their "
+        f"absolute values, against {signs['tanh']['balance'][-1]:.0%} after tanh."
+    )
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw both paths over the contours of J, and how one-sided gradients are over the batch size."""
+    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.25, height=1.1)
+    for panel, (name, path) in zip(axes[0], numbers["paths"].items(), strict=True):
+        _draw_path(panel, name, path)
+    for place, (name, signs) in enumerate(numbers["signs"].items()):
+        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
+        axes[1, 0].semilogx(numbers["batch_sizes"], signs["one_sign"], label=name, **look)
+        axes[1, 1].semilogx(numbers["batch_sizes"], signs["balance"], label=name, **look)
+    label(axes[1, 0], x="batch size", y="share of units", title="gradient of one sign")
+    label(axes[1, 1], x="batch size", y="|sum of g| / sum of |g|", title="how one-sided it is")
+    for panel in axes[1]:
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(numbers["batch_sizes"], [str(size) for size in numbers["batch_sizes"]])
+        panel.set_ylim(-0.03, 1.03)
+    axes[1, 1].legend(fontsize=8, title="activation", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _draw_path(panel: Any, name: str, path: Numbers) -> None:
+    ticks = np.linspace(-2, 2, 81)
+    offsets = np.stack(np.meshgrid(ticks, ticks), axis=-1) - OPTIMUM
+    cost = 0.5 * np.einsum("...i,ij,...j", offsets, np.array(path["curvature"]), offsets)
+    panel.contour(ticks, ticks, cost, levels=np.geomspace(0.01, 4, 9), cmap=MAP, linewidths=0.8, zorder=1)
+    weights = np.array(path["path"])
+    panel.plot(weights[:, 0], weights[:, 1], "-", color=COLOURS[1], linewidth=1.2, marker=".", markersize=4, zorder=2)
+    panel.plot(*START, "o", color=COLOURS[6], zorder=3)
+    panel.plot(*OPTIMUM, "*", color=COLOURS[6], markersize=12, zorder=3)
+    label(
+        panel,
+        x="weight $w_1$",
+        y="weight $w_2$",
+        title=f"{name} inputs, learning rate {path['learning_rate']:g}: {len(weights) - 1} steps",
+    )
+
+
+EXPERIMENT = Experiment(
+    row="L15",
+    name="zig-zag",
+    title="Inputs that are not zero-centred make gradient descent zig-zag",
+    shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum zig-zags.",
+    measure=measure,
+    describe=describe,
+    draw=draw,
+    data_sets=("digits",),
+)

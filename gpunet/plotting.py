@@ -1,0 +1,58 @@
+"""The look of every figure: size, fonts, colours that colour-blind readers can tell apart, labelled axes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpunet.errors import require_package
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without its yellow, which is too pale for lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Line styles and markers go with the colours, so that a figure can be read without them.
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Perceptually uniform, and fit for colour-blind readers.
+MAP = "viridis"
+DIVERGING_MAP = "RdBu_r"
+
+_PANEL_WIDTH, _PANEL_HEIGHT = 4.0, 3.2  # inches
+
+
+def panels(rows: int, columns: int, *, title: str, width: float = 1.0, height: float = 1.0) -> tuple[Figure, Any]:
+    """Return a figure with a grid of axes, an array (rows, columns), and room for a title above them.
+
+    Parameters
+    ----------
+    rows, columns : int
+    title : str
+        Of the whole figure.
+    width, height : float
+        Of a panel, as multiples of the usual 4 by 3.2 inches.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise require_package("matplotlib", extra="plot", purpose="figures") from None
+
+    figure = Figure(figsize=(_PANEL_WIDTH * width * columns, _PANEL_HEIGHT * height * rows + 0.4), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def label(axes: Any, *, x: str, y: str, title: str | None = None) -> None:
+    """Name the axes, with units where there are any, and lighten the frame."""
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    if title:
+        axes.set_title(title, fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, linewidth=0.4, alpha=0.4)

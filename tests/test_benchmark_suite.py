@@ -1,0 +1,157 @@
+"""The suite under pytest: which cases there are, its options, its result file, parts that go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import suite
+from benchmarks.cases import Case
+from benchmarks.machine import describe_machine
+from gpunet.bench.results import read_results
+from gpunet.errors import InvalidValueError
+
+ROOT = Path(__file__).parent.parent
+BUILDERS = (
+    suite.network_cases,
+    suite.sweep_cases,
+    suite.batch_norm_cases,
+    suite.activation_cases,
+    suite.softmax_cross_entropy_cases,
+    suite.optimizer_cases,
+    suite.linear_cases,
+)
+
+
+def run_suite(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("builder", BUILDERS, ids=lambda builder: builder.__name__)
+def test_cases_are_distinct_and_survive_the_way_to_another_process(builder, device):
+    cases = builder(device)
+    assert len({case.key for case in cases}) == len(cases) > 0
+    for case in cases:
+        assert Case.from_dict(json.loads(json.dumps(case.as_dict()))) == case
+
+
+def test_every_case_of_a_gpu_that_multiplies_comes_in_both_precisions():
+    for builder in (suite.network_cases, suite.sweep_cases, suite.linear_cases):
+        cases = builder("cuda")
+        for case in cases:
+            assert case.replace(precision="tf32") in cases
+            assert case.replace(precision="float32") in cases
+        assert all(case.precision == "float32" for case in builder("cpu"))
+
+
+def test_the_configurations_are_those_of_the_documentation():
+    steps = {case.label: case for case in suite.network_cases("cuda") if case.mode == "step" and case.batch_norm}
+    assert steps["d"].rows == 65536
+    assert steps["d"].sizes == (512, *[500] * 9, 10)
+    table = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    for label, (batch, inputs, layers, width) in suite.CONFIGURATIONS.items():
+        name = "d, the lecture's network" if label == "d" else label
+        cpu = suite.CPU_BATCHES.get(label, batch)
+        assert f"| {name} | {batch} | {cpu} | {inputs} | {layers} | {width} |" in table
+
+
+def test_sweeps_vary_one_number_at_a_time():
+    base = (256, 784, 256, 3)
+    for case in suite.sweep_cases("cpu"):
+        shape = (case.rows, case.sizes[0], case.sizes[1], len(case.sizes) - 1)
+        assert sum(one != other for one, other in zip(shape, base, strict=True)) <= 1
+
+
+def test_smoke_cases_are_small_and_keep_every_operation_and_mode():
+    for builder in BUILDERS:
+        for device in ("cpu", "cuda"):
+            cases = builder(device)
+            small = suite.smoke(cases)
+            kinds = {(case.operation, case.mode, case.activation, case.batch_norm, case.optimizer) for case in cases}
+            assert kinds == {(c.operation, c.mode, c.activation, c.batch_norm, c.optimizer) for c in small}
+            assert all(case.rows <= 33 and max(case.sizes) <= 1000 for case in small)
+
+
+def test_unknown_configurations_are_named_with_the_nearest():
+    with pytest.raises(InvalidValueError, match=r"configuration: 'A' is not known\. Did you mean 'a'"):
+        suite.check_configuration("A")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--providers", "torch-eagr"), "Did you mean 'torch-eager'"),
+        (("--configurations", "a,f"), "configuration: 'f' is not known"),
+        (("--rounds", "0"), "--rounds: got 0. Expected at least 1."),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(arguments, message):
+    done = run_suite(*arguments)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_rows_are_saved_and_a_later_part_goes_on(tmp_path):
+    """One case of one provider is measured and saved; the next run leaves it out and measures the other."""
+    common = ("--providers", "gpunet-numpy,benchmark_peers:Honest", "--rounds", "2", "--results", str(tmp_path))
+    done = run_suite(*common, "-k", "linear and 784")
+    assert done.returncode == 0, done.stdout
+    (path,) = tmp_path.iterdir()
+    results = read_results(path)
+    assert results.machine["name"] == describe_machine()["name"] in path.name
+    assert [(row.provider, row.status) for row in results.rows] == [
+        ("gpunet-numpy", "ok"),
+        ("benchmark_peers:Honest", "ok"),
+    ]
+    for row in results.rows:
+        assert row.ceilings["gigaflops"] > 0
+        assert row.floor_percent is not None
+        assert row.floor_milliseconds is not None
+
+    before = [row.rounds for row in results.rows]
+    done = run_suite(*common, "--resume", "--minutes", "0", "-k", "linear")
+    assert done.returncode == 0, done.stdout
+    assert "the minutes are over" in done.stdout
+    assert [row.rounds for row in read_results(path).rows] == before
+
+
+def test_a_damaged_result_file_is_left_alone(tmp_path):
+    machine = describe_machine()["name"]
+    from gpunet import __version__
+
+    path = tmp_path / f"{machine}-{__version__}.json"
+    path.write_text("{", encoding="utf-8")
+    done = run_suite("--providers", "gpunet-numpy", "--results", str(tmp_path), "-k", "linear and 784")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "is damaged" in done.stdout + done.stderr
+    assert path.read_text(encoding="utf-8") == "{"
+
+
+def test_a_peer_that_is_wrong_does_not_fail_the_run(tmp_path):
+    done = run_suite(
+        "--providers",
+        "gpunet-numpy,benchmark_peers:Wrong",
+        "--rounds",
+        "1",
+        "--results",
+        str(tmp_path),
+        "-k",
+        "784 and linear",
+    )
+    assert done.returncode == 0, done.stdout
+    assert "relative error" in done.stdout
+    (path,) = tmp_path.iterdir()
+    assert [row.status for row in read_results(path).rows] == ["ok", "wrong"]

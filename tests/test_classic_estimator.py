@@ -1,0 +1,231 @@
+"""What the classic learning rules share: scikit-learn's contract, binary labels, and how bad input is refused."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import gpunet
+from gpunet.classic import Adaline, DeltaRule, Madaline, Perceptron
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, NotFittedError, ShapeError
+
+CLASSIFIERS = [Perceptron, Adaline, Madaline]
+ALL = [*CLASSIFIERS, DeltaRule]
+
+
+def separable(rows: int = 60, seed: int = 0):
+    """Two classes, 3 features, that a hyperplane off the origin separates with room."""
+    generator = np.random.default_rng(seed)
+    X = generator.standard_normal((rows, 3))
+    scores = X @ [1.0, -2.0, 0.5] + 0.4
+    return X[np.abs(scores) > 0.3], scores[np.abs(scores) > 0.3] > 0
+
+
+def small(kind, **parameters):
+    """An estimator that learns `separable` quickly."""
+    if kind is DeltaRule:
+        parameters = {"epochs": 5, "device": "cpu", **parameters}
+    return kind(**parameters)
+
+
+def attributes(model):
+    """Every attribute of an estimator, as bytes."""
+    return {name: pickle.dumps(value) for name, value in vars(model).items() if name != "network_"}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_parameters_are_stored_as_given_and_cloned(kind):
+    model = small(kind, seed=3)
+    given = {"seed": 3} | ({"epochs": 5, "device": "cpu"} if kind is DeltaRule else {})
+    assert model.get_params() == kind().get_params() | given
+    X, y = separable()
+    model.fit(X, y)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert not hasattr(copy, "n_features_in_")
+    assert copy.set_params(seed=4) is copy
+    assert copy.seed == 4
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_constructor_takes_keywords_only_and_checks_nothing(kind):
+    with pytest.raises(TypeError, match="positional"):
+        kind(1)
+    assert kind(seed="later").seed == "later"
+
+
+def test_repr_is_a_call_with_what_differs_from_the_defaults():
+    assert repr(Perceptron()) == "Perceptron()"
+    assert repr(Madaline(hidden_units=3, output="majority")) == "Madaline(hidden_units=3, output='majority')"
+    assert repr(Adaline(batch_size=None)) == "Adaline(batch_size=None)"
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_unknown_parameters_are_refused_before_any_is_set(kind):
+    model = kind(seed=1)
+    with pytest.raises(InvalidValueError, match=r"'sede' is not known\. Did you mean 'seed'"):
+        model.set_params(seed=2, sede=3)
+    assert model.seed == 1
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("method", ["predict", "score"])
+def test_what_fit_provides_is_not_there_before(kind, method):
+    arguments = ([[1.0, 2.0]], [0])[: 1 + (method == "score")]
+    with pytest.raises(NotFittedError, match=rf"{method}.*{kind.__name__} is not fitted yet"):
+        getattr(kind(), method)(*arguments)
+    assert issubclass(NotFittedError, (ValueError, AttributeError))
+
+
+def test_other_methods_need_fit_too():
+    for kind in CLASSIFIERS:
+        with pytest.raises(NotFittedError, match="decision_function"):
+            kind().decision_function([[1.0]])
+    for kind in (Madaline, DeltaRule):
+        with pytest.raises(NotFittedError, match="hidden_outputs"):
+            kind().hidden_outputs([[1.0]])
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1, 1), (0, 1), (3, 7), (-2.5, 0.5), ("no", "yes"), (False, True)], ids=lambda value: repr(value)
+)
+def test_any_two_labels_stand_for_minus_and_plus_one(kind, low, high):
+    X, positive = separable()
+    labels = np.array([low, high])[positive.astype(int)]
+    model = small(kind).fit(X, labels)
+    reference = small(kind).fit(X, np.where(positive, 1, -1))
+    assert model.classes_.tolist() == [low, high]
+    assert model.classes_.dtype == labels.dtype
+    np.testing.assert_array_equal(model.decision_function(X), reference.decision_function(X))
+    np.testing.assert_array_equal(model.predict(X), np.where(reference.predict(X) == 1, high, low))
+    assert model.score(X, labels) == np.mean(model.predict(X) == labels)
+
+
+def test_text_labels_may_be_objects():
+    X, positive = separable()
+    labels = np.array(["no", "yes"], dtype=object)[positive.astype(int)]
+    assert Perceptron().fit(X, labels).score(X, labels) == 1.0
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 1, 1], r"1 class \(1\)"),
+        ([0, 1, 2], r"3 classes \(0, 1, 2\)"),
+        (["a", "b", "c"], r"3 classes \('a', 'b', 'c'\)"),
+        (list(range(9)), r"9 classes \(0, 1, 2, 3, 4, 5, \.\.\.\)"),
+    ],
+)
+def test_other_numbers_of_classes_are_refused_by_name(kind, labels, message):
+    with pytest.raises(InvalidValueError, match=message):
+        kind().fit(np.eye(len(labels)), labels)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize(
+    ("X", "y", "error", "message"),
+    [
+        ([[1.0], [2.0]], [0, np.nan], NonFiniteError, "y: nan in row 1"),
+        ([[1.0], [np.nan]], [0, 1], NonFiniteError, "X: nan in row 1, column 0"),
+        ([[1.0], [np.inf]], [0, 1], NonFiniteError, "X: inf in row 1, column 0"),
+        ([1.0, 2.0], [0, 1], ShapeError, r"X: got shape \(2,\).*X\.reshape"),
+        (np.empty((0, 3)), [], ShapeError, "X: got no rows"),
+        (np.empty((2, 0)), [0, 1], ShapeError, "X: got no columns"),
+        ([[1.0], [2.0]], [0, 1, 1], ShapeError, "y: got 3 labels for 2 rows"),
+        ([[1.0], [2.0]], [[0], [1]], ShapeError, r"y: got shape \(2, 1\).*y\.ravel"),
+        ([[1.0], [2.0]], [[0, 1], [1, 0]], ShapeError, r"y: got shape \(2, 2\)"),
+        ([[1.0], [2.0]], [None, 1], InvalidTypeError, "y: got dtype object"),
+        ([[1.0], [2.0]], [1j, 1], InvalidTypeError, "y: got dtype complex128"),
+        ([["a"], ["b"]], [0, 1], InvalidTypeError, "X: got dtype"),
+    ],
+)
+def test_data_that_make_no_sense_are_refused_and_change_nothing(kind, X, y, error, message):
+    model = small(kind).fit(*separable())
+    before = attributes(model)
+    with pytest.raises(error, match=message):
+        model.fit(X, y)
+    assert attributes(model) == before
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_prediction_needs_the_features_of_fit(kind):
+    X, y = separable()
+    model = small(kind).fit(X, y)
+    assert model.n_features_in_ == 3
+    with pytest.raises(ShapeError, match=r"X: got 2 columns\. Expected 3"):
+        model.predict(X[:, :2])
+    with pytest.raises(NonFiniteError, match="X: nan in row 0, column 1"):
+        model.predict([[0.0, np.nan, 0.0]])
+
+
+def test_labels_of_another_kind_are_never_right():
+    X, y = separable()
+    assert Perceptron().fit(X, np.where(y, "1", "0")).score(X, y.astype(int)) == 0.0
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_score_needs_one_label_per_row(kind):
+    X, y = separable()
+    model = small(kind).fit(X, y)
+    with pytest.raises(ShapeError, match="1 labels for"):
+        model.score(X, y[:1])
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("seed", [-1, 0.5, 2**64, None])
+def test_seeds_are_64_bits(kind, seed):
+    with pytest.raises((InvalidValueError, InvalidTypeError), match="seed"):
+        small(kind, seed=seed).fit(*separable())
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_same_seed_same_model_and_a_second_fit_forgets_the_first(kind):
+    X, y = separable()
+    X = X[:, :2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
+        first, again = small(kind, shuffle=True).fit(X, y), small(kind, shuffle=True).fit(*separable()).fit(X, y)
+        other = small(kind, shuffle=True, seed=1).fit(X, y)
+    np.testing.assert_array_equal(first.predict(X), again.predict(X))
+    assert first.history_ == again.history_
+    assert first.history_ != other.history_
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_estimators_work_in_pipelines_and_searches(kind):
+    X, y = separable()
+    pipeline = make_pipeline(StandardScaler(), small(kind))
+    step = kind.__name__.lower()
+    assert pipeline.fit(X, y).predict(X).shape == y.shape
+    assert len(cross_val_score(pipeline, X, y, cv=3)) == 3
+    search = GridSearchCV(pipeline, {f"{step}__shuffle": [True, False]}, cv=2).fit(X, y)
+    assert search.best_params_.keys() == {f"{step}__shuffle"}
+    assert is_classifier(small(kind)) == (kind is not DeltaRule)
+    assert is_regressor(small(kind)) == (kind is DeltaRule)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_fitted_estimators_are_pickled(kind):
+    X, y = separable()
+    model = small(kind).fit(X, y)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+
+
+def test_scikit_learn_is_not_imported():
+    code = (
+        "import sys, gpunet.classic as c;"
+        "c.Perceptron(max_epochs=None).fit([[0.], [1.]], [0, 1]).predict([[2.]]); repr(c.Adaline());"
+        "sys.exit(any(name.split('.')[0] in ('sklearn', 'scipy') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
