@@ -31,6 +31,18 @@ def test_function_and_derivative_are_the_lectures(name):
     np.testing.assert_allclose(activation.derivative(y), oracle(name).derivative(s), rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("number", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("name", ["leaky_relu", "elu"])
+def test_slopes_and_alphas_on_either_side_of_one(name, number):
+    s = np.linspace(-3, 3, 601)
+    activation = get_activation(f"{name}({number})")
+    expected = activation_named(name, slope=number, alpha=number)
+    y = activation.forward(s)
+    np.testing.assert_allclose(y, expected.function(s), rtol=1e-13, atol=1e-15)
+    kept = (s > 0) | (y != 0)  # where number is 0, y = 0 holds no sign
+    np.testing.assert_allclose(activation.derivative(y)[kept], expected.derivative(s)[kept], rtol=1e-9, atol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_extreme_inputs_stay_right(name, dtype):

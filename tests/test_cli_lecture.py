@@ -291,7 +291,7 @@ def test_an_experiment_that_fails_stops_no_other(capsys: Capture, monkeypatch: p
     monkeypatch.setattr(catalogue, "experiments", lambda: [broken, known])
     result = shell(capsys, "lecture", "all", "--out", "book", "--quick")
     assert (result.status, result.errors) == (1, "")
-    assert "L2 no-such: NAME: 'no-such' is not known." in result.output
+    assert "L2 no-such failed: NAME: 'no-such' is not known." in result.output
     assert "1 of 2 experiments" in result.output
     checker = check_page(Path("book/index.html"))
     text = "".join(checker.text)

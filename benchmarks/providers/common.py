@@ -75,8 +75,3 @@ def first_refusal(*reasons: str | None) -> str | None:
 def hidden_layers(case: Case) -> range:
     """Return the numbers of a network's hidden linear layers, from 1."""
     return range(1, len(case.sizes) - 1)
-
-
-def host_order(examples: int) -> Array:
-    """Return the order of the data as indices."""
-    return np.arange(examples, dtype=np.int32)

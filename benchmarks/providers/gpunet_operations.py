@@ -25,9 +25,10 @@ def build_operation(backend: Backend, case: Case, host: Mapping[str, Array]) -> 
     ``out`` and ``ds`` are buffers of their own, so that every repetition finds the same inputs.
     """
     arrays = {name: backend.asarray(array.copy()) for name, array in host.items()}
-    if case.mode == "backward":
-        return _BACKWARD[case.operation](backend, case, arrays)
-    return _FORWARD[case.operation](backend, case, arrays)
+    build = _BACKWARD if case.mode == "backward" else _FORWARD
+    operation = build[case.operation](backend, case, arrays)
+    backend.synchronize()  # arrays that this operation does not take go now, and not before they have been written
+    return operation
 
 
 def _gemm(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:

@@ -239,6 +239,7 @@ class GpunetProvider(Provider):
         """Return the kernels of a unit of work on a device, each matrix product counted as one; copies are none."""
         with _counting(backend) as count:
             unit()
+            backend.synchronize()  # before its buffers go
         return count[0]
 
 

@@ -33,6 +33,8 @@ class EagerNetwork:
     """
 
     bias_before_batch_norm = True
+    # Whether the first unit of work takes memory, to compile and choose kernels, that later ones do not.
+    first_unit_compiles = False
 
     def __init__(self, case: Case, problem: Problem, device: str) -> None:
         self.case = case

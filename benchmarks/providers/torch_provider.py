@@ -25,8 +25,12 @@ class TorchWork(Work):
 
         self.torch = torch
         self.on_cuda = device == "cuda"
+        self.forget_peak()
+
+    def forget_peak(self) -> None:
+        """Start the peak of allocated memory anew."""
         if self.on_cuda:
-            torch.cuda.reset_peak_memory_stats()
+            self.torch.cuda.reset_peak_memory_stats()
 
     def synchronize(self) -> None:
         if self.on_cuda:
@@ -101,11 +105,13 @@ class NetworkWork(TorchWork):
     def outputs(self) -> Outputs:
         if self.case.mode != "step":
             outputs: Outputs = self.network.outputs(*self.batches[0])
-            return outputs
-        for X, y in self.batches[: self.problem.checked_steps]:
-            self.once(X, y)
-        parameters: Outputs = self.network.parameters()
-        return parameters
+        else:
+            for X, y in self.batches[: self.problem.checked_steps]:
+                self.once(X, y)
+            outputs = self.network.parameters()
+        if self.network.first_unit_compiles:
+            self.forget_peak()
+        return outputs
 
 
 class EpochWork(TorchWork):

@@ -303,6 +303,7 @@ class GpunetCudaUnfused(GpunetCuda):
             unit()  # a step of fit asks for its recording itself
             if not counts:
                 count(unit)
+            backend.synchronize()  # before its buffers go
         except Exception:  # whatever it is: a count is not worth a measured row
             return None
         finally:

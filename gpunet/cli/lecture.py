@@ -180,18 +180,13 @@ def _run_all(arguments: argparse.Namespace) -> None:
 
 
 def _print_outcomes(outcomes: Sequence[Outcome], how: str, page: Path) -> None:
-    rows = [
-        [
-            f"{outcome.experiment.row:<4} {outcome.experiment.name}",
-            f"{outcome.seconds:.1f}",
-            "failed" if outcome.error else "",
-        ]
-        for outcome in outcomes
-    ]
-    print_table(["experiment", "seconds", ""], rows)
     failed = [outcome for outcome in outcomes if outcome.error]
+    rows = [
+        [f"{outcome.experiment.row:<4} {outcome.experiment.name}", f"{outcome.seconds:.1f}"] for outcome in outcomes
+    ]
+    print_table(["experiment", "seconds"], rows)
     for outcome in failed:
-        print(f"{outcome.experiment.row} {outcome.experiment.name}: {outcome.error}")
+        print(f"{outcome.experiment.row} {outcome.experiment.name} failed: {outcome.error}")
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} experiments in {how}")
     print(page)
 

@@ -18,7 +18,7 @@ from gpunet.lecture.experiment import Settings
 
 PAGE = "index.html"
 # A figure goes in as SVG, sharp at any size, unless its many points make that larger than this.
-LARGEST_SVG = 400_000
+LARGEST_SVG = 600_000
 
 
 def write_page(outcomes: Sequence[Outcome], settings: Settings, device: str, folder: Path) -> Path:
@@ -120,6 +120,7 @@ def _section(outcome: Outcome, folder: Path) -> str:
             f'<figure><img alt="{html.escape(experiment.title)}: the paragraph below says what the figure shows." '
             f'src="{_figure(folder, experiment.name)}"></figure>',
             f"<p>{html.escape(paragraph)}</p>",
+            *([_TIMED] if experiment.is_timed else []),
             f'<p class="files"><code>gpunet lecture {experiment.name}</code> &middot; '
             f'<a download="{numbers.name}" href="{_data_uri(numbers, "application/json")}">its numbers as JSON</a></p>',
         ]
@@ -147,6 +148,8 @@ def _corrections() -> str:
 def _data_uri(path: Path, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
+
+_TIMED = '<p class="shows">Its times are those of the machine that built this page; another run has others.</p>'
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fdfdfb; --faint: #5b6570; --line: #d9dde2; --link: #0b5cad;

@@ -240,7 +240,7 @@ def _draw_parameters(axes: Any, parameters: list[Numbers]) -> None:
 EXPERIMENT = Experiment(
     row="L2",
     name="layers",
-    title="2-layer, 3-layer and k-layer networks",
+    title="Networks of 2, 3 and k layers",
     shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
     measure=measure,
     describe=describe,
