@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="which cases and providers (default: cpu)")
     group.addoption("--providers", metavar="LIST", help="only these, such as gpunet-numpy,torch-eager")
     group.addoption("--configurations", metavar="LIST", help="of the networks only these, such as a,e")
-    group.addoption("--rounds", type=int, default=7, metavar="N", help="turns of each provider in a case (default: 7)")
+    group.addoption("--rounds", type=int, metavar="N", help="turns of each provider in a case (default: 5, on cuda 9)")
     group.addoption("--threads", type=int, metavar="N", help="of each provider (default: the cores there are)")
     group.addoption("--results", metavar="DIR", help="add the rows to this machine's and version's file in DIR")
     group.addoption("--resume", action="store_true", help="leave out what that file has of this commit")
@@ -49,8 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if config.getoption("--device") == "cuda" and not config.getoption("--smoke") and (reason := probe_gpu().problem):
         raise pytest.UsageError(f"--device cuda: {reason}.")
-    if config.getoption("--rounds") < 1:
-        raise pytest.UsageError(f"--rounds: got {config.getoption('--rounds')}. Expected at least 1.")
+    rounds = config.getoption("--rounds")
+    if rounds is not None and rounds < 1:
+        raise pytest.UsageError(f"--rounds: got {rounds}. Expected at least 1.")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -113,12 +114,12 @@ class Referee:
 
     def __init__(self, config: pytest.Config) -> None:
         threads = config.getoption("--threads") or usable_cores()
-        smoke = config.getoption("--smoke")
+        smoke, device = config.getoption("--smoke"), config.getoption("--device")
         self.selected = config.stash[_SELECTED]
         self.contest = Contest(
             Plan(
-                device=config.getoption("--device"),
-                rounds=1 if smoke else config.getoption("--rounds"),
+                device=device,
+                rounds=1 if smoke else config.getoption("--rounds") or (9 if device == "cuda" else 5),
                 threads=threads,
                 smoke=smoke,
             )

@@ -29,7 +29,11 @@ from gpunet.bench.results import Row, Spread, spread
 # A square product and a copy of which a cache holds only a small part.
 _CEILING_SIZES = {"cpu": (1536, 2**26), "cuda": (8192, 2**30)}
 # Idle threads of BLAS and OpenMP libraries spin for some milliseconds before they sleep.
-_PAUSE_SECONDS = 0.04
+_PAUSE_SECONDS = 0.03
+# A unit of work as long as this is timed once in a round, and needs no other before it; of the second length, in
+# fewer rounds.
+_LONG_SECONDS, _VERY_LONG_SECONDS = 0.25, 1.0
+_ROUNDS_OF_THE_VERY_LONG = 3
 _START_TIMEOUT, _PREPARE_TIMEOUT, _TIME_TIMEOUT = 180.0, 420.0, 120.0
 _STEPS_ON_DEVICE = 200
 
@@ -51,8 +55,8 @@ class Plan:
     """
 
     device: str = "cpu"
-    rounds: int = 7
-    round_seconds: float = 0.12
+    rounds: int = 5
+    round_seconds: float = 0.1
     threads: int = 1
     smoke: bool = False
 
@@ -64,6 +68,7 @@ class Entry:
     contender: Contender
     row: Row
     repeats: int = 1
+    is_long: bool = False
     host: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
 
@@ -104,9 +109,12 @@ class Contest:
         running = [entry for entry in entries if entry.row.status == "ok"]
         ceilings: dict[str, list[float]] = {"gemm": [], "copy": []}
         if running:
-            self._calibrate(running)
+            longest = self._calibrate(running)
             measure_ceilings = not self.plan.smoke
-            for number in range(self.plan.rounds):
+            rounds = self.plan.rounds
+            if longest > _VERY_LONG_SECONDS:
+                rounds = min(rounds, _ROUNDS_OF_THE_VERY_LONG)
+            for number in range(rounds):
                 turn = number % len(running)
                 for entry in running[turn:] + running[:turn]:
                     self._take_turn(entry)
@@ -169,16 +177,22 @@ class Contest:
             row.status = "wrong"
             row.reason = f"{where}: relative error {error:.2g}, and rounding explains {row.tolerance:.2g}"
 
-    def _calibrate(self, entries: list[Entry]) -> None:
-        """Choose how often each provider does the work in a round."""
+    def _calibrate(self, entries: list[Entry]) -> float:
+        """Choose how often each provider does the work in a round; return the seconds of the slowest one's work."""
+        longest = 0.0
         for entry in entries:
             if self.plan.smoke:
                 continue
             with self._failing(entry):
-                once = min(self._ask_time(entry, 1)[0] for _ in range(2))
-                entry.repeats = max(1, round(self.plan.round_seconds / once))
-                if entry.row.on_device:
-                    entry.repeats = max(_STEPS_ON_DEVICE, entry.repeats) if once < self.plan.round_seconds else 3
+                once = self._ask_time(entry, 1)[0]
+                if once < _LONG_SECONDS:
+                    once = min(once, self._ask_time(entry, 1)[0])
+                longest = max(longest, once)
+                entry.is_long = once > _LONG_SECONDS
+                entry.repeats = 1 if entry.is_long else max(1, round(self.plan.round_seconds / once))
+                if entry.row.on_device and not entry.is_long:
+                    entry.repeats = max(_STEPS_ON_DEVICE, entry.repeats)
+        return longest
 
     def _take_turn(self, entry: Entry) -> None:
         if entry.row.status != "ok":
@@ -186,7 +200,7 @@ class Contest:
         with self._failing(entry):
             if not self.plan.smoke:
                 time.sleep(_PAUSE_SECONDS)
-                if not entry.row.on_device:
+                if not (entry.is_long or entry.row.on_device):
                     self._ask_time(entry, 1)  # caches and clocks, after the others had theirs
             host, device = self._ask_time(entry, entry.repeats)
             entry.host.append(host)

@@ -174,4 +174,4 @@ def takes_part(provider: str, case: Case) -> bool:
         return False
     if provider in ("sklearn", "keras", "keras-cuda"):
         return case.operation == NETWORK and not swept
-    return not (swept and provider in ("torch-cuda-compile", "gpunet-fast-cpu"))
+    return not (swept and provider in ("torch-tuned", "torch-cuda-compile"))

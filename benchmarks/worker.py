@@ -69,8 +69,8 @@ class Worker:
     def finish(self) -> dict[str, Any]:
         """Say what the work held and launched, and let go of it."""
         assert self.work is not None
-        peak = self.work.peak_bytes()
-        answer = {"peak_bytes": _peak_memory() if peak is None else peak, "launches": self.work.launches()}
+        peak = self.work.peak_bytes() if self.provider.on_device else _peak_memory()
+        answer = {"peak_bytes": peak, "launches": self.work.launches()}
         self.work = None
         gc.collect()
         return answer

@@ -1,140 +1,29 @@
 """The contenders of the benchmarks do the work of their case: the same numbers as gpunet in float64.
 
-The emulated and the simulated CUDA device have :mod:`test_cuda_benchmark_providers`.
+Here gpunet and scikit-learn; ``test_oracle_benchmark_providers.py`` has PyTorch, JAX and Keras,
+``test_cuda_benchmark_providers.py`` CUDA.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.machinery
-import importlib.util
-import math
-import os
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_work import ROWS, assert_equal_work, check, network, network_cases, operation_cases, provider_for_test
 from emulation import EmulatedDevice
 
 import gpunet
 from benchmarks.cases import Case
 from benchmarks.problem import Problem, make_problem
 from benchmarks.providers import PROVIDERS, find_provider
-from benchmarks.providers.base import Outputs, Provider, Work
-from benchmarks.providers.common import OPERATIONS, as_logits, refuse_single_row
+from benchmarks.providers.base import Provider, Work
+from benchmarks.providers.common import as_logits, refuse_single_row
 from gpunet.backends import Backend
-
-# Units of rounding that one layer loses at most, in a forward or a backward pass.
-LOST_PER_LAYER = 32
-ROUNDING = {"float32": 2.0**-24, "float64": 2.0**-53}
-SIZES = (13, 17, 9, 5)
-ROWS = 33
-EPOCH = 3 * ROWS + 7
-EPOCH_STEPS = 4
-
-NEEDS = {"torch": "torch", "torch_compiled": "torch", "jax": "jax", "keras": "keras", "sklearn": "sklearn"}
-
-
-def provider_for_test(name: str) -> Provider:
-    """Return a provider; skip the test where its package is not there."""
-    needed = NEEDS.get(PROVIDERS[name][0])
-    if needed and importlib.util.find_spec(needed) is None:  # not imported: the provider decides how
-        pytest.skip(f"{needed} is not installed")
-    return find_provider(name)
-
-
-def network(mode: str, **changes: Any) -> Case:
-    case = Case("network", mode, "test", ROWS, SIZES, examples=EPOCH if mode == "epoch" else 0)
-    return case.replace(**changes)
-
-
-def network_cases(**changes: Any) -> list[Case]:
-    """Return every mode of a network, the ones that update it with both optimisers."""
-    cases = [network(mode, **changes) for mode in ("forward", "forward_backward")]
-    for mode in ("step", "epoch"):
-        cases += [network(mode, optimizer=optimizer, **changes) for optimizer in ("adam", "sgd")]
-    return cases
-
-
-def operation_cases(activations: tuple[str, ...] = ("relu",)) -> list[Case]:
-    cases = []
-    for operation, mode in OPERATIONS:
-        sizes = (1001,) if operation.endswith("_step") else (13, 17) if operation == "gemm" else (17,)
-        case = Case(operation, mode, "test", ROWS, sizes, optimizer=operation.removesuffix("_step"))
-        if operation.endswith("activation"):
-            cases += [case.replace(activation=activation) for activation in activations]
-        else:
-            cases.append(case)
-    return cases
-
-
-def reference(case: Case) -> Outputs:
-    """Return the outputs in float64."""
-    double = case.replace(dtype="float64")
-    return find_provider("gpunet-numpy").prepare(double, make_problem(double)).outputs()
-
-
-def norm(arrays: Outputs) -> float:
-    return math.sqrt(sum(float(np.sum(np.square(array))) for array in arrays.values()))
-
-
-def assert_equal_work(case: Case, outputs: Outputs) -> None:
-    """The outputs are those of the reference, up to rounding.
-
-    Each array's error is compared with the norm of all of them (a bias whose gradient is small is no more exact than
-    the others). Of parameters it is the change that counts; they are rounded themselves after every step, which is a
-    large part of a small change.
-    """
-    expected, rounding = reference(case), ROUNDING[case.dtype]
-    assert outputs.keys() == expected.keys()
-    limit = LOST_PER_LAYER * rounding * (len(case.sizes) - 1 if case.operation == "network" else 1)
-    scale = norm({name: array for name, array in expected.items() if name != "loss"})
-    if case.mode in ("step", "epoch"):
-        before: Outputs = make_problem(case).parameters
-        change = norm({name: expected[name] - before[name] for name in expected})
-        assert change > 0
-        steps = EPOCH_STEPS if case.mode == "epoch" else make_problem(case).checked_steps
-        scale, limit = change, limit + steps * rounding * scale / change
-    for name, values in expected.items():
-        assert outputs[name].shape == values.shape, name
-        assert outputs[name].dtype == np.float64, name
-        error = norm({name: outputs[name] - values})
-        assert error <= limit * (norm({name: values}) if name == "loss" else scale), name
-
-
-def check(provider: Provider, case: Case) -> Work:
-    """Do a case, compare it, run it as the timed loop does, and return the work."""
-    assert provider.refuses(case) is None
-    problem, untouched = make_problem(case), make_problem(case)
-    work = provider.prepare(case, problem)
-    assert_equal_work(case, work.outputs())
-    host, device = work.time(3)
-    assert 0 < host < 60
-    assert device is None or device > 0
-    assert_same(problem, untouched)
-    if case.mode in ("step", "epoch"):
-        assert_goes_on(case, work)
-    return work
-
-
-def assert_same(problem: Problem, expected: Problem) -> None:
-    """The arrays of a problem belong to no provider."""
-    for name in ("parameters", "state", "arrays"):
-        for key, values in getattr(expected, name).items():
-            np.testing.assert_array_equal(getattr(problem, name)[key], values)
-    for found, batch in zip(problem.batches, expected.batches, strict=True):
-        for got, values in zip(found, batch, strict=True):
-            np.testing.assert_array_equal(got, values)
-
-
-def assert_goes_on(case: Case, work: Work) -> None:
-    """The timed runs trained: three units further on, one more unit of the checked work ends somewhere else."""
-    expected, after = reference(case), work.outputs()
-    rounding = LOST_PER_LAYER * len(case.sizes) * ROUNDING[case.dtype]
-    assert norm({name: after[name] - expected[name] for name in expected}) > 10 * rounding * norm(expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -165,105 +54,6 @@ def test_sklearn(mode, optimizer, activation, dtype):
         assert_equal_work(case.replace(dtype="float32"), outputs)
     else:
         check(provider, case)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("name", ["torch-eager", "torch-tuned"])
-@pytest.mark.parametrize(
-    "case",
-    [
-        *network_cases(),
-        *network_cases(batch_norm=False, dtype="float64"),
-        *network_cases(activation="tanh", dtype="float64"),
-        network("forward", activation="sigmoid"),
-        network("forward", activation="leaky_relu(0.1)"),
-        network("forward", activation="elu(0.5)"),
-        network("forward_backward", activation="identity", batch_norm=False),
-        *operation_cases(("relu", "tanh", "sigmoid", "leaky_relu(0.01)", "elu(1.0)", "identity")),
-    ],
-    ids=lambda case: case.key,
-)
-def test_torch(name, case):
-    check(provider_for_test(name), case)
-
-
-@pytest.mark.oracle
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
-def test_torch_compile():
-    provider = provider_for_test("torch-compile")
-    if reason := provider.missing():
-        pytest.skip(reason)
-    check(provider, network("step", sizes=(5, 4, 3)))
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize(
-    "case", [*network_cases(), network("epoch", activation="tanh", batch_norm=False)], ids=lambda c: c.key
-)
-def test_torch_cuda_graph(case):
-    """All of it but the recording itself, for which the CPU repeats the Python."""
-    torch = pytest.importorskip("torch")
-    from benchmarks.providers import torch_provider
-    from benchmarks.providers.torch_compiled_networks import GraphNetwork
-    from benchmarks.providers.torch_networks import TunedNetwork
-
-    class Repeating(GraphNetwork):
-        def __init__(self, *arguments: Any) -> None:
-            compile_, torch.compile = torch.compile, lambda function, **options: function
-            try:
-                super().__init__(*arguments)
-            finally:
-                torch.compile = compile_
-
-        new_optimizer = TunedNetwork.new_optimizer  # the capturable one is for CUDA
-
-        def warm_up(self, work: Any) -> None:
-            for _ in range(3):
-                work()
-
-        def capture(self, work: Any) -> Any:
-            result = work()
-            return lambda: result.copy_(work()) if not result.is_inference() else self._infer(work, result), result
-
-        def _infer(self, work: Any, result: Any) -> None:
-            with torch.inference_mode():
-                result.copy_(work())
-
-    class Graphs(torch_provider.TorchTuned):
-        def new_network(self, case: Case, problem: Problem) -> Any:
-            return Repeating(case, problem, "cpu")
-
-    check(Graphs(), case)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize(
-    "case",
-    [
-        *network_cases(),
-        *network_cases(activation="tanh", batch_norm=False)[:3],
-        *(network("forward", activation=name) for name in ("sigmoid", "leaky_relu(0.1)", "elu(0.5)", "identity")),
-        *operation_cases(("relu", "tanh")),
-    ],
-    ids=lambda case: case.key,
-)
-def test_jax(case):
-    check(provider_for_test("jax"), case)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize(
-    "case",
-    [
-        network("forward", activation="leaky_relu(0.1)"),
-        network("step"),
-        network("step", optimizer="sgd", activation="elu(0.5)", batch_norm=False),
-        network("epoch", activation="tanh"),
-    ],
-    ids=lambda case: case.key,
-)
-def test_keras(case):
-    check(provider_for_test("keras"), case)
 
 
 # --- plain CuPy expressions -------------------------------------------------------------------------------------------
@@ -365,17 +155,6 @@ def test_names_are_those_of_the_list():
             assert provider.label
 
 
-@pytest.mark.oracle
-@pytest.mark.parametrize("name", [name for name, (module, _) in PROVIDERS.items() if module in NEEDS])
-def test_names_and_versions_of_peers(name):
-    provider = provider_for_test(name)
-    assert provider.name == name
-    assert provider.on_device == ("cuda" in name)
-    assert provider.label
-    if not provider.on_device and not provider.missing():
-        assert all(provider.versions().values())
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
@@ -407,26 +186,6 @@ def test_gpunet_cuda_takes_tf32():
 def test_an_epoch_that_ends_in_one_row(examples, refused):
     assert bool(refuse_single_row(network("epoch", examples=examples))) is refused
     assert refuse_single_row(network("epoch", examples=examples, batch_norm=False)) is None
-
-
-@pytest.fixture
-def cuda_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What asking for JAX on CUDA changes in this process is put back."""
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false"))
-    yield
-    if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_platforms", "cpu")
-
-
-@pytest.mark.oracle
-@pytest.mark.usefixtures("cuda_environment")
-@pytest.mark.parametrize("name", [name for name in PROVIDERS if "cuda" in name])
-def test_without_a_gpu_the_cuda_providers_are_missing(name):
-    from gpunet.backends.devices.probe import probe_gpu
-
-    if probe_gpu().devices:
-        pytest.skip("this machine has a GPU")
-    assert provider_for_test(name).missing()
 
 
 def test_fast_cpu_waits_for_its_backend(monkeypatch):

@@ -6,6 +6,7 @@ import base64
 import html.parser
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import environment, refusal, shell
+from cli_support import COMMAND, environment, refusal, shell
+from test_cli_process import on_terminal
 
 import gpunet
 from gpunet.errors import InvalidValueError
@@ -316,6 +318,43 @@ def test_a_figure_of_many_points_goes_in_as_pixels(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(page, "LARGEST_SVG", 10)
     as_pixels = check_page(page.write_page([outcome], Settings(), "cpu", tmp_path)).sources
     assert [source.partition(";")[0] for source in as_vectors + as_pixels] == ["data:image/svg+xml", "data:image/png"]
+
+
+ONLY_L6 = """
+import sys
+from gpunet.cli.main import main
+from gpunet.lecture import catalogue
+catalogue.MODULES = {"L6": "single_example"}
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_terminal_gets_a_bar_that_goes_when_all_is_done() -> None:
+    status, output, seen = on_terminal([sys.executable, "-c", ONLY_L6, "lecture", "all", "--out", "book"])
+    assert status == 0, seen
+    assert "\x1b" not in output
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    assert re.search(r"0/1 .*L6 single-example", plain)
+    assert "1/1" in plain
+    assert seen.rindex("\x1b[2K") > seen.rindex("1/1")
+
+
+def test_an_interrupt_ends_the_command_and_its_processes() -> None:
+    child = subprocess.Popen(
+        [*COMMAND, "lecture", "all", "--out", "book", "--jobs", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 30
+    while not Path("book").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=30)
+    assert (child.returncode, output, errors) == (130, "", "gpunet: interrupted\n")
+    assert not Path("book/index.html").exists()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from typing import Any
 
 import fake_cupy
 import pytest
+from benchmark_work import check, network, operation_cases
 from emulation import EmulatedDevice
-from test_benchmark_providers import check, network, operation_cases
 
 from benchmarks.cases import Case
 from benchmarks.problem import make_problem

@@ -112,7 +112,7 @@ class _CupyWork(_CeilingWork):
             if self.copies:
                 self.backend.copy(self.inputs[0], self.out)
             else:
-                self.backend.gemm(*self.inputs, self.out)
+                self.backend.gemm(self.inputs[0], self.inputs[1], self.out)
 
     def synchronize(self) -> None:
         self.backend.synchronize()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cases import NETWORK, NETWORK_MODES, Case

@@ -92,12 +92,14 @@ class EagerNetwork:
             name: as_host(tensor.grad.cpu().numpy()) for name, tensor in self.named.items() if tensor.grad is not None
         }
 
-    def outputs(self, X: Tensor, y: Tensor) -> Outputs:
-        """Return what is compared of the first batch: logits, or loss and gradients."""
+    def outputs(self, result: Tensor) -> Outputs:
+        """Return what is compared after a unit of work that returned ``result``."""
+        if self.case.mode == "step":
+            return self.parameters()
+        values = result.detach().cpu().numpy()
         if self.case.mode == "forward":
-            return {"logits": as_logits(self.forward(X, y).cpu().numpy())}
-        loss = self.forward_backward(X, y)
-        return {"loss": as_host(loss.detach().cpu().numpy()).reshape(1), **self.gradients()}
+            return {"logits": as_logits(values)}
+        return {"loss": as_host(values).reshape(1), **self.gradients()}
 
     def _loss(self, X: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self.logits(X), y)

@@ -103,14 +103,12 @@ class NetworkWork(TorchWork):
             once(X, y)
 
     def outputs(self) -> Outputs:
-        if self.case.mode != "step":
-            outputs: Outputs = self.network.outputs(*self.batches[0])
-        else:
-            for X, y in self.batches[: self.problem.checked_steps]:
-                self.once(X, y)
-            outputs = self.network.parameters()
-        if self.network.first_unit_compiles:
-            self.forget_peak()
+        steps = self.problem.checked_steps if self.case.mode == "step" else 1
+        for number, (X, y) in enumerate(self.batches[:steps]):
+            result = self.once(X, y)
+            if number == 0 and self.network.first_unit_compiles:
+                self.forget_peak()
+        outputs: Outputs = self.network.outputs(result)
         return outputs
 
 
