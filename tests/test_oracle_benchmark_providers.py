@@ -143,3 +143,18 @@ def test_names_and_versions_of_peers(name):
     assert provider.label
     if not provider.on_device and not provider.missing():
         assert all(provider.versions().values())
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", [name for name in PROVIDERS if "cuda" in name])
+def test_without_a_gpu_every_provider_that_needs_one_says_so(name):
+    """In a process of its own, as in a run: JAX starts its platforms once in a process."""
+    from benchmarks.contender import Contender
+    from gpunet.backends.devices.probe import probe_gpu
+
+    if probe_gpu().devices:
+        pytest.skip("this machine has a GPU")
+    contender = Contender(name, 1)
+    contender.start(120)
+    assert contender.missing
+    contender.stop()

@@ -54,6 +54,9 @@ class _Counting(np.ndarray[Any, np.dtype[Any]]):
 
     calls: Counter[str]
 
+    def __array_finalize__(self, source: Any) -> None:
+        self.calls = getattr(source, "calls", Counter[str]())
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
         result = getattr(ufunc, method)(*map(_plain, inputs), **keywords)
         return _counting(result, self.calls, ufunc.__name__)

@@ -260,8 +260,8 @@ def _describe_codes(numbers: Numbers) -> str:
     return (
         f"Bottom row: the auto-encoder with layers of {', '.join(map(str, numbers['code']))} units, the last one a "
         f"linear code, unrolled and fine-tuned for {numbers['code_epochs']} epochs. Pre-trained, its mean squared "
-        f"error per pixel of test images is {codes[PRETRAINED].mean():.4f} (mean of {numbers['code_seeds']} seeds), {random} "
-        f"{others}, {pca} the {np.mean(numbers['pca_errors']):.4f} of {numbers['code'][-1]} principal components."
+        f"error per pixel of test images is {codes[PRETRAINED].mean():.4f} (mean of {numbers['code_seeds']} seeds), "
+        f"{random} {others}, {pca} the {np.mean(numbers['pca_errors']):.4f} of {numbers['code'][-1]} principal components."
     )
 
 
@@ -286,7 +286,7 @@ def draw(numbers: Numbers) -> Figure:
     axes[0, 1].legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     label(axes[0, 1], x="epoch of back-propagation", y="test error (share wrong)", title="Classifiers: mean and range")
     _draw_seeds(axes[0, 2], final_errors(numbers), names)
-    label(axes[0, 2], x="start", y="test error after the last epoch", title="One line per seed, and means")
+    label(axes[0, 2], x="start", y="final test error (share wrong)", title="One line per seed, and means")
     for panel in axes[0, 1:]:
         _log_scale(panel, [0.03, 0.05, 0.1, 0.2, 0.5, 1.0])
     _draw_pictures(axes[1, 0], numbers)
@@ -300,7 +300,9 @@ def draw(numbers: Numbers) -> Figure:
     final = final_errors(numbers, "reconstruction_errors") | {"PCA": np.array(numbers["pca_errors"])}
     _draw_seeds(axes[1, 2], final, [*codes, "PCA"])
     axes[1, 2].set_ylim(bottom=0)
-    label(axes[1, 2], x="start", y="mean squared error after the last", title="One line per seed, and means")
+    for panel in axes[:, 1]:
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    label(axes[1, 2], x="start", y="final mean squared error", title="One line per seed, and means")
     return figure
 
 
