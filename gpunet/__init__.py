@@ -5,7 +5,7 @@
 >>> history = gpunet.fit(network, X, y, epochs=20)                      # doctest: +SKIP
 """
 
-from gpunet import data_initializers, diagnostics
+from gpunet import classic, data_initializers, diagnostics
 from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from gpunet.errors import (
     ConvergenceWarning,
@@ -67,6 +67,7 @@ __all__ = [
     "StepRate",
     "Tanh",
     "TrainingDivergedError",
+    "classic",
     "data_initializers",
     "diagnostics",
     "evaluate",

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation, Identity, LeakyReLU, ReLU
 from gpunet.errors import InvalidTypeError, InvalidValueError, unknown_name
 from gpunet.specification import split_name
+from gpunet.validation import check_number
 
 Array = npt.NDArray[Any]
 Initializer = Callable[[tuple[int, int], np.random.Generator], Array]
@@ -55,7 +56,7 @@ class Normal:
     std: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_positive("normal std", self.std)
+        object.__setattr__(self, "std", check_number("normal std", self.std, above=True))
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
         return generator.normal(0.0, self.std, shape)
@@ -112,7 +113,7 @@ class Orthogonal:
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("orthogonal gain", self.gain)
+        object.__setattr__(self, "gain", check_number("orthogonal gain", self.gain, above=True))
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
         q, r = np.linalg.qr(generator.standard_normal((max(shape), min(shape))))
@@ -138,8 +139,9 @@ class RandomWalk:
     gain : float or None
         g, more than 0. None computes it from d and the activation whose outputs the weights read: the paper's
         exp(1 / (2 d)) for linear units and sqrt(2) exp(1.2 / (max(d, 6) - 2.4)) for ReLU. For leaky ReLU it comes from
-        the expansion of E log z to order 1 / d, which gives the paper's two cases at the slopes 1 and 0. The other
-        activations, for which the paper searches g by trial, take the linear one: f'(0) = 1 for tanh and ELU.
+        the expansion of E log z to order 1 / d, which gives the paper's linear case at the slope 1, and sqrt(2)
+        exp(1.25 / d) at the slope 0, for which the paper has the fit above. The other activations, for which the paper
+        searches g by trial, take the linear one: f'(0) = 1 for tanh and ELU.
     activation : Activation
         Set by the network through :func:`reading`; the inputs count as linear.
     """
@@ -149,7 +151,7 @@ class RandomWalk:
 
     def __post_init__(self) -> None:
         if self.gain is not None:
-            _check_positive("random_walk gain", self.gain)
+            object.__setattr__(self, "gain", check_number("random_walk gain", self.gain, above=True))
 
     def __call__(self, shape: tuple[int, int], generator: np.random.Generator) -> Array:
         fan_in = shape[1]
@@ -213,9 +215,11 @@ def get_initializer(initializer: str | Initializer) -> Initializer:
         The name is unknown (the message has the nearest valid one), its number is out of range, or it is one of the
         initialisers that need data.
     InvalidTypeError
-        Neither a string nor callable.
+        Neither a string nor callable, or a class.
     """
     if not isinstance(initializer, str):
+        if isinstance(initializer, type):
+            raise InvalidTypeError(f"initializer: got the class {initializer.__name__}. Expected an object of it.")
         if callable(initializer):
             return initializer
         raise InvalidTypeError(f"initializer: got {type(initializer).__name__}. Expected a name or a callable.")
@@ -237,8 +241,3 @@ def get_initializer(initializer: str | Initializer) -> Initializer:
 def default_initializer(activation: Activation) -> Initializer:
     """Return He for the ReLU family, which passes on about half of its input, and Xavier for the others."""
     return HE_NORMAL if activation.name in ("relu", "leaky_relu", "elu") else XAVIER_NORMAL
-
-
-def _check_positive(argument: str, number: float) -> None:
-    if not (math.isfinite(number) and number > 0):
-        raise InvalidValueError(f"{argument}: {number!r} is not valid. Expected a finite number above 0.")

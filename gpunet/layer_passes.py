@@ -26,6 +26,18 @@ def kept_averages(network: LayerStack) -> Iterator[None]:
         backend.copy(state, network.flat_state)
 
 
+@contextmanager
+def kept_gradients(network: LayerStack) -> Iterator[None]:
+    """Put the gradients back at the end: :func:`backward_layers` writes them."""
+    backend = network.backend
+    gradients = backend.empty(network.flat_gradients.shape, network.dtype)
+    backend.copy(network.flat_gradients, gradients)
+    try:
+        yield
+    finally:
+        backend.copy(gradients, network.flat_gradients)
+
+
 def forward_layers(network: LayerStack, x: Array, *, dropout: bool) -> Iterator[tuple[Layer, Array]]:
     """Run the layers in training mode and yield each with its output, which the next layer may overwrite.
 

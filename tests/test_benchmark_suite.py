@@ -29,10 +29,12 @@ BUILDERS = (
 
 
 def run_suite(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # The inner run is no worker of the outer one's pytest-xdist: pytest-benchmark would refuse to measure.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**inherited, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 from sklearn.linear_model import SGDRegressor
 
+import gpunet
 from gpunet.classic import Adaline
 from gpunet.classic.adaline import rate_bound, single_example_bound
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
@@ -188,7 +190,9 @@ def test_rates_refused_for_single_examples_are_unstable_and_those_below_the_boun
                 with pytest.raises(InvalidValueError, match=expected):
                     model.fit(X, y)
             else:
-                model.fit(X, y)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
+                    model.fit(X, y)
                 assert factor > 1 or max(radii) <= 1 + 1e-12
     assert 20 <= refused <= 60
 
@@ -225,10 +229,20 @@ def test_features_of_zero_have_no_bound():
     assert model.predict([[1.0, 1.0]]).tolist() == [0]
 
 
-@pytest.mark.parametrize("batch_size", [1, None])
-def test_features_too_large_to_square_are_refused(batch_size):
-    with pytest.raises(InvalidValueError, match="learning_rate"):
-        Adaline(batch_size=batch_size).fit([[1e200], [-1e200]], [0, 1])
+def test_an_unstable_rate_that_is_not_refused_is_warned_of():
+    """Factors of 0.1 make up for those of more than 1 in the volume, but not in every direction."""
+    X, y = [[1.0, 0.0], [0.0, 2.0], [0.0, -2.2]], [0, 1, 0]
+    model = Adaline(learning_rate=0.9, bias=False, epochs=20)
+    factors = 1 - 0.9 * np.square(X).sum(axis=1)
+    assert abs(np.prod(factors)) < 1 < np.abs(factors).max()
+    with pytest.warns(gpunet.ConvergenceWarning, match=r"the loss is .* after 20 epochs, and 1 with weights of zero"):
+        model.fit(X, y)
+    assert model.history_["loss"][-1] > 10
+
+
+def test_rates_in_messages_are_plain_numbers():
+    with pytest.raises(InvalidValueError, match=r"^learning_rate: 50\.0 diverges"):
+        Adaline(learning_rate=np.float64(50)).fit([[1.0], [-1.0]], [0, 1])
 
 
 # --- the rest -----------------------------------------------------------------------------------------------------

@@ -216,10 +216,13 @@ def test_targets_that_make_no_sense_are_refused_and_change_nothing(y, error, mes
         ({"hidden_units": 0}, InvalidValueError, "hidden_units"),
         ({"hidden_units": (3, -1)}, InvalidValueError, "hidden_units"),
         ({"hidden_units": None}, InvalidTypeError, "hidden_units"),
-        ({"hidden_units": "ab"}, InvalidTypeError, "hidden_units"),
+        ({"hidden_units": "ab"}, InvalidTypeError, "hidden_units: got 'ab'"),
+        ({"hidden_units": np.array(2.0)}, InvalidTypeError, "hidden_units"),
         ({"epochs": 0}, InvalidValueError, "epochs"),
         ({"tolerance": -0.1}, InvalidValueError, "tolerance"),
         ({"initial_range": 0}, InvalidValueError, "initial_range"),
+        ({"initial_range": 1e308}, InvalidValueError, "initial_range"),
+        ({"learning_rate": 1e308, "update": "epoch"}, InvalidValueError, "learning_rate: 1e\\+308 is too large"),
         ({"shuffle": "no"}, InvalidTypeError, "shuffle"),
         ({"dtype": "int32"}, InvalidValueError, "dtype"),
         ({"device": "cuda:99"}, DeviceError, "cuda:99"),
@@ -230,3 +233,17 @@ def test_parameters_out_of_range_are_refused(parameters, error, message):
     with pytest.raises(error, match=message):
         model.fit(X_XOR, Y_XOR)
     assert not hasattr(model, "network_")
+
+
+def test_numbers_of_hidden_units_may_be_numpys():
+    for hidden in (np.array(3), np.int64(3), np.array([3])):
+        assert delta_rule(hidden_units=hidden, epochs=1).fit(X_XOR, Y_XOR).network_.layer_sizes == (2, 3, 1)
+
+
+def test_weights_that_overflow_are_an_error_that_changes_nothing():
+    model = delta_rule(epochs=1).fit(X_XOR, Y_XOR)
+    network = model.network_
+    model.set_params(learning_rate=1e308, epochs=3, dtype="float32")
+    with pytest.raises(gpunet.TrainingDivergedError):
+        model.fit(X_XOR, Y_XOR)
+    assert model.network_ is network

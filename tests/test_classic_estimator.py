@@ -67,6 +67,9 @@ def test_repr_is_a_call_with_what_differs_from_the_defaults():
     assert repr(Perceptron()) == "Perceptron()"
     assert repr(Madaline(hidden_units=3, output="majority")) == "Madaline(hidden_units=3, output='majority')"
     assert repr(Adaline(batch_size=None)) == "Adaline(batch_size=None)"
+    assert repr(Adaline(learning_rate=float("0.01"), epochs=int("50"))) == "Adaline()"
+    assert repr(Perceptron(max_epochs=1000.0)) == "Perceptron(max_epochs=1000.0)"
+    assert repr(DeltaRule(hidden_units=np.array([3, 2]))) == "DeltaRule(hidden_units=array([3, 2]))"
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -111,10 +114,16 @@ def test_any_two_labels_stand_for_minus_and_plus_one(kind, low, high):
     assert model.score(X, labels) == np.mean(model.predict(X) == labels)
 
 
-def test_text_labels_may_be_objects():
+@pytest.mark.parametrize(
+    ("low", "high", "kind"), [("no", "yes", "U"), (False, True, "b"), (3, 7, "i"), (-0.5, 2.0, "f")], ids=repr
+)
+def test_labels_of_one_kind_may_be_objects(low, high, kind):
     X, positive = separable()
-    labels = np.array(["no", "yes"], dtype=object)[positive.astype(int)]
-    assert Perceptron().fit(X, labels).score(X, labels) == 1.0
+    labels = np.array([low, high], dtype=object)[positive.astype(int)]
+    model = Perceptron().fit(X, labels)
+    assert model.classes_.dtype.kind == kind
+    assert model.classes_.tolist() == [low, high]
+    assert model.score(X, labels) == 1.0
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
@@ -146,6 +155,11 @@ def test_other_numbers_of_classes_are_refused_by_name(kind, labels, message):
         ([[1.0], [2.0]], [[0], [1]], ShapeError, r"y: got shape \(2, 1\).*y\.ravel"),
         ([[1.0], [2.0]], [[0, 1], [1, 0]], ShapeError, r"y: got shape \(2, 2\)"),
         ([[1.0], [2.0]], [None, 1], InvalidTypeError, "y: got dtype object"),
+        ([[1.0], [2.0]], np.array([True, 1], object), InvalidTypeError, "y: got dtype object"),
+        ([[1.0], [2.0]], np.array([[0], [1, 2]], object), InvalidTypeError, "y: got dtype object"),
+        ([[1.0], [2.0]], [[0], [1, 2]], ShapeError, "y: cannot be read as an array"),
+        ([[1.0], [2.0]], np.ma.masked_array([0, 1], [False, True]), InvalidTypeError, "y: got a masked array"),
+        ([[1.0], [-2e140]], [0, 1], InvalidValueError, r"X: -2e\+140 in row 1, column 0 is too large"),
         ([[1.0], [2.0]], [1j, 1], InvalidTypeError, "y: got dtype complex128"),
         ([["a"], ["b"]], [0, 1], InvalidTypeError, "X: got dtype"),
     ],
@@ -167,6 +181,23 @@ def test_prediction_needs_the_features_of_fit(kind):
         model.predict(X[:, :2])
     with pytest.raises(NonFiniteError, match="X: nan in row 0, column 1"):
         model.predict([[0.0, np.nan, 0.0]])
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_features_too_large_to_multiply_are_refused_by_every_method(kind):
+    """And those that are not overflow nothing: pytest turns NumPy's warnings into errors."""
+    X, y = separable()
+    model = small(kind).fit(X, y)
+    for method in ("predict", "decision_function"):
+        with pytest.raises(InvalidValueError, match=r"X: 1e\+200 in row 0, column 1 is too large"):
+            getattr(model, method)([[0.0, 1e200, 0.0]])
+    with pytest.raises(InvalidValueError, match=r"X: 1e\+200 in row 0, column 1"):
+        model.score([[0.0, 1e200, 0.0]], [True])
+    parameters = {"learning_rate": 1e-300} if kind is Adaline else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
+        large = small(kind, **parameters).fit(1e139 / np.abs(X).max() * X, y)
+    assert np.isfinite(large.decision_function(1e140 / np.abs(X).max() * X)).all()
 
 
 def test_labels_of_another_kind_are_never_right():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -182,3 +183,27 @@ def test_parameters_out_of_range_are_refused(parameters, error, message):
     with pytest.raises(error, match=message):
         model.fit(X_XOR, Y_XOR)
     assert vars(model) == vars(Madaline(**parameters))
+
+
+def test_trials_take_no_more_room_than_the_units_they_flip():
+    hidden, output = np.zeros((3000, 2)), np.zeros(3001)
+    tracemalloc.start()
+    rule = MadalineRule(hidden, output, learning_rate=0.1, max_flips=1, adapt_output=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2e6
+    assert rule.learn_epoch(np.ones((1, 2)), np.ones(1)) == 1
+
+
+def test_an_interrupt_leaves_the_estimator_as_it_was(monkeypatch):
+    model = fit_quietly(Madaline(hidden_units=3), X_XOR, Y_XOR)
+
+    def interrupted(self, inputs, signs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MadalineRule, "learn_epoch", interrupted)
+    before = dict(vars(model))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(np.eye(3), ["a", "b", "a"])
+    assert vars(model).keys() == before.keys()
+    assert all(value is before[name] for name, value in vars(model).items())

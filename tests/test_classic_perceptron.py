@@ -15,7 +15,7 @@ from sklearn.linear_model import SGDClassifier
 import gpunet
 from gpunet.classic import Perceptron, perceptron_loss, separation
 from gpunet.classic.separability import signed_examples
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 
 XOR = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]), np.array([-1, 1, 1, -1])
 
@@ -331,3 +331,40 @@ def test_parameters_out_of_range_are_refused_by_fit(name, value, error):
     for method in ("fit", "partial_fit"):
         with pytest.raises(error, match=name):
             getattr(Perceptron(**{name: value}), method)(X, y)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bias_is_not_added_or_taken_away_halfway(bias):
+    X, y = noisy()
+    model = Perceptron(bias=bias).partial_fit(X, y)
+    before = model.coef_.tolist(), model.intercept_, model.n_iter_
+    model.set_params(bias=not bias)
+    with pytest.raises(InvalidValueError, match=f"bias: got {not bias}. Expected {bias}, as before"):
+        model.partial_fit(X, y)
+    assert (model.coef_.tolist(), model.intercept_, model.n_iter_) == before
+    assert fit_quietly(model, X, y).n_iter_ > 1, "fit learns anew"
+
+
+def test_features_whose_products_fade_to_0_would_never_stop_the_rule():
+    X, y = with_margin(0.2, 30, 2, 0)
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(InvalidValueError, match=r"X: no number is larger than .*e-2"):
+            getattr(Perceptron(bias=False, max_epochs=None), method)(1e-200 * X, y)
+    small = Perceptron(bias=False, max_epochs=None).fit(2.0**-460 * X, np.sign(X[:, 0]))
+    usual = Perceptron(bias=False, max_epochs=None).fit(X, np.sign(X[:, 0]))
+    assert small.coef_.tolist() == (2.0**-460 * usual.coef_).tolist()
+
+
+@pytest.mark.parametrize(
+    ("signs", "scores", "error", "message"),
+    [
+        ([0, 1], [1.0, 2.0], InvalidValueError, "signs: 0 in row 0"),
+        ([1, -1, 1], [1.0, 2.0], ShapeError, "signs"),
+        ([1, -1], [1.0, np.nan], NonFiniteError, "scores: nan in row 1"),
+        (["a", "b"], [1.0, 2.0], InvalidTypeError, "signs"),
+        (1, 2.0, ShapeError, "scores"),
+    ],
+)
+def test_loss_of_what_makes_no_sense_is_refused(signs, scores, error, message):
+    with pytest.raises(error, match=message):
+        perceptron_loss(signs, scores)

@@ -113,6 +113,18 @@ def test_a_diverged_run_is_diagnosed_too(capsys: Capture) -> None:
     assert Path("runs/places/diagnostics.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("small_figures")
+def test_numbers_that_json_lacks_are_null(capsys: Capture) -> None:
+    """One step in float64 to weights of 1e160, whose squares are infinite; tanh keeps the loss finite."""
+    options = ("--dtype", "float64", "--no-batch-norm", "--activation", "tanh", "--optimizer", "sgd", "--l2", "0")
+    sizes = ("--layers", "8", "--batch-size", "1000", "--epochs", "1", "--learning-rate", "1e160")
+    places = ("train", "places.csv", "--target", "place")
+    content = shell(capsys, *places, *options, *sizes, "--diagnose", "--json").json
+    assert any("inf times its norm" in finding for finding in content["findings"])
+    written = json.loads(Path(content["diagnostics"]).read_text(), parse_constant=pytest.fail)
+    assert written["training"][-1]["parameters"][0]["update_ratio"] is None
+
+
 def test_a_regression(capsys: Capture) -> None:
     write_plane(Path("plane.npz"))
     arguments = ("train", "plane.npz", "--task", "regression", "--layers", 6, "--epochs", 2, "--diagnose")

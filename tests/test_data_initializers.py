@@ -309,3 +309,21 @@ def test_they_repair_a_start_from_which_plain_weights_do_not_learn():
 
 def test_the_names_that_the_shell_takes():
     assert tuple(DATA_INITIALIZERS) == FROM_DATA
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_change_rates_leave_the_network_as_it_is(batch_norm):
+    """Its gradients too, which a backward pass writes."""
+    network, X = network_of(batch_norm=batch_norm), inputs(50)
+    network.loss_and_gradients(X, np.arange(50) % 4)
+    before = everything(network) | {"gradients": network.flat_gradients.copy()}
+    change_rates(network, X)
+    for name, value in (everything(network) | {"gradients": network.flat_gradients}).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_rows_that_float32_can_hardly_tell_apart_are_refused():
+    X = (1e6 + 0.01 * np.random.default_rng(0).standard_normal((50, SIZES[0]))).astype(np.float64)
+    X[0, 0] += 1  # not all the same, but less different than the rounding of a sum
+    with pytest.raises(InvalidValueError, match=r"linear1 .*differ by more than rounding"):
+        lsuv(network_of(dtype="float32"), X)

@@ -11,7 +11,7 @@ from support import pre_activations, random_problem, randomise
 
 import gpunet
 from gpunet.diagnostics import Distribution, Thresholds, check_gradients, inspect, spread_rows, update_ratios
-from gpunet.errors import InvalidValueError, NonFiniteError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 
 SIZES = [6, 9, 7, 4]
 
@@ -295,3 +295,78 @@ def test_spread_rows(rows, most):
     assert chosen[0] == 0
     assert most == 1 or chosen[-1] == rows - 1
     assert (np.diff(chosen) > 0).all()
+    for arguments in ((0, 5), (5, 0), (5, -1)):
+        with pytest.raises(InvalidValueError, match="Expected an integer of at least 1"):
+            spread_rows(*arguments)
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 8.9e307])
+def test_distributions_of_numbers_whose_squares_overflow_or_fade(scale):
+    """The one-bit numbers -2 to 2, exactly scaled, are distributed as those unscaled."""
+    scale = float(2.0 ** np.floor(np.log2(scale)))
+    values = np.array([-2.0, 0.5, 1.0, 2.0]) / 2
+    plain, scaled = Distribution.of(values, bins=4), Distribution.of(values * scale, bins=4)
+    assert scaled.mean == pytest.approx(plain.mean * scale, rel=1e-3)
+    assert scaled.std == pytest.approx(plain.std * scale, rel=1e-3)
+    assert scaled.root_mean_square == pytest.approx(plain.root_mean_square * scale, rel=1e-3)
+    assert scaled.counts == plain.counts
+    assert scaled.edges == pytest.approx([edge * scale for edge in plain.edges], rel=1e-3)
+    with pytest.raises(InvalidValueError, match="bins"):
+        Distribution.of(values, bins=0)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+def test_weights_that_only_their_penalty_moves_do_not_learn(l2):
+    """All units of layer 2 are dead: nothing gets through to the layers below, and layer 3 reads zeros."""
+    network = network_of(activation="relu")
+    network.set_parameters({"b2": np.full(7, -100.0)})
+    diagnosis = inspect(network, *random_problem(40, 6, 4), l2=l2)
+    assert [layer for layer, kind in kinds(diagnosis) if kind == "no_gradient"] == [1, 2, 3]
+    assert (diagnosis.parameters["W1"].gradient_norm > 0) == (l2 > 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "message"),
+    [
+        ([1.0], InvalidTypeError, "before: got list"),
+        ({"W9": np.ones(3)}, InvalidValueError, "before: 'W9' is not known"),
+        ({"W1": np.ones(3)}, ShapeError, r"before: got shape \(3,\) for W1\. Expected \(9, 6\)"),
+        ({"W1": "weights"}, InvalidTypeError, "before: W1 cannot be read"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(before, error, message):
+    network = network_of()
+    X, y = random_problem(10, 6, 4)
+    with pytest.raises(error, match=message):
+        inspect(network, X, y, before=before)
+    with pytest.raises(error, match=message):
+        update_ratios(before, network.get_parameters())
+
+
+def test_gradients_are_put_back_also_after_an_error(monkeypatch):
+    network = network_of()
+    X, y = random_problem(10, 6, 4)
+    network.loss_and_gradients(X, y)
+    before = network.flat_gradients.copy()
+
+    def broken(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("gpunet.diagnostics.inspection._parameters", broken)  # after the backward pass
+    with pytest.raises(MemoryError):
+        inspect(network, 2 * X, y)
+    np.testing.assert_array_equal(network.flat_gradients, before)
+
+
+def test_an_infinite_update_is_told_and_is_null_in_json():
+    network = network_of(activation="tanh")
+    before = network.get_parameters()
+    network.set_parameters({"W1": np.full((9, 6), 1e200)})
+    diagnosis = inspect(network, *random_problem(10, 6, 4), before=before)
+    large = next(finding for finding in diagnosis.findings() if finding.kind == "large_update")
+    assert large.value == math.inf
+    assert large.to_dict()["value"] is None
+    json.dumps(diagnosis.to_dict(), allow_nan=False)
+    network.set_parameters({"W1": 41 * before["W1"]})
+    messages = [finding.message for finding in inspect(network, *random_problem(10, 6, 4), before=before).findings()]
+    assert "one update changes W1 by 4.0e+01 times its norm" in messages

@@ -83,6 +83,38 @@ def test_a_callback_can_be_used_again():
         assert callback.records[0].parameters["W1"].update_ratio is None
 
 
+class StopAt(gpunet.Callback):
+    """Ends training after an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, run, record):
+        run.stop = run.epoch == self.epoch
+
+
+@pytest.mark.parametrize("batch_size", [50, 300])
+@pytest.mark.parametrize("patience", [None, 2])
+def test_the_last_epoch_is_recorded_also_where_training_ends_early(patience, batch_size):
+    X, y = learnable(300)
+    network, watch = small_network(), Parameters()
+    callback = DiagnosticsCallback(X, y, every=50)
+    stopping = {"callbacks": [StopAt(3), watch, callback]}
+    if patience:
+        noise = np.random.default_rng(0).permutation(y)
+        stopping = {
+            "callbacks": [watch, callback],
+            "validation": (X, noise),
+            "early_stopping": gpunet.EarlyStopping(patience),
+        }
+    history = gpunet.fit(network, X, y, epochs=100, batch_size=batch_size, **stopping)
+    assert len(history) < 50
+    assert [record.epoch for record in callback.records] == [0, len(history)]
+    before, after = (weights["W2"].astype(float) for weights in watch.values[-2:])
+    change = np.linalg.norm(after - before) / np.linalg.norm(before)
+    assert callback.records[-1].parameters["W2"].update_ratio == pytest.approx(change, rel=1e-6)
+
+
 def test_bad_data_are_refused_before_training():
     X, y = learnable(100)
     network = small_network()
@@ -187,3 +219,34 @@ def test_figures_of_dead_and_diverged_networks():
         draw_training([diagnosis]).draw_without_rendering()
     with pytest.raises(InvalidValueError, match="records"):
         draw_training([])
+
+
+def test_figures_share_their_epochs_and_say_where_they_are_empty():
+    pytest.importorskip("matplotlib")
+    X, y = random_problem(60, 6, 3)
+    network = small_network(batch_norm=False, initializer="zeros")
+    first = inspect(network, X, y, epoch=4)
+    axes = draw_training([first]).axes
+    assert [[text.get_text() for text in one.texts] for one in axes[:4]] == [
+        ["nothing finite above 0"],
+        [],
+        [],
+        ["no update yet"],
+    ]
+    assert {one.get_xlim() for one in axes[:4]} == {(3.5, 4.5)}
+    assert all([tick for tick in one.get_xticks() if 3.5 < tick < 4.5] == [4] for one in axes[:4])
+    low, high = axes[1].get_ylim()
+    assert high == pytest.approx(10 * low), "one value is drawn on a whole decade"
+    callback = DiagnosticsCallback(X, y)
+    gpunet.fit(small_network(), X, y, epochs=3, callbacks=[callback])
+    axes = draw_training(callback.records).axes
+    assert len({one.get_xlim() for one in axes[:4]}) == 1
+    assert axes[0].get_xlim() == pytest.approx((-0.15, 3.15))
+    assert not any(one.texts for one in axes[:4])
+
+
+def test_many_layers_are_drawn_in_rows_of_equal_length():
+    pytest.importorskip("matplotlib")
+    X, y = random_problem(60, 6, 3)
+    diagnosis = inspect(gpunet.Network([6, *[8] * 7, 3], device="cpu"), X, y)
+    assert draw_layers(diagnosis).axes[0].get_subplotspec().get_gridspec().get_geometry() == (4, 4)

@@ -8,7 +8,15 @@ from scipy import stats
 
 import gpunet
 from gpunet.activations import get_activation
-from gpunet.initializers import INITIALIZERS, default_initializer, get_initializer
+from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.initializers import (
+    INITIALIZERS,
+    Normal,
+    Orthogonal,
+    RandomWalk,
+    default_initializer,
+    get_initializer,
+)
 from gpunet.random import Purpose, host_generator
 
 SHAPE = (300, 200)  # m, d
@@ -97,3 +105,31 @@ def test_initial_bias():
     np.testing.assert_array_equal(plain.parameters["b2"], 0)
     normalised = gpunet.Network([3, 4, 2], initial_bias=0.1, device="cpu")
     np.testing.assert_array_equal(normalised.parameters["beta1"], np.float32(0.1))
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [Normal(np.float32(0.05)), Orthogonal(np.int64(2)), RandomWalk(np.float64(1.25)), Orthogonal(3)],
+    ids=str,
+)
+def test_numbers_may_be_numpys_and_are_saved(initializer, tmp_path):
+    network = gpunet.Network([3, 4, 2], initializer=initializer, device="cpu")
+    again = gpunet.load(network.save(tmp_path / "network.npz"), device="cpu")
+    assert str(again.initializer) == str(network.initializer) == str(initializer)
+    again.reset_parameters()
+    np.testing.assert_array_equal(again.parameters["W1"], network.parameters["W1"])
+
+
+@pytest.mark.parametrize("kind", [Normal, Orthogonal, RandomWalk])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(0, InvalidValueError), (-1.0, InvalidValueError), (np.inf, InvalidValueError), ("1", InvalidTypeError)],
+)
+def test_numbers_out_of_range_are_refused(kind, number, error):
+    with pytest.raises(error, match=r"Expected a finite number above 0"):
+        kind(number)
+
+
+def test_a_class_is_not_an_initializer():
+    with pytest.raises(InvalidTypeError, match="initializer: got the class Orthogonal"):
+        gpunet.Network([3, 4, 2], initializer=Orthogonal, device="cpu")

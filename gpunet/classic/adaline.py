@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import BinaryClassifier, encode_known_classes, encode_two_classes
-from gpunet.errors import InvalidValueError, TrainingDivergedError
+from gpunet.classic.estimator import BinaryClassifier, check_moderate, encode_known_classes, encode_two_classes
+from gpunet.errors import ConvergenceWarning, InvalidValueError, TrainingDivergedError
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import check_features, check_flag, check_integer, check_number
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = npt.NDArray[Any]
+
+# More than the weights' moving about at a usable learning rate adds to the loss of weights of zero, 1.
+_LARGE_LOSS = 10.0
 
 
 class Adaline(BinaryClassifier):
@@ -34,7 +38,7 @@ class Adaline(BinaryClassifier):
     eta = 2 / max ||(x, 1)||^2 nothing can diverge, though the weights keep moving around the least-squares solution,
     the closer the smaller eta is. The updates of an epoch together, in any order, change volumes in weight space by the
     product of those factors; where that is more than 1, the rule is unstable, and ``fit`` refuses. In between, and for
-    batches of other sizes, it goes by what happens.
+    batches of other sizes, it goes by what happens: a large loss is warned of, an infinite one is an error.
 
     Each update needs the weights that the one before it left, so the rule is sequential: it runs with NumPy on the
     host.
@@ -97,7 +101,7 @@ class Adaline(BinaryClassifier):
         self.seed = seed
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
-        """Learn from scratch.
+        """Learn from scratch; warn (ConvergenceWarning) where the loss ends above 10: it starts from 1.
 
         Parameters
         ----------
@@ -110,7 +114,8 @@ class Adaline(BinaryClassifier):
         ShapeError, InvalidTypeError, NonFiniteError
             X or y is not what it should be.
         InvalidValueError
-            Not exactly two classes, a parameter out of its range, or a learning rate at which the weights diverge.
+            Not exactly two classes, a number in X above 1e140, a parameter out of its range, or a learning rate at
+            which the weights diverge.
         TrainingDivergedError
             The loss became infinite: the learning rate is too high for these examples. The estimator is as it was.
         """
@@ -131,6 +136,13 @@ class Adaline(BinaryClassifier):
                 losses.append(float(np.mean((signs - inputs @ weights) ** 2)))
             self._check_loss(losses[-1], epoch + 1, inputs)
         self._set(features.shape[1], classes, weights, losses)
+        if losses[-1] > _LARGE_LOSS:
+            warnings.warn(
+                f"Adaline: the loss is {losses[-1]:.3g} after {len(losses)} epochs, and 1 with weights of zero. A "
+                "lower learning rate may help.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         return self
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
@@ -150,7 +162,7 @@ class Adaline(BinaryClassifier):
         ShapeError, InvalidTypeError, NonFiniteError
             X or y is not what it should be, or X has another width than before.
         InvalidValueError
-            A label that is not one of the two classes, or a parameter out of its range.
+            A label that is not one of the two classes, a number in X above 1e140, or a parameter out of its range.
         TrainingDivergedError
             The loss became infinite. The estimator is as it was.
         """
@@ -186,7 +198,8 @@ class Adaline(BinaryClassifier):
             check_flag(name, getattr(self, name))
 
     def _with_bias(self, features: Array) -> Array:
-        """Return the (x, 1), or the x where there is no bias."""
+        """Return the (x, 1), or the x where there is no bias; raise where squares of the x overflow."""
+        check_moderate("X", features)
         return np.column_stack([features, np.ones(len(features))]) if self.bias else features
 
     def _refuse_divergence(self, inputs: Array, rows: int) -> None:
@@ -195,7 +208,7 @@ class Adaline(BinaryClassifier):
             bound = rate_bound(inputs)
             if self.learning_rate >= bound:
                 raise InvalidValueError(
-                    f"learning_rate: {self.learning_rate!r} diverges on these examples. Expected less than "
+                    f"learning_rate: {float(self.learning_rate)!r} diverges on these examples. Expected less than "
                     f"2 / lambda_max = {bound:.6g}, with lambda_max the largest eigenvalue of their correlation matrix."
                 )
         elif rows == 1:
@@ -204,14 +217,14 @@ class Adaline(BinaryClassifier):
                 growth = np.log(np.abs(1 - self.learning_rate * np.einsum("ij,ij->i", inputs, inputs))).sum()
             if growth > 0:
                 raise InvalidValueError(
-                    f"learning_rate: {self.learning_rate!r} diverges on these examples, in any order. Expected less; "
-                    f"below 2 / max ||x||^2 = {single_example_bound(inputs):.6g} nothing can diverge."
+                    f"learning_rate: {float(self.learning_rate)!r} diverges on these examples, in any order. Expected "
+                    f"less; below 2 / max ||x||^2 = {single_example_bound(inputs):.6g} nothing can diverge."
                 )
 
     def _check_loss(self, loss: float, epoch: int, inputs: Array) -> None:
         if not math.isfinite(loss):
             raise TrainingDivergedError(
-                f"learning_rate: with {self.learning_rate!r} the loss became {loss} in epoch {epoch}. Below "
+                f"learning_rate: with {float(self.learning_rate)!r} the loss became {loss} in epoch {epoch}. Below "
                 f"2 / max ||x||^2 = {single_example_bound(inputs):.6g} nothing can diverge.",
                 epoch,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.estimator import Estimator
-from gpunet.errors import ConvergenceWarning, InvalidValueError, unknown_name
+from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, unknown_name
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = npt.NDArray[Any]
+
+# What float32 holds; saturated units learn nothing long before.
+_LARGEST_RANGE = 1e38
 
 
 class DeltaRule(Estimator):
@@ -54,7 +58,7 @@ class DeltaRule(Estimator):
     tolerance : float
         Training ends with the first epoch after which every output is this close to its target. 0 runs all epochs.
     initial_range : float
-        Initial weights are uniform in plus or minus this, above 0; initial biases are 0.
+        Initial weights are uniform in plus or minus this, above 0 and at most 1e38; initial biases are 0.
     shuffle : bool
         Whether each epoch has an order of its own; False keeps the order of X.
     seed : int
@@ -133,8 +137,10 @@ class DeltaRule(Estimator):
             A target or a parameter out of its range.
         DeviceError
             The device cannot be used.
+        TrainingDivergedError
+            Weights became infinite: the learning rate is far too high. The estimator is as it was.
         """
-        check_number("learning_rate", self.learning_rate, above=True)
+        rate = check_number("learning_rate", self.learning_rate, above=True)
         tolerance = check_number("tolerance", self.tolerance)
         features = check_features("X", X, None, np.float64)
         shape = _shape(y)
@@ -143,11 +149,11 @@ class DeltaRule(Estimator):
         if self.update not in ("pattern", "epoch"):
             raise unknown_name("update", self.update, ("pattern", "epoch"))
         by_pattern = self.update == "pattern"
-        optimizer = SGD(
-            # The library's J is the mean of the E_p, the paper's E their sum.
-            self.learning_rate if by_pattern else self.learning_rate * len(features),
-            momentum=self.momentum,
-        )
+        # The library's J is the mean of the E_p, the paper's E their sum.
+        step = rate if by_pattern else rate * len(features)
+        if not math.isfinite(step):
+            raise InvalidValueError(f"learning_rate: {rate!r} is too large for the sum over {len(features)} patterns.")
+        optimizer = SGD(step, momentum=self.momentum)
 
         network = self._new_network(features.shape[1], targets.shape[1])
         reached = _Reached(features, targets, tolerance)
@@ -232,14 +238,17 @@ class DeltaRule(Estimator):
         return float(explained.mean())
 
     def _new_network(self, inputs: int, outputs: int) -> Network:
-        hidden = self.hidden_units if isinstance(self.hidden_units, (Sequence, np.ndarray)) else [self.hidden_units]
+        given: Any = self.hidden_units
+        if isinstance(given, str):
+            raise InvalidTypeError(f"hidden_units: got {given!r}. Expected an integer or a sequence of integers.")
+        hidden = given if isinstance(given, Sequence) or np.ndim(given) == 1 else [given]
         units = [check_integer("hidden_units", count, 1) for count in hidden]
         return Network(
             [inputs, *units, outputs],
             activation="sigmoid",
             output_activation="sigmoid",
             batch_norm=False,
-            initializer=_Uniform(check_number("initial_range", self.initial_range, above=True)),
+            initializer=_Uniform(check_number("initial_range", self.initial_range, above=True, maximum=_LARGEST_RANGE)),
             loss="squared_error",
             seed=self.seed,
             dtype=self.dtype,

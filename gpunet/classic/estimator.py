@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _LABELS_SHOWN = 6
+# Scores are sums of products of features and of weights that are sums of features: those have to be finite too.
+_LARGEST_FEATURE = 1e140
 
 
 class Estimator:
@@ -66,7 +68,9 @@ class Estimator:
         """Return a call that builds an equal estimator: only what differs from the defaults."""
         defaults = inspect.signature(type(self).__init__).parameters
         given = [
-            f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name].default
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if type(value) is not type(defaults[name].default) or value != defaults[name].default
         ]
         return f"{type(self).__name__}({', '.join(given)})"
 
@@ -110,6 +114,12 @@ class BinaryClassifier(Estimator, ABC):
 
     classes_: Array
 
+    def _fitted_features(self, method: str, X: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Array:
+        """Return X as a finite (n, n_features_in_) array of moderate numbers, or raise."""
+        features = super()._fitted_features(method, X, dtype)
+        check_moderate("X", features)
+        return features
+
     @abstractmethod
     def decision_function(self, X: npt.ArrayLike) -> Array:
         """Return the score of each row, float64 (n,); above 0 stands for ``classes_[1]``.
@@ -118,8 +128,8 @@ class BinaryClassifier(Estimator, ABC):
         ------
         NotFittedError
             ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator.
+        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+            X does not fit the estimator, or has numbers above 1e140.
         """
 
     def predict(self, X: npt.ArrayLike) -> Array:
@@ -129,8 +139,8 @@ class BinaryClassifier(Estimator, ABC):
         ------
         NotFittedError
             ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator.
+        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+            X does not fit the estimator, or has numbers above 1e140.
         """
         self._require_fitted("predict")
         return self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
@@ -142,12 +152,23 @@ class BinaryClassifier(Estimator, ABC):
         ------
         NotFittedError
             ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator, or y not X.
+        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+            X does not fit the estimator or has numbers above 1e140, or y does not fit X.
         """
         self._require_fitted("score")
         predicted = self.predict(X)
         return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+
+
+def check_moderate(argument: str, features: Array) -> None:
+    """Raise InvalidValueError where a feature is so large that scores or squares of it would overflow."""
+    largest = np.unravel_index(np.abs(features).argmax(), features.shape)
+    if abs(features[largest]) > _LARGEST_FEATURE:
+        row, column = largest
+        raise InvalidValueError(
+            f"{argument}: {features[largest]} in row {row}, column {column} is too large to add up squares of such "
+            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
+        )
 
 
 def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
@@ -158,18 +179,25 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
     ShapeError
         Not one label per row.
     InvalidTypeError
-        Objects that are not all text, complex numbers, dates.
+        Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
     NonFiniteError
         NaN or infinity.
     """
-    labels = np.asarray(y)
+    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
+        raise InvalidTypeError(f"{argument}: got a masked array. Expected every label: drop the masked rows.")
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:
+        raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected one label per row.") from None
+    if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
+        kinds = set(map(type, labels))
+        if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
+            labels = np.array(labels.tolist())
     if labels.ndim != 1:
         hint = f" Use {argument}.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else ""
         raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).{hint}")
     if len(labels) != rows:
         raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        return labels.astype(str)
     if labels.dtype.kind not in "iufbU":
         raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

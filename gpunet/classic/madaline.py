@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import BinaryClassifier, encode_two_classes
+from gpunet.classic.estimator import BinaryClassifier, check_moderate, encode_two_classes
 from gpunet.errors import ConvergenceWarning, InvalidValueError, unknown_name
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import check_features, check_flag, check_integer, check_number
@@ -122,12 +122,12 @@ class Madaline(BinaryClassifier):
         ShapeError, InvalidTypeError, NonFiniteError
             X or y is not what it should be.
         InvalidValueError
-            Not exactly two classes, or a parameter out of its range.
+            Not exactly two classes, a number in X above 1e140, or a parameter out of its range.
         """
         self._check_parameters()
         features = check_features("X", X, None, np.float64)
-        self.classes_, signs = encode_two_classes("y", y, len(features))
-        self.n_features_in_ = features.shape[1]
+        check_moderate("X", features)
+        classes, signs = encode_two_classes("y", y, len(features))
         inputs = np.column_stack([features, np.ones(len(features))])
 
         rule = MadalineRule(
@@ -143,6 +143,7 @@ class Madaline(BinaryClassifier):
                 host_generator(self.seed, Purpose.SHUFFLE, len(errors)).shuffle(order)
             errors.append(rule.learn_epoch(inputs[order], signs[order]))
 
+        self.n_features_in_, self.classes_ = features.shape[1], classes
         self.hidden_coef_, self.hidden_intercept_ = rule.hidden[:, :-1].copy(), rule.hidden[:, -1].copy()
         self.output_coef_, self.output_intercept_ = rule.output[:-1].copy(), float(rule.output[-1])
         self.converged_ = errors[-1] == 0
@@ -164,8 +165,8 @@ class Madaline(BinaryClassifier):
         ------
         NotFittedError
             ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator.
+        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+            X does not fit the estimator, or has numbers above 1e140.
         """
         features = self._fitted_features("hidden_outputs", X)
         return _sign(features @ self.hidden_coef_.T + self.hidden_intercept_)
@@ -226,13 +227,8 @@ class MadalineRule:
         self.learning_rate = learning_rate
         self.adapt_output = adapt_output
         units = range(len(hidden))
-        # One array for each number of flips: a row for each trial, 1 where it flips a unit.
-        self._trials = []
-        for count in range(1, max_flips + 1):
-            flipped = np.array(list(itertools.combinations(units, count)))
-            trials = np.zeros((len(flipped), len(hidden)))
-            np.put_along_axis(trials, flipped, 1.0, axis=1)
-            self._trials.append(trials)
+        # One array for each number of flips: a row for each trial, the units that it flips.
+        self._trials = [np.array(list(itertools.combinations(units, count))) for count in range(1, max_flips + 1)]
 
     def learn_epoch(self, inputs: Array, signs: Array) -> int:
         """Present the rows (x, 1) of ``inputs``, in order, and return how many were classified wrongly."""
@@ -275,11 +271,11 @@ class MadalineRule:
         """Return the units of the least disturbing trial that makes the network's output right; none if none does."""
         score = self._scores(outputs)
         for trials in self._trials:
-            flipped_scores = score - 2 * trials @ (self.output[:-1] * outputs)
-            disturbance = np.where(flipped_scores * sign > 0, trials @ np.abs(scores), np.inf)
+            flipped_scores = score - 2 * (self.output[:-1] * outputs)[trials].sum(axis=1)
+            disturbance = np.where(flipped_scores * sign > 0, np.abs(scores)[trials].sum(axis=1), np.inf)
             best = int(disturbance.argmin())
             if np.isfinite(disturbance[best]):
-                return np.flatnonzero(trials[best])
+                return trials[best]
         return np.empty(0, np.intp)
 
 

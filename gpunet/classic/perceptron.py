@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import BinaryClassifier, encode_known_classes, encode_two_classes
+from gpunet.classic.estimator import BinaryClassifier, check_moderate, encode_known_classes, encode_two_classes
 from gpunet.classic.separability import signed_examples, signed_separation
 from gpunet.errors import ConvergenceWarning, InvalidValueError
 from gpunet.random import Purpose, host_generator
-from gpunet.validation import check_features, check_flag, check_integer
+from gpunet.validation import check_features, check_flag, check_integer, check_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _FIRST_BLOCK = 8
+# Products of smaller numbers, and shares of such products, fade to 0.
+_SMALLEST_LENGTH = 1e-140
 
 
 class Perceptron(BinaryClassifier):
@@ -106,13 +108,13 @@ class Perceptron(BinaryClassifier):
         ShapeError, InvalidTypeError, NonFiniteError
             X or y is not what it should be.
         InvalidValueError
-            Not exactly two classes, a parameter out of its range, or ``max_epochs=None`` where no hyperplane separates
-            the classes.
+            Not exactly two classes, a number in X above 1e140, an X of nothing but numbers below 1e-140 without a bias,
+            a parameter out of its range, or ``max_epochs=None`` where no hyperplane separates the classes.
         """
         self._check_parameters()
         features = check_features("X", X, None, np.float64)
         classes, signs = encode_two_classes("y", y, len(features))
-        examples = signed_examples(features, signs, bias=self.bias)
+        examples = self._examples(features, signs)
         if self.max_epochs is None and not signed_separation(examples).is_separable:
             raise InvalidValueError(
                 "max_epochs: None sets no limit, but no hyperplane separates the classes: the rule would never stop. "
@@ -149,13 +151,16 @@ class Perceptron(BinaryClassifier):
         ShapeError, InvalidTypeError, NonFiniteError
             X or y is not what it should be, or X has another width than before.
         InvalidValueError
-            A label that is not one of the two classes, or a parameter out of its range.
+            A label that is not one of the two classes, an X that ``fit`` would refuse, a parameter out of its range, or
+            another ``bias`` than before.
         """
         self._check_parameters()
         is_fitted = self.__sklearn_is_fitted__()
+        if is_fitted and self.bias != (len(self._weights) > self.n_features_in_):
+            raise InvalidValueError(f"bias: got {self.bias}. Expected {not self.bias}, as before; fit learns anew.")
         features = check_features("X", X, self.n_features_in_ if is_fitted else None, np.float64)
         known, signs = encode_known_classes("y", y, len(features), self.classes_ if is_fitted else None, classes)
-        examples = signed_examples(features, signs, bias=self.bias)
+        examples = self._examples(features, signs)
         if not is_fitted:
             self._start(features.shape[1], known, examples.shape[1])
         self._learn(examples)
@@ -170,6 +175,18 @@ class Perceptron(BinaryClassifier):
         check_integer("seed", self.seed, 0, 2**64 - 1)
         if self.max_epochs is not None:
             check_integer("max_epochs", self.max_epochs, 1)
+
+    def _examples(self, features: Array, signs: Array) -> Array:
+        """Return the p_i, (n, m), whose products w . p_i neither overflow nor fade; or raise."""
+        check_moderate("X", features)
+        examples = signed_examples(features, signs, bias=self.bias)
+        largest = float(np.abs(examples).max())
+        if 0 < largest < _SMALLEST_LENGTH:
+            raise InvalidValueError(
+                f"X: no number is larger than {largest:g}, and squares of such numbers are 0. Expected at least "
+                f"{_SMALLEST_LENGTH:g}: scale the features."
+            )
+        return examples
 
     def _start(self, inputs: int, classes: Array, weights: int) -> None:
         """Forget everything: zero weights, which a bias makes one more than the inputs."""
@@ -244,5 +261,18 @@ def perceptron_loss(signs: npt.ArrayLike, scores: npt.ArrayLike) -> Array:
     Returns
     -------
     ndarray of float64, (n,)
+
+    Raises
+    ------
+    ShapeError, InvalidTypeError, NonFiniteError
+        Not as many signs as scores, or not finite numbers.
+    InvalidValueError
+        A sign other than -1 and +1.
     """
-    return np.maximum(0.0, -np.asarray(signs, np.float64) * np.asarray(scores, np.float64))
+    s = check_targets("scores", scores, np.size(scores), 1, np.float64)[:, 0]
+    y = check_targets("signs", signs, len(s), 1, np.float64)[:, 0]
+    wrong = np.abs(y) != 1
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise InvalidValueError(f"signs: {y[row]:g} in row {row}. Expected -1 or +1.")
+    return np.maximum(0.0, -y * s)

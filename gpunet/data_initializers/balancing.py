@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpunet.data_initializers.sample import check_sample
 from gpunet.errors import InvalidValueError
-from gpunet.layer_passes import backward_layers, forward_layers, kept_averages
+from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import Linear
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
@@ -47,7 +47,7 @@ def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
     eta = host_generator(network.seed, Purpose.NOISE).standard_normal((len(inputs), network.layer_sizes[-1]))
     squares: dict[int, Array] = {}
     rates: dict[int, float] = {}
-    with kept_averages(network):
+    with kept_averages(network), kept_gradients(network):
         incoming = inputs
         for layer, output in forward_layers(network, backend.asarray(inputs), dropout=False):
             if isinstance(layer, Linear):

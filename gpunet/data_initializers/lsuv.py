@@ -73,8 +73,8 @@ def lsuv(network: Network, X: npt.ArrayLike, *, tolerance: float = 0.1, max_iter
                 outputs = linear_output(network, layer, x)
                 if not spread(outputs, network.dtype).any():
                     raise InvalidValueError(
-                        f"X: the output of linear{layer.index} is the same for every row. Expected rows that reach it: "
-                        "the layers below are dead or saturated."
+                        f"X: the output of linear{layer.index} is the same for every row. Expected rows that "
+                        "differ by more than rounding, and no dead or saturated layer below."
                     )
                 variance = float(outputs.var())
                 if abs(variance - 1) < tolerance:

@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 class DiagnosticsCallback(Callback):
     """Inspects the network before training, after every ``every``-th epoch, and after the last one.
 
+    Early stopping makes an epoch the last one too, and so does a callback that stands before this one in the list.
+
     Training goes on bit for bit as it would without. An inspection costs a forward and a backward pass of ``rows``
     rows, and the ratio of the epoch's last update to the weights one more copy of the parameters.
 
@@ -82,8 +84,8 @@ class DiagnosticsCallback(Callback):
             self._keep(run)
 
     def on_step_end(self, run: Run) -> None:
-        """Keep the parameters before the last update of an epoch that will be looked at."""
-        if run.step_in_epoch == run.steps_per_epoch - 1 and self._is_wanted(run):
+        """Keep the parameters before the last update of an epoch."""
+        if run.step_in_epoch == run.steps_per_epoch - 1:
             self._keep(run)
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
@@ -93,7 +95,8 @@ class DiagnosticsCallback(Callback):
             self._keep(run)
 
     def _is_wanted(self, run: Run) -> bool:
-        return run.epoch % self._every == 0 or run.epoch == run.epochs
+        is_last = run.epoch == run.epochs or run.history.stopped_early or run.stop
+        return is_last or run.epoch % self._every == 0
 
     def _keep(self, run: Run) -> None:
         network = run.network

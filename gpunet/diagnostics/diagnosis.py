@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from gpunet.diagnostics.distribution import Distribution
+from gpunet.diagnostics.distribution import Distribution, or_none
 from gpunet.diagnostics.findings import Finding, Thresholds, find
 
 COLUMNS = (
@@ -101,12 +100,8 @@ class ParameterDiagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        numbers = {"norm": self.norm, "gradient_norm": self.gradient_norm, "update_ratio": self.update_ratio}
-        return {
-            "name": self.name,
-            **{name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()},
-            "gradients": self.gradients.to_dict(),
-        }
+        numbers = {name: or_none(getattr(self, name)) for name in ("norm", "gradient_norm", "update_ratio")}
+        return {"name": self.name, **numbers, "gradients": self.gradients.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ class Diagnosis:
             "rows": self.rows,
             "steps": self.steps,
             "epoch": self.epoch,
-            "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss": or_none(self.loss),
             "layers": [layer.to_dict() for layer in self.layers],
             "parameters": [parameter.to_dict() for parameter in self.parameters.values()],
             "findings": [finding.to_dict() for finding in self.findings()],

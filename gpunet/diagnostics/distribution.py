@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from gpunet.validation import check_integer
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,36 @@ class Distribution:
     counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, values: Array, bins: int = 40) -> Distribution:
-        """Return the distribution of an array's elements."""
-        numbers = values.reshape(-1).astype(np.float64)
+    def of(cls, values: npt.ArrayLike, bins: int = 40) -> Distribution:
+        """Return the distribution of an array's elements.
+
+        Parameters
+        ----------
+        values : array_like of numbers
+        bins : int
+            At least 1.
+        """
+        bins = check_integer("bins", bins, 1)
+        numbers = np.asarray(values).reshape(-1).astype(np.float64)
         finite = numbers[np.isfinite(numbers)]
         lost = numbers.size - finite.size
         if finite.size == 0:
             return cls(math.nan, math.nan, math.nan, math.nan, lost, (0.0, 1.0), (0,))
         low, high = float(finite.min()), float(finite.max())
+        largest = max(abs(low), abs(high))
+        # Squares of what is left neither overflow nor fade.
+        scale = 1.0 if largest == 0 or 1e-150 < largest < 1e150 else largest
+        finite = finite / scale
         # Bins that are no wider than the gaps between floating point numbers have no edges.
-        if high - low <= 4 * bins * np.spacing(max(abs(low), abs(high))):
+        if high / scale - low / scale <= 4 * bins * np.spacing(largest) / scale:
             around = max(abs(low) / 2, 1e-12)
             counts, edges = np.array([finite.size]), np.array([low - around, high + around])
         else:
-            counts, edges = np.histogram(finite, bins, (low, high))
+            counts, edges = np.histogram(finite, bins, (low / scale, high / scale))
+            edges = edges * scale
         return cls(
-            float(finite.mean()),
-            float(finite.std()),
+            float(finite.mean()) * scale,
+            float(finite.std()) * scale,
             low,
             high,
             lost,
@@ -67,9 +80,10 @@ class Distribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; NaN becomes null."""
-        numbers = {name: _or_none(getattr(self, name)) for name in ("mean", "std", "minimum", "maximum")}
+        numbers = {name: or_none(getattr(self, name)) for name in ("mean", "std", "minimum", "maximum")}
         return numbers | {"non_finite": self.non_finite, "edges": list(self.edges), "counts": list(self.counts)}
 
 
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def or_none(value: float | None) -> float | None:
+    """Return a number that JSON can hold, None for the others."""
+    return value if value is not None and math.isfinite(value) else None

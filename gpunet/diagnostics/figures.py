@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 6
+_LEGEND_ROWS = 24
 
 
 def draw_layers(diagnosis: Diagnosis, *, title: str = "Activations and gradients, layer by layer") -> Figure:
@@ -31,8 +33,8 @@ def draw_layers(diagnosis: Diagnosis, *, title: str = "Activations and gradients
         matplotlib is not installed.
     """
     layers = diagnosis.layers
-    columns = min(len(layers), _COLUMNS)
-    blocks = -(-len(layers) // columns)
+    blocks = -(-len(layers) // _COLUMNS)
+    columns = -(-len(layers) // blocks)
     figure, axes = panels(2 * blocks, columns, title=title, width=0.62, height=0.62)
     for axis in axes.flat:
         axis.set_visible(False)
@@ -107,47 +109,65 @@ def draw_training(records: Sequence[Diagnosis], *, title: str = "What training d
     if not records:
         raise InvalidValueError("records: got none. Expected at least one Diagnosis.")
     figure, axes = panels(2, 2, title=title, width=1.25, height=0.9)
-    epochs = [record.epoch if record.epoch is not None else place for place, record in enumerate(records)]
-    hidden = [layer.index for layer in records[0].hidden]
-    everywhere = [layer.index for layer in records[0].layers]
-    drawings: list[tuple[Any, list[int], Callable[[Diagnosis, int], float | None], str, bool]] = [
+    hidden, everywhere = ([layer.index for layer in layers] for layers in (records[0].hidden, records[0].layers))
+    drawings: tuple[tuple[list[int], Callable[[Diagnosis, int], float | None], str, bool], ...] = (
+        (hidden, lambda record, index: record.layers[index - 1].outputs.std, "std of the activations", True),
         (
-            axes[0, 0],
-            hidden,
-            lambda record, index: record.layers[index - 1].outputs.std,
-            "std of the activations",
-            True,
-        ),
-        (
-            axes[0, 1],
             everywhere,
             lambda record, index: record.layers[index - 1].score_gradients.root_mean_square,
             "root mean square of dJ/ds",
             True,
         ),
-        (axes[1, 0], hidden, _idle, "dead units or\nsaturated activations", False),
+        (hidden, _idle, "dead units or\nsaturated activations", False),
         (
-            axes[1, 1],
             everywhere,
             lambda record, index: record.parameters[f"W{index}"].update_ratio,
             "||change of W|| / ||W||\nof one update",
             True,
         ),
-    ]
-    for axis, indices, quantity, name, logarithmic in drawings:
-        for place, index in enumerate(indices):
-            values = [_plottable(quantity(record, index), logarithmic) for record in records]
-            axis.plot(epochs, values, **_look(place, len(indices)), label=f"{index}")
-        if logarithmic:
-            axis.set_yscale("log")
-            axis.tick_params(which="minor", labelsize=7)
-        else:
-            axis.set_ylim(-0.03, 1.03)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+    )
+    epochs = [record.epoch if record.epoch is not None else place for place, record in enumerate(records)]
+    for axis, (indices, quantity, name, logarithmic) in zip(axes.flat, drawings, strict=True):
+        found = {index: [quantity(record, index) for record in records] for index in indices}
+        _draw_lines(axis, epochs, found, logarithmic)
         label(axis, x="epoch", y=name)
     handles, names = axes[0, 1].get_legend_handles_labels()
-    figure.legend(handles, names, title="layer", loc="outside right center", fontsize=8, title_fontsize=8)
+    columns = -(-len(names) // _LEGEND_ROWS)
+    figure.legend(
+        handles, names, title="layer", loc="outside right center", fontsize=8, title_fontsize=8, ncols=columns
+    )
     return figure
+
+
+def _draw_lines(axes: Any, epochs: Sequence[int], found: dict[int, list[float | None]], logarithmic: bool) -> None:
+    """Draw a line for each layer, and say so where there is nothing to draw."""
+    drawn: list[float] = []
+    for place, (index, values) in enumerate(found.items()):
+        plottable = [_plottable(value, logarithmic) for value in values]
+        axes.plot(epochs, plottable, **_look(place), label=f"{index}")
+        drawn += [value for value in plottable if np.isfinite(value)]
+    if logarithmic:
+        _span_a_decade(axes, drawn)
+    else:
+        axes.set_ylim(-0.03, 1.03)
+    if not drawn:
+        is_known = any(value is not None for values in found.values() for value in values)
+        note = "no hidden layers" if not found else "nothing finite above 0" if is_known else "no update yet"
+        axes.text(0.5, 0.5, note, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes)
+    # One range of epochs for all panels.
+    first, last = min(epochs), max(epochs)
+    margin = 0.05 * (last - first) or 0.5
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def _span_a_decade(axes: Any, values: Sequence[float]) -> None:
+    """Make an axis logarithmic and at least ten times as high as low, so that what hardly changes looks like it."""
+    axes.set_yscale("log")
+    axes.tick_params(which="minor", labelsize=7)
+    if values and max(values) < 10 * min(values):
+        middle = math.sqrt(min(values)) * math.sqrt(max(values))
+        axes.set_ylim(middle / math.sqrt(10), middle * math.sqrt(10))
 
 
 def _idle(record: Diagnosis, index: int) -> float:
@@ -159,7 +179,7 @@ def _plottable(value: float | None, logarithmic: bool) -> float:
     return float("nan") if value is None or (logarithmic and value <= 0) else value
 
 
-def _look(place: int, lines: int) -> dict[str, Any]:
+def _look(place: int) -> dict[str, Any]:
     """Return colour, line style and marker of one of many lines; those of the palette repeat after seven."""
     palette, styles = len(COLOURS), len(STYLES)
     return {

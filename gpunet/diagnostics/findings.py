@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from gpunet.diagnostics.distribution import or_none
+
 if TYPE_CHECKING:
     from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis
+
+_MOST_AS_PER_CENT = 10
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Finding:
         return f"layer {self.layer}: {self.message}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return asdict(self)
+        """Return what JSON can hold; a value that is not finite becomes null."""
+        return asdict(self) | {"value": or_none(self.value)}
 
 
 def find(diagnosis: Diagnosis, thresholds: Thresholds) -> list[Finding]:
@@ -81,8 +85,8 @@ def _of_layer(diagnosis: Diagnosis, layer: LayerDiagnosis, thresholds: Threshold
         return
     if not layer.is_output:
         yield from _of_units(diagnosis, layer, thresholds, finding)
-    if weights.gradient_norm == 0:
-        yield finding("no_gradient", 0.0, f"the gradient of {weights.name} is 0: it does not learn")
+    if _is_unreached(diagnosis, layer):
+        yield finding("no_gradient", 0.0, f"the loss gives {weights.name} no gradient: it does not learn")
     elif not layer.is_output:
         last = diagnosis.hidden[-1].score_gradients.root_mean_square
         ratio = layer.score_gradients.root_mean_square / last if last else 1.0
@@ -92,8 +96,19 @@ def _of_layer(diagnosis: Diagnosis, layer: LayerDiagnosis, thresholds: Threshold
         if ratio > thresholds.grown_gradients:
             yield finding("grown_gradients", ratio, f"the gradients have grown to {relative}")
     if weights.update_ratio is not None and weights.update_ratio > thresholds.large_update:
-        share = f"{100 * weights.update_ratio:.0f} %"
-        yield finding("large_update", weights.update_ratio, f"one update changes {weights.name} by {share} of its norm")
+        ratio = weights.update_ratio
+        share = f"{100 * ratio:.0f} % of" if ratio < _MOST_AS_PER_CENT else f"{ratio:.1e} times"
+        yield finding("large_update", ratio, f"one update changes {weights.name} by {share} its norm")
+
+
+def _is_unreached(diagnosis: Diagnosis, layer: LayerDiagnosis) -> bool:
+    """Say whether the loss gives a layer's weights no gradient, whatever their L2 term gives them."""
+    inputs = diagnosis.layers[layer.index - 2].outputs if layer.index > 1 else None
+    return (
+        layer.score_gradients.root_mean_square == 0
+        or (inputs is not None and inputs.root_mean_square == 0)
+        or diagnosis.parameters[f"W{layer.index}"].gradient_norm == 0
+    )
 
 
 def _of_units(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gpunet.activations import Activation, Identity, LeakyReLU, ReLU
 from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis
 from gpunet.diagnostics.distribution import Distribution
-from gpunet.errors import ShapeError
-from gpunet.layer_passes import backward_layers, forward_layers, kept_averages
+from gpunet.errors import InvalidTypeError, ShapeError, unknown_name
+from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import BatchNorm, BiasActivation, Linear
 from gpunet.network import Network
 from gpunet.validation import check_integer, check_number
@@ -64,7 +64,7 @@ def inspect(
     Raises
     ------
     ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        The data do not fit the network, or one row with batch norm.
+        The data or ``before`` do not fit the network, or one row with batch norm.
     """
     inputs = network.check_inputs(X)
     rows = inputs.shape[0]
@@ -75,12 +75,12 @@ def inspect(
     l2 = check_number("l2", l2)
     bins = check_integer("bins", bins, 1)
     weights = None if sample_weight is None else backend.asarray(network.check_weights(sample_weight, rows))
-    gradients = backend.to_numpy(network.flat_gradients).copy()
+    ratios = {} if before is None else update_ratios(before, network.get_parameters())
 
     units: dict[int, tuple[Distribution, float | None, tuple[int, ...]]] = {}
     score_gradients: dict[int, Distribution] = {}
     # A network that has diverged is worth a look too.
-    with np.errstate(over="ignore", invalid="ignore"), kept_averages(network):
+    with np.errstate(over="ignore", invalid="ignore"), kept_averages(network), kept_gradients(network):
         for layer, output in forward_layers(network, backend.asarray(inputs), dropout=True):
             outputs = output
             if isinstance(layer, BiasActivation | BatchNorm):  # of two with one index, the second one has f_i
@@ -89,11 +89,8 @@ def inspect(
         for layer, doutput in backward_layers(network, gradient, dropout=True):
             if isinstance(layer, Linear):
                 score_gradients[layer.index] = Distribution.of(backend.to_numpy(doutput), bins)
-        found = _parameters(
-            network, l2, {} if before is None else update_ratios(before, network.get_parameters()), bins
-        )
+        found = _parameters(network, l2, ratios, bins)
         loss = float(backend.to_numpy(network.loss_layer.value)[0]) + network.penalty(l2)
-    backend.copy(gradients, network.flat_gradients)
     last = len(network.layer_sizes) - 1
     layers = [
         LayerDiagnosis(
@@ -113,7 +110,14 @@ def inspect(
 
 
 def spread_rows(rows: int, most: int) -> Array:
-    """Return the indices of at most ``most`` of so many rows, evenly spread, so that sorted data are seen in full."""
+    """Return the indices of at most ``most`` of so many rows, evenly spread, so that sorted data are seen in full.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+        Not integers of at least 1.
+    """
+    rows, most = check_integer("rows", rows, 1), check_integer("most", most, 1)
     return np.unique(np.linspace(0, rows - 1, min(rows, most)).round().astype(np.int64))
 
 
@@ -124,14 +128,38 @@ def update_ratios(before: Mapping[str, npt.ArrayLike], after: Mapping[str, npt.A
     ----------
     before, after : mapping of str to array
         Of one network: ``get_parameters()`` around an update.
+
+    Raises
+    ------
+    InvalidTypeError
+        Not mappings of arrays of numbers.
+    InvalidValueError
+        A name that ``after`` does not have.
+    ShapeError
+        Two shapes for one name.
     """
+    for argument, values in (("before", before), ("after", after)):
+        if not isinstance(values, Mapping):
+            raise InvalidTypeError(f"{argument}: got {type(values).__name__}. Expected a mapping of names to arrays.")
     ratios = {}
     for name, value in before.items():
-        old = np.asarray(value, np.float64)
-        norm = float(np.linalg.norm(old))
+        if name not in after:
+            raise unknown_name("before", name, after)
+        old, new = _numbers("before", name, value), _numbers("after", name, after[name])
+        if old.shape != new.shape:
+            raise ShapeError(f"before: got shape {old.shape} for {name}. Expected {new.shape}.")
+        with np.errstate(over="ignore", invalid="ignore"):  # the numbers of a network that has diverged
+            norm, change = float(np.linalg.norm(old)), float(np.linalg.norm(new - old))
         if norm > 0:
-            ratios[name] = float(np.linalg.norm(np.asarray(after[name], np.float64) - old)) / norm
+            ratios[name] = change / norm
     return ratios
+
+
+def _numbers(argument: str, name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"{argument}: {name} cannot be read as an array of numbers.") from None
 
 
 def _units(y: Array, activation: Activation, bins: int) -> tuple[Distribution, float | None, tuple[int, ...]]:
