@@ -40,7 +40,7 @@ def panels(rows: int, columns: int, *, title: str, width: float = 1.0, height: f
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise require_package("matplotlib", extra="plot", purpose="figures") from None
+        raise require_package("matplotlib", extra="plot", purpose="drawing figures") from None
 
     figure = Figure(figsize=(_PANEL_WIDTH * width * columns, _PANEL_HEIGHT * height * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12)

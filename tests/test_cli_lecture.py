@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import html.parser
 import json
 import re
@@ -19,6 +20,7 @@ from cli_support import COMMAND, environment, refusal, shell
 from test_cli_process import on_terminal
 
 import gpunet
+from gpunet.cli import folders
 from gpunet.errors import InvalidValueError
 from gpunet.lecture import building, catalogue, page, report
 from gpunet.lecture.building import Outcome
@@ -153,13 +155,24 @@ def test_bad_arguments_are_refused_before_anything_runs(
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
+def test_a_folder_that_cannot_be_written_to_is_named(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"{options['dir']}/tmp0123")
+
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refuse)
+    for name in ("L3", "all"):
+        told = refusal(capsys, "lecture", name, "--out", Path("below").absolute())
+        assert f"{Path().absolute()}: files cannot be written there (Permission denied)" in told
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("package", "arguments", "message"),
     [
         (
             "matplotlib",
             ("L3",),
-            "figures needs the package 'matplotlib', which is not installed: pip install 'gpunet[plot]'",
+            "drawing figures needs the package 'matplotlib', which is not installed: pip install 'gpunet[plot]'",
         ),
         ("sklearn", ("L1",), "the data set 'digits' of L1 needs the package 'scikit-learn'"),
         ("sklearn", ("all",), "pip install 'gpunet[cli]'"),

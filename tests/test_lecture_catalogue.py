@@ -115,6 +115,10 @@ def test_the_document_names_code_tests_and_command_that_exist(row: str) -> None:
         for path in paths:
             assert (ROOT / folder / path).is_file(), path
     assert f"lecture/experiments/{catalogue.MODULES[row]}.py" in code
+    # One of the tests is of the experiment itself.
+    files = [(ROOT / "tests" / path).read_text(encoding="utf-8") for path in re.findall(r"`([\w/]+\.py)`", tests)]
+    imported = re.compile(rf"from gpunet\.lecture\.experiments import .*\b{catalogue.MODULES[row]}\b")
+    assert any(imported.search(text) for text in files), tests
 
 
 def test_figures_are_listed_exist_and_are_small() -> None:
@@ -157,6 +161,8 @@ def test_the_document_has_every_correction() -> None:
         "gives a variance",
         "is a standard deviation",
         "slope of leaky ReLU",
+        "counts as a mistake, or nothing would leave w = 0",
+        "gradients grow, about 7e4-fold from layer 10 to layer 1",
         "absorbs the factor 2",
         "eta delta_pj o_pi",
         "dJ/dshat_i",

@@ -79,7 +79,7 @@ def test_saturated_share_counts_scores_beyond_5() -> None:
     _, saturated = saturation.gradient_flow(network, X, np.zeros(30, int))
     share = np.mean(np.abs(X @ network.get_parameters()["W1"].T) > 5)
     assert 0.1 < share < 0.9
-    assert saturated == [pytest.approx(share)]
+    assert saturated == pytest.approx(share)
 
 
 def test_saturation_does_not_claim_what_is_not_there(saturated: Numbers) -> None:
@@ -299,7 +299,7 @@ def dying() -> Numbers:
     numbers = quick_numbers(dead_units.EXPERIMENT)
     for name in dead_units.NETWORKS:
         for run in numbers["runs"][name]:
-            run.update(dead=[0.0, 0.0], silent=[0, 0], revived=[0, 0], diverged=0, epochs_to_learn=None)
+            run.update(dead=[0.0, 0.0], moved=0.0, silent=[0, 0], revived=[0, 0], diverged=0, epochs_to_learn=None)
     return numbers
 
 
@@ -318,6 +318,7 @@ def test_dead_units_claims(dying: Numbers) -> None:
         "relu_dies": True,
         "others_live": True,
         "stays_dead": True,
+        "never_updates": True,
         "leaky_revives": True,
         "bias_helps": True,
         "faster_than_sigmoid": True,
@@ -331,6 +332,7 @@ def test_dead_units_claims(dying: Numbers) -> None:
         ("relu_dies", ("relu", -1, "dead"), [0.0, 0.01], "Few ReLU units die here"),
         ("others_live", ("elu", 0, "dead"), [0.0, 0.1], "units some died"),
         ("stays_dead", ("relu", 0, "revived"), [1, 0], "did not always stay dead"),
+        ("never_updates", ("relu", 0, "moved"), 1e-9, "units of the first layer did change"),
         ("leaky_revives", ("leaky_relu", -1, "revived"), [0, 3], "no silent leaky ReLU unit did either"),
         ("bias_helps", ("relu, bias 0.1", -1, "dead"), [0.0, 0.5], "makes no clear difference"),
         ("faster_than_tanh", ("tanh", 0, "epochs_to_learn"), 4.0, "faster than sigmoid, but not than tanh"),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import batch_gradient, single_example
-from gpunet.lecture.experiments.batch_gradient import CountingArray, Counts
 
 MODULES = (single_example, batch_gradient)
 each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXPERIMENT.name)
@@ -68,6 +68,8 @@ def test_paragraphs_follow_the_numbers() -> None:
     numbers = single_example.measure(Settings(quick=True))
     numbers["library_difference"]["W1"] = 0.2
     assert "differ from the gradients that the library computes" in single_example.describe(numbers)
+    numbers["difference_error"]["W1"] = 0.2
+    assert "do not agree with central differences" in single_example.describe(numbers)
     numbers = copy.deepcopy(batch_gradient.measure(Settings(quick=True)))
     numbers["depths"][0]["loop_and_library"] = 0.01
     numbers["depths"][0]["as_on_the_slide"] = 0.0
@@ -90,6 +92,7 @@ def test_counting_arrays_count_and_change_no_number() -> None:
     total += watched
     watched += 1
     np.testing.assert_array_equal(a, np.asarray(total) + 1)
+    assert counts.calls == {"matmul": 2, "add": 2}
     assert counts.operations == 4
     assert counts.multiplications == 75
 

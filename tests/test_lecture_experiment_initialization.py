@@ -132,7 +132,7 @@ def test_what_l18_says_follows_the_numbers(quick):
         numbers = changed(numbers, "runs", "0", -1, "dead_after", value=share)
         numbers = changed(numbers, "runs", "0", -2, "dead_after", value=0.0)
         assert text in initial_bias.describe(numbers)
-    for share, text in ((0.9, "no learning rate brings them back"), (0.2, "20% of the hidden units are dead")):
+    for share, text in ((0.9, "nothing is learnt at any learning rate"), (0.2, "20% of the hidden units are dead")):
         numbers = changed(numbers, "runs", "-1", 0, "dead_before", value=share)
         for run in range(3):
             numbers = changed(numbers, "runs", "-1", run, "losses", value=[2.3])

@@ -73,7 +73,8 @@ def test_layers_solve_what_a_line_cannot(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(layers, "WIDTHS", (4, 8))
     monkeypatch.setattr(layers, "DRAWS", 1)
     numbers = layers.measure(Settings())
-    assert all(layers.claims(numbers).values())
+    claims = layers.claims(numbers)
+    assert claims == {**dict.fromkeys(claims, True), "two_layers_solve_spirals": False}
     assert [entry["counted"] for entry in numbers["parameters"]] == [650, 7510, 17610, 18710]
 
 
@@ -159,9 +160,64 @@ def _small_model_wins(numbers: dict[str, Any]) -> None:
         trial["small"]["test"], trial["big_with_l2"]["test"] = 0.1 + 0.001 * number, 0.2 + 0.002 * number
 
 
+def _depth_does_not_help(numbers: dict[str, Any]) -> None:
+    for network in numbers["spirals"]["networks"]:
+        network["accuracy"] = 0.6
+
+
+def _two_layers_are_enough(numbers: dict[str, Any]) -> None:
+    for network in numbers["spirals"]["networks"]:
+        network["accuracy"] = 0.99
+
+
+def _wrong_exclusive_or(numbers: dict[str, Any]) -> None:
+    numbers["exclusive_or"]["networks"][1]["accuracy"] = 0.8
+
+
+def _narrower_is_better(numbers: dict[str, Any]) -> None:
+    numbers["by_width"][0]["accuracies"] = [[0.7], [0.9], [0.8], [0.95]]
+
+
+def _library_is_off(numbers: dict[str, Any]) -> None:
+    numbers["overflow"]["library"][1] *= 1.01
+
+
+def _large_batches_are_better(numbers: dict[str, Any]) -> None:
+    for number, run in enumerate(numbers["runs"]):
+        run["by_updates"] = {"updates": [0, 100 // 3**number], "losses": [2.0, 0.1]}
+
+
+def _never_learns(numbers: dict[str, Any]) -> None:
+    for run in numbers["runs"]:
+        run["by_updates"]["losses"] = [2.0] * len(run["by_updates"]["updates"])
+
+
+def _wide_fits_no_better(numbers: dict[str, Any]) -> None:
+    for entry in numbers["by_width"][0]:
+        entry |= {"train_error": 0.15, "test_error": 0.16}
+
+
+def test_similar_updates_are_told() -> None:
+    numbers = mini_batches.measure(QUICK)
+    for run in numbers["runs"]:
+        run["by_updates"] = {"updates": [0, 100 + run["batch"]], "losses": [2.0, 0.1]}
+    assert mini_batches.claims(numbers)["batches_need_similar_updates"]
+    told = mini_batches.describe(numbers)
+    assert "about 101, 104, 116 and 164 of them bring a loss of 0.3 with batches of 1, 4, 16 and 64" in told
+    assert "within a factor of 1.6, although one of 64 examples costs 64 times one of 1." in told
+
+
 @pytest.mark.parametrize(
     ("module", "doctor", "said"),
     [
+        (layers, _depth_does_not_help, "Here depth does not make the boundary follow the spirals"),
+        (layers, _two_layers_are_enough, "With these weights 2 layers follow the spirals already"),
+        (layers, _wrong_exclusive_or, "80%, which is less than it should"),
+        (layers, _narrower_is_better, "here wider is not better at every depth"),
+        (softmax_loss, _library_is_off, "the library's loss is not log(1 + exp(a)) for all"),
+        (mini_batches, _large_batches_are_better, "about 100, 33, 11 and 3 of them bring a loss of 0.3 with batches"),
+        (mini_batches, _never_learns, "no batch size comes to a loss of 0.3. "),
+        (capacity, _wide_fits_no_better, "of new ones: here many nodes fit no better. "),
         (linear_scores, _templates_mixed_up, "mean images, 8 get their highest score"),
         (layers, _exclusive_or_by_a_line, "although no straight line should"),
         (activations, _wrong_derivative, "do not agree with central differences"),

@@ -75,6 +75,8 @@ FLAT = [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]] * 2
 
 CASES = [
     ("L9", ("path", "accuracy"), 0.9, "separates", "does not end with every example right"),
+    ("L9", ("path", "gradient_error"), 0.5, "descends_the_loss", "should be, but is not, a step of gradient descent"),
+    ("L9", ("path", "losses"), [0.5, 0.1], "descends_the_loss", "should be, but is not, a step of gradient descent"),
     ("L9", ("bound", 0, "mistakes"), 1e9, "within_bound", "some run exceeds it"),
     ("L9", ("overlapping", "averaged"), LOW_AVERAGES, "averaging_helps", "is not clearly more accurate"),
     ("L9", ("overlapping", "averaged"), LOW_AVERAGES, "averaging_steadies", "not clearly steadier"),
@@ -84,6 +86,7 @@ CASES = [
     ("L10", ("single", "0.5"), [1e-9] * 8, "single_examples_stay_off", "did not clearly end closer"),
     ("L11", ("xor", "accuracy", "Madaline"), 0.75, "xor_learnt", "does not learn all of them"),
     ("L11", ("xor", "accuracy", "ADALINE"), 1.0, "xor_needs_two_lines", "better than it should"),
+    ("L11", ("parity", "1", 0, "ADALINE"), 0.7, "one_line_learnt", "yet not both learn it from every seed"),
     ("L11", ("parity", "3", 0, "Madaline"), 0.7, "parity_of_three_learnt", "does not learn it well from every seed"),
     ("L11", ("parity", "3", 0, "ADALINE"), 0.95, "adaline_guesses", "does better than guessing"),
     ("L11", ("parity", "3", 0, "errors"), [0.5, *[0.3] * 9, 0.0], "sudden", "fall step by step"),
@@ -113,7 +116,7 @@ def test_paragraphs_follow_the_numbers_of_all_runs(full):
     assert perceptron.claims(even)["small_margins_cost"] is False
     assert "small margins cost few mistakes more" in perceptron.describe(even)
 
-    for learnt, claim, text in ((True, "some_stuck", "none got stuck"), (False, "most_learn", "not most seeds")):
+    for learnt, claim, text in ((True, "some_stuck", "none got stuck"), (False, "most_learn", "few of the seeds")):
         same = copy.deepcopy(full["L12"])
         for run in same["xor"]["runs"]:
             run["learnt"] = learnt

@@ -1,1 +1,1 @@
-"""The shell commands: train, predict, evaluate, info."""
+"""The shell command ``gpunet`` and its subcommands: train, predict, evaluate, lecture, info, kernels, bench."""

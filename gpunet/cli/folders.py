@@ -29,8 +29,12 @@ def check_folder(folder: Path, argument: str = "--out") -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise InvalidValueError(f"{argument}: {str(folder)!r} is a file, expected a folder.")
-    with tempfile.TemporaryFile(dir=existing):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        # The name of the file that was tried says nothing to anyone.
+        raise OSError(error.errno, f"files cannot be written there ({error.strerror})", str(existing)) from None
 
 
 def _is_there(path: Path) -> bool:

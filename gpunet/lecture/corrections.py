@@ -59,6 +59,12 @@ CORRECTIONS = (
         "Aggregated backward pass: dJ/dW_i takes x^(i-1), not x^(i); after g = g W_i, the mask is that of s^(i-1), "
         "not s^(i).",
     ),
+    Correction(
+        ("L9",),
+        "The perceptron answers 1 or 0 while its labels are 1 and -1: here it answers with the label of either class, "
+        "and y is 1 or -1 in the update. The slide updates w only; b goes along, b <- b + y. A score of exactly 0, "
+        "where the loss is 0, counts as a mistake, or nothing would leave w = 0.",
+    ),
     Correction(("L10",), "ADALINE's update absorbs the factor 2 of the squared loss's gradient into eta."),
     Correction(
         ("L12",),
@@ -68,6 +74,12 @@ CORRECTIONS = (
     Correction(
         ("L19",),
         'N(w; 0, .01^2) gives a variance; Xavier\'s "1/sqrt(500)" is a standard deviation.',
+    ),
+    Correction(
+        ("L19",),
+        "With N(0, 1) weights in the tanh network the gradients are said to be all zero. Almost every factor tanh'(s) "
+        "of the backward pass is near 0, but the few that are not are enough, for the weights have size 1: the "
+        "gradients grow, about 7e4-fold from layer 10 to layer 1.",
     ),
     Correction(
         ("L24",),

@@ -48,7 +48,7 @@ def require_packages(experiments: Iterable[Experiment]) -> None:
     """
     experiments = list(experiments)
     if importlib.util.find_spec("matplotlib") is None:
-        raise require_package("matplotlib", extra="plot", purpose="figures")
+        raise require_package("matplotlib", extra="plot", purpose="drawing figures")
     for name in sorted({name for experiment in experiments for name in experiment.data_sets}):
         module, package, extra = _SOURCES[name]
         if importlib.util.find_spec(module) is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend
 from gpunet.bench.results import Results, Row, read_results
+from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, label, panels
 from gpunet.random import Purpose, host_generator
@@ -49,34 +49,6 @@ def measure(settings: Settings) -> dict[str, Any]:
     }
 
 
-class _Counting(np.ndarray[Any, np.dtype[Any]]):
-    """An array that counts the operations NumPy runs on it, and on what comes of it."""
-
-    calls: Counter[str]
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.calls = getattr(source, "calls", Counter[str]())
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **keywords: Any) -> Any:
-        result = getattr(ufunc, method)(*map(_plain, inputs), **keywords)
-        return _counting(result, self.calls, ufunc.__name__)
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return _counting(func(*map(_plain, args), **kwargs), self.calls, func.__name__)
-
-
-def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, _Counting) else value
-
-
-def _counting(values: Array, calls: Counter[str], operation: str | None = None) -> Array:
-    if operation is not None:
-        calls[operation] += 1
-    counted = values.view(_Counting)
-    counted.calls = calls
-    return counted
-
-
 def _count_operations(activation: Activation) -> dict[str, dict[str, int]]:
     """Return how often f and f' run each NumPy operation, once per element each time."""
     counts = {}
@@ -85,9 +57,9 @@ def _count_operations(activation: Activation) -> dict[str, dict[str, int]]:
         ("forward", activation.forward, s),
         ("backward", activation.derivative, activation.forward(s)),
     ):
-        calls: Counter[str] = Counter()
-        function(_counting(values, calls))
-        counts[name] = dict(sorted(calls.items()))
+        found = Counts()
+        function(CountingArray.wrap(values, found))
+        counts[name] = dict(sorted(found.calls.items()))
     return counts
 
 
@@ -245,7 +217,7 @@ def describe(numbers: Numbers) -> str:
     if numbers["benchmark"]:
         source = f"the committed benchmark of gpunet {found['version']} on {found['machine']}"
     else:
-        source = f"measured now on this machine ({found['device']}, medians of {found['rounds']} interleaved rounds)"
+        source = f"measured now on this machine, {found['device']}, medians of {found['rounds']} interleaved rounds"
     counted = (
         "Sigmoid, tanh and ELU each need one exponential (exp, expm1 or tanh) for every score and ReLU and leaky ReLU "
         "none"
@@ -266,7 +238,7 @@ def describe(numbers: Numbers) -> str:
         )
         verdict += "more than ReLU; a vectorised exponential is cheap where memory and not arithmetic takes the time"
     if forward["leaky_relu"] > min(forward["sigmoid"], forward["tanh"]):
-        verdict += ", and leaky ReLU, without any, takes longer than one with: selecting between two values costs too"
+        verdict += ", and leaky ReLU, without any, takes longer than one with: its product and its comparison cost too"
     linear = measured["linear_nanoseconds"]
     share = max(times["forward"] for times in measured["nanoseconds"].values()) / linear
     scale = "which is still less than" if shown["linear_is_dearer"] else "which is not even less than"

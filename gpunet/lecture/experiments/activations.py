@@ -13,6 +13,7 @@ from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, MARKERS, label, panels
+from gpunet.lecture.probing import run_activation
 from gpunet.lecture.wording import tiny
 
 Array = npt.NDArray[Any]
@@ -65,32 +66,6 @@ def _measured(backend: Backend, activation: Activation, shown: Array, quick: boo
         "derivative_at_0": float(run_activation(backend, activation, np.zeros(1))[1][0]),
         "finite_far_away": bool(all(np.isfinite(part).all() for pair in far for part in pair)),
     }
-
-
-def run_activation(backend: Backend, activation: Activation, s: Array) -> tuple[Array, Array]:
-    """Return f(s) and f'(s) as a layer computes them, on the backend's device.
-
-    The derivative is what the backward operation makes of a gradient of ones.
-
-    Parameters
-    ----------
-    backend : Backend
-    activation : Activation
-    s : ndarray, (n,)
-        float32 or float64.
-
-    Returns
-    -------
-    ndarray, ndarray
-        On the host, (n,) each.
-    """
-    scores = backend.asarray(np.ascontiguousarray(s.reshape(-1, 1)))
-    values = backend.empty(scores.shape, s.dtype)
-    derivatives = backend.empty(scores.shape, s.dtype)
-    backend.bias_activation_forward(scores, None, activation, values)
-    ones = backend.asarray(np.ones((len(s), 1), s.dtype))
-    backend.bias_activation_backward(ones, values, activation, derivatives, None)
-    return backend.to_numpy(values)[:, 0].copy(), backend.to_numpy(derivatives)[:, 0].copy()
 
 
 def _variants(numbers: Numbers) -> dict[str, Numbers]:

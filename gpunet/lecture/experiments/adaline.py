@@ -122,6 +122,10 @@ def _settled(curve: list[float]) -> float:
     return float(np.mean(curve[-(len(curve) // 4) :]))
 
 
+def _size(excess: float) -> str:
+    return "down to rounding" if excess <= SMALLEST_EXCESS else f"{excess:.0e}"
+
+
 def describe(numbers: Numbers) -> str:
     """Say what to look at and what this run showed."""
     shown, sweep = claims(numbers), numbers["sweep"]
@@ -145,10 +149,11 @@ def describe(numbers: Numbers) -> str:
         f"{numbers['smallest_loss']:.3f}, that of the least-squares solution. On the left, every update uses all "
         f"examples: with lambda_max the largest eigenvalue of their correlation matrix, rates below 2 / lambda_max = "
         f"{numbers['bound']:.3f} converge and rates above diverge; here the change comes {decides} (after "
-        f"{numbers['epochs']} epochs the excess is {curves['0.5'][-1]:.0e} at half the bound, {curves['0.99'][-1]:.0e} "
-        f"at 0.99 and {curves['1.01'][-1]:.0e} at 1.01 of it). In the middle, the factor by which the distance to the "
-        f"solution changes in an epoch follows the theory's max |1 - eta lambda| to {worst:.0e}, {told}; the best rate "
-        f"lies between the slowest direction's need and the steepest one's limit, and {refused}. On the right, the "
+        f"{numbers['epochs']} epochs the excess is {_size(curves['0.5'][-1])} at half the bound, "
+        f"{curves['0.99'][-1]:.0e} at 0.99 and {curves['1.01'][-1]:.0e} at 1.01 of it). In the middle, the factor by "
+        f"which the distance to the solution changes in an epoch follows the theory's max |1 - eta lambda| to "
+        f"{worst:.0e}, {told}; the best rate lies between the slowest direction's need and the steepest one's limit, "
+        f"and {refused}. On the right, the "
         "Widrow-Hoff rule proper takes one example at a time, so that an epoch makes many updates and early progress "
         f"is fast; but examples that contradict one another {stay}: over the last quarter of the epochs the excess "
         f"is {_settled(single[parts[0]]):.0e} on average at {parts[0]} of 2 / max ||x||^2 = "

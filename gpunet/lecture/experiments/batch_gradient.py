@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.derivations import batch_gradient as lecture
 from gpunet.lecture.derivations import single_example
 from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.probing import central_differences
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
@@ -27,57 +28,11 @@ WIDTH = 5  # of every layer, inputs and classes included, so that the slide's in
 ROWS = 7
 SIZES = (20, 30, 30, 10)  # of the network whose operations are counted
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-STEP = 1e-5
 SMALLEST_SCORE = 1e-3  # the kinks of ReLU are further away than any step of a difference
 RELU = activation_named("relu")
 # What the paragraph says only where the numbers show it: rounding of float64 relative to the largest entry of a
 # gradient, what central differences reach, and an error that no rounding explains.
 EQUAL, DIFFERENCES_AGREE, WRONG = 1e-12, 1e-7, 0.1
-
-
-@dataclass
-class Counts:
-    """What NumPy was asked to do.
-
-    Attributes
-    ----------
-    operations : int
-        Element-wise functions, sums and matrix products of whole arrays.
-    multiplications : int
-        Multiplications within matrix products.
-    """
-
-    operations: int = 0
-    multiplications: int = 0
-
-
-class CountingArray(np.ndarray[Any, Any]):
-    """An array that counts what is computed with it, and whose results count on."""
-
-    counts: Counts
-
-    @classmethod
-    def wrap(cls, array: Array, counts: Counts) -> CountingArray:
-        """Return a view of an array that adds to ``counts``."""
-        view = array.view(cls)
-        view.counts = counts
-        return view
-
-    def __array_finalize__(self, source: Any) -> None:
-        self.counts = getattr(source, "counts", Counts())
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        plain = [value.view(np.ndarray) if isinstance(value, CountingArray) else value for value in inputs]
-        self.counts.operations += 1
-        if ufunc is np.matmul:
-            columns = plain[1].shape[1] if plain[1].ndim > 1 else 1
-            self.counts.multiplications += int(plain[0].size * columns)
-        if out is not None:
-            options["out"] = tuple(value.view(np.ndarray) for value in out)
-        result = getattr(ufunc, method)(*plain, **options)
-        if out is not None:
-            return out[0]
-        return CountingArray.wrap(result, self.counts) if isinstance(result, np.ndarray) else result
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -126,25 +81,9 @@ def _compared(settings: Settings, k: int) -> dict[str, Any]:
         "layers": k,
         "loop_and_vectorised": _difference(vectorised, loop),
         "loop_and_library": _difference(library, loop),
-        "differences": _difference(library, _central_differences(network, X, y)),
+        "differences": _difference(library, central_differences(network, X, y, L2)),
         "as_on_the_slide": _difference(_as_on_the_slide(X, y, weights, biases), loop),
     }
-
-
-def _central_differences(network: Network, X: Array, y: Array) -> Gradients:
-    result = {}
-    for name, value in network.get_parameters().items():
-        result[name] = np.zeros_like(value)
-        for place in np.ndindex(value.shape):
-            costs = []
-            for step in (STEP, -STEP):
-                moved = value.copy()
-                moved[place] += step
-                network.set_parameters({name: moved})
-                costs.append(network.loss_and_gradients(X, y, l2=L2)[0])
-            result[name][place] = (costs[0] - costs[1]) / (2 * STEP)
-        network.set_parameters({name: value})
-    return result
 
 
 def _as_on_the_slide(X: Array, y: Array, weights: list[Array], biases: list[Array]) -> Gradients:

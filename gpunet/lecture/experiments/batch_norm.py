@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 import gpunet
-from gpunet.layer_passes import forward_layers, kept_averages
-from gpunet.layers import Linear
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
+from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.training import Callback, EpochRecord, Run
 
@@ -84,19 +83,14 @@ def activation_inputs(network: Network, X: Array) -> list[Array]:
     list of ndarray, (n, m_i)
         s = W x + b, shat, or gamma shat + beta, whichever the layer has; float64 on the host.
     """
-    backend = network.backend
     parameters = network.get_parameters()
     found = []
-    with kept_averages(network):
-        for layer, outputs in forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False):
-            i = layer.index
-            if not isinstance(layer, Linear) or i == len(network.layer_sizes) - 1:
-                continue
-            z = backend.to_numpy(outputs) + np.float64(parameters.get(f"b{i}", 0))
-            if network.batch_norm[i - 1]:
-                z = (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + network.batch_norm_epsilon)
-                z = z * parameters.get(f"gamma{i}", 1) + parameters.get(f"beta{i}", 0)
-            found.append(z)
+    for i, scores in enumerate(hidden_scores(network, X), start=1):
+        z = scores + parameters.get(f"b{i}", 0)
+        if network.batch_norm[i - 1]:
+            z = (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + network.batch_norm_epsilon)
+            z = z * parameters.get(f"gamma{i}", 1) + parameters.get(f"beta{i}", 0)
+        found.append(z)
     return found
 
 
@@ -237,6 +231,8 @@ def draw(numbers: Numbers) -> Figure:
     label(axes[1, 3], x="epoch", y="training loss", title="learning")
     for panel in axes[:, 3]:
         panel.legend(fontsize=7)
+    for panel in (*axes[0], axes[1, 3]):
+        panel.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 import gpunet
-from gpunet.layer_passes import backward_layers, forward_layers, kept_averages
-from gpunet.layers import Linear
+from gpunet.diagnostics import inspect
 from gpunet.lecture.digits import CLASSES, INPUTS, TEST_ROWS, Digits, split_digits
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
@@ -104,18 +104,9 @@ def gradient_growth(settings: Settings, digits: Digits, depth: int, width: int) 
     layers Yang et al. 2019, "A mean field theory of batch normalization", give sqrt(pi / (pi - 1)) = 1.21.
     """
     network = settings.network([INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=True, initializer="he_normal")
-    backend = network.backend
-    inputs = backend.asarray(network.check_inputs(digits.X))
-    labels = backend.asarray(network.check_targets(digits.y, len(digits.y)))
-    sizes = []
-    with kept_averages(network):
-        for _, outputs in forward_layers(network, inputs, dropout=False):
-            last = outputs
-        for layer, gradient in backward_layers(network, network.loss_layer(last, labels, None), dropout=False):
-            if isinstance(layer, Linear):
-                sizes.append(float(np.sqrt(np.square(backend.to_numpy(gradient), dtype=np.float64).mean())))
-    hidden = sizes[1:]  # the last layer first, which has no batch norm behind it
-    return float((hidden[-1] / hidden[0]) ** (1 / max(1, len(hidden) - 1)))
+    layers = inspect(network, digits.X, digits.y, bins=1).hidden
+    first, last = (layers[place].score_gradients.root_mean_square for place in (0, -1))
+    return float((first / last) ** (1 / max(1, len(layers) - 1)))
 
 
 def _regularisation(settings: Settings) -> dict[str, Any]:
@@ -124,22 +115,19 @@ def _regularisation(settings: Settings) -> dict[str, Any]:
         (60, 20, 2, 2, [4, 30]) if settings.quick else (200, 50, 40, 5, [4, 10, 25, 100])
     )
     rate = 0.2
-    runs: dict[str, dict[str, list[list[float]]]] = {
-        kind: {"train_loss": [], "train_accuracy": [], "test_accuracy": []} for kind in KINDS
-    }
+    accuracies: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     noise = []
     for size in sizes:
-        results: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in KINDS}
+        for found in accuracies.values():
+            found.append([])
         noises = []
         for seed in range(settings.seed, settings.seed + seeds):
             digits = split_digits(seed, rows)
             for kind, uses in KINDS.items():
                 network = settings.network([INPUTS, width, width, CLASSES], batch_norm=uses, seed=seed)
-                results[kind].append(_train_on_few(network, digits, epochs, size, rate))
+                gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=size, optimizer=gpunet.SGD(rate))
+                accuracies[kind][-1].append(gpunet.evaluate(network, digits.X_test, digits.y_test).accuracy or 0.0)
             noises.append(batch_noise(network, digits.X, size, seed))
-        for kind in KINDS:
-            for name, values in zip(runs[kind], zip(*results[kind], strict=True), strict=True):
-                runs[kind][name].append(list(values))
         noise.append(float(np.mean(noises)))
     return {
         "rows": rows,
@@ -147,19 +135,9 @@ def _regularisation(settings: Settings) -> dict[str, Any]:
         "seeds": seeds,
         "learning_rate": rate,
         "batch_sizes": sizes,
-        "runs": runs,
+        "test_accuracy": accuracies,
         "noise": noise,
     }
-
-
-def _train_on_few(network: Network, digits: Digits, epochs: int, size: int, rate: float) -> tuple[float, float, float]:
-    """Return training loss, training accuracy and test accuracy, all in inference mode."""
-    gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=size, optimizer=gpunet.SGD(rate))
-    train = gpunet.evaluate(network, digits.X, digits.y)
-    test = gpunet.evaluate(network, digits.X_test, digits.y_test)
-    assert train.accuracy is not None  # a classifier has both
-    assert test.accuracy is not None
-    return train.loss, train.accuracy, test.accuracy
 
 
 def batch_noise(network: Network, X: Array, size: int, seed: int) -> float:
@@ -168,18 +146,13 @@ def batch_noise(network: Network, X: Array, size: int, seed: int) -> float:
     Their standard deviation over 30 random batches with row 0, mean over the units. The mean of n of N rows has a
     standard deviation of sqrt((1 - n / N) / n) of the scores' own.
     """
-    backend = network.backend
     generator = host_generator(seed, Purpose.NOISE)
-    inputs = network.check_inputs(X)
     found = []
-    with kept_averages(network):
-        for _ in range(30):
-            rows = [0, *generator.choice(np.arange(1, len(X)), size - 1, replace=False)]
-            layer, outputs = next(forward_layers(network, backend.asarray(inputs[rows]), dropout=False))
-            assert isinstance(layer, Linear)
-            scores = backend.to_numpy(outputs).astype(np.float64)
-            deviation = np.sqrt(scores.var(axis=0) + network.batch_norm_epsilon)
-            found.append((scores[0] - scores.mean(axis=0)) / deviation)
+    for _ in range(30):
+        rows = [0, *generator.choice(np.arange(1, len(X)), size - 1, replace=False)]
+        scores = hidden_scores(network, X[rows])[0]
+        deviation = np.sqrt(scores.var(axis=0) + network.batch_norm_epsilon)
+        found.append((scores[0] - scores.mean(axis=0)) / deviation)
     return float(np.std(found, axis=0).mean())
 
 
@@ -220,8 +193,8 @@ def reach(numbers: Numbers, kind: str) -> dict[str, float]:
 
 def accuracy_difference(numbers: Numbers) -> list[tuple[float, float]]:
     """Return test accuracy with batch norm less without, and its standard error over the seeds, per batch size."""
-    runs = numbers["regularisation"]["runs"]
-    pairs = zip(runs["with"]["test_accuracy"], runs["without"]["test_accuracy"], strict=True)
+    accuracies = numbers["regularisation"]["test_accuracy"]
+    pairs = zip(accuracies["with"], accuracies["without"], strict=True)
     differences = [np.subtract(with_it, without) for with_it, without in pairs]
     return [(float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))) for d in differences]
 
@@ -304,7 +277,7 @@ def draw(numbers: Numbers) -> Figure:
         for column, initializer in enumerate(numbers["initializers"]):
             image = _draw_map(axes[row, column], numbers, kind, initializer)
         axes[row, 0].set_ylabel(f"{kind} batch norm\ndepth, linear layers", fontsize=9)
-    figure.colorbar(image, ax=axes[:, :columns], label="test accuracy", location="left", shrink=0.6, aspect=30)
+    figure.colorbar(image, ax=axes[:, :columns], label="test accuracy", location="bottom", shrink=0.4, aspect=40)
 
     regular = numbers["regularisation"]
     upper, lower = axes[:, columns]
@@ -315,7 +288,7 @@ def draw(numbers: Numbers) -> Figure:
     upper.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])
     label(upper, x="batch size", y="noise of a score,\nstandard deviations", title="batch statistics")
     for place, kind in enumerate(KINDS):
-        values = np.array(regular["runs"][kind]["test_accuracy"])
+        values = np.array(regular["test_accuracy"][kind])
         lower.errorbar(
             np.array(sizes) * (0.97, 1.03)[place],
             values.mean(axis=1),

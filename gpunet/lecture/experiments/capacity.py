@@ -33,6 +33,8 @@ SHIFT_OF_SEED = 1000  # between the initial weights of the first row of panels a
 CLEAR = 2.0  # standard errors of a mean difference
 SMOOTHER = 0.9  # of the boundary's length
 DIFFERENT = 0.01  # of the square
+FITS = 0.7  # of the narrowest network's training error
+OVERFITS = 0.03  # error on new points less that on the training points
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -114,8 +116,8 @@ def claims(numbers: Numbers) -> dict[str, bool]:
     first, second = numbers["by_width"]
     regularised = numbers["by_l2"]
     return {
-        "wide_fits_training": first[-1]["train_error"] < first[0]["train_error"],
-        "wide_overfits": first[-1]["test_error"] > first[-1]["train_error"],
+        "wide_fits_training": first[-1]["train_error"] < FITS * first[0]["train_error"],
+        "wide_overfits": _gap(first[-1]) > OVERFITS and _gap(first[-1]) > _gap(first[0]),
         "depends_on_initialisation": any(
             _disagreement(one, other) > DIFFERENT for one, other in zip(first, second, strict=True)
         ),
@@ -124,6 +126,10 @@ def claims(numbers: Numbers) -> dict[str, bool]:
         "big_with_l2_beats_small": _standard_errors_ahead(numbers, "big_with_l2", "small") > CLEAR,
         "small_beats_big_with_l2": _standard_errors_ahead(numbers, "small", "big_with_l2") > CLEAR,
     }
+
+
+def _gap(entry: Numbers) -> float:
+    return float(entry["test_error"] - entry["train_error"])
 
 
 def _disagreement(one: Numbers, other: Numbers) -> float:
@@ -143,12 +149,15 @@ def describe(numbers: Numbers) -> str:
     shown = claims(numbers)
     first, second = numbers["by_width"]
     regularised = numbers["by_l2"]
-    summary = {name: f"{100 * mean:.1f} +- {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()}
+    summary = {
+        name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()
+    }
     return (
         f"Two half moons with noise, {len(numbers['labels'])} points, and 2-m-2 networks. Upper row, without "
         f"regularisation, m = {listing(entry['m'] for entry in first)} hidden nodes: {_percent(first, 'train_error')} "
         f"of the points are on the wrong side of the boundary, and {_percent(first, 'test_error')} of new ones"
-        + (": many nodes fit the points, and their noise. " if shown["wide_overfits"] else ". ")
+        + (": many nodes fit the points better" if shown["wide_fits_training"] else ": here many nodes fit no better")
+        + (", and fit noise, which new points do not share. " if shown["wide_overfits"] else ". ")
         + "Middle row, the same from other initial weights: "
         + ("the boundaries differ" if shown["depends_on_initialisation"] else "the boundaries hardly differ")
         + f", in {listing(f'{_disagreement(one, other):.0%}' for one, other in zip(first, second, strict=True))} of "
@@ -170,7 +179,7 @@ def describe(numbers: Numbers) -> str:
             if shown["big_with_l2_beats_small"]
             else ", and here the small one clearly beats it regularised, against the lecture's advice."
             if shown["small_beats_big_with_l2"]
-            else ", and regularised it is as good as the small one, within the noise of so many draws."
+            else ", and regularised it is as good as the small one, as far as so many draws can tell."
         )
     )
 

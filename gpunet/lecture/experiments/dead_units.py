@@ -92,12 +92,16 @@ class _Watch(Callback):
     Attributes
     ----------
     dead, silent : list of ndarray of bool, (layers, m)
+    moved : float
+        Largest change of a first-layer weight or bias, over an epoch, of a unit that was dead when it began.
     """
 
     def __init__(self, network: Network, X: Array) -> None:
         self._X = X
         self.dead: list[Array] = []
         self.silent: list[Array] = []
+        self.moved = 0.0
+        self._weights = _first_layer(network)
         self._look(network)
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
@@ -105,8 +109,17 @@ class _Watch(Callback):
 
     def _look(self, network: Network) -> None:
         dead, silent = dead_and_silent(network, self._X)
+        weights = _first_layer(network)
+        if self.dead:
+            changes = np.abs(weights - self._weights)[self.dead[-1][0]]
+            self.moved = max(self.moved, float(changes.max(initial=0)))
+        self._weights = weights
         self.dead.append(dead)
         self.silent.append(silent)
+
+
+def _first_layer(network: Network) -> Array:
+    return np.column_stack([network.get_parameters()[name] for name in ("W1", "b1")])
 
 
 def _run(
@@ -118,14 +131,9 @@ def _run(
     )
     watch = _Watch(network, digits.X)
     try:
+        optimizer = gpunet.SGD(rate)
         history = gpunet.fit(
-            network,
-            digits.X,
-            digits.y,
-            epochs=epochs,
-            batch_size=BATCH_SIZE,
-            optimizer=gpunet.SGD(rate),
-            callbacks=[watch],
+            network, digits.X, digits.y, epochs=epochs, batch_size=BATCH_SIZE, optimizer=optimizer, callbacks=[watch]
         )
         diverged = False
     except gpunet.TrainingDivergedError as error:
@@ -135,6 +143,7 @@ def _run(
     return {
         "loss": history["loss"],
         "diverged": diverged,
+        "moved": watch.moved,
         "dead": [float(dead.mean()) for dead in watch.dead],
         "silent": silent[:-1].sum(axis=(0, 2)).tolist(),
         "revived": revived.sum(axis=(0, 2)).tolist(),
@@ -146,6 +155,7 @@ def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
 
     A run that diverged keeps the share of dead units of its last whole epoch. ``silent`` and ``revived`` count, for
     each hidden layer, units that were silent after an epoch, and those of them that were not after the next.
+    ``moved`` is the largest change of a dead first-layer unit's weights over an epoch.
     """
     padded = [run["dead"] + run["dead"][-1:] * (epochs + 1 - len(run["dead"])) for run in runs]
     learnt = [_epochs_to_learn(run) for run in runs]
@@ -153,6 +163,7 @@ def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
     return {
         "dead": np.mean(padded, axis=0).tolist(),
         "diverged": sum(run["diverged"] for run in runs),
+        "moved": max(run["moved"] for run in runs),
         "silent": np.sum([run["silent"] for run in runs], axis=0).tolist(),
         "revived": np.sum([run["revived"] for run in runs], axis=0).tolist(),
         # All seeds have to learn: a median over those that did would hide the others.
@@ -183,7 +194,8 @@ def claims(numbers: Numbers) -> dict[str, bool]:
 
     ``relu_dies``: at the highest learning rate more than a tenth of the ReLU units end dead, and at least three times
     as many as at the lowest. ``others_live``: no leaky ReLU or ELU unit dies at any learning rate. ``stays_dead``: no
-    dead ReLU unit of the first layer, whose inputs do not change, comes back. ``leaky_revives``: some silent leaky
+    dead ReLU unit of the first layer, whose inputs do not change, comes back. ``never_updates``: their weights and
+    biases stay as they are, to the bit. ``leaky_revives``: some silent leaky
     ReLU units of that layer do. ``bias_helps``: a bias of 0.1 at the start leaves fewer than 0.8 times as many
     dead, over all learning rates. ``faster_than_sigmoid``, ``faster_than_tanh``: ReLU needs fewer epochs by a factor
     of at least 1.2, each at its own best learning rate.
@@ -194,6 +206,7 @@ def claims(numbers: Numbers) -> dict[str, bool]:
         "relu_dies": dead["relu"][-1] > MANY_DEAD and dead["relu"][-1] >= 3 * dead["relu"][0],
         "others_live": max(dead["leaky_relu"] + dead["elu"]) == 0,
         "stays_dead": revived["relu"] == 0,
+        "never_updates": max(run["moved"] for run in numbers["runs"]["relu"]) == 0,
         "leaky_revives": revived["leaky_relu"] > 0,
         "bias_helps": sum(dead["relu, bias 0.1"]) < FEWER * sum(dead["relu"]),
         "faster_than_sigmoid": _is_faster(numbers, "sigmoid"),
@@ -215,7 +228,13 @@ def describe(numbers: Numbers) -> str:
         for key in ("silent", "revived")
     )
     dies = "ReLU units die where the learning rate is high" if shown["relu_dies"] else "Few ReLU units die here"
-    lives = "none" if shown["others_live"] else "some"
+    lives = "none died at any rate"
+    if not shown["others_live"]:
+        lives = (
+            f"some died, at the worst rate {max(dead['leaky_relu']):.1%} of leaky ReLU's and {max(dead['elu']):.1%} of "
+            "ELU's, whose f' = exp(s) rounds to 0 far below 0"
+        )
+    updates = "did not change at all" if shown["never_updates"] else "did change"
     stays = "never came back" if shown["stays_dead"] else "did not always stay dead"
     leaky = (
         f"of leaky ReLU's units that were silent in the same way {revived['leaky_relu'][0]} of "
@@ -236,12 +255,13 @@ def describe(numbers: Numbers) -> str:
         f"count such units in networks of {HIDDEN_LAYERS} hidden layers of {numbers['width']} learning the digits "
         f"(means of {numbers['seeds']} seeds). {dies}: after {numbers['epochs']} epochs {dead['relu'][0]:.1%} of them "
         f"are dead at learning rate {rates[0]:g} and {dead['relu'][-1]:.1%} at {rates[-1]:g}. A bias of 0.1 at the "
-        f"start {bias} ({dead['relu, bias 0.1'][-1]:.1%} there); of the leaky ReLU and ELU units {lives} died at any "
-        f"rate. From one epoch to the next the dead ReLU units of the first layer {stays} ({revived['relu'][0]} of "
-        f"{silent['relu'][0]} cases), {leaky}; in the layers above, where the inputs move, {sum(revived['relu'][1:])} "
-        f"of {sum(silent['relu'][1:])} ReLU cases came back. The lower panels compare how fast the training loss falls "
-        f"to {numbers['learnt']:g}, each activation at its best learning rate: {times}. On this task "
-        f"{verdict}{_same_rate_text(numbers)}; {diverged} of {len(NETWORKS) * len(rates) * numbers['seeds']} runs "
+        f"start {bias} ({dead['relu, bias 0.1'][-1]:.1%} there); of the leaky ReLU and ELU units {lives}. From one "
+        f"epoch to the next the weights of dead ReLU units of the first layer {updates} and the units {stays} ("
+        f"{revived['relu'][0]} of {silent['relu'][0]} cases), {leaky}; in the layers above, where the inputs "
+        f"move, {sum(revived['relu'][1:])} of {sum(silent['relu'][1:])} ReLU cases came back. The lower panels "
+        f"compare how fast the training loss falls to {numbers['learnt']:g}, each activation at its best learning "
+        f"rate: {times}. On this task {verdict}{_same_rate_text(numbers)}; {diverged} of "
+        f"{len(NETWORKS) * len(rates) * numbers['seeds']} runs "
         "diverged, and count as not learnt."
     )
 
@@ -273,7 +293,8 @@ def draw(numbers: Numbers) -> Figure:
             [100 * share for share in run["dead"]], linestyle=STYLES[place], color=COLOURS[place], label=f"{rate:g}"
         )
     label(axes[0, 0], x="epoch", y="dead units, %", title="ReLU")
-    axes[0, 0].legend(fontsize=8, title="learning rate", title_fontsize=8)
+    axes[0, 0].set_ylim(top=1.3 * max(1.0, axes[0, 0].get_ylim()[1]))
+    axes[0, 0].legend(fontsize=8, title="learning rate", title_fontsize=8, loc="upper left", ncols=5)
 
     for name in RECTIFIERS:
         axes[0, 1].semilogx(rates, [100 * run["dead"][-1] for run in runs[name]], label=name, **_look(name))
@@ -299,6 +320,8 @@ def draw(numbers: Numbers) -> Figure:
     axes[1, 1].set_ylim(0, numbers["epochs"] + 1)
     for panel in (axes[0, 1], *axes[1]):
         panel.legend(fontsize=8)
+    for panel in axes[:, 0]:
+        panel.xaxis.get_major_locator().set_params(integer=True)
     for panel in axes[:, 1]:
         panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
         panel.minorticks_off()

@@ -148,7 +148,7 @@ def describe(numbers: Numbers) -> str:
         else "; none got stuck"
     )
     epochs = f" ({np.median([len(run['error']) for run in learnt]):.0f} epochs in the median)" if learnt else ""
-    often = "most seeds" if shown["most_learn"] else "not most seeds"
+    often = "most seeds" if shown["most_learn"] else "few of the seeds"
     codes = (
         "has given each a code of its own"
         if shown["codes_differ"] and shown["encoder_learnt"]
@@ -169,7 +169,7 @@ def describe(numbers: Numbers) -> str:
     return (
         f"On the left, E = 1/2 sum (t - o)^2 over the four patterns of XOR, for {len(xor['runs'])} seeds with two "
         f"hidden sigmoid units, updates after each pattern, eta = {xor['learning_rate']:g} and alpha = "
-        f"{xor['momentum']:g}: {often}, {len(learnt)} of them, come within {xor['tolerance']:g} of every "
+        f"{xor['momentum']:g}: {often}, {len(learnt)}, come within {xor['tolerance']:g} of every "
         f"target{epochs}{ends}. In the middle are the outputs of the three hidden units of the 8-3-8 "
         "encoder, which has to tell eight patterns apart after "
         f"squeezing them through three units: after {encoder['epochs']} epochs it reproduces {encoder['right']} of 8 "

@@ -121,13 +121,13 @@ def describe(numbers: Numbers) -> str:
     if shown["negative_kills"]:
         negative = (
             f"With -1, {runs['-1'][0]['dead_before']:.0%} of the hidden units are dead on every image before training "
-            "starts, and no learning rate brings them back"
+            "starts, and nothing is learnt at any learning rate"
         )
     else:
         negative = f"With -1, {runs['-1'][0]['dead_before']:.0%} of the hidden units are dead before training starts"
     largest = f"from bias 0, {runs['0'][-1]['dead_after']:.0%} of the units are dead after {numbers['epochs']} epochs"
     if shown["rate_kills"]:
-        fewer = f"at {rates[-2]:g} {runs['0'][-2]['dead_after']:.1%}"
+        fewer = f"and {runs['0'][-2]['dead_after']:.1%} at {rates[-2]:g}"
         rate = f"The learning rate kills too: at {rates[-1]:g}, {largest}, {fewer}"
     else:
         rate = f"The learning rate does not show a clear effect on them: at {rates[-1]:g}, {largest}"
@@ -163,7 +163,12 @@ def draw(numbers: Numbers) -> Figure:
     axes[0, 0].legend(title="initial bias", fontsize=8, title_fontsize=8)
     axes[0, 2].set_xticks(range(len(stages)), stages)
     axes[0, 2].set_ylim(-0.03, 1.03)
-    label(axes[0, 2], x=f"after {numbers['epochs']} epochs with the learning rate", y="dead hidden units (share)")
+    label(
+        axes[0, 2],
+        x=f"after {numbers['epochs']} epochs with the learning rate",
+        y="dead hidden units (share)",
+        title="dead units",
+    )
     return figure
 
 

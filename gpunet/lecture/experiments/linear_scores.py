@@ -109,7 +109,7 @@ def describe(numbers: Numbers) -> str:
         f"images{'' if shown['accurate'] else ', which is poor for these data'}. "
         "On the right, for points in the plane, the regions in which each of three scores is the highest are bounded "
         f"by straight lines, and {numbers['plane']['accuracy']:.1%} of the points lie in their own; the arrows are the "
-        "rows of W, the directions in which the scores grow. "
+        "rows of W, drawn at one length: the directions in which the scores grow. "
         + (
             "The network's scores and W x + b worked out from its parameters agree to "
             if shown["scores_are_the_formula"]
@@ -166,7 +166,15 @@ def _draw_plane(axes: Any, plane: Numbers) -> None:
     for number, (w, colour) in enumerate(zip(plane["weights"], COLOURS, strict=False)):
         tip = 1.3 * np.asarray(w) / np.linalg.norm(w)
         axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 2}, zorder=4)
-        axes.annotate(f"w_{number}", 1.22 * tip, fontsize=9, color="black", ha="center", va="center", zorder=5)
+        axes.annotate(
+            f"w_{number}",
+            1.3 * tip,
+            fontsize=9,
+            ha="center",
+            va="center",
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+            zorder=5,
+        )
 
 
 EXPERIMENT = Experiment(

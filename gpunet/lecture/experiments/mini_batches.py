@@ -30,6 +30,7 @@ NOISE_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SLOPE_TOLERANCE = 0.08  # of the measured exponent, around -1/2
 ROUNDING = 1e-10  # float64 weights of size 1 after a few dozen updates
 LOW_LOSS = 0.3  # nats per example
+SIMILAR = 2.0  # the most updates over the fewest
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -148,9 +149,10 @@ def _difference_by_hand(settings: Settings, digits: Digits) -> float:
 def claims(numbers: Numbers) -> dict[str, bool]:
     """Return what the numbers show."""
     runs = numbers["runs"]
+    reached = _reached(numbers)
     return {
         "small_batches_need_fewer_epochs": runs[1]["losses"][-1] < runs[-1]["losses"][-1],
-        "large_batches_need_fewer_updates": _updates_to(_largest_that_reaches(runs)) < _updates_to(runs[0]),
+        "batches_need_similar_updates": len(reached) > 1 and max(reached.values()) <= SIMILAR * min(reached.values()),
         "noise_is_root": abs(numbers["noise"]["exponent"] + 0.5) < SLOPE_TOLERANCE,
         "fit_is_the_four_steps": numbers["difference_by_hand"] < ROUNDING,
     }
@@ -164,15 +166,16 @@ def _updates_to(run: Numbers) -> float:
     )
 
 
-def _largest_that_reaches(runs: list[Numbers]) -> Numbers:
-    """Return the run of the largest batch with a low loss in the end; that of the smallest if none has."""
-    return max((run for run in runs if _updates_to(run) < math.inf), key=lambda run: run["batch"], default=runs[0])
+def _reached(numbers: Numbers) -> dict[int, float]:
+    """Return the updates to a low loss by batch size, where it was reached."""
+    found = {run["batch"]: _updates_to(run) for run in numbers["runs"]}
+    return {batch: updates for batch, updates in found.items() if updates < math.inf}
 
 
 def describe(numbers: Numbers) -> str:
     """Return the paragraph."""
     shown, runs, noise = claims(numbers), numbers["runs"], numbers["noise"]
-    large = _largest_that_reaches(runs)
+    reached = _reached(numbers)
     epochs = len(runs[0]["losses"]) - 1
     final = listing(f"{run['losses'][-1]:.2g}" for run in runs)
     return (
@@ -185,13 +188,13 @@ def describe(numbers: Numbers) -> str:
             if shown["small_batches_need_fewer_epochs"]
             else ", so that small batches do not get further here for the same work. "
         )
-        + f"In the middle, against updates: a loss of {LOW_LOSS:g} "
+        + f"In the middle, against updates: {_updates_text(reached)}"
         + (
-            f"takes {_updates_to(runs[0]):,.0f} updates with single examples and {_updates_to(large):,.0f} with "
-            f"batches of {large['batch']}, so that an update of a large batch brings more, if by far not as much as "
-            "it costs. "
-            if shown["large_batches_need_fewer_updates"]
-            else "is not reached in fewer updates by large batches here. "
+            ", so that an update brings much the same whatever its batch, within a factor of "
+            f"{max(reached.values()) / min(reached.values()):.1f}, although one of {max(reached)} examples costs "
+            f"{max(reached) // min(reached)} times one of {min(reached)}. "
+            if shown["batches_need_similar_updates"]
+            else ". "
         )
         + f"Right, how far the gradient of a batch of B is from that of all rows, over {noise['draws']} draws each: "
         f"it falls with B to the power {noise['exponent']:.2f}"
@@ -204,6 +207,13 @@ def describe(numbers: Numbers) -> str:
         + ("the same weights as" if shown["fit_is_the_four_steps"] else "other weights than")
         + f" the library's training (largest difference {tiny(numbers['difference_by_hand'])})."
     )
+
+
+def _updates_text(reached: dict[int, float]) -> str:
+    if not reached:
+        return f"no batch size comes to a loss of {LOW_LOSS:g}"
+    updates = listing(f"{updates:,.0f}" for updates in reached.values())
+    return f"about {updates} of them bring a loss of {LOW_LOSS:g} with batches of {listing(reached)}"
 
 
 def draw(numbers: Numbers) -> Any:

@@ -12,6 +12,7 @@ from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plane import LINE, clouds, draw_points, rounded
 from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ OVERLAPPING = [(-0.7, -0.4), (0.7, 0.4)]
 TEST_ROWS = 2000
 
 # Thresholds of the claims.
+GRADIENTS_AGREE = 1e-8
 MORE_MISTAKES = 3.0
 MORE_ACCURATE = 0.01
 STEADIER = 0.5
+
+STEP = 1e-6  # of the central differences
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -51,17 +55,41 @@ def _separable(settings: Settings, margin: float, rows: int, index: int) -> tupl
 
 
 def _path(settings: Settings) -> dict[str, Any]:
-    """Return the weights after every update, for a set small enough to see."""
+    """Return weights and mean loss after every update, for a set small enough to see, and how it fits the gradient."""
     X, y = _separable(settings, POINTS_SHOWN_MARGIN, 60, 0)
+    signs, inputs = 2 * y - 1, np.column_stack([X, np.ones(len(X))])
     model = Perceptron()
     weights: list[list[float]] = []
+    losses, errors = [], [0.0]
+    before = np.zeros(3)
     while not weights or model.history_["mistakes"][-len(X) :] != [0] * len(X):
         for row in range(len(X)):
             mistakes = 0 if not weights else model.mistakes_
             model.partial_fit(X[row : row + 1], y[row : row + 1], classes=[0, 1])
             if model.mistakes_ > mistakes:
                 weights.append([*model.coef_.tolist(), model.intercept_])
-    return {"X": rounded(X), "y": y.tolist(), "weights": weights, "accuracy": model.score(X, y)}
+                after = np.array(weights[-1])
+                losses.append(float(np.maximum(0, -signs * (inputs @ after)).mean()))
+                # At a score of 0 the loss has a kink and no gradient.
+                if abs(inputs[row] @ before) > 10 * STEP:
+                    gradient = _loss_gradient(inputs[row], int(signs[row]), before)
+                    errors.append(float(np.abs(after - before + gradient).max()))
+                before = after
+    return {
+        "X": rounded(X),
+        "y": y.tolist(),
+        "weights": weights,
+        "losses": losses,
+        "gradient_error": max(errors),
+        "accuracy": model.score(X, y),
+    }
+
+
+def _loss_gradient(x: Array, sign: int, w: Array) -> Array:
+    """Return the gradient of the perceptron loss max(0, -y w x) with respect to w, by central differences."""
+    above, below = (np.maximum(0, -sign * ((w + step * np.eye(len(w))) @ x)) for step in (STEP, -STEP))
+    gradient: Array = (above - below) / (2 * STEP)
+    return gradient
 
 
 def _against_bound(settings: Settings, margin: float, run: int, rows: int) -> dict[str, float]:
@@ -96,16 +124,18 @@ def _overlapping(settings: Settings, runs: int, epochs: int) -> dict[str, Any]:
 def claims(numbers: Numbers) -> dict[str, bool]:
     """Return what the numbers show.
 
-    ``separates``: every run on separable classes ended without a mistake on its examples. ``within_bound``: none made
-    more mistakes than Novikoff's bound. ``small_margins_cost``: the smallest margin made at least 3 times the mistakes
-    of the largest. ``averaging_helps``: on overlapping classes the average's accuracy after the last epoch is at least
-    a percentage point higher, in the mean. ``averaging_steadies``: it varies less than half as much from epoch to
-    epoch.
+    ``descends_the_loss``: every update is minus the gradient of the perceptron loss of its example, and the mean loss
+    ends at 0. ``separates``: every run on separable classes ended without a mistake on its examples.
+    ``within_bound``: none made more mistakes than Novikoff's bound. ``small_margins_cost``: the smallest margin made at
+    least 3 times the mistakes of the largest. ``averaging_helps``: on overlapping classes the average's accuracy after
+    the last epoch is at least a percentage point higher, in the mean. ``averaging_steadies``: it varies less than half
+    as much from epoch to epoch.
     """
     mistakes = _mean_mistakes(numbers)
     last = {name: np.mean(_last(numbers, name)) for name in ("plain", "averaged")}
     wobble = {name: _wobble(numbers, name) for name in ("plain", "averaged")}
     return {
+        "descends_the_loss": numbers["path"]["gradient_error"] < GRADIENTS_AGREE and numbers["path"]["losses"][-1] == 0,
         "separates": all(run["accuracy"] == 1 for run in [numbers["path"], *numbers["bound"]]),
         "within_bound": all(run["mistakes"] <= run["bound"] for run in numbers["bound"]),
         "small_margins_cost": mistakes[min(mistakes)] >= MORE_MISTAKES * mistakes[max(mistakes)],
@@ -145,13 +175,20 @@ def describe(numbers: Numbers) -> str:
     end = "ends with every example right" if shown["separates"] else "does not end with every example right everywhere"
     cost = "small margins cost mistakes" if shown["small_margins_cost"] else "small margins cost few mistakes more"
     plain, averaged = (np.mean(_last(numbers, name)) for name in ("plain", "averaged"))
+    descends = "is" if shown["descends_the_loss"] else "should be, but is not,"
+    path = numbers["path"]
     helps = "is more accurate" if shown["averaging_helps"] else "is not clearly more accurate"
     steadies = "steadier" if shown["averaging_steadies"] else "not clearly steadier"
     return (
         "On the left each line is the decision boundary after one of the "
         f"{len(numbers['path']['weights'])} updates w <- w + y x, from dark to light; an update turns the boundary "
         "towards the example it got wrong, examples that are right change nothing, and on classes that a line "
-        f"separates, learning {end}. In the middle each mark is one such run: {cost} "
+        f"separates, learning {end}. The update {descends} a step of gradient descent at learning rate 1 on the "
+        "perceptron loss of that example, max(0, -y (w x + b)) (largest difference from central differences "
+        f"{tiny(path['gradient_error'])}); the second panel has its mean over all examples, from "
+        f"{path['losses'][0]:.2f} after the first update to {path['losses'][-1]:.2g} after the last; it rises with "
+        f"{int((np.diff(path['losses']) > 0).sum())} of them, since each update looks at one example. In "
+        f"the third panel each mark is one such run: {cost} "
         f"({mistakes[max(mistakes)]:.0f} on average at {max(mistakes):g}, {mistakes[min(mistakes)]:.0f} at "
         f"{min(mistakes):g}); Novikoff's bound (R / gamma)^2, computed for each set from its best line, allows for the "
         f"worst order and the worst data: {within}. On the right the classes overlap, and learning never ends: the "
@@ -163,11 +200,12 @@ def describe(numbers: Numbers) -> str:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the boundary after each update, mistakes over the margin, and accuracy on overlapping classes."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.15, height=1.1)
+    """Draw boundary and loss after each update, mistakes over the margin, and accuracy on overlapping classes."""
+    figure, axes = panels(1, 4, title=EXPERIMENT.title, width=0.95, height=1.1)
     _draw_path(axes[0, 0], numbers["path"])
-    _draw_bound(axes[0, 1], numbers["bound"])
-    _draw_overlapping(axes[0, 2], numbers["overlapping"])
+    _draw_losses(axes[0, 1], numbers["path"]["losses"])
+    _draw_bound(axes[0, 2], numbers["bound"])
+    _draw_overlapping(axes[0, 3], numbers["overlapping"])
     return figure
 
 
@@ -188,7 +226,13 @@ def _draw_path(panel: Any, path: Numbers) -> None:
     panel.set_xlim(-extent, extent)
     panel.set_ylim(-extent, extent)
     panel.set_aspect("equal")
-    label(panel, x="$x_1$", y="$x_2$", title=f"boundaries after {len(path['weights'])} updates; black: the last")
+    label(panel, x="$x_1$", y="$x_2$", title=f"after each of {len(path['weights'])} updates; black: the last")
+
+
+def _draw_losses(panel: Any, losses: list[float]) -> None:
+    panel.plot(range(1, len(losses) + 1), losses, color=COLOURS[0], marker=MARKERS[0], markersize=4)
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    label(panel, x="update", y="mean of max(0, -y (w x + b))", title="perceptron loss, the same run")
 
 
 def _draw_bound(panel: Any, runs: list[Numbers]) -> None:
@@ -216,6 +260,8 @@ def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
             label=f"{title} (mean, 10-90 % of runs)",
         )
     label(panel, x="epoch", y=f"accuracy on {accuracies['test_rows']} test points", title="overlapping classes")
+    low, high = panel.get_ylim()
+    panel.set_ylim(low - 0.3 * (high - low), high)
     panel.legend(fontsize=8, loc="lower right")
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation, get_activation
-from gpunet.backends import Backend
+from gpunet.activations import get_activation
 from gpunet.layer_passes import backward_layers, forward_layers
-from gpunet.layers import BiasActivation, Linear
+from gpunet.layers import Linear
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.probing import hidden_scores, run_activation
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "scales": scales,
         "curves": _curves(settings),
         "gradients": {name: [flow[0] for flow in flows] for name, flows in by_scale.items()},
-        "saturated": {name: [flow[1][0] for flow in flows] for name, flows in by_scale.items()},
+        "saturated": {name: [flow[1] for flow in flows] for name, flows in by_scale.items()},
     }
 
 
@@ -58,12 +58,12 @@ def _curves(settings: Settings) -> dict[str, Any]:
     s = np.linspace(-10, 10, 201)
     far = np.arange(0, 40, 0.125)
     curves: dict[str, Any] = {"s": s.tolist()}
+    backend = settings.network([1, 2]).backend
     for name in SQUASHING:
         activation = get_activation(name)
-        backend = settings.network([1, 2], dtype="float64").backend
-        values, derivatives = _value_and_derivative(backend, activation, s)
-        at_five = _value_and_derivative(backend, activation, np.array([-SATURATED, SATURATED]))[1]
-        single = _value_and_derivative(backend, activation, far.astype(np.float32))[1]
+        values, derivatives = run_activation(backend, activation, s)
+        at_five = run_activation(backend, activation, np.array([-SATURATED, SATURATED]))[1]
+        single = run_activation(backend, activation, far.astype(np.float32))[1]
         curves[name] = {
             "value": values.tolist(),
             "derivative": derivatives.tolist(),
@@ -74,32 +74,24 @@ def _curves(settings: Settings) -> dict[str, Any]:
     return curves
 
 
-def _value_and_derivative(backend: Backend, activation: Activation, s: Array) -> tuple[Array, Array]:
-    """Return f(s) and f'(s), through the backend's fused operations: f'(s) is the gradient where dJ/dy = 1."""
-    column = backend.asarray(s.reshape(-1, 1))
-    y, ds = backend.empty(column.shape, s.dtype), backend.empty(column.shape, s.dtype)
-    backend.bias_activation_forward(column, None, activation, out=y)
-    backend.bias_activation_backward(backend.asarray(np.ones_like(s).reshape(-1, 1)), y, activation, ds, None)
-    return backend.to_numpy(y).reshape(-1).copy(), backend.to_numpy(ds).reshape(-1).copy()
-
-
 def _median_flow(
     settings: Settings, name: str, depth: int, width: int, rows: int, seeds: int, scale: float
-) -> tuple[list[float], list[float]]:
-    """Return what `gradient_flow` does with N(0, scale^2) inputs, medians over the seeds."""
-    flows = []
+) -> tuple[list[float], float]:
+    """Return what `gradient_flow` says of N(0, scale^2) inputs, medians over the seeds."""
+    gradients, saturated = [], []
     for seed in range(settings.seed, settings.seed + seeds):
         generator = host_generator(seed, Purpose.NOISE)
         X = scale * generator.standard_normal((rows, width))
         y = generator.integers(0, CLASSES, rows)
         network = settings.network([width] * (depth + 1) + [CLASSES], activation=name, batch_norm=False, seed=seed)
-        flows.append(gradient_flow(network, X, y))
-    gradients, saturated = np.median(flows, axis=0)
-    return gradients.tolist(), saturated.tolist()
+        flow, share = gradient_flow(network, X, y)
+        gradients.append(flow)
+        saturated.append(share)
+    return np.median(gradients, axis=0).tolist(), float(np.median(saturated))
 
 
-def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], list[float]]:
-    """Return, for each hidden layer, the gradient at its scores and the share of them that saturate.
+def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], float]:
+    """Return the gradient at the scores of each hidden layer, and the share of the first one's that saturate.
 
     Parameters
     ----------
@@ -110,29 +102,21 @@ def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], li
     Returns
     -------
     gradients : list of float
-        Mean of abs(n dJ/ds_i) over the rows and units of hidden layer i: what one example contributes.
-    saturated : list of float
-        Share of the scores with abs(s) > 5; of ReLU units: of scores below 0.
+        Mean of abs(n dJ/ds_i) over the rows and units of hidden layer i: what one example contributes. Not the root
+        mean square, which the few units that are not saturated would decide.
+    saturated : float
+        Share of the first layer's scores with abs(s) > 5.
     """
     backend = network.backend
-    inputs = backend.asarray(network.check_inputs(X))
-    labels = backend.asarray(network.check_targets(y, len(X)))
-    gradients, saturated = [], []
-    for layer, outputs in forward_layers(network, inputs, dropout=False):
-        if isinstance(layer, BiasActivation):
-            saturated.append(_saturated_share(layer.activation, backend.to_numpy(outputs)))
-    # The scores are what the linear layers put out.
-    for layer, gradient in backward_layers(network, network.loss_layer(outputs, labels, None), dropout=False):
-        if isinstance(layer, Linear):
-            gradients.append(float(np.abs(backend.to_numpy(gradient)).mean(dtype=np.float64)) * len(X))
-    return gradients[:0:-1], saturated[:-1]
-
-
-def _saturated_share(activation: Activation, y: Array) -> float:
-    if activation.name not in SQUASHING:
-        return float(np.mean(y == 0))
-    low, high = activation.forward(np.array([-SATURATED, SATURATED]))
-    return float(np.mean((y < low) | (y > high)))
+    *_, (_, outputs) = forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False)
+    doutputs = network.loss_layer(outputs, backend.asarray(network.check_targets(y, len(X))), None)
+    gradients = [
+        len(X) * float(np.abs(backend.to_numpy(gradient)).mean(dtype=np.float64))
+        for layer, gradient in backward_layers(network, doutputs, dropout=False)
+        if isinstance(layer, Linear)
+    ]
+    scores = hidden_scores(network, X)[0] + network.get_parameters()["b1"]
+    return gradients[:0:-1], float(np.mean(np.abs(scores) > SATURATED))
 
 
 def claims(numbers: Numbers) -> dict[str, bool]:
@@ -226,7 +210,7 @@ def draw(numbers: Numbers) -> Figure:
         y="mean |dJ/ds| in layer 1,\nrelative to that at 1",
         title="saturated by large inputs",
     )
-    label(right, x="hidden layer", y="mean |dJ/ds| of an example", title="gradient on its way back")
+    label(right, x="hidden layer", y="mean |n dJ/ds|", title="gradient on its way back")
     for panel in (middle, right):
         panel.legend(fontsize=8)
     return figure

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 import gpunet
-from gpunet.layer_passes import forward_layers, kept_averages
-from gpunet.layers import Linear
+from gpunet.layer_passes import kept_averages
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.training import Callback, EpochRecord, Run
@@ -58,14 +58,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def batch_statistics(network: Network, X: Array) -> list[tuple[Array, Array]]:
     """Return mean and unbiased variance of each hidden layer's scores when the rows of X are one training batch."""
-    backend = network.backend
-    found = []
-    with kept_averages(network):
-        for layer, outputs in forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False):
-            if isinstance(layer, Linear) and layer.index < len(network.layer_sizes) - 1:
-                scores = backend.to_numpy(outputs).astype(np.float64)
-                found.append((scores.mean(axis=0), scores.var(axis=0, ddof=1)))
-    return found
+    return [(scores.mean(axis=0), scores.var(axis=0, ddof=1)) for scores in hidden_scores(network, X)]
 
 
 def _settle(settings: Settings, sizes: list[int], X: Array, momentum: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 # Inputs of the two-weight problem: uniform, of the same mean square 1/3.
 RANGES = {"positive": (0.0, 1.0), "zero-centred": (-1.0, 1.0)}
 START, OPTIMUM = np.array([-1.0, 1.0]), np.array([1.0, -1.0])
+EXTENT = 2.5  # of the drawn part of the plane
 TOLERANCE = 0.1  # steps are counted until the distance to the optimum is this share of the first
 ACTIVATIONS = ("sigmoid", "relu", "tanh", "leaky_relu", "elu")
 
@@ -198,7 +199,7 @@ def draw(numbers: Numbers) -> Figure:
 
 
 def _draw_path(panel: Any, name: str, path: Numbers) -> None:
-    ticks = np.linspace(-2, 2, 81)
+    ticks = np.linspace(-EXTENT, EXTENT, 101)
     offsets = np.stack(np.meshgrid(ticks, ticks), axis=-1) - OPTIMUM
     cost = 0.5 * np.einsum("...i,ij,...j", offsets, np.array(path["curvature"]), offsets)
     panel.contour(ticks, ticks, cost, levels=np.geomspace(0.01, 4, 9), cmap=MAP, linewidths=0.8, zorder=1)
@@ -206,6 +207,8 @@ def _draw_path(panel: Any, name: str, path: Numbers) -> None:
     panel.plot(weights[:, 0], weights[:, 1], "-", color=COLOURS[1], linewidth=1.2, marker=".", markersize=4, zorder=2)
     panel.plot(*START, "o", color=COLOURS[6], zorder=3)
     panel.plot(*OPTIMUM, "*", color=COLOURS[6], markersize=12, zorder=3)
+    panel.set_xlim(-EXTENT, EXTENT)
+    panel.set_ylim(-EXTENT, EXTENT)
     label(
         panel,
         x="weight $w_1$",
