@@ -123,8 +123,8 @@ class CyclicalRate(Schedule):
         return self.minimum + (self.maximum - self.minimum) * (rising if rising <= 1 else 2 - rising)
 
 
-def as_schedule(learning_rate: float | Schedule) -> Schedule:
-    """Return ``learning_rate`` as a schedule; a number stays constant."""
+def as_schedule(learning_rate: float | Schedule, argument: str = "learning_rate") -> Schedule:
+    """Return ``learning_rate``, which error messages call ``argument``, as a schedule; a number stays constant."""
     if isinstance(learning_rate, Schedule):
         return learning_rate
-    return ConstantRate(check_number("learning_rate", learning_rate))
+    return ConstantRate(check_number(argument, learning_rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -236,10 +237,11 @@ class Counting(Backend):
         return super().zeros(shape, dtype)
 
 
+@pytest.mark.parametrize("hidden_units", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("persistent", [False, True])
-def test_buffers_are_made_once(persistent):
+def test_buffers_are_made_once(persistent, hidden_units):
     backend = Counting()
-    learning = learner(backend, persistent=persistent, gibbs_steps=2)
+    learning = learner(backend, hidden_units, persistent=persistent, gibbs_steps=2)
     errors = backend.zeros((2, 2), np.float64)
     index = np.arange(7, dtype=np.int32)
     learning.update(DATA, index, 0, errors)
@@ -247,3 +249,17 @@ def test_buffers_are_made_once(persistent):
     for step in range(1, 5):
         learning.update(DATA, index, step, errors)
     assert backend.made == made
+
+
+@pytest.mark.parametrize("hidden_units", ["bernoulli", "gaussian"])
+def test_the_host_allocates_nothing_that_grows_with_the_batch(hidden_units):
+    rows = 100_000
+    data = np.tile(BITS, (rows // 16, 1))
+    learning = learner(hidden_units=hidden_units, batch_size=rows)
+    index, errors = np.arange(rows, dtype=np.int32), np.zeros((2, 2))
+    learning.update(data, index, 0, errors)
+    tracemalloc.start()
+    learning.update(data, index, 1, errors)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < rows * HIDDEN * 8 / 2

@@ -66,6 +66,20 @@ def test_a_linear_code_is_a_gaussian_machine_with_a_learning_rate_of_its_own():
     assert [machine.learning_rate for machine in machines] == [0.2, 0.2, 0.001]
 
 
+@pytest.mark.parametrize("linear_code", [False, True])
+def test_a_learning_rate_of_the_code_is_checked_before_anything_is_trained(linear_code):
+    X, _ = images(10)
+    with pytest.raises(InvalidValueError, match=r"^code_learning_rate: -1\.0 is out of range"):
+        pretrain_stack(X, (3, 2), linear_code=linear_code, epochs=10**9, code_learning_rate=-1, device="cpu")
+
+
+def test_a_stack_that_diverges_says_in_which_layer():
+    X, _ = images()
+    with pytest.raises(TrainingDivergedError, match=r"pre-training of layer 2 of 2: .* gaussian .*=1e.30") as caught:
+        pretrain_stack(np.tile(X, (10, 1)), (9, 2), linear_code=True, code_learning_rate=1e30, device="cpu")
+    assert caught.value.epoch >= 1
+
+
 # --- networks from a stack --------------------------------------------------------------------------------------------
 
 
@@ -121,6 +135,8 @@ def test_machines_that_do_not_fit_one_another_are_refused():
             build([RestrictedBoltzmannMachine(device="cpu")])
         with pytest.raises(InvalidTypeError, match=r"machines\[0\]: got ndarray"):
             build([np.eye(3)])
+        with pytest.raises(InvalidTypeError, match=r"machines: got RestrictedBoltzmannMachine. Expected a list"):
+            build(machines[0])
 
 
 @pytest.mark.parametrize(
@@ -198,16 +214,37 @@ def test_it_is_an_estimator_to_scikit_learn():
     assert cross_val_score(model, X, y, cv=3).mean() > 0.9
 
 
+def test_a_search_through_a_pipeline_with_labels_that_are_text():
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler
+    from sklearn.utils import get_tags
+
+    X, y = images()
+    names = np.array(["cat", "dog", "eel"])[y]
+    model = classifier()
+    assert get_tags(model).classifier_tags.multi_class
+    search = GridSearchCV(
+        make_pipeline(MinMaxScaler(clip=True), model),
+        {"pretrainedclassifier__epochs": [1, 40]},
+        cv=2,
+        error_score="raise",
+    ).fit(255 * X - 7, names)
+    assert search.best_params_ == {"pretrainedclassifier__epochs": 40}
+    assert search.best_score_ > 0.9
+    assert set(search.predict(255 * X - 7)) == {"cat", "dog", "eel"}
+
+
 def test_a_pickled_classifier_predicts_the_same():
     X, y = images()
     model = classifier().fit(X, y)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
 
 
-@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
 def test_nothing_is_predicted_before_fit(method):
     with pytest.raises(NotFittedError, match=f"{method}: this PretrainedClassifier is not fitted yet"):
-        getattr(classifier(), method)(images()[0])
+        getattr(classifier(), method)(*(images() if method == "score" else images()[:1]))
 
 
 @pytest.mark.parametrize(
@@ -216,12 +253,25 @@ def test_nothing_is_predicted_before_fit(method):
         (lambda X, y: (2 * X, y), InvalidValueError, r"X: .* is out of range. Expected numbers from 0 to 1"),
         (lambda X, y: (X * np.nan, y), NonFiniteError, "X: nan in row 0"),
         (lambda X, y: (X, y[:-1]), ShapeError, "y: got 239 labels for 240 rows"),
-        (lambda X, y: (X, np.zeros_like(y)), InvalidValueError, r"y: got one class"),
+        (lambda X, y: (X, np.zeros_like(y)), InvalidValueError, r"y: got one class \(0\)"),
+        (lambda X, y: (X, ["a"] * 240), InvalidValueError, r"y: got one class \('a'\)"),
     ],
 )
 def test_bad_data_are_refused(change, error, message):
     with pytest.raises(error, match=message):
         classifier().fit(*change(*images()))
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba"])
+def test_pixels_that_were_not_scaled_as_for_fit_are_refused(method):
+    X, y = images()
+    model = classifier(pretraining_epochs=1, epochs=1).fit(X, y)
+    with pytest.raises(
+        InvalidValueError, match=r"X: 255.0 in row 0, column \d+ is out of range. Expected numbers from 0"
+    ):
+        getattr(model, method)(255 * np.ceil(X))
+    with pytest.raises(InvalidValueError, match=r"X: .* is out of range"):
+        model.score(-X, y)
 
 
 def test_bad_unlabelled_rows_are_refused_by_that_name():
@@ -239,6 +289,8 @@ def test_bad_unlabelled_rows_are_refused_by_that_name():
         ("epochs", 0),
         ("batch_size", 0),
         ("momentum", 1.0),
+        ("learning_rate", -1.0),
+        ("pretraining_learning_rate", -1.0),
         ("l2", -1.0),
         ("seed", -1),
         ("initializer", "xavier"),
@@ -249,7 +301,7 @@ def test_bad_parameters_are_refused_and_nothing_changes(parameter, value):
     X, y = images()
     model = classifier(epochs=1).fit(X, y)
     network = model.network_
-    with pytest.raises(InvalidValueError, match=parameter):
+    with pytest.raises(InvalidValueError, match=f"^{parameter}: "):
         model.set_params(**{parameter: value}).fit(X, y)
     assert model.network_ is network
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 
 import numpy as np
 import pytest
 
+from gpunet import StepRate
 from gpunet.classic import RestrictedBoltzmannMachine
+from gpunet.classic.hidden_units import BernoulliUnits
+from gpunet.data import load_for_training
 from gpunet.errors import (
     InvalidTypeError,
     InvalidValueError,
@@ -90,6 +94,16 @@ def test_free_energy_of_large_weights_does_not_overflow(scale):
     assert (np.abs(s) > 37).all()
     np.testing.assert_allclose(model.free_energy(BITS), expected, rtol=1e-12, atol=np.exp(-37))
     assert np.isfinite(model.pseudo_log_likelihood(BITS)).all()
+
+
+def test_the_sum_of_softplus_of_many_units_against_numpys_logarithm_of_sums():
+    s = np.random.default_rng(0).normal(0, 20, (3, 2501))
+    s[0], s[1, ::2] = 0, -1000  # the largest product of factors, and the smallest
+    expected = np.logaddexp(0, s).sum(axis=1)
+    # Each factor is rounded by half an epsilon.
+    np.testing.assert_allclose(
+        BernoulliUnits().log_partition(s, np.zeros(2501)), expected, rtol=1e-15, atol=2501 * 2e-16
+    )
 
 
 def test_conditional_probabilities_against_enumeration():
@@ -191,10 +205,10 @@ def test_it_is_an_estimator_to_scikit_learn():
     from sklearn.pipeline import make_pipeline
 
     model = RestrictedBoltzmannMachine(n_components=5, epochs=2, seed=4, device="cpu")
-    copy = clone(model)
-    assert copy.get_params() == model.get_params()
-    assert repr(copy) == "RestrictedBoltzmannMachine(n_components=5, epochs=2, seed=4, device='cpu')"
-    pipeline = make_pipeline(copy, RestrictedBoltzmannMachine(n_components=2, epochs=1, device="cpu"))
+    twin = clone(model)
+    assert twin.get_params() == model.get_params()
+    assert repr(twin) == "RestrictedBoltzmannMachine(n_components=5, epochs=2, seed=4, device='cpu')"
+    pipeline = make_pipeline(twin, RestrictedBoltzmannMachine(n_components=2, epochs=1, device="cpu"))
     assert pipeline.fit_transform(BITS).shape == (16, 2)
 
 
@@ -205,6 +219,18 @@ def patterns():
     """Return bars of 3 x 3 pixels: three rows and three columns, 20 of each."""
     bars = [np.eye(3)[i][:, np.newaxis] * np.ones((3, 3)) for i in range(3)]
     return np.array([bar.ravel() for bar in bars] + [bar.T.ravel() for bar in bars] * 1).repeat(20, axis=0)
+
+
+def test_the_defaults_learn_digits():
+    digits = load_for_training("digits")
+    X = np.random.default_rng(0).permutation(digits.features > digits.raw.largest / 2).astype(float)
+    X, X_test = X[:1400], X[1400:]
+    model = RestrictedBoltzmannMachine(device="cpu").fit(X)
+    p = np.clip(X.mean(axis=0), 1e-3, 1 - 1e-3)
+    independent_pixels = (X_test @ np.log(p) + (1 - X_test) @ np.log(1 - p)).mean()
+    assert model.score(X_test) > 0.8 * independent_pixels
+    of_the_mean = np.square(X_test - X.mean(axis=0)).mean()
+    assert np.square(model.reconstruct(X_test) - X_test).mean() < 0.6 * of_the_mean
 
 
 def test_the_same_seed_gives_the_same_machine():
@@ -249,28 +275,121 @@ def test_partial_fit_learns_with_the_parameters_it_has_now():
     np.testing.assert_array_equal(model.components_, before)
 
 
+def test_what_was_learnt_does_not_change_with_parameters_that_only_fit_follows():
+    model, same = machine(), machine()
+    same.set_params(n_components=5, hidden_units="gaussian", dtype="float32", seed=9, epochs=-1)
+    for method in ("transform", "reconstruct", "free_energy", "score_samples", "gibbs"):
+        np.testing.assert_array_equal(getattr(same, method)(BITS), getattr(model, method)(BITS))
+    np.testing.assert_array_equal(same.sample(5, steps=3), model.sample(5, steps=3))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(same)).transform(BITS), model.transform(BITS))
+
+
+@pytest.mark.parametrize(("parameter", "value"), [("n_components", 5), ("hidden_units", "gaussian")])
+def test_partial_fit_does_not_make_another_machine_of_it(parameter, value):
+    model = machine()
+    before = model.components_
+    with pytest.raises(InvalidValueError, match=f"{parameter}: got {value!r} for partial_fit. Expected .*, or fit"):
+        model.set_params(**{parameter: value}).partial_fit(BITS)
+    assert model.components_ is before
+
+
+def test_a_schedule_counts_every_update_also_after_pickling():
+    X = patterns()
+    arguments = {"n_components": 4, "learning_rate": StepRate(0.1, every=4, factor=0.1), "batch_size": 20}
+    model = RestrictedBoltzmannMachine(**arguments, device="cpu").partial_fit(X[:80])
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(twin.partial_fit(X[80:]).components_, model.partial_fit(X[80:]).components_)
+
+
+def test_after_a_failure_partial_fit_goes_on_from_the_weights_it_has_with_no_momentum_left():
+    class Failing(StepRate):
+        broken = False
+
+        def __call__(self, step):
+            return -1.0 if self.broken and step >= 6 else super().__call__(step)
+
+    X, rate = patterns(), Failing(0.1, every=100)
+    model = RestrictedBoltzmannMachine(n_components=4, learning_rate=rate, batch_size=20, momentum=0.9, device="cpu")
+    expected = copy.deepcopy(model.partial_fit(X[:80])).partial_fit(X).components_
+    before = model.components_
+    rate.broken = True
+    with pytest.raises(InvalidValueError, match=r"learning_rate: -1\.0 is out of range"):
+        model.partial_fit(X)
+    assert model.components_ is before
+    assert model.n_updates_ == 4
+    rate.broken = False
+    np.testing.assert_array_equal(model.partial_fit(X).components_, expected)
+
+
 def test_parameters_set_by_hand_are_used():
     model = machine()
     model.components_ = np.zeros((HIDDEN, VISIBLE))
     model.intercept_hidden_ = np.zeros(HIDDEN)
     np.testing.assert_array_equal(model.transform(BITS), np.full((16, HIDDEN), 0.5))
-    model.components_ = np.zeros((VISIBLE, HIDDEN))
-    with pytest.raises(ShapeError, match=r"components_: got shape \(4, 3\). Expected \(3, 4\)"):
-        model.transform(BITS)
+    model.components_ = np.eye(3, 4).tolist()
+    np.testing.assert_allclose(model.transform(BITS), 1 / (1 + np.exp(-BITS[:, :3])), **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error", "message"),
+    [
+        ("components_", np.zeros((4, 3)), ShapeError, r"got shape \(4, 3\). Expected \(3, 4\)"),
+        ("intercept_hidden_", np.zeros(4), ShapeError, r"got shape \(4,\). Expected \(3,\)"),
+        ("intercept_visible_", np.full(4, np.nan), NonFiniteError, "holds NaN"),
+        ("components_", [["a"] * 4] * 3, InvalidTypeError, "cannot be read as an array of numbers"),
+    ],
+)
+def test_bad_parameters_set_by_hand_are_refused_by_name(name, values, error, message):
+    model = machine()
+    setattr(model, name, values)
+    for use in (lambda: model.transform(BITS), lambda: model.partial_fit(BITS), lambda: model.sample(2)):
+        with pytest.raises(error, match=f"{name}: {message}"):
+            use()
 
 
 def test_a_pickled_machine_knows_and_learns_the_same():
     X = patterns()
     model = RestrictedBoltzmannMachine(n_components=4, epochs=2, device="cpu").fit(X)
     model.transform(X)
-    copy = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(copy.transform(X), model.transform(X))
-    np.testing.assert_array_equal(copy.partial_fit(X).components_, model.partial_fit(X).components_)
+    twin = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(twin.transform(X), model.transform(X))
+    np.testing.assert_array_equal(twin.partial_fit(X).components_, model.partial_fit(X).components_)
 
 
-def test_integers_and_booleans_will_do():
-    model = RestrictedBoltzmannMachine(n_components=3, epochs=1, device="cpu").fit(BITS.astype(int))
-    np.testing.assert_array_equal(model.transform(BITS.astype(bool)), model.transform(BITS))
+def read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.ndarray.tolist,
+        np.asfortranarray,
+        read_only,
+        lambda X: X.astype(bool),
+        lambda X: X.astype(np.uint8),
+        lambda X: X.astype(np.float16),
+        lambda X: np.repeat(X, 2, axis=0)[::2],
+    ],
+    ids=["list", "Fortran order", "read-only", "bool", "uint8", "float16", "strided"],
+)
+def test_every_kind_of_number_and_of_memory_will_do(kind):
+    expected = RestrictedBoltzmannMachine(n_components=3, epochs=1, device="cpu").fit(BITS)
+    model = RestrictedBoltzmannMachine(n_components=3, epochs=1, device="cpu").fit(kind(BITS))
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    np.testing.assert_array_equal(model.transform(kind(BITS)), expected.transform(BITS))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (5, 1), (1, 1)])
+@pytest.mark.parametrize("arguments", [{}, {"persistent": True}, {"hidden_units": "gaussian"}])
+def test_one_row_and_one_column_are_enough(shape, arguments):
+    X = np.ones(shape)
+    model = RestrictedBoltzmannMachine(n_components=2, epochs=2, device="cpu", **arguments).fit(X)
+    assert model.transform(X).shape == (shape[0], 2)
+    assert np.isfinite(model.score(X))
+    assert model.gibbs(X, 2).shape == shape
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -307,6 +426,7 @@ def test_bad_data_is_refused(X, error, message):
         ("persistent", 1, InvalidTypeError),
         ("sample_visible", "yes", InvalidTypeError),
         ("hidden_units", "gausian", InvalidValueError),
+        ("hidden_units", ["gaussian"], InvalidValueError),
         ("seed", -1, InvalidValueError),
         ("dtype", "int32", InvalidValueError),
     ],
@@ -356,6 +476,8 @@ def test_a_machine_that_diverges_says_so_and_keeps_what_it_had():
         model.fit(X)
     assert caught.value.epoch >= 1
     np.testing.assert_array_equal(model.components_, before)
+    model = RestrictedBoltzmannMachine(n_components=8, epochs=2, hidden_units="gaussian", device="cpu").fit(0.01 * X)
+    before = model.components_.copy()
     with pytest.raises(TrainingDivergedError):
-        model.partial_fit(np.tile(X, (60, 1)))
+        model.set_params(learning_rate=1e10, batch_size=8).partial_fit(np.tile(X, (60, 1)))
     np.testing.assert_array_equal(model.components_, before)

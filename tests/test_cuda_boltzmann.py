@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpunet.backends.cuda import CudaBackend
-from gpunet.classic import Autoencoder, RestrictedBoltzmannMachine
+from gpunet.classic import Autoencoder, PretrainedClassifier, RestrictedBoltzmannMachine
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,34 @@ def test_pre_training_and_fine_tuning_give_the_same_auto_encoder(device):
     on_host = Autoencoder(**arguments, device="cpu").fit(X)
     np.testing.assert_allclose(on_device.transform(X), on_host.transform(X), rtol=0, atol=1e-12)
     np.testing.assert_allclose(on_device.reconstruct(X), on_host.reconstruct(X), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden_units", ["bernoulli", "gaussian"])
+def test_float32_goes_on_learning_from_call_to_call(device, hidden_units):
+    X = np.random.default_rng(2).random((32, 13))
+    arguments = {
+        "n_components": 7,
+        "learning_rate": 0.01,
+        "batch_size": 16,
+        "momentum": 0.5,
+        "hidden_units": hidden_units,
+    }
+    on_device = RestrictedBoltzmannMachine(**arguments, device=CudaBackend(device))
+    on_host = RestrictedBoltzmannMachine(**arguments, device="cpu")
+    for _ in range(3):
+        on_device.partial_fit(X)
+        on_host.partial_fit(X)
+        # Between two calls, what was learnt is asked for, on the same machine.
+        np.testing.assert_allclose(on_device.transform(X), on_host.transform(X), rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(on_device.gibbs(X[:5], 2), on_host.gibbs(X[:5], 2))
+    np.testing.assert_allclose(on_device.components_, on_host.components_, rtol=0, atol=1e-6)
+
+
+def test_a_pre_trained_classifier_predicts_the_same(device):
+    generator = np.random.default_rng(3)
+    X, y = generator.random((40, 9)), generator.choice(["cat", "dog"], 40)
+    arguments = {"hidden_layer_sizes": (6, 4), "pretraining_epochs": 2, "epochs": 2, "batch_size": 16}
+    on_device = PretrainedClassifier(**arguments, dtype="float64", device=CudaBackend(device)).fit(X, y)
+    on_host = PretrainedClassifier(**arguments, dtype="float64", device="cpu").fit(X, y)
+    np.testing.assert_allclose(on_device.predict_proba(X), on_host.predict_proba(X), rtol=0, atol=1e-12)
+    assert set(on_device.predict(X)) <= {"cat", "dog"}

@@ -15,7 +15,7 @@ from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
 from gpunet.initializers import Initializer
 from gpunet.network import Network
 from gpunet.optimizers import SGD
-from gpunet.schedules import Schedule
+from gpunet.schedules import Schedule, as_schedule
 from gpunet.training import History, fit
 from gpunet.validation import check_dtype, check_flag, check_integer, check_number
 
@@ -43,7 +43,7 @@ class Autoencoder(Estimator):
     epochs : int
         Passes over X of back-propagation, by stochastic gradient descent.
     learning_rate : float or Schedule
-        The loss is a sum over d elements: it needs a lower one than a classifier.
+        The loss is a sum over d elements: 0.005 suits hundreds of them, 0.03 suits tens.
     batch_size : int
         Of pre-training too.
     momentum : float
@@ -66,6 +66,14 @@ class Autoencoder(Estimator):
     history_ : gpunet.History
         Of back-propagation.
     n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).random((60, 9))
+    >>> compressor = Autoencoder(hidden_layer_sizes=(8, 2), device="cpu").fit(X)
+    >>> compressor.transform(X).shape, compressor.reconstruct(X).shape
+    ((60, 2), (60, 9))
     """
 
     _estimator_type: ClassVar[str | None] = "transformer"
@@ -85,8 +93,8 @@ class Autoencoder(Estimator):
         pretraining_learning_rate: float | Schedule = 0.1,
         code_learning_rate: float | Schedule = 0.005,
         epochs: int = 20,
-        learning_rate: float | Schedule = 0.01,
-        batch_size: int = 50,
+        learning_rate: float | Schedule = 0.005,
+        batch_size: int = 20,
         momentum: float = 0.9,
         l2: float = 0.0,
         initializer: str | Initializer | None = None,
@@ -115,7 +123,7 @@ class Autoencoder(Estimator):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1.
+            Numbers from 0 to 1, here and in every other method.
         y : ignored
 
         Raises
@@ -131,6 +139,8 @@ class Autoencoder(Estimator):
         epochs = check_integer("epochs", self.epochs, 1)
         batch_size = check_integer("batch_size", self.batch_size, 1)
         l2 = check_number("l2", self.l2)
+        as_schedule(self.pretraining_learning_rate, "pretraining_learning_rate")
+        as_schedule(self.code_learning_rate, "code_learning_rate")
         dtype = check_dtype(self.dtype)
         features = check_probabilities("X", X, None, dtype, self.device)
         arguments: dict[str, Any] = {"seed": self.seed, "dtype": dtype, "device": self.device}
@@ -177,10 +187,10 @@ class Autoencoder(Estimator):
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
         self._require_fitted("transform")
-        return self.encoder_.predict(X)
+        return self.encoder_.predict(self._check_inputs(X))
 
     def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
         """Return ``fit(X).transform(X)``."""
@@ -191,34 +201,39 @@ class Autoencoder(Estimator):
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
         self._require_fitted("inverse_transform")
-        return self.decoder_.predict_proba(codes)
+        return self.decoder_.predict_proba(self.decoder_.check_inputs(codes, "codes"))
 
     def reconstruct(self, X: npt.ArrayLike) -> Array:
         """Return ``inverse_transform(transform(X))``.
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
         self._require_fitted("reconstruct")
-        return self.network_.predict_proba(X)
+        return self.network_.predict_proba(self._check_inputs(X))
 
     def reconstruction_error(self, X: npt.ArrayLike) -> Array:
         """Return the mean squared difference between each row and its reconstruction, float64 (n,).
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
-        data = self._fitted_features("reconstruction_error", X)
-        return np.square(self.reconstruct(data) - data).mean(axis=1)
+        self._require_fitted("reconstruction_error")
+        data = self._check_inputs(X)
+        return np.square(self.network_.predict_proba(data).astype(np.float64) - data).mean(axis=1)
 
     def score(self, X: npt.ArrayLike, y: object = None) -> float:
         """Return minus the mean of :meth:`reconstruction_error`: more is better."""
         return -float(self.reconstruction_error(X).mean())
+
+    def _check_inputs(self, X: npt.ArrayLike) -> Array:
+        """Return X as a host array (n, d) of numbers from 0 to 1, or raise."""
+        return check_probabilities("X", X, self.n_features_in_, self.network_.dtype, self.network_.backend)
 
 
 def split_at_code(network: Network, device: str | Backend) -> tuple[Network, Network]:

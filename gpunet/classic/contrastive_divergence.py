@@ -124,9 +124,7 @@ class _Step:
         backend = machine.backend
         machine.set_step(step)
         if self.noise is not None:
-            noise = machine.hidden_noise(divergence.rule.gibbs_steps, len(index), 0, step)
-            assert noise is not None
-            backend.copy(noise, self.noise)
+            machine.draw_noise(self.noise, 0, step)
         divergence.optimizer.advance()
         backend.copy(index, self.index)
         backend.gather_rows(data, self.index, self.v)

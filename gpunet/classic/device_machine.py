@@ -64,6 +64,7 @@ class DeviceMachine:
         self.flat_parameters = self.layout.new_vector(backend, dtype)
         self.parameters = self.layout.views(self.flat_parameters)
         self.step = backend.zeros(1, np.int64)
+        self._noise: tuple[Array, Array] | None = None  # float64, and of dtype
 
     def set_parameters(self, W: Array, hidden_bias: Array, visible_bias: Array) -> None:
         """Copy the parameters from the host."""
@@ -108,15 +109,19 @@ class DeviceMachine:
         """Draw v, in place of its means."""
         self.backend.sample_bernoulli(means, means, self.seed, draw, self.step)
 
-    def hidden_noise(self, draws: int, rows: int, first_draw: int, step: int) -> Array | None:
-        """Return the host's normal noise for ``draws`` hidden samples (rows, m) of a step; None for binary units.
+    def draw_noise(self, out: Array, first_draw: int, step: int) -> None:
+        """Out = the host's normal noise for hidden samples (draws, rows, m) of a step, where units are not binary.
 
         A step has less than 2^26 draws, and there are less than 2^38 steps.
         """
-        if self.units.is_binary:
-            return None
-        generator = host_generator(self.seed, Purpose.NOISE, (first_draw << 38) + step)
-        return generator.standard_normal((draws, rows, self.hidden)).astype(self.dtype)
+        if self._noise is None or self._noise[0].shape != out.shape:
+            drawn = np.empty(out.shape)
+            self._noise = drawn, drawn if self.dtype == drawn.dtype else np.empty(out.shape, self.dtype)
+        drawn, converted = self._noise
+        host_generator(self.seed, Purpose.NOISE, (first_draw << 38) + step).standard_normal(out=drawn)
+        if converted is not drawn:
+            np.copyto(converted, drawn, casting="same_kind")
+        self.backend.copy(converted, out)
 
     # --- from the host and back -------------------------------------------------------------------------------------
 
@@ -142,11 +147,13 @@ class DeviceMachine:
         """Return v after ``steps`` rounds from each row of a host array; ``call`` numbers the random bits."""
         v = self.backend.empty(data.shape, self.dtype)
         h, h_sample = (self.backend.empty((len(data), self.hidden), self.dtype) for _ in range(2))
+        noise = None if self.units.is_binary else self.backend.empty((1, *h.shape), self.dtype)
         self.backend.copy(data, v)
         self.set_step(call)
         for number in range(steps):
             draw = SAMPLING_DRAWS + 2 * number
-            noise = self.hidden_noise(1, len(data), draw, call)
+            if noise is not None:
+                self.draw_noise(noise, draw, call)
             self.hidden_means(v, h)
             self.sample_hidden(v, h, None if noise is None else noise[0], h_sample, draw)
             self.visible_means(h_sample, v)
@@ -166,11 +173,14 @@ class DeviceMachine:
         W, hidden_bias, visible_bias = self._parameters_64()
         out = np.zeros(len(data))
         for rows, s in self._hidden_inputs_of(data, _HOST_ROWS):
+            known = self.units.log_partition(s, hidden_bias)
             for i, column in enumerate(W.T):
                 v = data[rows, i].astype(np.float64)
-                s_0 = s - np.outer(v, column)  # what enters the hidden units were v_i 0
-                log_odds = visible_bias[i] + self.units.log_partition(s_0 + column, hidden_bias)
-                log_odds -= self.units.log_partition(s_0, hidden_bias)
+                above, below = v > 0, v < 1
+                with_0, with_1 = known.copy(), known.copy()  # right where v_i is that already: half the work for bits
+                with_0[above] = self.units.log_partition(s[above] - np.outer(v[above], column), hidden_bias)
+                with_1[below] = self.units.log_partition(s[below] + np.outer(1 - v[below], column), hidden_bias)
+                log_odds = visible_bias[i] + with_1 - with_0
                 out[rows] -= v * np.logaddexp(0, -log_odds) + (1 - v) * np.logaddexp(0, log_odds)
         return out
 

@@ -13,6 +13,8 @@ from gpunet.activations import Activation, Identity, Sigmoid
 
 Array = npt.NDArray[Any]
 
+_FACTORS = 1000  # of at most 2 have a product that float64 holds
+
 
 class HiddenUnits(ABC):
     """A layer of hidden units that s = W v + b enters.
@@ -55,7 +57,16 @@ class BernoulliUnits(HiddenUnits):
     is_binary = True
 
     def log_partition(self, s: Array, bias: Array) -> Array:
-        return np.logaddexp(0, s).sum(axis=1)  # sum_j log(1 + exp(s_j)), also where exp(s_j) overflows
+        # log(1 + exp(s_j)) = max(s_j, 0) + log(1 + exp(-|s_j|)), which does not overflow; nor does the product of
+        # a thousand factors from 1 to 2, which needs one logarithm.
+        total: Array = np.maximum(s, 0).sum(axis=1)
+        factors = np.abs(s)
+        np.negative(factors, out=factors)
+        np.exp(factors, out=factors)
+        factors += 1
+        for start in range(0, s.shape[1], _FACTORS):
+            total += np.log(factors[:, start : start + _FACTORS].prod(axis=1))
+        return total
 
 
 class GaussianUnits(HiddenUnits):

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend, select_backend
-from gpunet.validation import check_features, check_targets
+from gpunet.errors import InvalidValueError
+from gpunet.validation import check_features
 
 Array = npt.NDArray[Any]
 
@@ -40,4 +41,10 @@ def check_probabilities(
     if hasattr(values, "__cuda_array_interface__"):
         values = select_backend(device).fetch(argument, values)
     array = check_features(argument, values, columns, dtype)
-    return check_targets(argument, array, array.shape[0], array.shape[1], dtype, probabilities=True)
+    if array.min() < 0 or array.max() > 1:
+        row, column = np.argwhere((array < 0) | (array > 1))[0]
+        raise InvalidValueError(
+            f"{argument}: {array[row, column]} in row {row}, column {column} is out of range. Expected numbers from 0 "
+            "to 1, such as scikit-learn's MinMaxScaler(clip=True) makes."
+        )
+    return array

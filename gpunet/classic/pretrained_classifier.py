@@ -16,7 +16,7 @@ from gpunet.errors import InvalidValueError
 from gpunet.initializers import Initializer
 from gpunet.network import Network
 from gpunet.optimizers import SGD
-from gpunet.schedules import Schedule
+from gpunet.schedules import Schedule, as_schedule
 from gpunet.training import History, fit
 from gpunet.validation import check_dtype, check_integer, check_number
 
@@ -64,6 +64,15 @@ class PretrainedClassifier(Estimator):
     history_ : gpunet.History
         Of back-propagation.
     n_features_in_ : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).random((60, 4))
+    >>> y = np.where(X[:, 0] > 0.5, "large", "small")
+    >>> classifier = PretrainedClassifier(hidden_layer_sizes=(16, 16), device="cpu").fit(X, y)
+    >>> classifier.predict_proba(X).shape
+    (60, 2)
     """
 
     _estimator_type: ClassVar[str | None] = "classifier"
@@ -81,7 +90,7 @@ class PretrainedClassifier(Estimator):
         pretraining_learning_rate: float | Schedule = 0.1,
         epochs: int = 20,
         learning_rate: float | Schedule = 0.1,
-        batch_size: int = 100,
+        batch_size: int = 50,
         momentum: float = 0.9,
         l2: float = 0.0,
         initializer: str | Initializer | None = None,
@@ -108,7 +117,7 @@ class PretrainedClassifier(Estimator):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1.
+            Numbers from 0 to 1, here and in every other method.
         y : array_like, (n,)
             Labels: numbers, text or booleans; at least two different ones.
         unlabelled : array_like, (n', d), or None
@@ -126,11 +135,12 @@ class PretrainedClassifier(Estimator):
         epochs = check_integer("epochs", self.epochs, 1)
         batch_size = check_integer("batch_size", self.batch_size, 1)
         l2 = check_number("l2", self.l2)
+        as_schedule(self.pretraining_learning_rate, "pretraining_learning_rate")
         dtype = check_dtype(self.dtype)
         features = check_probabilities("X", X, None, dtype, self.device)
         classes, labels = np.unique(check_label_vector("y", y, len(features)), return_inverse=True)
         if len(classes) < 2:
-            raise InvalidValueError(f"y: got one class ({classes[0]!r}). Expected at least two.")
+            raise InvalidValueError(f"y: got one class ({classes.tolist()[0]!r}). Expected at least two.")
         seen = features
         if unlabelled is not None:
             more = check_probabilities("unlabelled", unlabelled, features.shape[1], dtype, self.device)
@@ -176,27 +186,37 @@ class PretrainedClassifier(Estimator):
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
         self._require_fitted("predict_proba")
-        return self.network_.predict_proba(X)
+        return self.network_.predict_proba(self._check_inputs(X))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return the most probable label of each row, (n,).
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
         self._require_fitted("predict")
-        return self.classes_[self.network_.predict(X)]
+        return self.classes_[self.network_.predict(self._check_inputs(X))]
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Return the fraction of rows whose label is predicted.
 
         Raises
         ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
+        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         """
+        self._require_fitted("score")
         predicted = self.predict(X)
         return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+
+    def _check_inputs(self, X: npt.ArrayLike) -> Array:
+        """Return X as a host array (n, d) of numbers from 0 to 1, or raise."""
+        return check_probabilities("X", X, self.n_features_in_, self.network_.dtype, self.network_.backend)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = True
+        return tags

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
-from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-from gpunet.schedules import Schedule
+from gpunet.schedules import Schedule, as_schedule
 from gpunet.validation import check_flag, check_integer
 
 Array = npt.NDArray[Any]
@@ -33,7 +33,7 @@ def pretrain_stack(
     epochs: int = 10,
     learning_rate: float | Schedule = 0.1,
     code_learning_rate: float | Schedule = 0.005,
-    batch_size: int = 100,
+    batch_size: int = 50,
     momentum: float = 0.5,
     l2: float = 1e-4,
     seed: int = 0,
@@ -74,6 +74,7 @@ def pretrain_stack(
     sizes = check_hidden_layer_sizes(hidden_layer_sizes)
     linear_code = check_flag("linear_code", linear_code)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
+    as_schedule(code_learning_rate, "code_learning_rate")  # before the machines below are trained
     machines: list[RestrictedBoltzmannMachine] = []
     for number, size in enumerate(sizes, start=1):
         is_code = linear_code and number == len(sizes)
@@ -90,7 +91,11 @@ def pretrain_stack(
             dtype=dtype,
             device=device,
         )
-        machines.append(machine.fit(X))
+        try:
+            machines.append(machine.fit(X))
+        except TrainingDivergedError as error:
+            message = f"pre-training of layer {number} of {len(sizes)}: {error}"
+            raise TrainingDivergedError(message, error.epoch, error.step, error.layer) from error
         if number < len(sizes):
             X = machine.transform(X)
     return machines
@@ -166,6 +171,8 @@ def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> list[int]:
 
 def _layers(machines: Sequence[RestrictedBoltzmannMachine]) -> tuple[list[int], list[str]]:
     """Return d, m_1, ..., m_k and the k activations."""
+    if not isinstance(machines, Sequence):
+        raise InvalidTypeError(f"machines: got {type(machines).__name__}. Expected a list of machines.")
     if not machines:
         raise InvalidValueError("machines: got none. Expected at least one.")
     sizes: list[int] = []

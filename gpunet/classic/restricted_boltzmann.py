@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Sigmoid
 from gpunet.backends import Backend, select_backend
+from gpunet.classic.boltzmann_model import BoltzmannModel
 from gpunet.classic.contrastive_divergence import ContrastiveDivergence, Rule
 from gpunet.classic.device_machine import SAMPLING_DRAWS, DeviceMachine
-from gpunet.classic.estimator import Estimator
 from gpunet.classic.hidden_units import HIDDEN_UNITS, HiddenUnits
 from gpunet.classic.inputs import check_probabilities
-from gpunet.errors import ShapeError, TrainingDivergedError, unknown_name
+from gpunet.errors import InvalidValueError, TrainingDivergedError, unknown_name
 from gpunet.initializers import Normal
 from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import Schedule
-from gpunet.validation import check_dtype, check_features, check_flag, check_integer, check_number
+from gpunet.validation import check_dtype, check_flag, check_integer, check_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +28,7 @@ Array = npt.NDArray[Any]
 _INITIAL_STD = 0.01
 
 
-class RestrictedBoltzmannMachine(Estimator):
+class RestrictedBoltzmannMachine(BoltzmannModel):
     """A model of binary vectors v by hidden units h without links among either: p(v, h) = exp(-E(v, h)) / Z.
 
     E(v, h) = -a.v - b.h - h.(W v), so p(h_j = 1 | v) = sigmoid(b + W v)_j and p(v_i = 1 | h) = sigmoid(a + W^T h)_i.
@@ -41,11 +40,12 @@ class RestrictedBoltzmannMachine(Estimator):
     n_components : int
         m, the number of hidden units.
     learning_rate : float or Schedule
-        Gaussian hidden units, whose means have no bound, need a much lower one, such as 0.001.
+        Persistent chains need a lower one, such as 0.02, to keep up with the weights; Gaussian hidden units, whose
+        means have no bound, a much lower one, such as 0.001.
     epochs : int
         Passes over X that ``fit`` makes.
     batch_size : int
-        Rows per update, and the number of persistent chains.
+        Rows per update, and the number of persistent chains. Few rows leave many updates where the data are few.
     gibbs_steps : int
         k, at least 1: how far a chain goes per update.
     persistent : bool
@@ -96,19 +96,10 @@ class RestrictedBoltzmannMachine(Estimator):
     (4, 2)
     """
 
-    _estimator_type: ClassVar[str | None] = "transformer"
-
-    components_: Array
-    intercept_hidden_: Array
-    intercept_visible_: Array
     reconstruction_errors_: list[float]
     n_updates_: int
 
     _learner: ContrastiveDivergence | None = None
-    _learner_parameters: dict[str, Any]
-    _machine: DeviceMachine | None = None
-    _machine_key: tuple[Any, ...]
-    _gibbs_calls: int = 0
 
     def __init__(
         self,
@@ -116,7 +107,7 @@ class RestrictedBoltzmannMachine(Estimator):
         n_components: int = 256,
         learning_rate: float | Schedule = 0.1,
         epochs: int = 10,
-        batch_size: int = 100,
+        batch_size: int = 20,
         gibbs_steps: int = 1,
         persistent: bool = False,
         sample_visible: bool = True,
@@ -159,7 +150,7 @@ class RestrictedBoltzmannMachine(Estimator):
         TrainingDivergedError
             The weights became NaN or infinite. The estimator is what it was before.
         """
-        data = self._check_inputs(X)
+        data = check_probabilities("X", X, None, check_dtype(self.dtype), self.device)
         epochs = check_integer("epochs", self.epochs, 1)
         learner = self._new_learner(data.shape[1])
         learner.machine.set_parameters(*self._initial_parameters(data.shape[1]))
@@ -175,11 +166,16 @@ class RestrictedBoltzmannMachine(Estimator):
         self.reconstruction_errors_ = [] if self.persistent else errors
         return self
 
+    def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
+        """Return ``fit(X).transform(X)``."""
+        return self.fit(X).transform(X)
+
     def partial_fit(self, X: npt.ArrayLike, y: object = None) -> Self:
         """Go on learning from X, in batches of ``batch_size`` in the order of its rows.
 
         The first call begins as ``fit`` does. Momentum and persistent chains go on from call to call, unless a
-        parameter of the constructor has changed or the estimator has been pickled; then they begin at zero.
+        parameter of the constructor has changed, the estimator has been pickled or the last call failed; then they
+        begin at zero. A schedule counts ``n_updates_``.
 
         Parameters
         ----------
@@ -190,14 +186,15 @@ class RestrictedBoltzmannMachine(Estimator):
         Raises
         ------
         ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError, TrainingDivergedError
-            As ``fit``.
+            As ``fit``; also where ``n_components`` or ``hidden_units`` has changed, which only ``fit`` follows.
         """
         fitted = self.__sklearn_is_fitted__()
-        data = self._check_inputs(X, self.n_features_in_ if fitted else None)
+        columns = self.n_features_in_ if fitted else None
+        data = check_probabilities("X", X, columns, check_dtype(self.dtype), self.device)
         learner = self._learner_of(data.shape[1])
-        parameters = self._parameters() if fitted else self._initial_parameters(data.shape[1])
         updates = self.n_updates_ if fitted else 0
-        learner.machine.set_parameters(*parameters)
+        learner.machine.set_parameters(*(self._learnt() if fitted else self._initial_parameters(data.shape[1])))
+        self._learner = None  # until its momentum and chains belong to the weights again
         order = np.arange(len(data), dtype=np.int32)
         self._learn(learner, learner.machine.backend.asarray(data), order, updates, 1)
         self._adopt(learner, data.shape[1], updates + -(-len(data) // learner.batch_size))
@@ -217,7 +214,6 @@ class RestrictedBoltzmannMachine(Estimator):
         host = backend.to_numpy(errors).astype(np.float64)
         finite = all(np.isfinite(array).all() for array in (host, *learner.machine.get_parameters()))
         if not finite:
-            self._learner = None
             raise TrainingDivergedError(
                 f"the weights became NaN or infinite in epoch {epoch}. A lower learning_rate may help: "
                 f"{self.hidden_units} hidden units with learning_rate={self.learning_rate!r}.",
@@ -232,18 +228,26 @@ class RestrictedBoltzmannMachine(Estimator):
         self.components_, self.intercept_hidden_, self.intercept_visible_ = learner.machine.get_parameters()
         self.n_updates_ = updates
         self.n_features_in_ = features
-        self._learner = learner
-        self._learner_parameters = self.get_params()
+        self._learner, self._machine, self._machine_device = learner, learner.machine, self.device
+        self._fitted_parameters = self.get_params()
 
     def _learner_of(self, features: int) -> ContrastiveDivergence:
         """Return what the last call learnt with, or a new one where the parameters are others now."""
-        if self._learner is not None and self._learner_parameters == self.get_params():
+        if not self.__sklearn_is_fitted__():
+            return self._new_learner(features)
+        if self._learner is not None and self._fitted_parameters == self.get_params():
             return self._learner
-        return self._new_learner(features)
+        learner = self._new_learner(features)
+        for name in ("n_components", "hidden_units"):
+            before, now = self._fitted_parameters[name], getattr(self, name)
+            if before != now:
+                raise InvalidValueError(f"{name}: got {now!r} for partial_fit. Expected {before!r}, as before, or fit.")
+        learner.optimizer.step = self.n_updates_
+        return learner
 
     def _new_learner(self, features: int) -> ContrastiveDivergence:
         rule = Rule(
-            gibbs_steps=check_integer("gibbs_steps", self.gibbs_steps, 1),
+            gibbs_steps=check_integer("gibbs_steps", self.gibbs_steps, 1, SAMPLING_DRAWS // 2 - 1),
             persistent=check_flag("persistent", self.persistent),
             sample_visible=check_flag("sample_visible", self.sample_visible),
             l2=check_number("l2", self.l2),
@@ -260,140 +264,13 @@ class RestrictedBoltzmannMachine(Estimator):
         )
 
     def _units(self) -> HiddenUnits:
-        if self.hidden_units not in HIDDEN_UNITS:
+        if not isinstance(self.hidden_units, str) or self.hidden_units not in HIDDEN_UNITS:
             raise unknown_name("hidden_units", self.hidden_units, HIDDEN_UNITS)
         return HIDDEN_UNITS[self.hidden_units]
 
     def _initial_parameters(self, features: int) -> tuple[Array, Array, Array]:
         W = Normal(_INITIAL_STD)((self.n_components, features), host_generator(self.seed, Purpose.WEIGHTS, 1))
         return W, np.zeros(self.n_components), np.zeros(features)
-
-    # --- what it knows ----------------------------------------------------------------------------------------------
-
-    def transform(self, X: npt.ArrayLike) -> Array:
-        """Return E(h | v) of each row of X, ndarray (n, m): probabilities, or s = W v + b for Gaussian units.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        machine, data = self._ready("transform", X)
-        return machine.hidden_means_of(data)
-
-    def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
-        """Return ``fit(X).transform(X)``."""
-        return self.fit(X).transform(X)
-
-    def inverse_transform(self, H: npt.ArrayLike) -> Array:
-        """Return p(v = 1 | h) of each row of H, (n, m): ndarray (n, d).
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, NonFiniteError
-        """
-        self._require_fitted("inverse_transform")
-        machine = self._device_machine()
-        return machine.visible_means_of(check_features("H", H, machine.hidden, machine.dtype))
-
-    def reconstruct(self, X: npt.ArrayLike) -> Array:
-        """Return p(v = 1 | h) with h the mean hidden units of each row of X, ndarray (n, d).
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        return self.inverse_transform(self.transform(X))
-
-    def free_energy(self, X: npt.ArrayLike) -> Array:
-        """Return F(v) = -log sum_h exp(-E(v, h)) of each row of X, float64 (n,); p(v) = exp(-F(v)) / Z.
-
-        F(v) = -a.v - sum_j log(1 + exp(s_j)) for binary units and -a.v - (||s||^2 - ||b||^2) / 2 - m / 2 log(2 pi) for
-        Gaussian ones, with s = W v + b.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        machine, data = self._ready("free_energy", X)
-        return machine.free_energy(data)
-
-    def pseudo_log_likelihood(self, X: npt.ArrayLike) -> Array:
-        """Return sum_i log p(v_i | the other v) of each row of X, float64 (n,): exact, without Z, by n d m softplus.
-
-        A v_i between 0 and 1 counts with v_i log p(1 | the others) + (1 - v_i) log p(0 | the others).
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        machine, data = self._ready("pseudo_log_likelihood", X)
-        return machine.pseudo_log_likelihood(data)
-
-    def score_samples(self, X: npt.ArrayLike) -> Array:
-        """Return :meth:`pseudo_log_likelihood`. scikit-learn's BernoulliRBM estimates it from one random i per row."""
-        return self.pseudo_log_likelihood(X)
-
-    def score(self, X: npt.ArrayLike, y: object = None) -> float:
-        """Return the mean of :meth:`pseudo_log_likelihood` over the rows."""
-        return float(self.score_samples(X).mean())
-
-    # --- drawing ----------------------------------------------------------------------------------------------------
-
-    def gibbs(self, X: npt.ArrayLike, steps: int = 1) -> Array:
-        """Return v after ``steps`` rounds of drawing h given v, then v given h: 0 and 1, ndarray (n, d).
-
-        Every call draws other bits; those of the first call after ``fit`` follow from the seed.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        self._require_fitted("gibbs")
-        steps = check_integer("steps", steps, 1, SAMPLING_DRAWS)
-        machine, data = self._ready("gibbs", X)
-        self._gibbs_calls += 1
-        return machine.gibbs(data, steps, self._gibbs_calls)
-
-    def sample(self, n_samples: int = 1, steps: int = 1000) -> Array:
-        """Return what ``n_samples`` chains hold after ``steps`` rounds of :meth:`gibbs`, begun at p = sigmoid(a).
-
-        Raises
-        ------
-        NotFittedError, InvalidTypeError, InvalidValueError
-        """
-        self._require_fitted("sample")
-        n_samples = check_integer("n_samples", n_samples, 1)
-        return self.gibbs(np.tile(Sigmoid().forward(self.intercept_visible_), (n_samples, 1)), steps)
-
-    # --- on and off the device --------------------------------------------------------------------------------------
-
-    def _check_inputs(self, X: npt.ArrayLike, columns: int | None = None) -> Array:
-        """Return X as a contiguous host array of numbers from 0 to 1, or raise."""
-        return check_probabilities("X", X, columns, check_dtype(self.dtype), self.device)
-
-    def _ready(self, method: str, X: npt.ArrayLike) -> tuple[DeviceMachine, Array]:
-        """Return the machine on its device, and X on the host."""
-        self._require_fitted(method)
-        data = self._check_inputs(X, self.n_features_in_)
-        return self._device_machine(), data
-
-    def _parameters(self) -> tuple[Array, Array, Array]:
-        """Return W, b and a as they stand in the attributes, which may have been set by hand."""
-        parameters = self.components_, self.intercept_hidden_, self.intercept_visible_
-        m, d = self.n_components, self.n_features_in_
-        names = "components_", "intercept_hidden_", "intercept_visible_"
-        for name, parameter, shape in zip(names, parameters, ((m, d), (m,), (d,)), strict=True):
-            if np.shape(parameter) != shape:
-                raise ShapeError(f"{name}: got shape {np.shape(parameter)}. Expected {shape}.")
-        return parameters
-
-    def _device_machine(self) -> DeviceMachine:
-        """Return a machine with the current parameters; it is kept from call to call."""
-        key = (self.n_components, self.n_features_in_, self.hidden_units, self.seed, str(self.dtype), self.device)
-        if self._machine is None or self._machine_key != key:
-            self._machine, self._machine_key = self._new_machine(self.n_features_in_), key
-        self._machine.set_parameters(*self._parameters())
-        return self._machine
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what lives on a device."""
