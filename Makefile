@@ -50,7 +50,7 @@ BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider 
 benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in ten minutes; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
 
-# Each run begins no case after MINUTES; the next one goes on where it stopped, until every case has its rows.
+# Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
 MINUTES ?= 7
 benchmark-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.peers $(VENV)/.gpu) ## the same on a GPU, in parts of MINUTES=7; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(BENCHMARK) \

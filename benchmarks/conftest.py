@@ -7,6 +7,10 @@ pytest-benchmark, so that its tables, its files and its comparisons show times t
 
 from __future__ import annotations
 
+import fcntl
+import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,13 +20,17 @@ import pytest
 
 from benchmarks import suite
 from benchmarks.cases import Case
-from benchmarks.contest import Contest, Plan
+from benchmarks.contest import Contest, OutOfTimeError, Plan
 from benchmarks.machine import usable_cores
 from benchmarks.providers import find_provider
 from gpunet import __version__
 from gpunet.backends.devices.probe import probe_gpu
 from gpunet.bench.results import Results, Row, read_results
 from gpunet.errors import GpunetError, InvalidValueError
+
+# Of the minutes, after which no case is begun: one that is not done at their end is left to the next part.
+_BEGIN_SHARE = 0.85
+_FAILED = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--threads", type=int, metavar="N", help="of each provider (default: the cores there are)")
     group.addoption("--results", metavar="DIR", help="add the rows to this machine's and version's file in DIR")
     group.addoption("--resume", action="store_true", help="leave out what that file has of this commit")
-    group.addoption("--minutes", type=float, metavar="M", help="begin no case after M minutes; --resume goes on")
+    group.addoption("--minutes", type=float, metavar="M", help="end after M minutes; --resume goes on there")
     group.addoption("--smoke", action="store_true", help="every case once, small: shows that it runs")
 
 
@@ -47,11 +55,24 @@ def pytest_configure(config: pytest.Config) -> None:
             suite.check_configuration(name)
     except InvalidValueError as error:
         raise pytest.UsageError(str(error)) from None
+    _check_numbers(config)
     if config.getoption("--device") == "cuda" and not config.getoption("--smoke") and (reason := probe_gpu().problem):
         raise pytest.UsageError(f"--device cuda: {reason}.")
-    rounds = config.getoption("--rounds")
-    if rounds is not None and rounds < 1:
-        raise pytest.UsageError(f"--rounds: got {rounds}. Expected at least 1.")
+
+
+def _check_numbers(config: pytest.Config) -> None:
+    for option in ("--rounds", "--threads"):
+        number = config.getoption(option)
+        if number is not None and number < 1:
+            raise pytest.UsageError(f"{option}: got {number}. Expected at least 1.")
+    threads = config.getoption("--threads") or 1
+    if threads > usable_cores():  # libraries that count cores would take fewer than the others
+        raise pytest.UsageError(f"--threads: got {threads}. Expected at most {usable_cores()}, the cores there are.")
+    minutes = config.getoption("--minutes")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise pytest.UsageError(f"--minutes: got {minutes}. Expected a number above 0.")
+    if config.getoption("--resume") and config.getoption("--results") is None:
+        raise pytest.UsageError("--resume: goes on with a result file. Expected --results too.")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -113,65 +134,116 @@ class Referee:
     """Runs each case's contest once, keeps its rows, and writes them to the result file."""
 
     def __init__(self, config: pytest.Config) -> None:
-        threads = config.getoption("--threads") or usable_cores()
         smoke, device = config.getoption("--smoke"), config.getoption("--device")
+        minutes = config.getoption("--minutes")
+        seconds = math.inf if minutes is None else 60 * minutes
+        started = time.monotonic()
+        self.begins_until, self.ends_at = started + _BEGIN_SHARE * seconds, started + seconds
         self.selected = config.stash[_SELECTED]
         self.contest = Contest(
             Plan(
                 device=device,
                 rounds=1 if smoke else config.getoption("--rounds") or (9 if device == "cuda" else 5),
-                threads=threads,
+                threads=config.getoption("--threads") or usable_cores(),
                 smoke=smoke,
+                seconds=seconds,
             )
         )
         self.rows: dict[tuple[str, str], Row] = {}
-        self.results, self.path = self._open(config)
-        self.resume = config.getoption("--resume") and self.results is not None
-        minutes = config.getoption("--minutes")
-        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        folder = None if smoke else config.getoption("--results")
+        self.file = None if folder is None else ResultFile(Path(folder), self.contest.machine)
+        self.resume = config.getoption("--resume")
+        self.ran_cases = False
 
     def row(self, case: Case, provider: str) -> Row:
         """Return the row of a provider in a case; the first one asked for runs the case."""
         if (case.key, provider) not in self.rows:
-            self._run(case)
+            self._keep(case, self._known(case) or self._run(case))
         return self.rows[case.key, provider]
 
-    def _open(self, config: pytest.Config) -> tuple[Results | None, Path]:
-        folder = config.getoption("--results")
-        if folder is None or config.getoption("--smoke"):
-            return None, Path()
-        machine = self.contest.machine
-        results = Results(machine, __version__)
-        path = Path(folder) / results.file_name
-        if path.exists():
-            results = read_results(path)
-            results.machine = machine
-        return results, path
+    def close(self) -> None:
+        """End the contest, and let others write to the file."""
+        self.contest.close()
+        if self.file is not None:
+            self.file.close()
 
-    def _run(self, case: Case) -> None:
-        providers = self.selected[case.key]
-        if self.resume and self.results is not None:
-            known = [self.results.find(case.key, name) for name in providers]
-            if all(row is not None and row.commit == self.contest.commit for row in known):
-                self.rows |= {(case.key, row.provider): row for row in known if row is not None}
-                return
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            pytest.skip("the minutes are over; the same command with --resume goes on here")
-        rows = self.contest.run(case, providers)
+    def _keep(self, case: Case, rows: list[Row]) -> None:
         self.rows |= {(case.key, row.provider): row for row in rows}
-        if self.results is not None:
-            self.results.merge(rows)
-            self.results.save(self.path)
+
+    def _known(self, case: Case) -> list[Row]:
+        """Return a case's rows if the file has all of this commit, and nothing otherwise."""
+        if not self.resume or self.file is None:
+            return []
+        rows = [self.file.results.find(case.key, name) for name in self.selected[case.key]]
+        known = [row for row in rows if row is not None and row.commit == self.contest.commit]
+        return known if len(known) == len(rows) else []
+
+    def _run(self, case: Case) -> list[Row]:
+        over = "the minutes are over; the same command with --resume goes on here"
+        if time.monotonic() > self.begins_until:
+            pytest.skip(over)
+        is_first, self.ran_cases = not self.ran_cases, True
+        try:
+            rows = self.contest.run(case, self.selected[case.key], self.ends_at)
+        except OutOfTimeError:
+            self.begins_until = -math.inf
+            if not is_first:
+                pytest.skip(over)
+            # It had all the time there was, and would have no more in the next part.
+            rows = self.contest.give_up(case, self.selected[case.key], "the case took longer than --minutes allows")
+        if self.file is not None:
+            try:
+                self.file.add(rows)
+            except OSError as error:
+                pytest.exit(f"--results: {error}; what was saved before is whole", returncode=_FAILED)
+        return rows
+
+
+class ResultFile:
+    """This machine's and version's result file in a folder, which no other run writes to meanwhile.
+
+    Raises
+    ------
+    GpunetError, OSError
+        The file is damaged, or another run's; the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, machine: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # now, and not after the first minutes of measuring
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise InvalidValueError(
+                f"{folder}: another run writes there. Two at once would measure each other; wait for it."
+            ) from None
+        self.results = Results(machine, __version__)
+        self.path = folder / self.results.file_name
+        if self.path.exists():
+            self.results = read_results(self.path)
+            self.results.machine = machine
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add a case's rows and save."""
+        self.results.merge(rows)
+        self.results.save(self.path)
+
+    def close(self) -> None:
+        """Let others write."""
+        os.close(self._lock)
 
 
 @pytest.fixture(scope="session")
 def referee(request: pytest.FixtureRequest) -> Iterator[Referee]:
     try:
         referee = Referee(request.config)
-    except GpunetError as error:
+    except (GpunetError, OSError) as error:
         pytest.exit(f"--results: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
     yield referee
-    referee.contest.close()
+    referee.close()
 
 
 @pytest.fixture

@@ -108,15 +108,21 @@ class Contender:
             raise ContenderFailedError(answer["failed"])
         return answer
 
+    def dismiss(self) -> None:
+        """Tell the process to end, and do not wait for it."""
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
     def stop(self) -> None:
         """End the process."""
+        self.dismiss()
         process, self._process = self._process, None
         if process is None:
             return
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        if process.stdout is not None:
+            with contextlib.suppress(OSError):
+                process.stdout.close()
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -133,7 +139,7 @@ class Contender:
                 self.stop()
                 raise ContenderFailedError(f"did not answer within {timeout:.0f} s")
         line = process.stdout.readline()  # a worker writes whole lines at once
-        if not line:
+        if not line.endswith("\n"):  # nothing more will come: it died, perhaps within the line
             raise self._crashed()
         return line
 

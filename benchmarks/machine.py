@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.contender import ROOT
 
-_GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit")
+_GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
@@ -59,27 +59,34 @@ def cache_bytes() -> int:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """Return model, driver, memory and present clocks of the first GPU; nothing where there is none."""
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+    """Return model, driver, memory and limits of the first GPU; nothing where there is none."""
+    answer = _ask_gpu(*_GPU_FIELDS)
+    if answer is None:
         return {}
-    name, driver, memory, sm, memory_clock, largest_sm, power = (
-        part.strip() for part in answer.splitlines()[0].split(",")
-    )
+    name, driver, memory, sm, memory_clock, power = answer
     return {
         "gpu": name,
         "driver": driver,
         "gpu_cache_bytes": _gpu_cache_bytes(),
-        "gpu_memory_bytes": int(float(memory)) * 2**20,
-        "clocks": f"SM {sm} of {largest_sm} MHz, memory {memory_clock} MHz, power limit {power} W",
+        "gpu_memory_bytes": int(float(memory)) * 2**20 if memory.replace(".", "", 1).isdigit() else 0,
+        "clocks": f"SM up to {sm} MHz, memory up to {memory_clock} MHz, power limit {power} W",
     }
+
+
+def gpu_clock() -> int:
+    """Return the present clock of the first GPU's multiprocessors in MHz, 0 where nobody tells."""
+    answer = _ask_gpu("clocks.sm")
+    return int(answer[0]) if answer is not None and answer[0].isdigit() else 0
+
+
+def _ask_gpu(*fields: str) -> list[str] | None:
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    values = [part.strip() for part in answer.partition("\n")[0].split(",")]
+    return values if len(values) == len(fields) else None
 
 
 def _gpu_cache_bytes() -> int:

@@ -13,13 +13,18 @@ from benchmarks.cases import NETWORK, Case
 
 Array = npt.NDArray[Any]
 
-LEARNING_RATE = 1e-3
+# Small, so that the rounding of one step does not become another path of training within the steps that are compared.
+LEARNING_RATE = 1e-4
 MOMENTUM = 0.9
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
-# Steps after which `step` is compared; of large networks one, since the reference takes minutes for more.
+# Steps after which `step` is compared. One of large networks, since the reference takes minutes for more, and of deep
+# ones: with batch norm, gradients grow from layer to layer on the way back, and what rounding did to a step with them.
 CHECKED_STEPS = 3
 _LARGE = 2e10  # floating-point operations of a step
+_DEEP = 10  # layers
+# Numbers in all batches, unless somebody asks for more batches: drawing them would take longer than the work.
+_MOST_NUMBERS = 2e7
 
 
 @dataclass
@@ -47,8 +52,8 @@ class Problem:
     checked_steps: int = CHECKED_STEPS
 
 
-def make_problem(case: Case, batches: int = CHECKED_STEPS) -> Problem:
-    """Draw the inputs of a case; ``batches`` batches, or for an epoch one of ``case.examples`` rows."""
+def make_problem(case: Case, batches: int | None = None) -> Problem:
+    """Draw the inputs of a case: ``batches`` batches, by default a few; for an epoch one of ``case.examples`` rows."""
     # Not of the dtype, so that the reference in float64 computes with the same numbers.
     generator = np.random.Generator(np.random.Philox(zlib.crc32(f"{case.operation}/{case.rows}/{case.sizes}".encode())))
     if case.operation == NETWORK:
@@ -58,9 +63,10 @@ def make_problem(case: Case, batches: int = CHECKED_STEPS) -> Problem:
     return Problem(arrays=_operation_arrays(case, generator))
 
 
-def _network_problem(case: Case, batches: int, generator: np.random.Generator) -> Problem:
+def _network_problem(case: Case, batches: int | None, generator: np.random.Generator) -> Problem:
     products = sum(inputs * outputs for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True))
-    problem = Problem(checked_steps=1 if 6 * case.rows * products > _LARGE else CHECKED_STEPS)
+    is_large = 6 * case.rows * products > _LARGE or len(case.sizes) - 1 > _DEEP
+    problem = Problem(checked_steps=1 if is_large else CHECKED_STEPS)
     *hidden, last = range(1, len(case.sizes))
     for index in (*hidden, last):
         inputs, outputs = case.sizes[index - 1 : index + 1]
@@ -72,6 +78,8 @@ def _network_problem(case: Case, batches: int, generator: np.random.Generator) -
             problem.parameters[f"beta{index}"] = _normal(generator, outputs, case, 0.1)
             problem.state[f"running_mean{index}"] = _normal(generator, outputs, case, 0.1)
             problem.state[f"running_variance{index}"] = abs(_normal(generator, outputs, case, 0.1, 1.0))
+    if batches is None:
+        batches = max(problem.checked_steps, min(CHECKED_STEPS, int(_MOST_NUMBERS // (case.rows * case.sizes[0]))))
     rows, count = (case.examples, 1) if case.mode == "epoch" else (case.rows, batches)
     for _ in range(count):
         labels = generator.integers(0, case.sizes[-1], rows, dtype=np.int32)

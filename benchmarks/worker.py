@@ -6,9 +6,11 @@ process of its own because the thread pools of two libraries in one process take
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,6 +28,7 @@ from benchmarks.providers.base import Provider, Work  # noqa: E402
 # Batches that a device works on in turn are together larger than its cache of the second level.
 _ROTATED_BYTES = 128 * 2**20
 _MOST_BATCHES = 256
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class Worker:
@@ -40,7 +43,8 @@ class Worker:
         if reason := self.provider.missing():
             return {"missing": reason}
         versions = self.provider.versions()
-        return {"versions": versions, "import_seconds": time.perf_counter() - _STARTED, "blas": _blas()}
+        seconds = time.perf_counter() - _STARTED
+        return {"versions": versions, "import_seconds": seconds, "blas": self.provider.blas()}
 
     def prepare(self, case: dict[str, Any], outputs: str | None) -> dict[str, Any]:
         """Build a case, do it once, and write what it computed to the file ``outputs``."""
@@ -66,14 +70,21 @@ class Worker:
         host, device = self.work.time(repeats)
         return {"host": host, "device": device}
 
-    def finish(self) -> dict[str, Any]:
-        """Say what the work held and launched, and let go of it."""
+    def peak(self) -> dict[str, Any]:
+        """Say what memory the work took."""
         assert self.work is not None
-        peak = self.work.peak_bytes() if self.provider.on_device else _peak_memory()
-        answer = {"peak_bytes": peak, "launches": self.work.launches()}
+        return {"peak_bytes": self.work.peak_bytes() if self.provider.on_device else _peak_memory()}
+
+    def launches(self) -> dict[str, Any]:
+        """Say how many kernels one unit of the work launches; nothing else can be done with the work after that."""
+        assert self.work is not None
+        return {"launches": self.work.launches()}
+
+    def release(self) -> dict[str, Any]:
+        """Let go of the work."""
         self.work = None
         gc.collect()
-        return answer
+        return {}
 
 
 def main(name: str, answers: TextIO) -> None:
@@ -89,21 +100,11 @@ def main(name: str, answers: TextIO) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _batches(case: Case, on_device: bool) -> int:
+def _batches(case: Case, on_device: bool) -> int | None:
     if case.operation != NETWORK or not on_device:
-        return 3
+        return None
     one = case.rows * case.sizes[0] * np.dtype(case.dtype).itemsize
     return max(3, min(_MOST_BATCHES, -(-_ROTATED_BYTES // one)))
-
-
-def _blas() -> str:
-    """Return the libraries with thread pools in this process, and their threads."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return "unknown (threadpoolctl tells)"
-    pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
-    return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"
 
 
 def _forget_peak_memory() -> None:
@@ -125,7 +126,14 @@ def _peak_memory() -> int | None:
     return None
 
 
+def _end_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it is killed; elsewhere the input's end has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     # The answers keep the real standard output to themselves; what a library prints goes to standard error.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -103,6 +103,7 @@ def row(
         first_seconds=1.5,
         threads=2,
         blas="openblas 0.3.30 x2",
+        gpu_megahertz=1755 if "cuda" in provider else 0,
         commit="0123456789abcdef",
         date="2026-05-04T03:02:01",
     )

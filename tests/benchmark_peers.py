@@ -93,3 +93,34 @@ class Hanging(Honest):
 class Missing(Honest):
     def missing(self) -> str | None:
         return "the package nowhere is not installed"
+
+
+class _HalfAnAnswerWork(ProductWork):
+    def time(self, repeats: int) -> tuple[float, float | None]:
+        channel = sys.modules["__main__"].channel  # of benchmarks.worker
+        channel.write('{"host": 0.0')
+        channel.flush()
+        os._exit(3)
+
+
+class HalfAnAnswer(Honest):
+    work = _HalfAnAnswerWork
+
+
+class _UncountableWork(ProductWork):
+    def launches(self) -> int | None:
+        raise RuntimeError("this cannot be recorded")
+
+
+class Uncountable(Honest):
+    work = _UncountableWork
+
+
+class _SlowWork(ProductWork):
+    def outputs(self) -> Outputs:
+        time.sleep(600)
+        return {}
+
+
+class Slow(Honest):
+    work = _SlowWork

@@ -333,6 +333,17 @@ def test_the_machine_table_says_who_differs():
     assert facts["measured"] == "2026-05-04"
 
 
+def test_the_machine_table_has_the_range_of_the_gpus_clock():
+    def clock(*megahertz: int) -> str | None:
+        rows = [row(A, f"torch-{number}", 1.0, gpu_megahertz=value) for number, value in enumerate(megahertz)]
+        facts = {line["what"]: line["here"] for line in table("machine", rows, machine=GPU_MACHINE)}
+        return facts.get("GPU clock after the rounds")
+
+    assert clock(1980, 0, 1755, 1800) == "1755 to 1980 MHz"
+    assert clock(1980, 1980) == "1980 MHz"
+    assert clock(0) is None
+
+
 # --- the whole report ---
 
 

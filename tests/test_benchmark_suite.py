@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -50,12 +51,16 @@ def test_cases_are_distinct_and_survive_the_way_to_another_process(builder, devi
 
 
 def test_every_case_of_a_gpu_that_multiplies_comes_in_both_precisions():
-    for builder in (suite.network_cases, suite.sweep_cases, suite.linear_cases):
+    for builder in (suite.network_cases, suite.linear_cases):
         cases = builder("cuda")
         for case in cases:
             assert case.replace(precision="tf32") in cases
             assert case.replace(precision="float32") in cases
         assert all(case.precision == "float32" for case in builder("cpu"))
+
+
+def test_sweeps_are_in_the_precision_that_a_cpu_has_too():
+    assert suite.sweep_cases("cuda") == suite.sweep_cases("cpu")
 
 
 def test_the_configurations_are_those_of_the_documentation():
@@ -97,6 +102,11 @@ def test_unknown_configurations_are_named_with_the_nearest():
         (("--providers", "torch-eagr"), "Did you mean 'torch-eager'"),
         (("--configurations", "a,f"), "configuration: 'f' is not known"),
         (("--rounds", "0"), "--rounds: got 0. Expected at least 1."),
+        (("--threads", "-1"), "--threads: got -1. Expected at least 1."),
+        (("--threads", "9999"), "--threads: got 9999. Expected at most"),
+        (("--minutes", "0"), "--minutes: got 0.0. Expected a number above 0."),
+        (("--minutes", "nan"), "--minutes: got nan. Expected a number above 0."),
+        (("--resume",), "--resume: goes on with a result file. Expected --results too."),
     ],
 )
 def test_bad_options_are_refused_in_one_line(arguments, message):
@@ -124,7 +134,7 @@ def test_rows_are_saved_and_a_later_part_goes_on(tmp_path):
         assert row.floor_milliseconds is not None
 
     before = [row.rounds for row in results.rows]
-    done = run_suite(*common, "--resume", "--minutes", "0", "-k", "linear")
+    done = run_suite(*common, "--resume", "--minutes", "1e-9", "-k", "linear")
     assert done.returncode == 0, done.stdout
     assert "the minutes are over" in done.stdout
     assert [row.rounds for row in read_results(path).rows] == before
@@ -140,6 +150,36 @@ def test_a_damaged_result_file_is_left_alone(tmp_path):
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "is damaged" in done.stdout + done.stderr
     assert path.read_text(encoding="utf-8") == "{"
+
+
+def test_a_case_that_no_part_is_long_enough_for_is_given_up(tmp_path):
+    """Otherwise every part would begin with it and end in it."""
+    common = ("--providers", "gpunet-numpy,benchmark_peers:Slow", "--results", str(tmp_path), "--resume")
+    done = run_suite(*common, "--minutes", "0.05", "-k", "linear and (784 or 3072)")
+    assert "the minutes are over" in done.stdout
+    (path,) = tmp_path.iterdir()
+    rows = read_results(path).rows
+    assert [row.status for row in rows] == ["failed", "failed"]
+    assert "took longer than --minutes allows" in rows[0].reason
+    assert len({row.key for row in rows}) == 1
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = run_suite("--providers", "gpunet-numpy", "--results", str(tmp_path), "-k", "linear and 784")
+    os.close(lock)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "another run writes there" in done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_suite("--providers", "gpunet-numpy", "--results", str(tmp_path / "file" / "results"), "-k", "linear")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--results: " in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_peer_that_is_wrong_does_not_fail_the_run(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from benchmark_work import NEEDS, check, network, network_cases, operation_cases, provider_for_test
 
 from benchmarks.cases import Case
-from benchmarks.problem import Problem
+from benchmarks.problem import Problem, make_problem
 from benchmarks.providers import PROVIDERS
 
 
@@ -112,6 +114,84 @@ def test_jax(case):
 )
 def test_keras(case):
     check(provider_for_test("keras"), case)
+
+
+class _FakeCuda:
+    """The recording part of ``torch.cuda``, which only notes what happens inside."""
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+
+    def _enter(self, name: str) -> Any:
+        @contextlib.contextmanager
+        def manager() -> Iterator[None]:
+            self.inside.append(name)
+            yield
+            self.inside.pop()
+
+        return manager()
+
+    def stream(self, stream: Any) -> Any:
+        return self._enter("stream")
+
+    def graph(self, graph: Any, stream: Any) -> Any:
+        assert stream is not None
+        return self._enter("recording")
+
+    def Stream(self) -> Any:
+        return types.SimpleNamespace(wait_stream=lambda other: None)
+
+    def CUDAGraph(self, keep_graph: bool) -> Any:
+        assert keep_graph
+        return types.SimpleNamespace(raw_cuda_graph=lambda: 0xABC)
+
+    def current_stream(self) -> None:
+        return None
+
+    def synchronize(self) -> None:
+        return None
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["torch-eager", "torch-tuned"])
+@pytest.mark.parametrize("case", [*network_cases()[:5], *operation_cases()], ids=lambda case: case.key)
+def test_kernels_are_counted_in_a_recording_of_one_unit(name, case, monkeypatch):
+    """Its Python at least: a unit outside the recording, another inside, on the stream of the first."""
+    from benchmarks.providers import torch_provider
+
+    provider = provider_for_test(name)
+    work: Any = provider.prepare(case, make_problem(case))
+    work.run(1)
+    assert work.launches() is None  # on a CPU
+    fake, units = _FakeCuda(), []
+    new_unit = work.new_unit
+
+    def watched() -> Any:
+        unit = new_unit()
+        return None if unit is None else lambda: (units.append(list(fake.inside)), unit())
+
+    monkeypatch.setattr(work, "on_cuda", True)
+    monkeypatch.setattr(work, "new_unit", watched)
+    monkeypatch.setattr(work, "torch", types.SimpleNamespace(cuda=fake, optim=work.torch.optim))
+    monkeypatch.setattr(torch_provider, "count_kernels", lambda graph: 7 if graph == 0xABC else None)
+    if case.mode == "epoch":
+        assert work.launches() is None
+        assert not units
+    else:
+        assert work.launches() == 7
+        assert units == [["stream"], ["recording"]]
+
+
+@pytest.mark.oracle
+def test_optimisers_may_be_recorded_for_counting():
+    torch = pytest.importorskip("torch")
+    from benchmarks.providers.torch_provider import allow_recording
+
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))])
+    names = [name for name in dir(optimizer) if name.endswith("_graph_capture_health_check")]
+    assert names  # PyTorch has renamed it before
+    allow_recording(optimizer)
+    assert all(name in vars(optimizer) for name in names)
 
 
 @pytest.fixture

@@ -84,6 +84,10 @@ class Provider(ABC):
     def versions(self) -> dict[str, str]:
         """Return the versions of the packages that do the work."""
 
+    def blas(self) -> str:
+        """Return what multiplies matrices on the CPU, and with how many threads; once the packages are imported."""
+        return thread_pools()
+
     @abstractmethod
     def prepare(self, case: Case, problem: Problem) -> Work:
         """Build the case; compilation may wait for the first run."""
@@ -92,3 +96,13 @@ class Provider(ABC):
 def as_host(value: Any) -> Array:
     """Return a copy of an array-like as float64."""
     return np.array(value, dtype=np.float64)
+
+
+def thread_pools() -> str:
+    """Return the libraries with thread pools in this process that can be asked, and their threads."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (threadpoolctl tells)"
+    pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
+    return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"

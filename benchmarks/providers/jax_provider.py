@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cases import NETWORK, Case
+from benchmarks.machine import usable_cores
 from benchmarks.problem import Problem
 from benchmarks.providers.base import Outputs, Provider, Work, as_host
 from benchmarks.providers.common import (
@@ -46,6 +47,11 @@ def missing_jax(platform: str) -> str | None:
     except (RuntimeError, AssertionError) as error:  # JAX asserts that one platform at least has started
         return f"JAX finds no {platform} device{': ' if str(error) else ''}{str(error).partition(chr(10))[0]}"
     return None
+
+
+def blas_of_xla() -> str:
+    """Return XLA's own, which takes a thread for each core that the process may use."""
+    return f"XLA x{usable_cores()}"
 
 
 def set_precision(jax: Any, case: Case) -> None:
@@ -252,6 +258,9 @@ class Jax(Provider):
         import jaxlib
 
         return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+
+    def blas(self) -> str:
+        return blas_of_xla()
 
     def prepare(self, case: Case, problem: Problem) -> Work:
         jax = import_jax(self.platform)

@@ -21,7 +21,14 @@ from benchmarks.providers.common import (
     hidden_layers,
     missing_package,
 )
-from benchmarks.providers.jax_provider import JaxWork, import_jax, missing_jax, refuse_in_jax, set_precision
+from benchmarks.providers.jax_provider import (
+    JaxWork,
+    blas_of_xla,
+    import_jax,
+    missing_jax,
+    refuse_in_jax,
+    set_precision,
+)
 from gpunet.activations import get_activation
 
 Array = npt.NDArray[Any]
@@ -118,6 +125,9 @@ class Keras(Provider):
         import jax
 
         return {"keras": keras.__version__, "jax": jax.__version__}
+
+    def blas(self) -> str:
+        return blas_of_xla()
 
     def prepare(self, case: Case, problem: Problem) -> Work:
         jax = import_jax(self.platform)

@@ -46,6 +46,13 @@ class MaxAutotuneNetwork(TunedNetwork):
         super().__init__(case, problem, device)
         self.logits = torch.compile(self.model, mode="max-autotune", dynamic=False)
 
+    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
+        """Return the step with the same kernels and without graphs of its own, which takes another compilation."""
+        if self.case.mode != "step":
+            return None
+        self.logits = torch.compile(self.model, mode="max-autotune-no-cudagraphs", dynamic=False)
+        return super().recordable()
+
 
 class GraphNetwork(TunedNetwork):
     """Model and loss compiled, and the whole unit of work recorded as one CUDA graph for each size of batch."""
@@ -71,6 +78,12 @@ class GraphNetwork(TunedNetwork):
 
     def step(self, X: Tensor, y: Tensor) -> Tensor:
         return self._replay(self._whole_step, X, y)
+
+    def recordable(self) -> Callable[[Tensor, Tensor], object]:
+        """Return what was recorded."""
+        return {"forward": super().forward, "forward_backward": super().forward_backward, "step": self._whole_step}[
+            self.case.mode
+        ]
 
     def _whole_step(self, X: Tensor, y: Tensor) -> Tensor:
         loss = super().forward_backward(X, y)

@@ -73,6 +73,14 @@ class EagerNetwork:
         self.update()
         return loss
 
+    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
+        """Return a unit of work that can be recorded, for counting its kernels; the network is not used after that."""
+        from benchmarks.providers.torch_provider import allow_recording
+
+        allow_recording(self.optimizer)
+        work: Callable[[Tensor, Tensor], object] = getattr(self, self.case.mode)
+        return work
+
     def epoch(self, X: Array, y: Array, shuffle: bool) -> float:
         """Return the mean loss of an epoch over host data, batches by ``DataLoader``, the loss read after each."""
         data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y).long())

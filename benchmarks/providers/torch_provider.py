@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from benchmarks.cases import NETWORK, Case
@@ -15,6 +17,7 @@ from benchmarks.providers.common import (
     refuse_single_row,
     refuse_unknown,
 )
+from benchmarks.providers.graph_nodes import count_kernels
 
 
 class TorchWork(Work):
@@ -50,31 +53,30 @@ class TorchWork(Work):
     def peak_bytes(self) -> int | None:
         return int(self.torch.cuda.max_memory_allocated()) if self.on_cuda else None
 
-    def launches(self) -> int | None:
-        """Return the kernels that PyTorch's profiler saw in one unit of work, those of a replayed graph included.
+    def new_unit(self) -> Callable[[], object] | None:
+        """Return one unit of work that can be recorded in a CUDA graph, None where it cannot; the last thing done."""
+        return None
 
-        None where it sees nothing, as in a container that is not allowed to use CUPTI.
+    def launches(self) -> int | None:
+        """Return the kernels in a recording of one unit of work, which is made for this and never run.
+
+        Not PyTorch's profiler: what it hooks into the driver stays, and slows down every launch of later cases.
         """
         if not self.on_cuda:
             return None
-        from torch.profiler import ProfilerActivity, profile
-
-        self.synchronize()
-        try:
-            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-                self.run(1)
-                self.synchronize()
-            events = profiler.events() or []
-        except RuntimeError:
-            return None
-        kernels = [
-            event
-            for event in events
-            if event.device_type.name == "CUDA"
-            and not event.is_user_annotation
-            and not event.name.startswith(("Memcpy", "Memset"))
-        ]
-        return len(kernels) or None
+        cuda = self.torch.cuda
+        stream = cuda.Stream()
+        stream.wait_stream(cuda.current_stream())
+        with cuda.stream(stream):
+            unit = self.new_unit()
+            if unit is None:
+                return None
+            unit()  # compiles, and takes what it keeps; its backward pass runs on the stream of the forward pass
+        cuda.synchronize()
+        graph = cuda.CUDAGraph(keep_graph=True)
+        with cuda.graph(graph, stream=stream):
+            unit()
+        return count_kernels(graph.raw_cuda_graph())
 
 
 class NetworkWork(TorchWork):
@@ -101,6 +103,10 @@ class NetworkWork(TorchWork):
         once = self.once
         for X, y in itertools.islice(self.turn, repeats):
             once(X, y)
+
+    def new_unit(self) -> Callable[[], object] | None:
+        once = self.network.recordable()
+        return None if once is None else lambda: once(*self.batches[0])
 
     def outputs(self) -> Outputs:
         steps = self.problem.checked_steps if self.case.mode == "step" else 1
@@ -137,16 +143,30 @@ class OperationWork(TorchWork):
         super().__init__(device)
         from benchmarks.providers.torch_operations import build_operation
 
-        self.once, self.name_results = build_operation(case, problem, device, tuned)
+        self.build = partial(build_operation, case, problem, device, tuned)
+        self.once, self.name_results = self.build()
 
     def run(self, repeats: int) -> None:
         once = self.once
         for _ in range(repeats):
             once()
 
+    def new_unit(self) -> Callable[[], object]:
+        once, _ = self.build()
+        optimizer = getattr(once, "__self__", None)
+        if isinstance(optimizer, self.torch.optim.Optimizer):
+            allow_recording(optimizer)
+        return once
+
     def outputs(self) -> Outputs:
         results = self.name_results(self.once())
         return {name: as_host(tensor.detach().cpu().numpy()) for name, tensor in results.items()}
+
+
+def allow_recording(optimizer: Any) -> None:
+    """Let an optimiser that is not capturable be recorded, for counting: its check asks for what replays would need."""
+    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
+        setattr(optimizer, name, lambda: None)
 
 
 class TorchProvider(Provider):
@@ -179,6 +199,12 @@ class TorchProvider(Provider):
 
         cuda = {"cuda": str(torch.version.cuda)} if self.on_device else {}
         return {"torch": str(torch.__version__), **cuda}
+
+    def blas(self) -> str:
+        """Return PyTorch's own: it is part of its binary, where nobody else can ask for it."""
+        import torch
+
+        return f"{'MKL' if torch.backends.mkl.is_available() else 'PyTorch'} x{torch.get_num_threads()}"
 
     def prepare(self, case: Case, problem: Problem) -> Work:
         import torch

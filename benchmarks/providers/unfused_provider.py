@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -11,12 +10,11 @@ from benchmarks.cases import Case
 from benchmarks.problem import Problem
 from benchmarks.providers.base import Outputs, Work
 from benchmarks.providers.gpunet_provider import GpunetCuda, release_pool
+from benchmarks.providers.graph_nodes import count_kernels
 from benchmarks.providers.plain_operations import PlainOperations
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.device import Device
-
-_KERNEL_NODE = 0  # CU_GRAPH_NODE_TYPE_KERNEL of cuda.h
 
 
 class UnfusedCudaBackend(PlainOperations, CudaBackend):
@@ -100,7 +98,7 @@ class GpunetCudaUnfused(GpunetCuda):
 
         def count(step: Callable[[], object]) -> Callable[[], object]:
             recording = backend.device.capture(step)
-            counts.append(_kernels(recording._graph.graph))
+            counts.append(count_kernels(recording._graph.graph))
             return step
 
         backend.capture = count
@@ -114,20 +112,3 @@ class GpunetCudaUnfused(GpunetCuda):
         finally:
             del backend.capture
         return counts[0] if len(counts) == 1 else None
-
-
-def _kernels(graph: int) -> int | None:
-    """Return how many nodes of a CUDA graph are kernels; None where the driver does not tell."""
-    driver, handle, size = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p(graph), ctypes.c_size_t()
-    if not graph or driver.cuGraphGetNodes(handle, None, ctypes.byref(size)) != 0:
-        return None
-    nodes = (ctypes.c_void_p * size.value)()
-    if driver.cuGraphGetNodes(handle, nodes, ctypes.byref(size)) != 0:
-        return None
-    kernels = 0
-    for node in nodes:
-        kind = ctypes.c_int()
-        if driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)) != 0:
-            return None
-        kernels += kind.value == _KERNEL_NODE
-    return kernels

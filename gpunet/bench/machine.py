@@ -34,6 +34,7 @@ def facts(results: Results) -> list[str]:
     measured = [row for row in results.rows if row.status == "ok"]
     rows += [
         ["threads", _listed(str(row.threads) for row in measured if row.threads)],
+        ["GPU clock after the rounds", _clocks(measured)],
         ["BLAS and thread pools", _by_provider(measured, lambda row: row.blas)],
         ["versions", _versions(measured)],
         ["gpunet", f"{results.version}, {_listed(_commit(row.commit) for row in measured if row.commit)}".rstrip(", ")],
@@ -83,6 +84,12 @@ def _by_provider(rows: Iterable[Row], fact: Callable[[Row], str]) -> str:
     if len(found) == 1:
         return next(iter(found))
     return "; ".join(f"{', '.join(labels)}: {value}" for value, labels in found.items())
+
+
+def _clocks(rows: Iterable[Row]) -> str:
+    """Return the range of the clocks; those of an idle GPU say nothing about what was measured."""
+    clocks = sorted(row.gpu_megahertz for row in rows if row.gpu_megahertz)
+    return f"{' to '.join(dict.fromkeys((str(clocks[0]), str(clocks[-1]))))} MHz" if clocks else ""
 
 
 def _versions(rows: Iterable[Row]) -> str:

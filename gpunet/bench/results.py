@@ -84,8 +84,12 @@ class Results:
         lines = f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
-        temporary.write_text(lines, encoding="utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(lines, encoding="utf-8")
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

@@ -77,6 +77,8 @@ class Row:
         Cold start: until the package was imported; building, compiling and the first unit of work.
     threads : int
     blas : str
+    gpu_megahertz : int
+        Clock of the GPU's multiprocessors right after the last round.
     commit, date : str
         Of gpunet, with ``+changes`` where files had changed; ISO 8601.
     """
@@ -110,6 +112,7 @@ class Row:
     first_seconds: float | None = None
     threads: int = 0
     blas: str = ""
+    gpu_megahertz: int = 0
     commit: str = ""
     date: str = ""
 
