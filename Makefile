@@ -45,7 +45,7 @@ test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev
 
 # Not under filterwarnings = error: what a peer warns of is the peer's affair.
 BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q \
-	--benchmark-columns=median,iqr,rounds --benchmark-sort=median
+	--benchmark-columns=median,iqr,rounds --benchmark-sort=mean
 
 benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in ten minutes; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
