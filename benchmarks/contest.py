@@ -150,7 +150,7 @@ class Contest:
                 turn = number % len(running)
                 for entry in running[turn:] + running[:turn]:
                     self._take_turn(entry)
-                if not self.plan.smoke:
+                if number % 2 == 0 and not self.plan.smoke:
                     self._measure_ceilings(case, ceilings)
             megahertz = gpu_clock() if self.plan.device == "cuda" else 0
             for entry in running:

@@ -167,12 +167,13 @@ def providers(device: str) -> list[str]:
 def takes_part(provider: str, case: Case) -> bool:
     """Whether a provider is worth its time in a case; it may still refuse.
 
-    A compiler of whole steps takes half a minute for each network on a CPU: it does the steps of the configurations.
+    A compiler of whole steps takes half a minute for each network on a CPU: it does the steps of the configurations,
+    but for c, which is all matrix products there.
     Sweeps show how gpunet's cost grows, beside the peers that users pick; NumPy among GPUs is there for the crossing.
     """
     swept = case.label.split()[0] in _SWEPT
     if provider == "torch-compile":
-        return case.operation == NETWORK and case.mode == "step" and not swept and case.batch_norm
+        return case.operation == NETWORK and case.mode == "step" and case.label in "abde" and case.batch_norm
     if provider == "gpunet-numpy" and case.precision == "tf32":
         return False
     if provider in ("sklearn", "keras", "keras-cuda"):
