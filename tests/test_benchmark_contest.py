@@ -369,3 +369,16 @@ def test_every_provider_of_the_suite_can_be_loaded_without_its_library(name):
     assert provider.name == name
     assert provider.label
     assert provider.on_device == ("cuda" in name)
+
+
+def test_units_of_more_than_a_second_are_timed_three_times_the_calibration_included(contest, monkeypatch):
+    monkeypatch.setattr(contests, "_VERY_LONG_SECONDS", 0.0)
+    asked = []
+    ask_time = contest._ask_time
+    monkeypatch.setattr(contest, "_ask_time", lambda entry, repeats: asked.append(entry) or ask_time(entry, repeats))
+    monkeypatch.setattr(contests, "_LONG_SECONDS", 0.0)
+    monkeypatch.setattr(contests, "_ROUNDS_OF_THE_VERY_LONG", 2)
+    ours, theirs = rows(contest, "gpunet-numpy", "Honest")
+    assert len(ours.rounds) == len(theirs.rounds) == 2
+    assert len(asked) == 4
+    assert theirs.ratio is not None
