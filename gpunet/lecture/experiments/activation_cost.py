@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend
 from gpunet.bench.results import Results, Row, read_results
+from gpunet.bench.selection import results_folder
 from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Experiment, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, label, panels
@@ -29,8 +30,6 @@ ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
 WITH_EXP = ("elu", "sigmoid", "tanh")
 PASSES = ("forward", "backward")
 TRANSCENDENTAL = ("exp", "expm1", "tanh")
-# Committed results of the benchmark suite; a checkout has them, an installed package does not.
-RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
 
 # Threshold of the claim: forward time over ReLU's.
 DEARER = 1.5
@@ -44,7 +43,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     backend = settings.network([1, 2]).backend
     return {
         "operations": {name: _count_operations(get_activation(name)) for name in ACTIVATIONS},
-        "benchmark": committed_costs(backend.device_name != "cpu"),
+        "benchmark": committed_costs(backend.device_name != "cpu", results_folder()),
         "measured": _time_all(settings, backend),
     }
 
@@ -112,7 +111,7 @@ def _seconds(backend: Backend, repeats: int, run: Callable[[], None]) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def committed_costs(on_device: bool, folder: Path = RESULTS) -> dict[str, Any] | None:
+def committed_costs(on_device: bool, folder: Path) -> dict[str, Any] | None:
     """Return the times of the first result file in a folder that has every activation, or None.
 
     Parameters
