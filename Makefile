@@ -33,7 +33,7 @@ figures: lecture ## the same, and put the figures of docs/lecture.md into docs/f
 test: $(VENV)/.dev ## run the tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu"
 
-test-oracle: $(VENV)/.oracle ## compare with PyTorch: values, gradients, training trajectories
+test-oracle: $(VENV)/.peers ## compare with PyTorch: values, gradients, trajectories; and with the benchmarks' peers
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle
 
 # With PYTHON=..., that interpreter is used as it is and nothing is installed: it needs CuPy, NumPy and pytest.
