@@ -67,7 +67,7 @@ class Plan:
 
     device: str = "cpu"
     rounds: int = 5
-    round_seconds: float = 0.06
+    round_seconds: float = 0.05
     threads: int = 1
     smoke: bool = False
     seconds: float = math.inf
