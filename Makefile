@@ -47,7 +47,7 @@ test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev
 BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q \
 	--benchmark-columns=median,iqr,rounds --benchmark-sort=mean
 
-benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in ten minutes; ARGS='-k batch_norm' for a part
+benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in about ten minutes; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
 
 # Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
