@@ -48,7 +48,7 @@ BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider 
 	--benchmark-columns=median,iqr,rounds --benchmark-sort=mean
 
 benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in about ten minutes; ARGS='-k batch_norm' for a part
-	$(BIN)/python $(BENCHMARK) --results benchmarks/results $(ARGS)
+	$(BIN)/python $(BENCHMARK) --results $(or $(RESULTS),benchmarks/results) $(ARGS)
 
 # Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
 MINUTES ?= 7
