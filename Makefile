@@ -37,7 +37,7 @@ test-oracle: $(VENV)/.peers ## compare with PyTorch: values, gradients, trajecto
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle
 
 # With PYTHON=..., that interpreter is used as it is and nothing is installed: it needs CuPy, NumPy and pytest.
-GPU_TESTS := $(wildcard tests/test_kernel_*.py tests/test_cuda_*.py)
+GPU_TESTS := tests/kernels tests/backends/cuda
 GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(GPU_TESTS)
 
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing

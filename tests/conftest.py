@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from checkout import map_kernels
-from emulation import EmulatedDevice
+
+from tests.emulation import EmulatedDevice
+from tests.helpers.checkout import map_kernels
 
 map_kernels()
 
-EMULATED_TESTS = ("test_kernel_", "test_cuda_", "test_emulation_", "test_planted_bugs")
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave large shapes to the GPU. Without a C++ compiler, skip what runs on the emulated device.
-
-    GPUNET_REQUIRE_COMPILER=1 keeps those tests, to fail.
-    """
+    """Leave large shapes to the GPU."""
     items[:] = [item for item in items if "large" not in item.keywords or "gpu" in item.keywords]
-    if shutil.which("g++") or os.environ.get("GPUNET_REQUIRE_COMPILER") == "1":
-        return
-    reason = "the emulated device needs g++ 11 or newer"
-    for item in items:
-        if item.path.name.startswith(EMULATED_TESTS) and "gpu" not in item.keywords:
-            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 # Small enough that kernels go round their loops over the grid even for small arrays.

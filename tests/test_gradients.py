@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ACTIVATIONS, gradient_error, pre_activations, random_problem, randomise, sizes
 
 import gpunet
 from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.derivations.batch_gradient import loop_over_examples, squared_error, vectorised
 from gpunet.lecture.derivations.batch_norm import batch_norm_network_gradients
+from tests.helpers.networks import ACTIVATIONS, gradient_error, pre_activations, random_problem, randomise, sizes
 
 TOLERANCE = 1e-6
 NORMALISATIONS = {"plain": (False, True), "batch_norm": (True, True), "batch_norm_without_scale_shift": (True, False)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ACTIVATIONS, random_problem, randomise
 
 import gpunet
 from gpunet.parameters import ALIGNMENT
+from tests.helpers.networks import ACTIVATIONS, random_problem, randomise
 
 
 @settings(max_examples=60, deadline=None)

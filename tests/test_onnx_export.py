@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import ACTIVATIONS, random_problem, randomise
 
 import gpunet
 from gpunet.onnx_export import export_onnx
+from tests.helpers.networks import ACTIVATIONS, random_problem, randomise
 
 reference = pytest.importorskip("onnx.reference", reason="onnx is in the extra 'onnx'")
 

@@ -10,9 +10,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import hamming_loss, log_loss
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer, SGDOptimizer
-from support import random_problem
 
 import gpunet
+from tests.helpers.networks import random_problem
 
 
 def copy_weights(network: gpunet.Network, model: MLPClassifier | MLPRegressor) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import random_problem, sizes
 
 import gpunet
 from gpunet.backends import Backend
 from gpunet.training.loop import batch_slices
+from tests.helpers.networks import random_problem, sizes
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch", reason="run by `make test-oracle`, which installs it")

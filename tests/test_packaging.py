@@ -7,13 +7,12 @@ import importlib
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
 import gpunet
+from tests.helpers.checkout import ROOT
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 if sys.version_info >= (3, 11):
     import tomllib

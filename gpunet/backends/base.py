@@ -62,7 +62,7 @@ class Backend(StochasticOperations, LossOperations, UpdateOperations):
         transpose_b: bool = False,
         accumulate: bool = False,
     ) -> None:
-        """Out = op(a) op(b), or out + op(a) op(b), where op(x) is x or its transpose.
+        """out = op(a) op(b), or out + op(a) op(b), where op(x) is x or its transpose.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class Backend(StochasticOperations, LossOperations, UpdateOperations):
     # --- bias and activation (L1, L3) -------------------------------------------------------------------------------
 
     def bias_activation_forward(self, s: Array, bias: Array | None, activation: Activation, out: Array) -> None:
-        """Out = f(s + b).
+        """out = f(s + b).
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Backend(StochasticOperations, LossOperations, UpdateOperations):
     def bias_activation_backward(
         self, dy: Array, y: Array, activation: Activation, ds: Array, dbias: Array | None
     ) -> None:
-        """Ds = dy f'(s), with f' in terms of y = f(s); db_j = sum_i ds_ij.
+        """ds = dy f'(s), with f' in terms of y = f(s); db_j = sum_i ds_ij.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Backend(StochasticOperations, LossOperations, UpdateOperations):
         momentum: float,
         epsilon: float,
     ) -> None:
-        """Out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) with the batch's own mean and variance.
+        """out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) with the batch's own mean and variance.
 
         The variance is summed from centred values, and corrected by the mean of those: sums of squares of values far
         from zero would lose every digit. The batch's unbiased variance n / (n - 1) v enters the running average.
@@ -254,7 +254,7 @@ class Backend(StochasticOperations, LossOperations, UpdateOperations):
         running_variance: Array,
         epsilon: float,
     ) -> None:
-        """Out = f(gamma (s - running_mean) / sqrt(running_variance + epsilon) + beta) (L23).
+        """out = f(gamma (s - running_mean) / sqrt(running_variance + epsilon) + beta) (L23).
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ class StochasticOperations(ArrayOperations):
     def dropout_forward(
         self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
     ) -> None:
-        """Out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
+        """out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
 
         Element e of the flattened x is kept where its random word, a function of (seed, layer, step, e) alone
         (:func:`gpunet.random.random_words`), is at least rate * 2^32.
@@ -44,7 +44,7 @@ class StochasticOperations(ArrayOperations):
             flat_out[part] *= flat_mask[part]
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-        """Dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
+        """dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
         np.multiply(dy, 1 / (1 - rate), out=dx)
         np.multiply(dx, mask, out=dx)
 

@@ -16,7 +16,7 @@ class UpdateOperations(ArrayOperations):
     def clip_factor(
         self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
     ) -> None:
-        """Out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
+        """out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
 
         Parameters
         ----------

@@ -83,17 +83,17 @@ class DeviceMachine:
     # --- on the device ----------------------------------------------------------------------------------------------
 
     def hidden_inputs(self, v: Array, out: Array, accumulate: bool = False) -> None:
-        """Out = W v + b, for each row of v (n, d); out is (n, m), and what it holds is added with ``accumulate``."""
+        """out = W v + b, for each row of v (n, d); out is (n, m), and what it holds is added with ``accumulate``."""
         self.backend.gemm(v, self.parameters["W"], out, transpose_b=True, accumulate=accumulate)
         self.backend.bias_activation_forward(out, self.parameters["hidden_bias"], Identity(), out)
 
     def hidden_means(self, v: Array, out: Array) -> None:
-        """Out = E(h | v), for each row of v (n, d); out is (n, m)."""
+        """out = E(h | v), for each row of v (n, d); out is (n, m)."""
         self.backend.gemm(v, self.parameters["W"], out, transpose_b=True)
         self.backend.bias_activation_forward(out, self.parameters["hidden_bias"], self.units.activation, out)
 
     def visible_means(self, h: Array, out: Array) -> None:
-        """Out = p(v = 1 | h), for each row of h (n, m); out is (n, d)."""
+        """out = p(v = 1 | h), for each row of h (n, m); out is (n, d)."""
         self.backend.gemm(h, self.parameters["W"], out)
         self.backend.bias_activation_forward(out, self.parameters["visible_bias"], Sigmoid(), out)
 
@@ -110,7 +110,7 @@ class DeviceMachine:
         self.backend.sample_bernoulli(means, means, self.seed, draw, self.step)
 
     def draw_noise(self, out: Array, first_draw: int, step: int) -> None:
-        """Out = the host's normal noise for hidden samples (draws, rows, m) of a step, where units are not binary.
+        """out = the host's normal noise for hidden samples (draws, rows, m) of a step, where units are not binary.
 
         A step has less than 2^26 draws, and there are less than 2^38 steps.
         """

@@ -35,7 +35,7 @@ class BiasActivation(Layer):
         return x
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """DS = dY f'(S), db = sum_i dS_i, in place of dY."""
+        """dS = dY f'(S), db = sum_i dS_i, in place of dY."""
         dbias = self.gradients[self._bias]
         self.backend.bias_activation_backward(dy, self._y, self.activation, ds=dy, dbias=dbias)
         return dy

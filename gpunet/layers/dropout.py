@@ -37,6 +37,6 @@ class Dropout(Layer):
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """DX = dY mask / (1 - rate), in place of dY."""
+        """dX = dY mask / (1 - rate), in place of dY."""
         self.backend.dropout_backward(dy, self._mask, self.rate, dx=dy)
         return dy

@@ -35,7 +35,7 @@ class Linear(Layer):
         return s
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """DW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
+        """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
         self.backend.gemm(dy, self._x, self.gradients[self._weight], transpose_a=True)
         if not input_gradient:
             return None

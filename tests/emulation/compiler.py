@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 HEADER_FOLDER = Path(__file__).resolve().parent
 LANGUAGE_FLAGS = (
@@ -289,9 +290,13 @@ def _headers() -> str:
 
 @functools.cache
 def _compiler() -> str:
+    """Return the path of g++; without one skip the test, or fail it where GPUNET_REQUIRE_COMPILER=1 promises one."""
     path = shutil.which("g++")
     if path is None:
-        raise EmulationError("the emulated device needs g++ (version 11 or later) to compile the kernels")
+        message = "the emulated device needs g++ (version 11 or later) to compile the kernels"
+        if os.environ.get("GPUNET_REQUIRE_COMPILER") == "1":
+            raise EmulationError(message)
+        pytest.skip(message)
     return path
 
 

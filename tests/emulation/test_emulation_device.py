@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.checkout import ROOT
+
 from . import EmulatedDevice, EmulationError, Kernel, sanitizer_environment
 
 SOURCE = """
@@ -270,7 +272,7 @@ def test_clock(device: EmulatedDevice) -> None:
 SANITIZED = """
 import sys
 import numpy as np
-from emulation import EmulatedDevice
+from tests.emulation import EmulatedDevice
 
 device = EmulatedDevice(sanitize=True)
 source = '''
@@ -304,7 +306,7 @@ print("not found", flush=True)
 def test_address_sanitizer_finds_a_read_past_a_buffer() -> None:
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SANITIZED)],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=ROOT,
         env={**os.environ, **sanitizer_environment()},
         capture_output=True,
         text=True,

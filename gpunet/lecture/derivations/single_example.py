@@ -59,7 +59,7 @@ def vec(W: FloatArray) -> FloatArray:
 
 
 def linear(x: FloatArray, W: FloatArray, b: FloatArray) -> FloatArray:
-    """S = W x + b: (m, 1) from x (d, 1), W (m, d) and b (m, 1)."""
+    """s = W x + b: (m, 1) from x (d, 1), W (m, d) and b (m, 1)."""
     return W @ x + b
 
 

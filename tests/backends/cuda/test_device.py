@@ -1,0 +1,358 @@
+"""The device over CuPy, with a stand-in for CuPy: order of operations, races, errors. And the choice of a backend."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import inspect
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.backends import Backend, select_backend, selection
+from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.devices import cupy as cupy_device
+from gpunet.backends.devices.cublas import Cublas
+from gpunet.backends.devices.device import Device
+from gpunet.backends.devices.probe import GpuReport
+from gpunet.backends.devices.staging import SEGMENTS, StagingRing
+from tests.emulation import EmulatedDevice
+from tests.helpers import fake_cupy
+from tests.helpers.cuda import on_device
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> fake_cupy.FakeCupy:
+    """A stand-in for CuPy with one device, which the device under test imports."""
+    # Compute capability 8.0: the size of a cluster is compiled in, which only a real device can see.
+    cupy = fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=4, compute_capability=(8, 0)))
+    monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
+    monkeypatch.setattr(cupy_device, "load_cublas", fake_cupy.FakeCublas)
+    monkeypatch.setattr(cupy_device.CupyDevice, "_loaded", {})
+    return cupy
+
+
+@pytest.fixture
+def backend(cupy: fake_cupy.FakeCupy) -> CudaBackend:
+    return CudaBackend(cupy_device.CupyDevice(0))
+
+
+def test_every_name_exists_in_cupy() -> None:
+    real = pytest.importorskip("cupy")
+    for name in fake_cupy.NAMES:
+        functools.reduce(getattr, name.split("."), real)
+
+
+@pytest.mark.parametrize("implementation", [EmulatedDevice, cupy_device.CupyDevice])
+@pytest.mark.parametrize("name", [name for name, _ in inspect.getmembers(Device, inspect.isfunction) if name[0] != "_"])
+def test_devices_have_the_methods_of_the_seam(implementation: type, name: str) -> None:
+    """With the same parameters in the same order; more may follow if they have defaults."""
+    expected = list(inspect.signature(getattr(Device, name)).parameters.values())
+    found = list(inspect.signature(getattr(implementation, name)).parameters.values())
+    assert [(p.name, p.default) for p in found[: len(expected)]] == [(p.name, p.default) for p in expected]
+    assert all(parameter.default is not parameter.empty for parameter in found[len(expected) :])
+
+
+def test_describes_the_device(cupy: fake_cupy.FakeCupy) -> None:
+    device = cupy_device.CupyDevice(0)
+    assert (device.name, device.model) == ("cuda:0", "NVIDIA Fake")
+    assert device.compute_capability == (8, 0)
+    assert device.max_cluster_size == 1
+    assert device.multiprocessor_count == 4
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool) -> None:
+    """Every operation runs late: a copy that read overwritten host memory would give another network."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((70, 9)), rng.integers(0, 4, 70)
+    networks = []
+    for device in (backend, "cpu"):
+        network = gpunet.Network([9, 21, 4], batch_norm=batch_norm, dropout=0.2, seed=1, dtype="float64", device=device)
+        optimizer = gpunet.SGD(gpunet.CyclicalRate(0.01, 0.2, 6), momentum=0.9)
+        fit = {"optimizer": optimizer, "epochs": 6, "batch_size": 16, "l2": 1e-3, "clip_norm": 0.5}
+        gpunet.fit(network, X, y, validation=(X, y), **fit)
+        networks.append(network)
+    assert networks[0].device == "cuda:0"
+    found, expected = (network.get_parameters() for network in networks)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-11, err_msg=name)
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("elements", [1, 1000, 200_000])
+def test_host_memory_may_be_overwritten_after_a_copy(backend: CudaBackend, elements: int) -> None:
+    value = np.zeros(elements, np.float32)
+    there = [backend.zeros(elements, np.float32) for _ in range(40)]
+    for number, array in enumerate(there):
+        value[:] = number
+        backend.copy(value, array)
+        value[:] = -1
+    for number, array in enumerate(there):
+        np.testing.assert_array_equal(backend.to_numpy(array), number)
+
+
+def test_staging_ring_waits_before_it_overwrites() -> None:
+    """Copies are done only when an event after them is waited for, as late as can be."""
+    memory = np.zeros(SEGMENTS * 256, np.uint8)
+    pending: list[tuple[int, int]] = []
+    waits = []
+
+    class LateEvent:
+        recorded = 0
+
+        def record(self) -> None:
+            self.recorded = len(done) + len(pending)
+
+        def synchronize(self) -> None:
+            waits.append(self.recorded)
+            while len(done) < self.recorded:
+                address, expected = pending.pop(0)
+                offset = address - memory.ctypes.data
+                done.append(int(memory[offset : offset + 8].view(np.int64)[0]) == expected)
+
+    done: list[bool] = []
+    ring = StagingRing(memory, LateEvent)
+    value = np.zeros(1, np.int64)
+    for number in range(1, 200):
+        value[0] = number
+        pending.append((ring.stage(value), number))
+    assert len(done) > 100
+    assert all(done)
+    assert len(pending) <= SEGMENTS * 4
+
+
+def test_staging_ring_takes_a_whole_segment() -> None:
+    memory = np.zeros(SEGMENTS * 256, np.uint8)
+    ring = StagingRing(memory, lambda: SimpleNamespace(record=lambda: None, synchronize=lambda: None))
+    whole = np.arange(256, dtype=np.uint8)
+    addresses = [ring.stage(whole) - memory.ctypes.data for _ in range(SEGMENTS + 1)]
+    assert addresses == [0, 256, 512, 768, 0]
+
+
+def test_out_of_memory_says_how_much(backend: CudaBackend, cupy: fake_cupy.FakeCupy) -> None:
+    cupy.free = 1000
+    with pytest.raises(gpunet.OutOfDeviceMemoryError, match="no room for 8,000 bytes: 1,000 of 1,073,741,824 are"):
+        backend.zeros((10, 100), np.float64)
+    with pytest.raises(MemoryError):
+        backend.empty(1000, np.float64)
+
+
+def test_arrays_elsewhere_are_refused(backend: CudaBackend) -> None:
+    there = backend.zeros((4, 4), np.float32)
+    elsewhere: Any = fake_cupy.ndarray(np.zeros((4, 4), np.float32), device=1)
+    for wrong, message in ((np.zeros((4, 4), np.float32), "of the host"), (elsewhere, "on cuda:1")):
+        with pytest.raises(gpunet.InvalidTypeError, match=message):
+            backend.bias_activation_forward(wrong, None, gpunet.ReLU(), there)
+        with pytest.raises(gpunet.InvalidTypeError, match=message):
+            backend.gemm(there, wrong, there)
+        with pytest.raises(gpunet.InvalidTypeError, match=message):
+            backend.to_numpy(wrong)
+    with pytest.raises(gpunet.InvalidTypeError, match="on cuda:1"):
+        backend.copy(elsewhere, there)
+    with pytest.raises(ValueError, match="copy of"):
+        backend.copy(np.zeros(3, np.float32), there)
+
+
+def test_asarray(backend: CudaBackend) -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    there = backend.asarray(values.T)
+    np.testing.assert_array_equal(backend.to_numpy(there), values.T)
+    assert backend.asarray(there) is there
+
+
+# --- launches and capture ---------------------------------------------------------------------------------------------
+
+
+def test_large_shared_memory_is_asked_for_once(backend: CudaBackend, cupy: fake_cupy.FakeCupy) -> None:
+    columns = 12_000
+    logits, labels = backend.zeros((2, columns), np.float32), backend.zeros(2, np.int32)
+    gradient, loss = backend.zeros((2, columns), np.float32), backend.zeros(2, np.float32)
+    for _ in range(2):
+        backend.softmax_cross_entropy(logits, labels, None, gradient, loss)
+    assert [size for _, size in cupy.attributes] == [4 * columns]
+    np.testing.assert_allclose(backend.to_numpy(loss), [np.log(columns), 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["empty", "to_numpy", "copy", "synchronize", "record_event", "capture"])
+def test_refused_while_capturing(backend: CudaBackend, what: str) -> None:
+    device, there = backend.device, backend.zeros(3, np.float32)
+    forbidden = {
+        "empty": lambda: device.empty(3, np.float32),
+        "to_numpy": lambda: device.to_numpy(there),
+        "copy": lambda: device.copy(there, np.zeros(3, np.float32)),
+        "synchronize": device.synchronize,
+        "record_event": device.record_event,
+        "capture": lambda: device.capture(lambda: None),
+    }
+    with pytest.raises(gpunet.DeviceError, match="while a step is captured"):
+        device.capture(forbidden[what])
+    backend.copy(np.ones(3, np.float32), there)  # the stream works on
+    np.testing.assert_array_equal(backend.to_numpy(there), 1)
+
+
+def test_networks_share_compiled_kernels(cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compile_module = [], cupy.RawModule
+    monkeypatch.setattr(cupy, "RawModule", lambda **arguments: compiled.append(1) or compile_module(**arguments))
+    for _ in range(3):
+        backend = CudaBackend(cupy_device.CupyDevice(0))
+        x = backend.zeros((4, 4), np.float32)
+        backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
+    assert len(compiled) == 1
+
+
+def test_pending_operations_end_before_the_stream(cupy: fake_cupy.FakeCupy) -> None:
+    device = cupy_device.CupyDevice(0)
+    there = device.zeros(3, np.float32)
+    device.copy(there, np.ones(3, np.float32))
+    del device
+    gc.collect()
+    np.testing.assert_array_equal(there.values, 1)
+
+
+def test_time_between_events(backend: CudaBackend) -> None:
+    start, stop = backend.device.record_event(), backend.device.record_event()
+    assert backend.device.elapsed(start, stop) == pytest.approx(1e-3)
+
+
+def test_compiler_errors_name_file_and_device(backend: CudaBackend) -> None:
+    with pytest.raises(gpunet.DeviceError, match=r"broken\.cu does not compile for NVIDIA Fake"):
+        backend.device.load("this is no C++", (), ("kernel",), "broken.cu")
+
+
+# --- cuBLAS -----------------------------------------------------------------------------------------------------------
+
+
+def new_blas(library: Any) -> Cublas:
+    return Cublas(library, SimpleNamespace(ptr=0x7F0011223344), SimpleNamespace(ptr=0x1000), 4096)
+
+
+def test_workspace_is_set_after_the_stream() -> None:
+    """Setting the stream would take the workspace away."""
+    library = fake_cupy.FakeCublas()
+    new_blas(library)
+    assert library.calls == ["stream", "workspace"]
+    assert library.stream == 0x7F0011223344
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_row_major_operands(transpose_a: bool, transpose_b: bool, accumulate: bool, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    blas = new_blas(fake_cupy.FakeCublas())
+    a = rng.standard_normal((5, 3) if transpose_a else (3, 5)).astype(dtype)
+    b = rng.standard_normal((7, 5) if transpose_b else (5, 7)).astype(dtype)
+    out = np.full((3, 7), 2.0, np.float32 if dtype == "float16" else dtype)
+    expected = (a.T if transpose_a else a).astype(float) @ (b.T if transpose_b else b) + (2 if accumulate else 0)
+    blas.gemm(*map(fake_cupy.ndarray, (a, b, out)), transpose_a, transpose_b, accumulate)
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_row_and_one_column() -> None:
+    blas = new_blas(fake_cupy.FakeCublas())
+    row, column = np.arange(5.0).reshape(1, 5), np.arange(5.0).reshape(5, 1)
+    small, large = np.full((1, 1), np.nan), np.full((5, 5), np.nan)
+    blas.gemm(*map(fake_cupy.ndarray, (row, column, small)))
+    blas.gemm(*map(fake_cupy.ndarray, (column, row, large)))
+    np.testing.assert_array_equal(small, row @ column)
+    np.testing.assert_array_equal(large, column @ row)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "compute"),
+    [("float32", "float32", 68), ("float32", "tf32", 77), ("float64", "tf32", 70), ("float16", "tf32", 68)],
+)
+def test_precision(dtype: str, precision: str, compute: int) -> None:
+    library = fake_cupy.FakeCublas()
+    matrix = fake_cupy.ndarray(np.ones((2, 2), dtype))
+    new_blas(library).gemm(matrix, matrix, fake_cupy.ndarray(np.zeros((2, 2), dtype)), precision=precision)
+    assert library.computes == [compute]
+
+
+def test_gemm_refuses_what_does_not_fit() -> None:
+    blas = new_blas(fake_cupy.FakeCublas())
+    a, b = (fake_cupy.ndarray(np.zeros((2, 3), dtype)) for dtype in (np.float32, np.float64))
+    with pytest.raises(ValueError, match="after transposition"):
+        blas.gemm(a, a, a)
+    with pytest.raises(ValueError, match="gemm of float32 by float64"):
+        blas.gemm(a, b, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True)
+    with pytest.raises(ValueError, match="precision"):
+        blas.gemm(a, a, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True, precision="fp8")
+
+
+def test_cublas_errors_are_raised() -> None:
+    library = fake_cupy.FakeCublas()
+    with pytest.raises(gpunet.DeviceError, match="cublasSetWorkspace failed with status 7: invalid value"):
+        Cublas(library, SimpleNamespace(ptr=0), SimpleNamespace(ptr=0x1001), 4096)
+
+
+# --- which backend ----------------------------------------------------------------------------------------------------
+
+
+def report(**changes: Any) -> GpuReport:
+    return GpuReport(**({"driver_cuda": (13, 0), "devices": ("NVIDIA A", "NVIDIA B"), "cupy": "14.2.0"} | changes))
+
+
+def test_cuda_by_index(cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "probe_gpu", report)
+    assert select_backend("cuda").device_name == "cuda:0"
+    assert select_backend("auto").device_name == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "message"),
+    [
+        ({"driver_cuda": None, "devices": ()}, "cuda", "no NVIDIA driver"),
+        ({"devices": ()}, "cuda", "no device"),
+        ({"driver_cuda": (11, 8)}, "cuda", "CuPy needs a driver for CUDA 12 or newer"),
+        ({"cupy": None}, "cuda", r"pip install 'gpunet\[cuda13\]'"),
+        ({"cupy": None, "driver_cuda": (12, 4)}, "cuda:0", r"pip install 'gpunet\[cuda12\]'"),
+        ({"cupy": "13.4.1"}, "cuda", "CuPy 13.4.1 is installed, and gpunet needs 14 or newer"),
+        ({}, "cuda:2", r"this machine has cuda:0 \(NVIDIA A\), cuda:1 \(NVIDIA B\)"),
+    ],
+)
+def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, changes: Any, device: str, message: str) -> None:
+    monkeypatch.setattr(selection, "probe_gpu", lambda: report(**changes))
+    with pytest.raises(gpunet.DeviceError, match=message):
+        select_backend(device)
+    if device != "cuda:2":
+        assert type(select_backend("auto")) is Backend
+
+
+def test_old_device_is_refused(cupy: fake_cupy.FakeCupy) -> None:
+    cupy.emulated.compute_capability = (7, 0)
+    with pytest.raises(gpunet.DeviceError, match=r"compute capability 7\.0\. Expected at least 7\.5"):
+        cupy_device.CupyDevice(0)
+
+
+def test_auto_never_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Any:
+        raise OSError("libsomething.so is missing")
+
+    monkeypatch.setattr(selection, "probe_gpu", report)
+    monkeypatch.setattr(cupy_device, "import_cupy", broken)
+    assert type(select_backend("auto")) is Backend
+    assert "libsomething.so is missing" in caplog.text
+
+
+def test_import_touches_no_cuda() -> None:
+    """Also the modules of the CUDA backend can be imported where there is no CuPy."""
+    program = (
+        "import sys; sys.modules['cupy'] = None; import gpunet.backends.cuda, gpunet.backends.devices.cupy, gpunet;"
+        "assert gpunet.Network([2, 2]).backend.device_name == 'cpu'; assert 'cuda' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_host_array_is_needed_to_reach_a_device(backend: CudaBackend) -> None:
+    values = np.random.default_rng(0).standard_normal((6, 5))
+    np.testing.assert_array_equal(backend.to_numpy(on_device(backend, values, offset=3)), values)

@@ -1,0 +1,94 @@
+"""``gpunet info``: what it tells with and without a GPU and the optional packages."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import numpy as np
+import pytest
+
+import gpunet
+import gpunet.cli.info as info
+from gpunet.backends import Backend
+from gpunet.backends.devices.probe import GpuReport
+from tests.helpers.cli import shell
+
+Capture = pytest.CaptureFixture[str]
+
+KEYS = {
+    "gpunet",
+    "python",
+    "platform",
+    "numpy",
+    "blas",
+    "cpu",
+    "device",
+    "driver_cuda",
+    "cuda_devices",
+    "cupy",
+    "cupy_extra",
+    "cuda_problem",
+    "packages",
+    "missing",
+}
+
+
+def test_json(capsys: Capture) -> None:
+    result = shell(capsys, "info", "--json")
+    assert (result.status, result.errors) == (0, "")
+    content = result.json
+    assert content.keys() == KEYS
+    assert content["gpunet"] == gpunet.__version__
+    assert content["python"] == platform.python_version()
+    assert content["numpy"] == np.__version__
+    assert content["cpu"]["cores"] >= 1
+    assert content["cpu"]["name"]
+    assert content["blas"][0]["threads"] >= 1
+    assert content["cupy_extra"] in (None, "cuda12", "cuda13")
+    assert content["packages"]["rich"] is not None
+
+
+@pytest.mark.parametrize(
+    ("report", "extra", "line"),
+    [
+        (GpuReport(None, (), None), None, "NVIDIA driver none"),
+        (GpuReport((12, 4), ("NVIDIA L4",), None), "cuda12", "missing       cupy: pip install 'gpunet[cuda12]'"),
+        (GpuReport((13, 0), ("NVIDIA H200", "NVIDIA L4"), None), "cuda13", "cuda:1        NVIDIA L4"),
+        (GpuReport((13, 0), ("NVIDIA H200",), "14.2.0"), "cuda13", "CuPy          14.2.0"),
+        (GpuReport((11, 4), ("Tesla K80",), None), None, "needs a driver for CUDA 12 or newer"),
+    ],
+)
+def test_gpus(
+    report: GpuReport, extra: str | None, line: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "probe_gpu", lambda: report)
+    monkeypatch.setattr(info, "select_backend", lambda device: Backend())
+    content = shell(capsys, "info", "--json").json
+    assert content["cupy_extra"] == extra
+    assert content["cuda_devices"] == list(report.devices)
+    assert any(entry["package"] == "cupy" for entry in content["missing"]) == (
+        extra is not None and report.cupy is None
+    )
+    assert line in shell(capsys, "info").output
+
+
+def test_without_optional_packages(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("rich", "threadpoolctl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(info, "_version", lambda distribution: None)
+    content = shell(capsys, "info", "--json").json
+    assert content["blas"][0]["threads"] is None
+    assert {entry["package"] for entry in content["missing"]} >= {"rich", "scikit-learn", "safetensors"}
+    output = shell(capsys, "info").output
+    assert "rich: pip install 'gpunet[cli]'" in output
+    assert "threads unknown" in output
+
+
+def test_without_proc(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(info.Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "a processor")
+    assert shell(capsys, "info", "--json").json["cpu"]["name"] == "a processor"

@@ -1,0 +1,224 @@
+"""The shell commands as processes: terminals, pipes, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli import COMMAND, environment, write_blobs
+
+MODEL = "runs/places/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_blobs(Path("places.csv"))
+
+
+TRAIN = [*COMMAND, "train", "places.csv", "--target", "place", "--layers", "8"]
+
+
+def run(command: list[str], **options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, env=environment() | options, timeout=60, check=False)
+
+
+def test_round_trip_through_the_shell() -> None:
+    trained = run([*TRAIN, "--epochs", "2"])
+    assert (trained.returncode, trained.stderr) == (0, "")
+    assert "\x1b" not in trained.stdout
+    assert "test accuracy" in trained.stdout
+    predicted = run([*COMMAND, "predict", MODEL, "places.csv"])
+    assert (predicted.returncode, predicted.stderr) == (0, "")
+    assert set(predicted.stdout.splitlines()) <= {"north", "south, far"}
+    assert len(predicted.stdout.splitlines()) == 60
+
+
+def test_an_error_is_one_line() -> None:
+    failed = run([*COMMAND, "train", "digit"])
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("gpunet: data: 'digit' is not known. Did you mean 'digits'?")
+    assert failed.stderr.count("\n") == 1
+
+
+def on_terminal(command: list[str], width: int = 80) -> tuple[int, str, str]:
+    """Run a command whose standard error is a terminal; return status, standard output and what the terminal got."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    kept = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=end, env=kept | {"TERM": "xterm"}
+    )
+    os.close(end)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while chunk := os.read(terminal, 65536):
+            seen += chunk
+    os.close(terminal)
+    output, _ = child.communicate(timeout=60)
+    return child.returncode, output.decode(), seen.decode()
+
+
+def bar_lines(seen: str) -> list[str]:
+    """Return the lines of a bar, without colours, in the order in which a terminal got them."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    return [line for line in re.split(r"[\r\n]+", plain) if line.startswith("epoch ")]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (120, ("loss", "validation accuracy", "samples/s"), ()),
+        (80, ("loss", "validation accuracy"), ("samples/s",)),
+        (50, ("loss",), ("validation", "samples/s")),
+    ],
+)
+def test_the_bar_fits_the_terminal_and_goes_when_it_is_done(
+    width: int, shown: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    status, output, seen = on_terminal([*TRAIN, "--epochs", "300"], width)
+    assert status == 0
+    assert "\x1b" not in output
+    last = bar_lines(seen)[-1]
+    assert last.startswith("epoch 300/300 ")
+    assert len(last.rstrip()) <= width
+    assert last.count("━") >= 10
+    assert re.search(r"\d:\d\d:\d\d$", last.rstrip())
+    assert all(part in last for part in shown)
+    assert not any(part in last for part in left_out)
+    # What comes last moves to the bar's line and erases it.
+    assert seen.rindex("\x1b[2K") > seen.rindex("epoch ")
+
+
+def test_a_quiet_terminal_gets_nothing() -> None:
+    status, output, seen = on_terminal([*TRAIN, "--epochs", "3", "--json", "--quiet"])
+    assert (status, seen) == (0, "")
+    assert output.startswith("{")
+
+
+def test_an_interrupt_tells_of_the_checkpoint() -> None:
+    child = subprocess.Popen(
+        [*TRAIN, "--epochs", "10000000", "--checkpoint", "--out", "long"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 30
+    while not Path("long/checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=30)
+    assert (child.returncode, output) == (130, "")
+    assert (
+        errors == "gpunet: interrupted; the checkpoint is long/checkpoint.safetensors, and --resume goes on from it\n"
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    train = shlex.join([*TRAIN, "--epochs", "1"])
+    for command, status in ((train, 0), (shlex.join([*COMMAND, "info"]), 0), (shlex.join([*COMMAND, "train", "x"]), 2)):
+        ended = run(["sh", "-c", f"{command} {closed}"])
+        assert ended.returncode == status
+        assert "Traceback" not in ended.stderr
+        if status == 2:
+            assert ended.stdout == ""
+            assert ended.stderr.count("\n") == (0 if "2>" in closed else 1)
+    assert Path(MODEL).is_file()
+
+
+def test_a_terminated_run_leaves_no_folder() -> None:
+    with subprocess.Popen(
+        [*TRAIN, "--epochs", "10000000", "--out", "long"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+    ) as child:
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=3)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == -signal.SIGTERM
+    assert not Path("long").exists()
+
+
+def test_results_have_no_blank_first_line_and_a_closed_pipe_ends_every_command_alike() -> None:
+    run([*TRAIN, "--epochs", "1"])
+    for command in (
+        [*TRAIN, "--epochs", "1"],
+        [*COMMAND, "evaluate", MODEL, "places.csv"],
+        [*COMMAND, "predict", MODEL, "places.csv"],
+        [*COMMAND, "info"],
+        [*COMMAND, "--help"],
+    ):
+        assert run(command).stdout.split("\n")[0].strip()
+        reading, writing = os.pipe()
+        os.close(reading)
+        for unbuffered in ("", "1"):
+            kept = environment() | {"PYTHONUNBUFFERED": unbuffered}
+            ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=kept, timeout=60, check=False)
+            assert (ended.returncode, ended.stderr) == (141, b""), command
+        os.close(writing)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    Path("long.csv").write_text("width,height,depth\n" + "1,2,3\n" * 30_000)
+    assert run([*TRAIN, "--epochs", "1"]).returncode == 0
+    child = subprocess.Popen(
+        [*COMMAND, "predict", MODEL, "long.csv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert child.stdout.readline() in (b"north\n", b"south, far\n")
+    child.stdout.close()
+    errors = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(timeout=30), errors) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        failed = subprocess.run(
+            [*COMMAND, "info"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=60,
+            check=False,
+        )
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("gpunet: ")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_characters_that_the_terminal_lacks_are_escaped() -> None:
+    Path("places.csv").write_text(Path("places.csv").read_text().replace("north", "nörd"), encoding="utf-8")
+    assert run([*TRAIN, "--epochs", "2"], PYTHONIOENCODING="ascii").returncode == 0
+    predicted = run([*COMMAND, "predict", MODEL, "places.csv"], PYTHONIOENCODING="ascii")
+    assert predicted.returncode == 0
+    assert "n\\xf6rd" in predicted.stdout
+
+
+def test_the_command_starts_without_the_optional_packages() -> None:
+    code = (
+        "import sys, gpunet.cli.main; "
+        "sys.exit(any(name in sys.modules for name in ('rich', 'sklearn', 'pandas', 'mlxtend', 'safetensors')))"
+    )
+    assert run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,298 @@
+"""``gpunet train``: results, files, resuming, divergence, interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunet
+import gpunet.cli.train as train_command
+from gpunet.data import load_for_training, split_rows
+from tests.helpers.cli import refusal, shell, write_blobs, write_plane
+
+Capture = pytest.CaptureFixture[str]
+
+TRAIN_KEYS = {
+    "data",
+    "task",
+    "rows",
+    "layers",
+    "parameters",
+    "epochs",
+    "best_epoch",
+    "stopped_early",
+    "seconds",
+    "samples_per_second",
+    "device",
+    "dtype",
+    "seed",
+    "model",
+    "history",
+    "checkpoint",
+}
+SCORES = {f"{part}_{name}" for part in ("train", "validation", "test") for name in ("loss", "accuracy")}
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_digits_reach_the_promised_accuracy(capsys: Capture) -> None:
+    result = shell(capsys, "train", "digits", "--json")
+    assert result.status == 0
+    assert result.errors == ""
+    content = result.json
+    assert content.keys() == TRAIN_KEYS | SCORES
+    assert content["test_accuracy"] >= 0.975
+    assert content["rows"] == {"train": 1293, "validation": 144, "test": 360}
+    assert content["layers"] == [64, 128, 128, 10]
+    assert content["parameters"] == gpunet.load("runs/digits/model.safetensors").parameter_count
+    assert content["seed"] == 0
+    assert content["checkpoint"] is None
+    history = json.loads(Path(content["history"]).read_text())
+    assert len(history["epochs"]) == content["epochs"] == 30
+
+
+def test_the_test_rows_are_those_of_scikit_learn_and_no_row_is_in_two_parts(capsys: Capture) -> None:
+    from sklearn.model_selection import train_test_split
+
+    data = load_for_training("digits")
+    split = split_rows(data, 5)
+    expected = train_test_split(np.arange(data.rows), test_size=0.2, random_state=5, stratify=data.targets)[1]
+    assert np.array_equal(split.test, expected)
+    everything = np.concatenate([split.train, split.validation, split.test])
+    assert np.array_equal(np.sort(everything), np.arange(data.rows))
+
+
+def test_mnist5k(capsys: Capture) -> None:
+    content = shell(capsys, "train", "mnist5k", "--epochs", 2, "--batch-size", 128, "--layers", 64, "--json").json
+    assert content["test_accuracy"] > 0.85
+    assert content["layers"] == [784, 64, 10]
+    assert content["rows"]["test"] == 1000
+
+
+def test_text_result_and_comparison_with_scikit_learn(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    arguments = ("train", "places.csv", "--target", "place", "--epochs", 3, "--layers", 8, "--compare-sklearn")
+    status, output, errors = shell(capsys, *arguments)
+    assert (status, errors) == (0, "")
+    assert "scikit-learn" in output
+    assert output.split()[0] == "part"
+    assert output.strip(" \n") + "\n" == output.lstrip()
+    assert "runs/places/model.safetensors" in output
+    assert output.splitlines()[-1].startswith("test accuracy ")
+    assert "\x1b" not in output
+
+    content = shell(capsys, *arguments, "--json").json
+    assert 0 <= content["sklearn_test_accuracy"] <= 1
+    assert content["sklearn_test_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--optimizer", "sgd", "--learning-rate", "0.05", "--momentum", "0.5", "--schedule", "step"),
+        ("--optimizer", "adamw", "--schedule", "cyclical", "--clip-norm", "1"),
+        ("--no-batch-norm", "--schedule", "constant", "--activation", "leaky_relu(0.1)", "--dropout", "0.1"),
+        ("--class-weight", "balanced", "--dtype", "float64", "--l2", "0", "--initializer", "xavier_uniform"),
+        ("--device", "cpu", "--seed", "4294967295", "--quiet", "--out", "elsewhere/deep"),
+    ],
+)
+def test_options(options: tuple[str, ...], capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    content = shell(
+        capsys,
+        *("train", "places.csv", "--target", "place", "--epochs", 20, "--batch-size", 8, "--layers", "8,8", "--json"),
+        *options,
+    ).json
+    assert content["train_accuracy"] > 0.9
+    assert Path(content["model"]).is_file()
+
+
+def test_schedules_end_where_their_help_says(capsys: Capture) -> None:
+    steps = 90
+    rates = {name: make(0.1, steps) for name, make in train_command.SCHEDULES.items()}
+    assert [rates["constant"](step) for step in (0, 89)] == [0.1, 0.1]
+    assert [rates["step"](step) for step in (0, 29, 30, 89)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    assert rates["cosine"](0) == 0.1
+    assert rates["cosine"](90) == pytest.approx(0)
+    assert [rates["cyclical"](step) for step in (0, 15, 30, 75, 90)] == pytest.approx([0.01, 0.1, 0.01, 0.1, 0.01])
+
+
+def test_patience_stops_and_keeps_the_best_weights(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    content = shell(
+        capsys,
+        *("train", "places.csv", "--target", "place", "--json", "--layers", 8, "--epochs", 300, "--patience", 2),
+        *("--learning-rate", 0.1, "--schedule", "constant"),
+    ).json
+    assert content["stopped_early"] is True
+    assert content["epochs"] == content["best_epoch"] + 2
+    history = json.loads(Path(content["history"]).read_text())
+    best = history["epochs"][content["best_epoch"] - 1]
+    assert content["validation_loss"] == pytest.approx(best["validation_loss"])
+
+
+def test_regression(capsys: Capture) -> None:
+    write_plane(Path("plane.npz"))
+    content = shell(
+        capsys, "train", "plane.npz", "--task", "regression", "--epochs", 40, "--json", "--compare-sklearn"
+    ).json
+    assert content["test_r2"] > 0.8
+    assert content["test_rmse"] < 40
+    assert "test_accuracy" not in content
+    assert content["layers"][-1] == 1
+    assert content["sklearn_test_r2"] < 1
+
+    status, output, _ = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2)
+    assert status == 0
+    assert "test R2 " in output
+
+
+def test_a_regression_target_is_scaled_by_the_training_part_only(capsys: Capture) -> None:
+    _, targets = write_plane(Path("plane.npz"))
+    shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 1)
+    data = gpunet.load("runs/plane/model.safetensors").metadata["data"]
+    train = split_rows(load_for_training("plane.npz", task="regression"), 0).train
+    assert data["target_scaling"]["offset"] == [pytest.approx(targets[train].mean())]
+    assert data["target_scaling"]["scale"] == [pytest.approx(targets[train].std())]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+
+    def weights(seed: int) -> np.ndarray[Any, Any]:
+        shell(capsys, "train", "places.csv", "--target", "place", "--epochs", 2, "--seed", seed)
+        return gpunet.load("runs/places/model.safetensors").get_parameters()["W1"]
+
+    first = weights(1)
+    assert np.array_equal(first, weights(1))
+    assert not np.array_equal(first, weights(2))
+
+
+# --- interruption, resuming ------------------------------------------------------------------------------------------
+
+
+class _Interrupt(gpunet.Callback):
+    """Control-C after an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, run: gpunet.Run, record: gpunet.EpochRecord) -> None:
+        if record.epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted_fit(*arguments: Any, callbacks: list[gpunet.Callback], **options: Any) -> gpunet.History:
+        return gpunet.fit(*arguments, callbacks=[*callbacks, _Interrupt(epoch)], **options)
+
+    monkeypatch.setattr(train_command, "fit", interrupted_fit)
+
+
+def test_resuming_gives_what_an_uninterrupted_run_gives(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--epochs", 6, "--dropout", 0.2, "--layers", 8)
+    whole = shell(capsys, *options, "--out", "whole", "--json").json
+
+    with monkeypatch.context() as patch:
+        interrupt_after(3, patch)
+        status, output, errors = shell(capsys, *options, "--out", "parts", "--checkpoint")
+    assert (status, output) == (130, "")
+    assert errors.startswith("gpunet: interrupted; the checkpoint is parts/checkpoint.safetensors")
+    assert errors.count("\n") == 1
+    assert not Path("parts/model.safetensors").exists()
+
+    parts = shell(capsys, *options, "--out", "parts", "--resume", "--json").json
+    assert parts["checkpoint"] == "parts/checkpoint.safetensors"
+    assert parts["epochs"] == 6
+    assert all(parts[score] == whole[score] for score in SCORES)
+    expected, found = (gpunet.load(run["model"]) for run in (whole, parts))
+    for name, values in (expected.get_parameters() | expected.get_state()).items():
+        assert np.array_equal(values, (found.get_parameters() | found.get_state())[name]), name
+
+
+def test_an_interrupt_without_checkpoint_says_that_nothing_was_kept(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_blobs(Path("places.csv"))
+    interrupt_after(1, monkeypatch)
+    status, _, errors = shell(capsys, "train", "places.csv", "--target", "place")
+    assert status == 130
+    assert errors == "gpunet: interrupted; nothing was kept (--checkpoint keeps each epoch)\n"
+    assert not Path("runs").exists()
+
+
+def test_resuming_with_another_network_is_refused(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--epochs", 1)
+    shell(capsys, *options, "--layers", 8, "--checkpoint")
+    assert "layer_sizes" in refusal(capsys, *options, "--layers", 9, "--resume")
+    assert "no checkpoint 'new/checkpoint.safetensors'" in refusal(capsys, *options, "--out", "new", "--resume")
+
+
+def test_resuming_a_finished_run_says_that_nothing_is_left(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--layers", 8)
+    first = shell(capsys, *options, "--epochs", 3, "--checkpoint", "--json").json
+    status, output, errors = shell(capsys, *options, "--epochs", 3, "--resume")
+    assert (status, errors) == (0, "nothing left to do: the checkpoint has 3 epochs; more with --epochs\n")
+    assert "test accuracy" in output
+    result = shell(capsys, *options, "--epochs", 2, "--resume", "--json", "--quiet")
+    assert result.errors == ""
+    assert all(result.json[score] == first[score] for score in SCORES)
+    assert shell(capsys, *options, "--epochs", 4, "--resume").errors == ""
+
+
+def test_resuming_a_run_that_stopped_early_says_so(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--layers", 8, "--epochs", 300, "--patience", 2)
+    first = shell(capsys, *options, "--checkpoint", "--json").json
+    result = shell(capsys, *options, "--resume", "--json")
+    assert result.errors == f"nothing left to do: the run stopped early, after {first['epochs']} epochs\n"
+    assert result.json["best_epoch"] == first["best_epoch"]
+
+
+# --- divergence ------------------------------------------------------------------------------------------------------
+
+
+def test_a_diverged_run_keeps_its_last_good_weights_and_says_where(capsys: Capture) -> None:
+    line = refusal(
+        capsys,
+        *("train", "digits", "--optimizer", "sgd", "--no-batch-norm", "--learning-rate", "100", "--json"),
+        *("--out", "wild"),
+    )
+    assert "the loss became" in line
+    assert "wild/diverged.safetensors" in line
+    assert "wild/diverged-history.json" in line
+    network = gpunet.load("wild/diverged.safetensors")
+    assert all(np.isfinite(values).all() for values in network.get_parameters().values())
+    assert json.loads(Path("wild/diverged-history.json").read_text())["epochs"] == []
+
+
+def test_a_diverged_run_leaves_a_good_model_as_it_is(capsys: Capture) -> None:
+    shell(capsys, "train", "digits", "--epochs", 1)
+    kept = {path.name: path.read_bytes() for path in Path("runs/digits").iterdir()}
+    line = refusal(
+        capsys, "train", "digits", "--optimizer", "sgd", "--no-batch-norm", "--learning-rate", "100", "--epochs", 1
+    )
+    assert "runs/digits/diverged.safetensors" in line
+    found = {path.name: path.read_bytes() for path in Path("runs/digits").iterdir()}
+    assert found.keys() == {"model.safetensors", "history.json", "diverged.safetensors", "diverged-history.json"}
+    assert all(found[name] == content for name, content in kept.items())
+
+
+def test_a_loss_that_is_infinite_on_test_rows_becomes_null(capsys: Capture) -> None:
+    features, targets = write_plane(Path("plane.npz"))
+    split = split_rows(load_for_training("plane.npz", task="regression"), 0)
+    targets[split.test[0]] = 1e25  # its square overflows float32
+    np.savez("plane.npz", X=features, y=targets)
+    content = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2, "--json").json
+    assert content["test_loss"] is None
+    assert content["validation_loss"] > 0
