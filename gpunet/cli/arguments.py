@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -58,6 +59,18 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
         command.print_help()
         raise SystemExit(EXIT_NOTHING_ASKED)
     return arguments
+
+
+def in_options(message: str, command: argparse.ArgumentParser) -> str:
+    """Return a message of the library, which speaks of arguments, with the options that set them here.
+
+    ``batch_size: 1 is ...`` becomes ``--batch-size: 1 is ...``, and ``task="regression"`` becomes ``--task regression``.
+    """
+    for flag in command._option_string_actions:
+        argument = re.escape(flag.removeprefix("--").replace("-", "_"))
+        message = re.sub(rf"^{argument}(?=: )", flag, message)
+        message = re.sub(rf'\b{argument}="(\w+)"', rf"{flag} \1", message)
+    return message
 
 
 def _nearest_flag(command: argparse.ArgumentParser, unknown: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpunet.cli.arguments import build_parser, parse_arguments
+from gpunet.cli.arguments import build_parser, in_options, parse_arguments
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
 from gpunet.errors import GpunetError
 
@@ -55,9 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         arguments = parse_arguments(build_parser(), argv)
-        # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
-        with np.errstate(all="ignore"):
-            arguments.run(arguments)
+        try:
+            # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
+            with np.errstate(all="ignore"):
+                arguments.run(arguments)
+        except GpunetError as error:
+            error.args = (in_options(str(error), arguments.parser),)
+            raise
     except SystemExit as finished:  # --help, --version, and a check that found something
         sys.stdout.flush()
         return int(finished.code or 0)

@@ -23,7 +23,8 @@ class RawData:
     ----------
     features : ndarray of float64, (n, d)
         Finite.
-    targets : ndarray of integers, floats or text, (n,), or None
+    targets : ndarray of integers, floats, booleans or text, (n,), or None
+        Those of a table are text, as it is written, without blanks around it.
     feature_names : list of str
         d of them, all different.
     name : str

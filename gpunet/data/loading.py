@@ -34,7 +34,7 @@ def load_for_training(source: str, *, target: str | None = None, task: str | Non
         See :func:`gpunet.data.tables.read_csv` and :func:`gpunet.data.targets.learn_targets`.
     """
     if target is not None and Path(source).suffix.lower() != ".csv":
-        raise InvalidValueError(f"--target: only a .csv file has columns to choose from, and {source!r} is none.")
+        raise InvalidValueError(f"target: only a .csv file has columns to choose from, and {source!r} is none.")
     raw = _read(source, target, None, need_target=True)
     targets, class_names = learn_targets(raw, task)
     return DataSet(raw.features, targets, raw.feature_names, class_names, raw)

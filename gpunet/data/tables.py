@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpunet.data.datasets import RawData
 from gpunet.data.line_numbers import Record, find_record, first_longer_record, is_blank, line_number
-from gpunet.data.targets import is_number, parse_text
+from gpunet.data.numerals import MISSING, is_missing, is_number
 from gpunet.errors import (
     FileFormatError,
     GpunetError,
@@ -30,8 +30,6 @@ from gpunet.errors import (
 
 Array = npt.NDArray[Any]
 
-# What pandas takes for a missing number; as a class, "NA" or "None" is text like any other.
-_MISSING = ("", "#N/A", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan", "<NA>")
 _MOST_NAMES = 12
 _OTHER_SEPARATORS = (";", "\t", "|")
 
@@ -62,7 +60,7 @@ def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, nee
     names = _read_header(path)
     _check_separator(path, names, [target, *(expected or ())])
     if target is None and need_target:
-        raise InvalidValueError(f"--target: {path} needs the name of its target column. It has {_listing(names)}.")
+        raise InvalidValueError(f"target: {path} needs the name of its target column. It has {_listing(names)}.")
     if target is not None and need_target and target not in names:
         raise InvalidValueError(f"{path}, line 1: {unknown_name('target column', target, names)}")
     features = [name for name in names if name != target]
@@ -123,7 +121,7 @@ def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
                 skipinitialspace=True,
                 encoding="utf-8-sig",
                 keep_default_na=False,
-                na_values={name: list(_MISSING) for name in names if name != target},
+                na_values={name: list(MISSING) for name in names if name != target},
                 dtype={target: str} if target in names else None,
                 low_memory=False,
             )
@@ -140,12 +138,23 @@ def _feature_column(path: Path, name: str, column: Any) -> Array:
     """Return a column of finite numbers or refuse its first bad value."""
     missing = column.isna().to_numpy()
     if missing.any():
-        _refuse(path, name, int(np.argmax(missing)), "the value is missing. Expected a number", InvalidValueError)
+        _refuse_missing(path, name, int(np.argmax(missing)))
     if column.dtype.kind not in "iufb":
-        values = [str(value) for value in column]
-        row = next((row for row, value in enumerate(values) if not is_number(value)), 0)
-        _refuse(path, name, row, f"{values[row]!r} is not a number. Features must be numbers", InvalidTypeError)
-    numbers: Array = column.to_numpy(dtype=np.float64)
+        return _text_column(path, name, [str(value) for value in column])
+    return _finite_column(path, name, column.to_numpy(dtype=np.float64))
+
+
+def _text_column(path: Path, name: str, values: list[str]) -> Array:
+    """Return a column that pandas left as text, because of one value or more, as numbers, or refuse the first bad."""
+    for row, value in enumerate(values):
+        if is_missing(value.strip()):
+            _refuse_missing(path, name, row)
+        if not is_number(value.strip()):
+            _refuse(path, name, row, f"{value!r} is not a number. Features must be numbers", InvalidTypeError)
+    return _finite_column(path, name, np.array([float(value) for value in values]))
+
+
+def _finite_column(path: Path, name: str, numbers: Array) -> Array:
     finite = np.isfinite(numbers)
     if not finite.all():
         row = int(np.argmin(finite))
@@ -154,12 +163,16 @@ def _feature_column(path: Path, name: str, column: Any) -> Array:
 
 
 def _target_column(path: Path, name: str, column: Any) -> Array:
+    """Return a column as text, without blanks around it; objects, because one long text would make all of them long."""
     # Rows that end before the target column are missing values, whatever the column's type.
-    values = np.array(["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)])
-    values = np.char.strip(values)
-    if (values == "").any():
-        _refuse(path, name, int(np.argmax(values == "")), "the target is missing", InvalidValueError)
-    return parse_text(values)
+    values = ["" if missing else str(value).strip() for value, missing in zip(column, column.isna(), strict=True)]
+    if "" in values:
+        _refuse(path, name, values.index(""), "the target is missing", InvalidValueError)
+    return np.array(values, dtype=object)
+
+
+def _refuse_missing(path: Path, column: str, row: int) -> NoReturn:
+    _refuse(path, column, row, "the value is missing. Expected a number", InvalidValueError)
 
 
 def _refuse(path: Path, column: str, row: int, problem: str, kind: type[GpunetError]) -> NoReturn:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.datasets import RawData
+from gpunet.data.numerals import is_integer, is_missing, is_number, own_number
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, unknown_name
 
 Array = npt.NDArray[Any]
@@ -20,6 +21,9 @@ _MOST_NAMES = 8
 
 def learn_targets(raw: RawData, task: str | None) -> tuple[Array, list[str] | None]:
     """Return a training set's targets, and its class names in sorted order or None for regression.
+
+    A class's name is the text of its targets. Names are sorted as numbers where each of them is what its number is
+    written as (``9``, ``10``, but not ``09``), and as text otherwise.
 
     Parameters
     ----------
@@ -35,29 +39,51 @@ def learn_targets(raw: RawData, task: str | None) -> tuple[Array, list[str] | No
     NonFiniteError
         NaN or infinity among numbers.
     InvalidValueError
-        One class only.
+        Another task, or one class only.
     """
     assert raw.targets is not None
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
     if task == REGRESSION:
         return read_numbers(raw), None
-    if task is None and raw.targets.dtype.kind == "f":
-        raise InvalidTypeError(
-            f"{raw.target_place}: holds numbers with a decimal point, such as {raw.targets[0]} in {raw.row_place(0)}. "
-            "Expected integer or text classes; --task regression predicts numbers, --task classification takes each "
-            "number for a class."
-        )
+    values, labels = np.unique(raw.targets, return_inverse=True)
+    names = [str(value) for value in values]
+    if task is None:
+        _refuse_quantities(raw, names, labels)
     if raw.targets.dtype.kind == "f":
         read_numbers(raw)
-    values, labels = np.unique(raw.targets, return_inverse=True)
-    if len(values) < 2:
-        raise InvalidValueError(
-            f"{raw.target_place}: every row has the class {str(values[0])!r}. Expected two or more."
-        )
-    return labels.astype(np.int64), [_class_name(value) for value in values]
+    if len(names) < 2:
+        raise InvalidValueError(f"{raw.target_place}: every row has the class {names[0]!r}. Expected two or more.")
+    order = _sorted_codes(names)
+    return np.argsort(order)[labels].astype(np.int64), [names[code] for code in order]
+
+
+def _sorted_codes(names: list[str]) -> list[int]:
+    numbers = [number for number in map(own_number, names) if number is not None]
+    if len(numbers) < len(names):
+        return sorted(range(len(names)), key=names.__getitem__)
+    return sorted(range(len(names)), key=lambda code: (numbers[code], names[code]))
+
+
+def _refuse_quantities(raw: RawData, names: list[str], labels: Array) -> None:
+    """Raise if what is not missing are numbers and not all of them integers."""
+    codes = [code for code, name in enumerate(names) if not is_missing(name)]
+    fractions = [code for code in codes if not is_integer(names[code])]
+    if not fractions or not all(is_number(names[code]) for code in fractions):
+        return
+    row = int(np.argmax(np.isin(labels, fractions)))
+    raise InvalidTypeError(
+        f"{raw.target_place}: holds numbers with a decimal point, such as {names[labels[row]]} in "
+        f'{raw.row_place(row)}. Expected integer or text classes; task="{REGRESSION}" predicts numbers, '
+        f'task="{CLASSIFICATION}" takes each number for a class.'
+    )
 
 
 def known_labels(raw: RawData, class_names: list[str]) -> Array:
     """Return the labels that a model with these classes gives the targets, int64 (n,).
+
+    A target is the class with the same text; where there is none, the one class with the same number, if both are
+    what that number is written as (``1`` and ``1.0``).
 
     Raises
     ------
@@ -65,16 +91,22 @@ def known_labels(raw: RawData, class_names: list[str]) -> Array:
         A class that the model does not know; the message has the line.
     """
     assert raw.targets is not None
-    position = {name: label for label, name in enumerate(class_names)}
+    by_text = {name: label for label, name in enumerate(class_names)}
+    numbers = [own_number(name) for name in class_names]
+    counts = Counter(numbers)
+    by_number = {number: label for label, number in enumerate(numbers) if number is not None and counts[number] == 1}
     values, inverse = np.unique(raw.targets, return_inverse=True)
-    names = [_class_name(value) for value in values]
-    for code, name in enumerate(names):
-        if name not in position:
+    labels = []
+    for code, name in enumerate(map(str, values)):
+        number = own_number(name)
+        label = by_text.get(name, None if number is None else by_number.get(number))
+        if label is None:
             row = int(np.argmax(inverse == code))
             known = class_names if len(class_names) <= _MOST_NAMES else [*class_names[:_MOST_NAMES], "..."]
             error = unknown_name("class", name, known)
             raise InvalidValueError(f"{raw.target_place}, {raw.row_place(row)}: {error}")
-    return np.array([position[name] for name in names], dtype=np.int64)[inverse]
+        labels.append(label)
+    return np.array(labels, dtype=np.int64)[inverse]
 
 
 def read_numbers(raw: RawData) -> Array:
@@ -85,46 +117,24 @@ def read_numbers(raw: RawData) -> Array:
     InvalidTypeError
         Text.
     NonFiniteError
-        NaN or infinity.
+        NaN or infinity, or a number that is missing.
     """
     assert raw.targets is not None
-    if raw.targets.dtype.kind not in "iuf":
-        row = next((row for row, value in enumerate(raw.targets) if not is_number(str(value))), 0)
-        raise InvalidTypeError(
-            f"{raw.target_place}, {raw.row_place(row)}: {str(raw.targets[row])!r} is not a number, "
-            "and --task regression predicts numbers."
-        )
-    numbers = raw.targets.astype(np.float64)
+    if raw.targets.dtype.kind in "iuf":
+        numbers = raw.targets.astype(np.float64)
+    else:
+        numbers = np.array([_target_number(raw, row, str(value).strip()) for row, value in enumerate(raw.targets)])
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers)))
         raise NonFiniteError(f"{raw.target_place}, {raw.row_place(row)}: {numbers[row]} is not a finite number.")
     return numbers
 
 
-def parse_text(values: Array) -> Array:
-    """Return a column that was read as text as integers if all of it is, else as numbers if all is, else as text.
-
-    Parameters
-    ----------
-    values : ndarray of text, (n,)
-    """
-    for dtype in (np.int64, np.float64):
-        with contextlib.suppress(ValueError, OverflowError):
-            return values.astype(dtype)
-    return values
-
-
-def is_number(text: str) -> bool:
-    """Whether Python reads the text as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _class_name(value: Any) -> str:
-    """Return a class's name: text as it is, whole numbers without a decimal point."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+def _target_number(raw: RawData, row: int, text: str) -> float:
+    if is_missing(text):
+        raise NonFiniteError(f"{raw.target_place}, {raw.row_place(row)}: {text} is not a finite number.")
+    if not is_number(text):
+        raise InvalidTypeError(
+            f"{raw.target_place}, {raw.row_place(row)}: {text!r} is not a number, and a regression predicts numbers."
+        )
+    return float(text)

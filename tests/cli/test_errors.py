@@ -44,7 +44,7 @@ OPTIONS = {
     "dtype": (("train", "digits", "--dtype", "float16"), "invalid choice: 'float16'"),
     "epochs": (("train", "digits", "--epochs", "0"), "'0' is not an integer of at least 1"),
     "fraction of an epoch": (("train", "digits", "--epochs", "1.5"), "'1.5' is not an integer"),
-    "batch": (("train", "digits", "--batch-size", "1"), "batch_size: 1 is out of range"),
+    "batch": (("train", "digits", "--batch-size", "1"), "--batch-size: 1 is out of range"),
     "negative rate": (("train", "digits", "--learning-rate", "-1"), "'-1' is not a finite number of at least 0"),
     "infinite rate": (("train", "digits", "--learning-rate", "inf"), "'inf' is not a finite number"),
     "rate of nan": (("train", "digits", "--l2", "nan"), "'nan' is not a finite number"),
@@ -109,10 +109,19 @@ TABLES = {
     "one class": ("a,y\n1,x\n2,x\n", "table.csv, column 'y': every row has the class 'x'"),
     "long row": ("a,b,y\n1,2,x\n1,2,x,3\n", "table.csv: line 3 has 4 values, expected 3"),
     "long rows": ("a,b,y\n1,2,x,3\n1,2,x,3\n", "table.csv: line 2 has 4 values, expected 3"),
-    "floats for classes": ("a,y\n1,1\n\n2,1.5\n", "column 'y': holds numbers with a decimal point, such as 1.0"),
-    "rare class": (
-        "a,y\n" + "1,x\n2,z\n" * 20 + '3,"rare"\n4,rare\n',
+    "floats for classes": (
+        "a,y\n1,1\n\n2,1.5\n",
+        "column 'y': holds numbers with a decimal point, such as 1.5 in line 4. Expected integer or text classes; "
+        "--task regression predicts numbers, --task classification takes each number for a class.",
+    ),
+    "rare class beside one": (
+        "a,y\n" + "1,x\n" * 40 + '3,"rare"\n4,rare\n',
         "table.csv, column 'y', line 42: the class 'rare' has 2 rows. Expected at least 3",
+    ),
+    "rare classes": (
+        "a,y\n" + "1,x\n2,z\n" * 20 + "3,a\n3,b\n3,c\n",
+        "the class 'a' has 1 row. Expected at least 3, to have some to train, validate and test. 3 of 5 classes have "
+        "fewer; at most half may, and two must have them.",
     ),
     "integers that are quantities": (
         "a,y\n" + "".join(f"1,{row * row}\n" for row in range(50)),
@@ -266,7 +275,7 @@ def test_what_is_refused_leaves_no_folder(options: tuple[str, ...], out: tuple[s
 
 
 def test_a_hint_to_regression_is_for_integers_only(capsys: Capture) -> None:
-    Path("table.csv").write_text("a,y\n" + "1,x\n2,z\n" * 20 + "3,rare\n")
+    Path("table.csv").write_text("a,y\n" + "1,x\n" * 20 + "3,rare\n")
     assert "regression" not in refusal(capsys, "train", "table.csv", "--target", "y")
 
 

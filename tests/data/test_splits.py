@@ -46,7 +46,27 @@ def test_the_rows_that_the_refusal_asks_for_are_enough(classes: int) -> None:
         split_rows(labelled(counts), 0)
 
 
-def test_a_class_of_two_is_too_small() -> None:
+@pytest.mark.parametrize("rare", [[1], [2], [1, 2]])
+def test_rare_classes_are_for_training_and_leave_the_split_of_the_others_as_it_was(rare: list[int]) -> None:
+    split, without = split_rows(labelled([40, 30, *rare]), 3), split_rows(labelled([40, 30]), 3)
+    assert np.array_equal(split.test, without.test)
+    assert np.array_equal(split.validation, without.validation)
+    assert np.array_equal(np.sort(split.train), np.sort([*without.train, *range(70, 70 + sum(rare))]))
+
+
+def test_rows_of_rare_classes_do_not_count_among_those_that_are_split() -> None:
+    with pytest.raises(gpunet.InvalidValueError, match="has 13 rows of classes of at least 3. Expected at least 14"):
+        split_rows(labelled([7, 6, 2]), 0)
+    split_rows(labelled([7, 7, 2]), 0)
+
+
+def test_most_classes_must_not_be_rare() -> None:
+    split_rows(labelled([40, 30, 1, 1]), 0)
+    with pytest.raises(gpunet.InvalidValueError, match="3 of 5 classes have fewer"):
+        split_rows(labelled([40, 30, 1, 1, 2]), 0)
+
+
+def test_one_class_of_two_rows_beside_one_is_too_rare() -> None:
     with pytest.raises(gpunet.InvalidValueError, match=r"counted.npz, array 'y', row 50: the class '1' has 2 rows"):
         split_rows(labelled([50, 2]), 0)
 

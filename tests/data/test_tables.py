@@ -52,6 +52,46 @@ def test_the_target_may_stand_anywhere_and_values_may_be_quoted_and_spaced(table
     assert data.features.tolist() == [[1, 2], [3, 40]]
 
 
+# What pandas, Python and people read as a number differs; features and targets of a regression must not.
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("\xa05", 5.0),
+        ("5\xa0", 5.0),
+        ("18446744073709551616", 2.0**64),
+        ("-18446744073709551616", -(2.0**64)),
+        ("9" * 400, None),
+        ("1E-50", 1e-50),
+        ("+.5", 0.5),
+    ],
+)
+def test_what_is_a_number_is_one_as_feature_and_as_target(text: str, number: float | None, table: Path) -> None:
+    if number is None:
+        for content, column in ((f"a,y\n0,1\n{text},1\n", "a"), (f"a,y\n0,1\n1,{text}\n", "y")):
+            with pytest.raises(gpunet.NonFiniteError, match=f"{column}'.*inf is not a finite number") as refused:
+                read(table, content, "regression")
+            assert "line 3" in str(refused.value)
+        return
+    data = read(table, f"a,y\n0,1\n{text},{text}\n", "regression")
+    assert data.targets is not None
+    assert data.features[1, 0] == data.targets[1] == number
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "１", "0x10", "1\xa0000", "1e", "--1", "1.2.3"])
+def test_what_is_no_number_is_blamed_as_feature_and_as_target(text: str, table: Path) -> None:
+    for content, column in ((f"a,y\n0,1\n{text},1\nx,1\n", "a"), (f"a,y\n0,1\n1,{text}\n1,x\n", "y")):
+        with pytest.raises(gpunet.InvalidTypeError, match=f"column '{column}'") as refused:
+            read(table, content, "regression")
+        assert "line 3" in str(refused.value)
+        assert f"{text!r} is not a number" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["NAN", "Nan", "nAn", "na", "-NAN", "None", "NA\t", "\xa0"])
+def test_a_missing_feature_is_named_however_it_is_spelled(text: str, table: Path) -> None:
+    with pytest.raises(gpunet.InvalidValueError, match="line 3, column 'b': the value is missing"):
+        read(table, f"a,b,y\n0,0,1\n1,{text},1\n1,1,1\n", "regression")
+
+
 def test_true_and_false_are_numbers(table: Path) -> None:
     assert read(table, "a,y\nTrue,u\nFalse,v\n").features.tolist() == [[1], [0]]
 
