@@ -64,7 +64,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
 def in_options(message: str, command: argparse.ArgumentParser) -> str:
     """Return a message of the library, which speaks of arguments, with the options that set them here.
 
-    ``batch_size: 1 is ...`` becomes ``--batch-size: 1 is ...``, and ``task="regression"`` becomes ``--task regression``.
+    ``batch_size: 1 is`` becomes ``--batch-size: 1 is``, and ``task="regression"`` becomes ``--task regression``.
     """
     for flag in command._option_string_actions:
         argument = re.escape(flag.removeprefix("--").replace("-", "_"))

@@ -42,5 +42,5 @@ def sklearn_score(
         loss = float(log_loss(test_targets, model.predict_proba(test_inputs), labels=model.classes_))
         return Score(len(split.test), loss, accuracy=float(model.score(test_inputs, test_targets)))
     outputs = model.predict(test_inputs).reshape(-1, 1)
-    r2, rmse = regression_quality(data.targets[split.test], preparation.numbers(outputs))
+    r2, rmse = regression_quality(preparation, data.targets[split.test], outputs)
     return Score(len(split.test), float(((outputs - test_targets) ** 2).mean()) / 2, r2=r2, rmse=rmse)

@@ -30,6 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
     data = load_for_model(arguments.data, preparation, need_target=True)
+    preparation.check_range(data, network.dtype)
     is_training_data = data.fingerprint() == preparation.fingerprint
     rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
     with suitable_threads(network, len(rows)):

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.probabilities and names is None:
         raise InvalidValueError(f"--probabilities: {arguments.model} predicts numbers, which have none.")
     data = load_for_model(arguments.data, preparation, need_target=False)
+    preparation.check_range(data, network.dtype)
     inputs = scale_inputs(network, data.features)
 
     predictions: list[str] | list[float]
@@ -42,8 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
         outputs = network.predict_proba(inputs) if arguments.probabilities else network.predict(inputs)
     if names is None:
         numbers = preparation.numbers(outputs)
-        # str() of a NumPy number has as many digits as its dtype is worth.
-        predictions, cells = numbers.tolist(), [str(value) for value in numbers]
+        predictions = numbers.tolist()
+        cells = list(map(str, predictions))
     elif arguments.probabilities:
         probabilities = outputs
         predictions = cells = [names[label] for label in probabilities.argmax(axis=1)]

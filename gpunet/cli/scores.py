@@ -71,14 +71,28 @@ def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: 
     found = evaluate(network, inputs, preparation.network_targets(targets))
     if preparation.class_names is not None:
         return Score(len(rows), found.loss, accuracy=found.accuracy)
-    predictions = preparation.numbers(network.predict(inputs)).astype(np.float64)
-    r2, rmse = regression_quality(targets, predictions)
+    r2, rmse = regression_quality(preparation, targets, network.predict(inputs))
     return Score(len(rows), found.loss, r2=r2, rmse=rmse)
 
 
-def regression_quality(targets: Array, predictions: Array) -> tuple[float | None, float]:
-    """Return R^2, None for fewer than two rows, and the root mean squared error."""
+def regression_quality(preparation: Preparation, targets: Array, outputs: Array) -> tuple[float | None, float]:
+    """Return R^2, None for fewer than two rows, and the root mean squared error.
+
+    Both are computed in standardised units, in which no square leaves the range of float64, however large or small
+    the targets are: R^2 is the same in all units, the error is as many times larger as the unit.
+
+    Parameters
+    ----------
+    preparation : Preparation
+    targets : ndarray of float64, (n,)
+        Not scaled.
+    outputs : ndarray, (n, 1)
+        Of a network, so standardised.
+    """
     from sklearn.metrics import mean_squared_error, r2_score
 
-    r2 = float(r2_score(targets, predictions)) if len(targets) > 1 else None
-    return r2, float(mean_squared_error(targets, predictions)) ** 0.5
+    assert preparation.target_scaling is not None
+    scaled = preparation.network_targets(targets)
+    predictions = outputs.astype(np.float64)
+    r2 = float(r2_score(scaled, predictions)) if len(targets) > 1 else None
+    return r2, float(mean_squared_error(scaled, predictions)) ** 0.5 * preparation.target_scaling.scale[0]

@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     split = split_rows(data, arguments.seed)
     preparation = Preparation.learn(data, split, arguments.seed)
     network = _network(arguments, preparation)
+    preparation.check_range(data, network.dtype)
     folder = arguments.out or Path("runs") / data.name
     check_folder(folder)
     if arguments.resume and not (folder / CHECKPOINT).is_file():

@@ -55,6 +55,12 @@ class RawData:
             return f"{self.path}, column {self.target_name!r}"
         return self.name if self.path is None else f"{self.path}, array 'y'"
 
+    def feature_place(self, column: int) -> str:
+        """Where the features of a column come from, for error messages."""
+        if self.kind == "table":
+            return f"{self.path}, column {self.feature_names[column]!r}"
+        return f"{self.path or self.name}, column {column}"
+
     def row_place(self, row: int) -> str:
         """Return where a row is found: the line of a table, the row of an array."""
         if self.kind == "table" and self.path is not None:

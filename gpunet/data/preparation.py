@@ -13,7 +13,7 @@ from gpunet.data.datasets import DataSet
 from gpunet.data.scaling import Scaling
 from gpunet.data.splits import Split
 from gpunet.data.targets import CLASSIFICATION, REGRESSION, TASKS
-from gpunet.errors import FileFormatError
+from gpunet.errors import FileFormatError, NonFiniteError
 
 Array = npt.NDArray[Any]
 
@@ -102,9 +102,35 @@ class Preparation:
         return self.target_scaling.apply(targets.reshape(-1, 1))
 
     def numbers(self, outputs: Array) -> Array:
-        """Return the predictions of a regression in the units of its targets, (n,), of the outputs' dtype."""
+        """Return the predictions of a regression in the units of its targets, float64 (n,).
+
+        The network's own dtype would round them: 1,700,000,060 is 1,700,000,000 in float32.
+        """
         assert self.target_scaling is not None
-        return self.target_scaling.invert(outputs.astype(np.float64))[:, 0].astype(outputs.dtype)
+        return self.target_scaling.invert(outputs.astype(np.float64))[:, 0]
+
+    def check_range(self, data: DataSet, dtype: np.dtype[Any]) -> None:
+        """Raise unless all of a data set, once it is scaled, is within the range of a network's dtype.
+
+        Raises
+        ------
+        NonFiniteError
+            The message has the line and the column.
+        """
+        raw = data.raw
+        parts = [(self.inputs(data.features), data.features, raw.feature_place)]
+        if data.targets is not None and self.target_scaling is not None:
+            numbers = data.targets.reshape(-1, 1)
+            parts.append((self.network_targets(numbers), numbers, lambda column: raw.target_place))
+        for scaled, values, place in parts:
+            with np.errstate(over="ignore"):
+                outside = ~np.isfinite(scaled.astype(dtype))
+            if outside.any():
+                row, column = map(int, np.argwhere(outside)[0])
+                raise NonFiniteError(
+                    f"{place(column)}, {raw.row_place(row)}: {values[row, column]} is {scaled[row, column]:.3g} when "
+                    f"it is scaled as the training rows are. Expected what {dtype} can hold."
+                )
 
     def to_metadata(self) -> dict[str, Any]:
         """Return what JSON can hold."""

@@ -55,7 +55,7 @@ def test_rare_classes_are_for_training_and_leave_the_split_of_the_others_as_it_w
 
 
 def test_rows_of_rare_classes_do_not_count_among_those_that_are_split() -> None:
-    with pytest.raises(gpunet.InvalidValueError, match="has 13 rows of classes of at least 3. Expected at least 14"):
+    with pytest.raises(gpunet.InvalidValueError, match=r"has 13 rows of classes of at least 3\. Expected at least 14"):
         split_rows(labelled([7, 6, 2]), 0)
     split_rows(labelled([7, 7, 2]), 0)
 
