@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS
+from gpunet.data.preparation import known_columns
 from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, unknown_name
 from gpunet.layer_stack import LayerStack
 from gpunet.serialization import read_tensors, write_tensors
@@ -22,6 +23,7 @@ from gpunet.validation import (
     check_parameter,
     check_targets,
     check_weights,
+    columns_in_order,
 )
 
 Array = npt.NDArray[Any]
@@ -119,7 +121,11 @@ class Network(LayerStack):
         return _rebuild, (configuration, tensors, self.steps, self.metadata, self.device, False)
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
-        """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise."""
+        """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise.
+
+        The columns of a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
+        """
+        X = columns_in_order(argument, X, known_columns(self.metadata, self.layer_sizes[0]))
         return check_features(argument, self._on_host(argument, X), self.layer_sizes[0], self.dtype)
 
     def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpunet.data.preparation import Preparation
 from gpunet.errors import InvalidValueError
-from gpunet.validation import check_features
+from gpunet.validation import check_features, columns_in_order
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +34,8 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
     network : Network
         Loaded from a file that ``gpunet train`` wrote.
     X : array_like, (n, d)
-        Features as they stand in the data set, in the order of its columns without the target.
+        Features as they stand in the data set, in the order of its columns without the target; of a DataFrame in any
+        order, because the network knows their names.
 
     Returns
     -------
@@ -46,6 +47,8 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
         The network has no scaling: ``gpunet train`` did not write it.
     ShapeError, InvalidTypeError, NonFiniteError
         X does not fit the network.
+    InvalidValueError
+        A DataFrame with other columns than the network knows.
 
     Examples
     --------
@@ -59,6 +62,7 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
     ['setosa']
     """
     preparation = _preparation(network)
+    X = columns_in_order("X", X, preparation.feature_names)
     return preparation.inputs(check_features("X", X, len(preparation.feature_names), np.float64))
 
 
