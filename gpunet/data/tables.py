@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,10 +26,14 @@ from gpunet.errors import (
     require_package,
     unknown_name,
 )
+from gpunet.npz import Kind, open_npz
 
 Array = npt.NDArray[Any]
 
 _MOST_NAMES = 12
+# What the features of a compressed file may take in float64, however small it is, and beyond that per byte of the file.
+_UNQUESTIONED_BYTES = 2**30
+_MOST_BYTES_PER_BYTE = 128
 _OTHER_SEPARATORS = (";", "\t", "|")
 
 
@@ -209,63 +212,55 @@ def _listing(names: Sequence[str]) -> str:
 
 
 def read_npz(path: Path, need_target: bool) -> RawData:
-    """Read the arrays X, (n, d), and y, (n,), of an NPZ file; y only where it is needed.
+    """Read the arrays X, (n, d), and y, (n,), of an NPZ file; y only where it is needed, and nothing else.
 
     Raises
     ------
     OSError
     FileFormatError
-        Not an NPZ file, or without X or y, or with objects in them.
+        Not an NPZ file, damaged, without X or y, with objects in them, or a small file of very large arrays.
     ShapeError, InvalidTypeError, NonFiniteError
     """
     keys = ("X", "y") if need_target else ("X",)
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise FileFormatError(f"{path}: is not an .npz file. Expected X and y written by numpy.savez.")
-        file.seek(0)
-        try:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: _member(path, archive, key) for key in keys}
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            if isinstance(error, GpunetError):
-                raise
-            raise FileFormatError(f"{path}: cannot be read as an .npz file ({error}).") from None
-    features = _npz_features(path, arrays["X"])
-    targets = arrays.get("y")
-    if targets is not None:
-        _check_npz_targets(path, targets, len(features))
+    with open_npz(path, called=f"{path}:") as archive:
+        for key in keys:
+            if key not in archive.names:
+                held = _listing(sorted(archive.names)) or "nothing"
+                raise FileFormatError(f"{path}: has no array {key!r}. Expected X and y; it holds {held}.")
+        features, targets = archive.kind("X"), archive.kind("y") if need_target else None
+        _check_features(path, features)
+        if targets is not None:
+            _check_targets(path, targets, features.shape[0])
+        arrays = {key: archive.read(key) for key in keys}
     names = [f"x{column}" for column in range(features.shape[1])]
-    return RawData(features, targets, names, path.stem, "arrays", path)
+    return RawData(_finite_features(path, arrays["X"]), arrays.get("y"), names, path.stem, "arrays", path)
 
 
-def _member(path: Path, archive: Any, key: str) -> Array:
-    if key not in archive.files:
-        held = ", ".join(sorted(archive.files)) or "nothing"
-        raise FileFormatError(f"{path}: has no array {key!r}. Expected X and y; it holds {held}.")
-    try:
-        array: Array = archive[key]
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise FileFormatError(f"{path}: the array {key!r} holds Python objects. Expected numbers or text.") from None
-    return array
+def _check_features(path: Path, kind: Kind) -> None:
+    if len(kind.shape) != 2 or 0 in kind.shape:
+        raise ShapeError(f"{path}: X has the shape {kind.shape}. Expected (rows, columns), at least one of each.")
+    if kind.dtype.kind not in "iufb":
+        raise InvalidTypeError(f"{path}: X has the dtype {kind.dtype}. Expected numbers.")
+    needed, size = math.prod(kind.shape) * np.dtype(np.float64).itemsize, path.stat().st_size
+    if needed > max(_UNQUESTIONED_BYTES, _MOST_BYTES_PER_BYTE * size):
+        raise FileFormatError(
+            f"{path}: X takes {needed:,} bytes in float64, of a file of {size:,} bytes. Expected at most "
+            f"{_MOST_BYTES_PER_BYTE} times as many; numpy.savez, which does not compress, writes such arrays."
+        )
 
 
-def _npz_features(path: Path, array: Array) -> Array:
-    if array.ndim != 2 or 0 in array.shape:
-        raise ShapeError(f"{path}: X has the shape {array.shape}. Expected (rows, columns), at least one of each.")
-    if array.dtype.kind not in "iufb":
-        raise InvalidTypeError(f"{path}: X has the dtype {array.dtype}. Expected numbers.")
-    features = array.astype(np.float64)
+def _check_targets(path: Path, kind: Kind, rows: int) -> None:
+    if kind.shape != (rows,):
+        raise ShapeError(f"{path}: y has the shape {kind.shape}. Expected one target per row of X, ({rows},).")
+    if kind.dtype.kind not in "biufU":
+        raise InvalidTypeError(f"{path}: y has the dtype {kind.dtype}. Expected integers, numbers or text.")
+
+
+def _finite_features(path: Path, array: Array) -> Array:
+    with np.errstate(over="ignore"):  # numbers of more than 64 bits
+        features = array.astype(np.float64, copy=False)
     finite = np.isfinite(features)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise NonFiniteError(f"{path}: X has {features[row, column]} in row {row}, column {column}. Expected numbers.")
     return features
-
-
-def _check_npz_targets(path: Path, targets: Array, rows: int) -> None:
-    if targets.shape != (rows,):
-        raise ShapeError(f"{path}: y has the shape {targets.shape}. Expected one target per row of X, ({rows},).")
-    if targets.dtype.kind not in "biufU":
-        raise InvalidTypeError(f"{path}: y has the dtype {targets.dtype}. Expected integers, numbers or text.")

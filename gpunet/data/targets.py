@@ -121,7 +121,8 @@ def read_numbers(raw: RawData) -> Array:
     """
     assert raw.targets is not None
     if raw.targets.dtype.kind in "iuf":
-        numbers = raw.targets.astype(np.float64)
+        with np.errstate(over="ignore"):  # numbers of more than 64 bits
+            numbers = raw.targets.astype(np.float64)
     else:
         numbers = np.array([_target_number(raw, row, str(value).strip()) for row, value in enumerate(raw.targets)])
     if not np.isfinite(numbers).all():

@@ -191,8 +191,11 @@ def refusal_of_three_rows(capsys: Capture) -> str:
         ({"X": np.zeros((0, 3)), "y": np.arange(0)}, "X has the shape (0, 3)"),
         ({"X": np.zeros((3, 2)), "y": np.arange(2)}, "y has the shape (2,). Expected one target per row of X, (3,)"),
         ({"X": np.array([["a"], ["b"]]), "y": np.arange(2)}, "X has the dtype <U1"),
-        ({"X": np.array([[1, None]], dtype=object), "y": np.arange(1)}, "the array 'X' holds Python objects"),
-        ({"X": np.zeros((2, 2)), "y": np.array([1, None])}, "the array 'y' holds Python objects"),
+        (
+            {"X": np.array([[1, None]], dtype=object), "y": np.arange(1)},
+            "cannot be read as npz ('X' holds Python objects)",
+        ),
+        ({"X": np.zeros((2, 2)), "y": np.array([1, None])}, "cannot be read as npz ('y' holds Python objects)"),
         ({"X": np.array([[1.0, 2.0], [1.0, np.nan]]), "y": np.arange(2)}, "X has nan in row 1, column 1"),
         ({"X": np.zeros((2, 2)), "y": np.array([1j, 2])}, "y has the dtype complex128"),
     ],
@@ -205,7 +208,7 @@ def test_bad_arrays(arrays: dict[str, Any], message: str, capsys: Capture) -> No
 def test_files_that_are_no_npz(capsys: Capture) -> None:
     Path("arrays.npz").write_text("hello")
     line = refusal(capsys, "train", "arrays.npz")
-    assert "is not an .npz file" in line
+    assert "cannot be read as npz (not a zip archive)" in line
     assert "pickle" not in line
     np.savez_compressed("arrays.npz", X=np.random.default_rng(0).standard_normal((100, 5)), y=np.arange(100))
     content = bytearray(Path("arrays.npz").read_bytes())
