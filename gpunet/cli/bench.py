@@ -14,7 +14,7 @@ from gpunet.bench.report import report
 from gpunet.bench.results import Results, read_results
 from gpunet.bench.selection import choose, committed_results
 from gpunet.cli.folders import check_folder
-from gpunet.cli.output import print_json
+from gpunet.cli.output import print_json, print_lines
 from gpunet.errors import InvalidValueError, require_package
 
 EXIT_WORSE = 1
@@ -58,11 +58,11 @@ def run_report(arguments: argparse.Namespace) -> None:
     elif documents:
         for document in documents:
             changed = ", ".join(document.outdated) or "nothing"
-            print(f"{document.path}: {len(document.sections)} sections, updated: {changed}")
+            print_lines(f"{document.path}: {len(document.sections)} sections, updated: {changed}")
     else:
-        print(report(chosen, with_details=arguments.details), end="")
+        print_lines(*report(chosen, with_details=arguments.details).removesuffix("\n").split("\n"))
     if plots and not arguments.json:
-        print(f"\n{len(plots)} files in {arguments.plots}")
+        print_lines("", f"{len(plots)} files in {arguments.plots}")
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
@@ -80,7 +80,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(comparison_dict(comparison))
     else:
-        print(comparison_text(comparison, with_all=arguments.all), end="")
+        print_lines(*comparison_text(comparison, with_all=arguments.all).removesuffix("\n").split("\n"))
     if comparison.is_worse:
         raise SystemExit(EXIT_WORSE)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.cli.models import load_model
-from gpunet.cli.output import device_name, print_json, print_table, require_rich
+from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, load_for_model, scale_inputs, split_rows
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
             | {"device": device_name(network.backend)}
         )
         return
-    print(_which_rows(data, score, part, is_training_data, preparation.seed))
+    print_lines(_which_rows(data, score, part, is_training_data, preparation.seed))
     print(f"loss {format_score(score.loss)}")
     if preparation.class_names is None or confusions is None:
         print(f"R2 {format_score(score.r2)}, RMSE {score.rmse:.6g}")

@@ -1,11 +1,12 @@
-"""Whether a folder can be written to, before the work whose results go there."""
+"""Whether a folder can be written to, and what would be lost, before the work whose results go there."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from gpunet.errors import InvalidValueError
+from gpunet.errors import FileFormatError, InvalidValueError
+from gpunet.serialization import read_tensors
 
 
 def check_folder(folder: Path, argument: str = "--out") -> None:
@@ -35,6 +36,25 @@ def check_folder(folder: Path, argument: str = "--out") -> None:
     except OSError as error:
         # The name of the file that was tried says nothing to anyone.
         raise OSError(error.errno, f"files cannot be written there ({error.strerror})", str(existing)) from None
+
+
+def holds_other_data(model: Path, fingerprint: str) -> bool:
+    """Whether a model is there and was trained on other data, or does not say on which.
+
+    Parameters
+    ----------
+    model : Path
+    fingerprint : str
+        Of the data; see :meth:`gpunet.data.DataSet.fingerprint`.
+    """
+    if not model.is_file():
+        return False
+    try:
+        metadata = read_tensors(model)[1].get("metadata")
+    except FileFormatError:  # damaged, so there is nothing to lose
+        return False
+    data = metadata.get("data") if isinstance(metadata, dict) else None
+    return not isinstance(data, dict) or data.get("fingerprint") != fingerprint
 
 
 def _is_there(path: Path) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpunet.backends import Backend
+from gpunet.cli.streams import printable
 from gpunet.errors import require_package
 
 
@@ -30,6 +31,12 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(_finite(content), allow_nan=False))
 
 
+def print_lines(*lines: str) -> None:
+    """Print lines of text; see :func:`gpunet.cli.streams.printable`."""
+    for line in lines:
+        print(printable(line))
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Print a table; the first column is aligned to the left, the others to the right.
 
@@ -45,11 +52,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         def on_broken_pipe(self) -> None:
             raise  # rich would end the process by itself, with another status than other output has
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title and escape(title), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=title and escape(printable(title)), title_justify="left")
     for place, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=True)
+        table.add_column(escape(printable(column)), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     console = Console(file=sys.stdout, highlight=False, width=10_000)
     needed = Measurement.get(console, console.options, table).maximum
     _Console(file=sys.stdout, highlight=False, width=needed).print(table)

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.cli.models import load_model
-from gpunet.cli.output import print_json
+from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.streams import printable
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import Preparation, load_for_model, scale_inputs
 from gpunet.errors import InvalidValueError
@@ -58,11 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         _print_json(arguments, data.rows, predictions, names, probabilities)
     elif arguments.out is not None:
-        print(f"{arguments.out}: {data.rows:,} predictions")
+        print_lines(f"{arguments.out}: {data.rows:,} predictions")
     elif probabilities is not None:
-        _write_table(sys.stdout, cells, names or (), probabilities)
+        _write_table(sys.stdout, list(map(printable, cells)), map(printable, names or ()), probabilities)
     else:
-        print("\n".join(cells))
+        print_lines(*cells)
 
 
 def _write_table(file: TextIO, cells: Sequence[str], names: Iterable[str], probabilities: Array | None) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 
 from gpunet.cli.scores import format_score
+from gpunet.cli.streams import printable
 from gpunet.training import Callback, EpochRecord, Run
 
 # Faster than an eye and slower than a step of a small network.
@@ -23,7 +24,7 @@ def is_watched(quiet: bool) -> bool:
 
 def note(message: str) -> None:
     """Print a line beside the progress bar."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def fitting(parts: list[str], width: int) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TextIO
+
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def open_missing() -> None:
@@ -24,10 +27,19 @@ def escape_what_the_terminal_lacks() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def printable(text: str) -> str:
+    r"""Return one line that a terminal only shows, with escapes for what else it would do (``\x1b``, ``\n``).
+
+    Names of classes, columns and files come from elsewhere, and may hold commands to the terminal, line breaks, and
+    characters that turn the direction of what follows.
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def complain(message: str) -> None:
     """Print a message as one line, whatever it holds, where standard error takes it."""
     try:
-        print("gpunet:", " ".join(message.split()), file=sys.stderr, flush=True)
+        print("gpunet:", printable(" ".join(message.split())), file=sys.stderr, flush=True)
     except OSError:  # a full disk, or a reader that has gone
         abandon_output()
 

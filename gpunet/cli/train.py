@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
 from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis, require_matplotlib
-from gpunet.cli.folders import check_folder
-from gpunet.cli.output import device_name, print_json, print_table, require_rich
+from gpunet.cli.folders import check_folder, holds_other_data
+from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
@@ -93,12 +94,21 @@ def run(arguments: argparse.Namespace) -> None:
     preparation.check_range(data, network.dtype)
     folder = arguments.out or Path("runs") / data.name
     check_folder(folder)
+    replaces_others = holds_other_data(folder / MODEL, preparation.fingerprint)
+    if replaces_others and arguments.out is None:
+        raise InvalidValueError(
+            f"--out: {folder / MODEL} was trained on other data than {arguments.data}. Expected --out with another "
+            f"folder, or with {str(folder)!r} to replace that model."
+        )
     if arguments.resume and not (folder / CHECKPOINT).is_file():
         raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
     job = _Job(arguments, data, split, preparation, network, folder)
 
+    if replaces_others and not arguments.quiet:
+        note(f"{folder / MODEL} was trained on other data and will be replaced")
     if is_watched(arguments.quiet):
-        note(_opening(job))
+        for line in (_opening(job), *class_lines(count_classes(data, split))):
+            note(line)
     with suitable_threads(network, min(arguments.batch_size, len(split.train))):
         history, diagnosis = _fit(job)
         network.save(folder / MODEL)
@@ -254,6 +264,7 @@ def _print_json(
     job: _Job, history: History, scores: dict[str, Score], compared: Score | None, diagnosis: RunDiagnosis | None
 ) -> None:
     checkpoint = job.folder / CHECKPOINT
+    classes = count_classes(job.data, job.split)
     content: dict[str, Any] = {"data": job.data.name, "task": job.preparation.task}
     for name in reversed(_PARTS):
         content |= scores[name].named(f"{name}_")
@@ -265,6 +276,7 @@ def _print_json(
         content
         | {
             "rows": {name: score.rows for name, score in scores.items()},
+            "classes": classes and [asdict(one) for one in classes],
             "layers": list(job.network.layer_sizes),
             "parameters": job.network.parameter_count,
             "epochs": len(history),
@@ -296,10 +308,12 @@ def _print_text(
     best = f"; weights of epoch {history.best_epoch}" if history.best_epoch is not None else ""
     sizes = "-".join(map(str, job.network.layer_sizes))
     device = device_name(job.network.backend)
-    print(f"{sizes} network, {job.network.parameter_count:,} parameters, {job.network.dtype.name} on {device}")
-    print(f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}")
-    print(f"{job.folder / MODEL}, {job.folder / HISTORY}")
+    print_lines(
+        *class_lines(count_classes(job.data, job.split)),
+        f"{sizes} network, {job.network.parameter_count:,} parameters, {job.network.dtype.name} on {device}",
+        f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
+        f"{job.folder / MODEL}, {job.folder / HISTORY}",
+    )
     if diagnosis is not None:
-        print(f"{job.folder / DIAGNOSTICS}.json, figures beside it")
-        print("\n".join(diagnosis.verdict()))
+        print_lines(f"{job.folder / DIAGNOSTICS}.json, figures beside it", *diagnosis.verdict())
     print(f"test {quality} {format_score(value)}")

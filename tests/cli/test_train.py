@@ -20,6 +20,7 @@ TRAIN_KEYS = {
     "data",
     "task",
     "rows",
+    "classes",
     "layers",
     "parameters",
     "epochs",
@@ -173,6 +174,101 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(capsys: Cap
     first = weights(1)
     assert np.array_equal(first, weights(1))
     assert not np.array_equal(first, weights(2))
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def write_labels(counts: dict[str, int], path: str = "labels.csv") -> None:
+    """Write a table with so many rows of each class."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    Path(path).write_text("\n".join(["x,y", *(f"{row},{label}" for row, label in enumerate(labels)), ""]))
+
+
+def test_classes_are_listed_with_their_rows(capsys: Capture) -> None:
+    write_labels({"0": 30, "1": 20, "NA": 2})
+    options = ("train", "labels.csv", "--target", "y", "--epochs", 1)
+    status, output, errors = shell(capsys, *options)
+    assert (status, errors) == (0, "")
+    assert "\n3 classes and their rows: 0 (30), 1 (20), NA (2)\n" in output
+    assert "\nall rows of NA (2) are for training, because a class of fewer than 3 cannot be split\n" in output
+
+    content = shell(capsys, *options, "--json").json
+    assert content["classes"][2] == {"name": "NA", "rows": 2, "train": 2, "validation": 0, "test": 0}
+    assert [one["name"] for one in content["classes"]] == ["0", "1", "NA"]
+    for part in ("train", "validation", "test"):
+        assert sum(one[part] for one in content["classes"]) == content["rows"][part]
+    evaluated = shell(capsys, "evaluate", content["model"], "labels.csv", "--json").json
+    assert (evaluated["part"], evaluated["accuracy"]) == ("held-out", content["test_accuracy"])
+
+
+def test_a_long_list_of_classes_is_cut_and_a_common_class_is_not_called_rare(capsys: Capture) -> None:
+    write_labels({f"c{label:02}": 20 for label in range(25)})
+    options = ("train", "labels.csv", "--target", "y", "--epochs", 1)
+    output = shell(capsys, *options).output
+    assert "\n25 classes and their rows: c00 (20), c01 (20), " in output
+    assert ", c19 (20), ... (5 more)\n" in output
+    assert "cannot be split" not in output
+    assert len(shell(capsys, *options, "--json").json["classes"]) == 25
+
+
+def test_a_regression_has_no_classes(capsys: Capture) -> None:
+    write_plane(Path("plane.npz"))
+    options = ("train", "plane.npz", "--task", "regression", "--epochs", 1)
+    assert shell(capsys, *options, "--json").json["classes"] is None
+    assert "classes" not in shell(capsys, *options).output
+
+
+# --- what is in the folder already -----------------------------------------------------------------------------------
+
+
+def content_of(folder: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def namesakes(capsys: Capture) -> None:
+    """Two tables of one name, and a model of the first."""
+    for folder, counts in (("A", {"0": 30, "1": 20}), ("B", {"0": 20, "1": 30})):
+        Path(folder).mkdir()
+        write_labels(counts, f"{folder}/data.csv")
+    assert shell(capsys, "train", "A/data.csv", "--target", "y", "--epochs", 1).status == 0
+
+
+@pytest.mark.parametrize("source", ["B/data.csv", "data.npz"])
+@pytest.mark.parametrize("change", [None, "foreign"])
+def test_a_model_of_other_data_is_not_replaced_unasked(
+    change: str | None, source: str, namesakes: None, capsys: Capture
+) -> None:
+    np.savez("data.npz", X=np.arange(50.0).reshape(50, 1), y=np.arange(50) % 2)
+    if change == "foreign":  # a network of somebody's own
+        gpunet.Network([1, 2]).save("runs/data/model.safetensors")
+    before = content_of("runs/data")
+    options = ("train", source, *(("--target", "y") if source.endswith("csv") else ()), "--epochs", 1)
+    line = refusal(capsys, *options)
+    assert f"--out: runs/data/model.safetensors was trained on other data than {source}" in line
+    assert content_of("runs/data") == before
+
+    assert shell(capsys, *options, "--out", "runs/mine").errors == ""
+    replaced = shell(capsys, *options, "--out", "runs/data")
+    assert replaced.status == 0
+    assert replaced.errors == "runs/data/model.safetensors was trained on other data and will be replaced\n"
+    assert content_of("runs/data")["model.safetensors"] != before["model.safetensors"]
+    first = ("train", "A/data.csv", "--target", "y", "--epochs", 1, "--out", "runs/data", "--quiet")
+    assert shell(capsys, *first).errors == ""
+
+
+def test_a_model_of_the_same_data_is_replaced(namesakes: None, capsys: Capture) -> None:
+    Path("A").rename("C")
+    before = content_of("runs/data")
+    again = shell(capsys, "train", "C/data.csv", "--target", "y", "--epochs", 1, "--seed", 1)
+    assert (again.status, again.errors) == (0, "")
+    assert content_of("runs/data") != before
+
+
+def test_a_damaged_model_is_replaced(namesakes: None, capsys: Capture) -> None:
+    Path("runs/data/model.safetensors").write_text("rubbish")
+    assert shell(capsys, "train", "B/data.csv", "--target", "y", "--epochs", 1).status == 0
 
 
 # --- interruption, resuming ------------------------------------------------------------------------------------------

@@ -30,8 +30,7 @@ def attempt(path: Path) -> bool:
             preparation = Preparation.learn(data, split_rows(data, 0), 0)
             load_for_model(str(path), preparation, need_target=False)
             found = load_for_model(str(path), preparation, need_target=True)
-        except (gpunet.GpunetError, OSError) as error:
-            assert str(error)
+        except (gpunet.GpunetError, OSError):
             continue
         learned = True
         assert np.isfinite(found.features).all()
