@@ -13,6 +13,7 @@ import gpunet
 from gpunet.cli import bench, evaluate, info, kernels, lecture, predict, train
 from gpunet.cli.readers import csv_file, folder, names, number, whole_number, widths
 from gpunet.data import NAMED_SETS
+from gpunet.data.splits import LARGEST_SEED
 from gpunet.data.targets import TASKS
 from gpunet.errors import InvalidValueError
 from gpunet.optimizers import OPTIMIZERS
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 DATA_HELP = f"{', '.join(NAMED_SETS)}, a .csv file, or an .npz file with arrays X and y"
 MODEL_HELP = f"a file that 'gpunet train' wrote ({' or '.join(SUFFIXES)})"
 DEVICE_HELP = "auto, cpu, cuda, cuda:1, ... (auto: CUDA where it works)"
-# scikit-learn's random_state takes no more.
-LARGEST_SEED = 2**32 - 1
 EXIT_NOTHING_ASKED = 2
 # What others call some flags, where the names are too far apart for a comparison of letters.
 OTHER_NAMES = {"--lr": "--learning-rate", "--hidden": "--layers", "--bs": "--batch-size"}

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from gpunet.data.datasets import DataSet
 from gpunet.data.scaling import Scaling
-from gpunet.data.splits import Split
+from gpunet.data.splits import LARGEST_SEED, Split
 from gpunet.data.targets import CLASSIFICATION, REGRESSION, TASKS
 from gpunet.errors import FileFormatError, NonFiniteError
+from gpunet.validation import check_integer
 
 Array = npt.NDArray[Any]
 
@@ -174,14 +175,25 @@ class Preparation:
             if target_scaling is not None:
                 target_scaling = Scaling.from_metadata(target_scaling, 1)
             preparation = cls(**content, scaling=scaling, target_scaling=target_scaling)
-            fits = (
-                preparation.task in TASKS
-                and (preparation.class_names is None) == (target_scaling is not None)
-                and len(preparation.feature_names) == layer_sizes[0]
-                and preparation.outputs == layer_sizes[-1]
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            preparation._check_types()
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"{source}: its data preparation is damaged ({error}).") from None
-        if not fits:
+        if (len(preparation.feature_names), preparation.outputs) != (layer_sizes[0], layer_sizes[-1]):
             raise FileFormatError(f"{source}: its data preparation does not fit its layers {tuple(layer_sizes)}.")
         return preparation
+
+    def _check_types(self) -> None:
+        """Raise TypeError or ValueError unless everything is what :meth:`learn` makes of it."""
+        for names in (self.feature_names, self.class_names or []):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TypeError("expected lists of names")
+            if len(set(names)) < len(names):
+                raise ValueError("a name occurs twice")
+        for text in (self.data_set, self.fingerprint, self.test_fingerprint, self.target_name or ""):
+            if not isinstance(text, str):
+                raise TypeError(f"expected text, got {text!r}")
+        check_integer("seed", self.seed, 0, LARGEST_SEED)
+        is_regression = self.task == REGRESSION
+        agree = is_regression == (self.class_names is None) == (self.target_scaling is not None)
+        if self.task not in TASKS or not agree:
+            raise ValueError("task, classes and target scaling contradict one another")

@@ -20,6 +20,8 @@ from gpunet.errors import InvalidValueError, require_package
 
 Array = npt.NDArray[Any]
 
+# scikit-learn's random_state takes no more.
+LARGEST_SEED = 2**32 - 1
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
 # Three rows of a class are at least two for training and validation together, of which one is for training.
