@@ -24,19 +24,19 @@ class ClassRows:
     test: int
 
 
-def count_classes(data: DataSet, split: Split) -> list[ClassRows] | None:
-    """Return the classes in the order of their labels; None for a regression."""
+def count_classes(data: DataSet, split: Split) -> list[ClassRows]:
+    """Return the classes in the order of their labels; none for a regression."""
     if data.class_names is None or data.targets is None:
-        return None
+        return []
     labels = data.targets
     parts = [labels, labels[split.train], labels[split.validation], labels[split.test]]
     counts = [np.bincount(part, minlength=len(data.class_names)).tolist() for part in parts]
     return [ClassRows(name, *rows) for name, *rows in zip(data.class_names, *counts, strict=True)]
 
 
-def class_lines(classes: list[ClassRows] | None) -> list[str]:
+def class_lines(classes: list[ClassRows]) -> list[str]:
     """Return a line of the classes and their rows, and one of those that are too rare to be split."""
-    if classes is None:
+    if not classes:
         return []
     rare = [one for one in classes if one.rows < FEWEST_OF_A_CLASS]
     lines = [f"{len(classes)} classes and their rows: {_listing(classes)}"]

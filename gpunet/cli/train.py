@@ -264,7 +264,6 @@ def _print_json(
     job: _Job, history: History, scores: dict[str, Score], compared: Score | None, diagnosis: RunDiagnosis | None
 ) -> None:
     checkpoint = job.folder / CHECKPOINT
-    classes = count_classes(job.data, job.split)
     content: dict[str, Any] = {"data": job.data.name, "task": job.preparation.task}
     for name in reversed(_PARTS):
         content |= scores[name].named(f"{name}_")
@@ -276,7 +275,7 @@ def _print_json(
         content
         | {
             "rows": {name: score.rows for name, score in scores.items()},
-            "classes": classes and [asdict(one) for one in classes],
+            "classes": [asdict(one) for one in count_classes(job.data, job.split)] or None,
             "layers": list(job.network.layer_sizes),
             "parameters": job.network.parameter_count,
             "epochs": len(history),
