@@ -57,9 +57,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         table.add_column(escape(printable(column)), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
-    console = Console(file=sys.stdout, highlight=False, width=10_000)
+    # Names of classes are not to be read as codes of emoji either.
+    console = Console(file=sys.stdout, highlight=False, emoji=False, width=10_000)
     needed = Measurement.get(console, console.options, table).maximum
-    _Console(file=sys.stdout, highlight=False, width=needed).print(table)
+    _Console(file=sys.stdout, highlight=False, emoji=False, width=needed).print(table)
 
 
 def device_name(backend: Backend) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 
 class Record(NamedTuple):
@@ -46,16 +46,30 @@ def first_longer_record(path: Path, columns: int) -> Record | None:
     return next((record for record in _records(path) if record.values > columns), None)
 
 
-def is_blank(fields: list[str]) -> bool:
-    """Whether a record is a blank line, which pandas skips too."""
-    return len(fields) < 2 and not "".join(fields).strip()
+def read_records(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each record of an open CSV file ends, from 1, and its fields, without blank lines.
+
+    Blank is what pandas takes for it: no more than spaces and tabs. ``""`` is a record.
+
+    Raises
+    ------
+    csv.Error, UnicodeDecodeError
+    """
+    line = ""
+
+    def kept(text: str) -> str:
+        nonlocal line
+        line = text
+        return text
+
+    reader = csv.reader(map(kept, file), skipinitialspace=True)
+    for fields in reader:
+        if line.strip(" \t\r\n"):
+            yield reader.line_num, fields
 
 
 def _records(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, skipinitialspace=True)
-        # pandas reads fields that are longer than this module allows; a message then does without the line.
-        with contextlib.suppress(csv.Error):
-            for fields in reader:
-                if not is_blank(fields):
-                    yield Record(reader.line_num, len(fields))
+    # pandas reads fields that are longer than the module csv allows; a message then does without the line.
+    with path.open(encoding="utf-8-sig", newline="") as file, contextlib.suppress(csv.Error):
+        for line, fields in read_records(file):
+            yield Record(line, len(fields))

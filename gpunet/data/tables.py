@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.datasets import RawData
-from gpunet.data.line_numbers import Record, find_record, first_longer_record, is_blank, line_number
+from gpunet.data.line_numbers import Record, find_record, first_longer_record, line_number, read_records
 from gpunet.data.numerals import MISSING, is_missing, is_number
 from gpunet.errors import (
     FileFormatError,
@@ -84,7 +84,7 @@ def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, nee
 def _read_header(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next((fields for fields in csv.reader(file, skipinitialspace=True) if not is_blank(fields)), None)
+            _, names = next(read_records(file), (0, None))
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileFormatError(f"{path}: cannot be read as a UTF-8 text table ({error}).") from None
     if names is None:

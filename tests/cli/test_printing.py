@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import gpunet
+from gpunet.cli.output import print_table
 from gpunet.cli.progress import note
 from gpunet.cli.streams import printable
 from tests.helpers.cli import ROOT, refusal, shell
@@ -46,6 +47,13 @@ def test_only_what_commands_a_terminal_is_escaped(text: str, shown: str) -> None
 def test_notes_are_one_line(capsys: Capture) -> None:
     note(f"{CLEAR}a\nb")
     assert capsys.readouterr().err == "\\x1b[2Ja\\nb\n"
+
+
+def test_tables_show_what_they_are_given(capsys: Capture) -> None:
+    print_table([":smile:", "[red]x"], [[":warning:", f"[/]{CLEAR}"]], title="[b]:smile:")
+    output = capsys.readouterr().out
+    assert output.split()[:3] == ["[b]:smile:", ":smile:", "[red]x"]
+    assert output.split()[-2:] == [":warning:", "[/]\\x1b[2J"]
 
 
 def write_table(path: str, columns: str = "size,colour") -> None:

@@ -101,6 +101,22 @@ def test_line_numbers_count_blank_lines_and_quoted_line_breaks(table: Path) -> N
     assert [line_number(table, row) for row in range(3)] == [4, 8, 9]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("blank", ["", " ", "\t", " \t "])
+def test_blank_lines_are_no_rows_and_count_as_lines(blank: str, end: str, table: Path) -> None:
+    with pytest.raises(gpunet.InvalidTypeError, match="line 5, column 'a': 'x' is not a number"):
+        read(table, end.join(["a,y", "1,u", blank, "3,v", "x,u"]))
+
+
+@pytest.mark.parametrize("short", ['""', '" "', "\xa0", "\v", "\u2028"])
+def test_a_line_that_only_looks_blank_is_a_row(short: str, table: Path) -> None:
+    with pytest.raises(gpunet.FileFormatError, match="line 3 has 1 value, expected 2"):
+        read(table, f"a,y\n1,u\n{short}\nx,v\n")
+    table.write_text(f"{short}\na,y\n1,u\n", encoding="utf-8")
+    with pytest.raises(gpunet.GpunetError, match="line 1"):
+        load_for_training(str(table), target="y")
+
+
 def test_arrays_take_text_integers_and_booleans(tmp_path: Path) -> None:
     path = tmp_path / "arrays.NPZ"
     with path.open("wb") as file:
