@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,7 @@ def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) ->
         The table's columns are others than ``names``, or one occurs twice.
     """
     columns = getattr(values, "columns", None)
-    if names is None or columns is None or callable(columns):
+    if names is None or not isinstance(columns, Iterable):
         return values
     found = list(columns)
     if not found or not all(isinstance(name, str) for name in found) or found == list(names):

@@ -184,12 +184,13 @@ class Preparation:
 
     def _check_types(self) -> None:
         """Raise TypeError or ValueError unless everything is what :meth:`learn` makes of it."""
-        for names in (self.feature_names, self.class_names or []):
+        for names in (self.feature_names, [] if self.class_names is None else self.class_names):
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise TypeError("expected lists of names")
             if len(set(names)) < len(names):
                 raise ValueError("a name occurs twice")
-        for text in (self.data_set, self.fingerprint, self.test_fingerprint, self.target_name or ""):
+        target_name = "" if self.target_name is None else self.target_name
+        for text in (self.data_set, self.fingerprint, self.test_fingerprint, target_name):
             if not isinstance(text, str):
                 raise TypeError(f"expected text, got {text!r}")
         check_integer("seed", self.seed, 0, LARGEST_SEED)
