@@ -85,7 +85,8 @@ def test_other_columns_are_refused(columns: list[str], problem: str, ask: Ask, t
 
 
 @pytest.mark.parametrize(
-    "columns", [range(3), [0, "height", "depth"], [("width", 1), ("height", 1), ("depth", 1)], [], lambda: NAMES, 3, None]
+    "columns",
+    [range(3), [0, "height", "depth"], [("width", 1), ("height", 1), ("depth", 1)], [], lambda: NAMES, 3, None],
 )
 def test_columns_without_names_go_by_their_order(columns: Any, trained: Any) -> None:
     network, features = trained
