@@ -94,18 +94,13 @@ def run(arguments: argparse.Namespace) -> None:
     preparation.check_range(data, network.dtype)
     folder = arguments.out or Path("runs") / data.name
     check_folder(folder)
-    replaces_others = holds_other_data(folder / MODEL, preparation.fingerprint)
-    if replaces_others and arguments.out is None:
-        raise InvalidValueError(
-            f"--out: {folder / MODEL} was trained on other data than {arguments.data}. Expected --out with another "
-            f"folder, or with {str(folder)!r} to replace that model."
-        )
+    replaced = _what_is_replaced(arguments, folder, preparation.fingerprint)
     if arguments.resume and not (folder / CHECKPOINT).is_file():
         raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
     job = _Job(arguments, data, split, preparation, network, folder)
 
-    if replaces_others and not arguments.quiet:
-        note(f"{folder / MODEL} was trained on other data and will be replaced")
+    for line in () if arguments.quiet else replaced:
+        note(line)
     if is_watched(arguments.quiet):
         for line in (_opening(job), *class_lines(count_classes(data, split))):
             note(line)
@@ -129,6 +124,27 @@ def _require_packages(arguments: argparse.Namespace) -> None:
         import safetensors  # noqa: F401
     except ImportError:
         raise require_package("safetensors", extra="cli", purpose="writing the model") from None
+
+
+def _what_is_replaced(arguments: argparse.Namespace, folder: Path, fingerprint: str) -> list[str]:
+    """Return what to say of the files of others in the folder.
+
+    Raises
+    ------
+    InvalidValueError
+        The folder was not asked for, and holds a model of other data.
+    """
+    model, checkpoint = folder / MODEL, folder / CHECKPOINT
+    if holds_other_data(model, fingerprint):
+        if arguments.out is None:
+            raise InvalidValueError(
+                f"--out: {model} was trained on other data than {arguments.data}. Expected --out with another folder, "
+                f"or with {str(folder)!r} to replace that model."
+            )
+        return [f"{model} was trained on other data and will be replaced"]
+    if arguments.checkpoint and not arguments.resume and checkpoint.is_file() and not model.is_file():
+        return [f"{checkpoint}, of a run that was interrupted, will be replaced; --resume goes on from it"]
+    return []
 
 
 def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network:

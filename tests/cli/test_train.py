@@ -314,6 +314,25 @@ def test_resuming_gives_what_an_uninterrupted_run_gives(capsys: Capture, monkeyp
         assert np.array_equal(values, (found.get_parameters() | found.get_state())[name]), name
 
 
+def test_a_checkpoint_of_an_interrupted_run_is_not_replaced_in_silence(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--epochs", 2, "--layers", 8)
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        for _ in range(2):
+            status, _, errors = shell(capsys, *options, "--checkpoint", "--quiet")
+            assert (status, errors.count("\n")) == (130, 1)
+    assert shell(capsys, *options, "--out", "other", "--checkpoint").errors == ""
+    result = shell(capsys, *options, "--checkpoint")
+    assert result.status == 0
+    assert result.errors == (
+        "runs/places/checkpoint.safetensors, of a run that was interrupted, will be replaced; --resume goes on from it\n"
+    )
+    assert shell(capsys, *options, "--checkpoint").errors == ""  # there is a model of these data now
+
+
 def test_an_interrupt_without_checkpoint_says_that_nothing_was_kept(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
