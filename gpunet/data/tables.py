@@ -149,12 +149,13 @@ def _feature_column(path: Path, name: str, column: Any) -> Array:
 
 def _text_column(path: Path, name: str, values: list[str]) -> Array:
     """Return a column that pandas left as text, because of one value or more, as numbers, or refuse the first bad."""
-    for row, value in enumerate(values):
-        if is_missing(value.strip()):
+    texts = [value.strip() for value in values]
+    for row, text in enumerate(texts):
+        if is_missing(text):
             _refuse_missing(path, name, row)
-        if not is_number(value.strip()):
-            _refuse(path, name, row, f"{value!r} is not a number. Features must be numbers", InvalidTypeError)
-    return _finite_column(path, name, np.array([float(value) for value in values]))
+        if not is_number(text):
+            _refuse(path, name, row, f"{values[row]!r} is not a number. Features must be numbers", InvalidTypeError)
+    return _finite_column(path, name, np.array(list(map(float, texts))))
 
 
 def _finite_column(path: Path, name: str, numbers: Array) -> Array:

@@ -327,8 +327,8 @@ def test_a_checkpoint_of_an_interrupted_run_is_not_replaced_in_silence(
     assert shell(capsys, *options, "--out", "other", "--checkpoint").errors == ""
     result = shell(capsys, *options, "--checkpoint")
     assert result.status == 0
-    assert result.errors == (
-        "runs/places/checkpoint.safetensors, of a run that was interrupted, will be replaced; --resume goes on from it\n"
+    assert result.errors.startswith(
+        "runs/places/checkpoint.safetensors, of a run that was interrupted, will be replaced"
     )
     assert shell(capsys, *options, "--checkpoint").errors == ""  # there is a model of these data now
 

@@ -58,6 +58,7 @@ def test_the_target_may_stand_anywhere_and_values_may_be_quoted_and_spaced(table
     [
         ("\xa05", 5.0),
         ("5\xa0", 5.0),
+        ("\x1d5\u2003", 5.0),
         ("18446744073709551616", 2.0**64),
         ("-18446744073709551616", -(2.0**64)),
         ("9" * 400, None),
