@@ -98,8 +98,9 @@ class LayerStack:
         self.steps = 0
         self._step = self.backend.zeros(1, np.int64)
         self.layers = self._build_layers()
-        self._allocate()
-        self.reset_parameters()
+        self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
+        self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
+        self._fill()
 
     # --- construction -----------------------------------------------------------------------------------------------
 
@@ -132,10 +133,13 @@ class LayerStack:
                 layers.append(Dropout(index, outputs, self.dropout[index - 1], self.seed, self._step))
         return layers
 
+    def _fill(self) -> None:
+        """Allocate the buffers and draw the initial weights."""
+        self._allocate()
+        self.reset_parameters()
+
     def _allocate(self) -> None:
         """Allocate the flat buffers and give every layer its views."""
-        self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
-        self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
         self.flat_parameters = self.layout.new_vector(self.backend, self.dtype)
         self.flat_gradients = self.layout.new_vector(self.backend, self.dtype)
         self.flat_state = self.state_layout.new_vector(self.backend, self.dtype)
@@ -187,6 +191,11 @@ class LayerStack:
     def has_probabilities(self) -> bool:
         """Whether the outputs stand for probabilities: there are labels to predict, and an accuracy."""
         return self.loss_layer.has_probabilities
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of parameters and running averages, by name."""
+        return {name: spec.shape for layout in (self.layout, self.state_layout) for name, spec in layout.specs.items()}
 
     @property
     def parameter_count(self) -> int:

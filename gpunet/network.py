@@ -14,10 +14,11 @@ from gpunet.activations import ACTIVATIONS
 from gpunet.data.preparation import known_columns
 from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, unknown_name
 from gpunet.layer_stack import LayerStack
-from gpunet.serialization import read_tensors, write_tensors
+from gpunet.serialization import StoredTensors, open_tensors, write_tensors
 from gpunet.validation import (
     check_features,
     check_integer,
+    check_json,
     check_labels,
     check_number,
     check_parameter,
@@ -118,7 +119,7 @@ class Network(LayerStack):
             "initializer": self.initializer,
         }
         tensors = self.get_parameters() | self.get_state()
-        return _rebuild, (configuration, tensors, self.steps, self.metadata, self.device, False)
+        return _copy, (configuration, self.device, tensors, self.steps, self.metadata)
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
         """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise.
@@ -302,11 +303,11 @@ class Network(LayerStack):
 
     def check_values(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
         """Return what :meth:`set_parameters` would set, as copies of the network's dtype, or raise as it does."""
-        views = self.parameters | self.state
+        shapes = self.shapes
         for name in values:
-            if name not in views:
-                raise unknown_name("values", name, views)
-        return {name: check_parameter(name, value, views[name].shape, self.dtype) for name, value in values.items()}
+            if name not in shapes:
+                raise unknown_name("values", name, shapes)
+        return {name: check_parameter(name, value, shapes[name], self.dtype) for name, value in values.items()}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write configuration, parameters, running averages, step count and metadata; :func:`load` reads them back.
@@ -326,7 +327,10 @@ class Network(LayerStack):
         InvalidValueError, MissingDependencyError, OSError
             See :func:`gpunet.serialization.write_tensors`. Also for an activation of the user's own, which no file
             can describe; an initialiser of the user's own is left out.
+        InvalidTypeError, InvalidValueError
+            The metadata are no dictionary, or hold what JSON cannot.
         """
+        check_json("metadata", self.metadata)
         hidden = [("activation", activation) for activation in self.activations]
         for argument, activation in [*hidden, ("output_activation", self.output_activation)]:
             if type(activation) is not ACTIVATIONS.get(activation.name):
@@ -365,7 +369,37 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
     DeviceError
         The device cannot be used.
     """
-    tensors, header = read_tensors(path)
+    with open_tensors(path) as stored:
+        network, steps, metadata = _described(path, stored, device)
+        tensors = stored.read(network.shapes)
+    try:
+        return network.filled(network.check_values(tensors), steps, metadata)
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"path: {str(path)!r} does not hold a network ({error}).") from None
+
+
+class _EmptyNetwork(Network):
+    """A network without buffers: its shapes are known before anything is allocated, and no weights are drawn."""
+
+    def _fill(self) -> None:
+        """Leave that to :meth:`filled`."""
+
+    def filled(self, tensors: Mapping[str, Array], steps: int, metadata: dict[str, Any]) -> Network:
+        """Allocate the buffers, copy these parameters and running averages into them, and be a network."""
+        self._allocate()
+        for name, view in (self.parameters | self.state).items():
+            self.backend.copy(tensors[name], view)
+        self.set_step(steps)
+        self.metadata = metadata
+        self.__class__ = Network  # type: ignore[assignment]
+        return self
+
+
+def _described(
+    path: str | os.PathLike[str], stored: StoredTensors, device: str
+) -> tuple[_EmptyNetwork, int, dict[str, Any]]:
+    """Return the network that a file's header describes, without its parameters, its step count and its metadata."""
+    header = stored.header
     if header.get("format") != FORMAT:
         raise FileFormatError(f"path: {str(path)!r} holds {header.get('format')!r}. Expected {FORMAT!r}.")
     if header.get("version") != FORMAT_VERSION:
@@ -374,30 +408,27 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
         )
     try:
         steps = check_integer("steps", header["steps"], 0, 2**63 - 1)
-        return _rebuild(ADDED_ARGUMENTS | header["network"], tensors, steps, dict(header["metadata"]), device)
+        metadata = check_json("metadata", header["metadata"])
+        return described_network(header["network"], stored, device), steps, metadata
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
 
 
-def _rebuild(
-    configuration: dict[str, Any],
-    tensors: dict[str, Array],
-    steps: int,
-    metadata: dict[str, Any],
-    device: str,
-    check: bool = True,
+def described_network(configuration: dict[str, Any], stored: StoredTensors, device: str) -> _EmptyNetwork:
+    """Return a network without its parameters, of which a file must have as many as there are layers.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError, TypeError, KeyError
+        These are not the arguments of a network.
+    """
+    if len(configuration["layer_sizes"]) > len(stored.shapes) + 1:
+        raise InvalidValueError("layer_sizes: more layers than tensors")
+    return _EmptyNetwork(**(ADDED_ARGUMENTS | configuration), device=device)
+
+
+def _copy(
+    configuration: dict[str, Any], device: str, tensors: dict[str, Array], steps: int, metadata: dict[str, Any]
 ) -> Network:
-    """Return a network with these parameters; copies (``check`` False) may hold NaN, files may not."""
-    network = Network(**configuration, device=device)
-    views = network.parameters | network.state
-    if tensors.keys() != views.keys():
-        odd = ", ".join(sorted(tensors.keys() ^ views.keys()))
-        raise InvalidValueError(f"tensors do not fit the layers: {odd}")
-    if check:
-        network.set_parameters(tensors)
-    else:
-        for name, tensor in tensors.items():
-            network.backend.copy(tensor, views[name])
-    network.set_step(steps)
-    network.metadata = metadata
-    return network
+    """Return a network with these parameters, which may be NaN: it is a copy."""
+    return _EmptyNetwork(**configuration, device=device).filled(tensors, steps, metadata)

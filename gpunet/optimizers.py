@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -15,12 +16,17 @@ from gpunet.validation import check_normal, check_number, check_rate
 
 Array = npt.NDArray[Any]
 
+# Attributes that a copy makes anew when it is attached.
+_OF_A_DEVICE = ("backend", "scalars", "_host_scalars")
+
 
 class Optimizer(ABC):
     """Turns gradients into an update of the flat parameter vector.
 
     An optimiser keeps its moments and its step count for the network it was last attached to, so that a second
-    ``fit`` of the same network goes on where the first stopped. Attached to another network, it starts afresh.
+    ``fit`` of the same network goes on where the first stopped. Attached to another network, it starts afresh. A copy
+    (pickled or by ``copy.deepcopy``) keeps them for a network with the very weights that the original's had then:
+    with a copy of that network, or that network loaded from a file, it goes on as the original would.
 
     Parameters
     ----------
@@ -42,6 +48,14 @@ class Optimizer(ABC):
         self.step = 0
         self.moments: dict[str, Array] = {}
         self._parameters: Array | None = None
+        self._weights_digest = ""  # of those that a copy's moments belong to
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
+        if self._parameters is not None:
+            moments = {name: np.array(self.backend.to_numpy(moment)) for name, moment in self.moments.items()}
+            state |= {"moments": moments, "_weights_digest": _digest(self.backend.to_numpy(self._parameters))}
+        return state | {"_parameters": None}
 
     @property
     @abstractmethod
@@ -53,9 +67,15 @@ class Optimizer(ABC):
         if self._parameters is not parameters:
             for name, number in self._denominators.items():
                 check_normal(name, number, parameters.dtype)
+            step, moments = self.step, self.moments
+            goes_on = bool(self._weights_digest) and self._weights_digest == _digest(backend.to_numpy(parameters))
             self._parameters = parameters
             self.backend = backend
             self.reset()
+            if goes_on:
+                self.step = step
+                for name, moment in moments.items():
+                    backend.copy(moment, self.moments[name])
 
     @property
     def _denominators(self) -> dict[str, float]:
@@ -64,10 +84,10 @@ class Optimizer(ABC):
 
     def reset(self) -> None:
         """Forget the moments and count from step 0."""
+        self.step, self.moments, self._weights_digest = 0, {}, ""
         if self._parameters is None:
             return
         parameters, backend = self._parameters, self.backend
-        self.step = 0
         self.moments = {name: backend.zeros(parameters.shape, parameters.dtype) for name in self.moment_names}
         self.scalars = backend.zeros(self.scalar_count, parameters.dtype)
         self._host_scalars = np.zeros(self.scalar_count, parameters.dtype)
@@ -107,6 +127,10 @@ class Optimizer(ABC):
         loss : ndarray, (2,)
             The batch's loss; nothing changes where it is not finite.
         """
+
+
+def _digest(weights: Array) -> str:
+    return hashlib.sha256(weights.dtype.str.encode() + np.ascontiguousarray(weights).tobytes()).hexdigest()
 
 
 class SGD(Optimizer):

@@ -1,13 +1,16 @@
-"""Named tensors and a JSON header in one file: ``.safetensors`` (needs that package) or ``.npz``."""
+"""Named tensors and a JSON header in one file: ``.safetensors`` (needs that package) or ``.npz``.
+
+The header holds a digest of itself and of the tensors, which tells a damaged file from a whole one. Files without it,
+of the first versions or of others, are read all the same.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import gpunet
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError, require_package
+from gpunet.files import replacing
+from gpunet.npz import open_npz
 
 Array = npt.NDArray[Any]
+# The name of a dtype, and a shape.
+_Kind = tuple[str, tuple[int, ...]]
 SUFFIXES = (".safetensors", ".npz")
 _HEADER = "gpunet"
+# In the header: the version that wrote the file, and the digest of the rest.
+VERSION, DIGEST = "gpunet", "digest"
+_DTYPES = {"F32": "float32", "F64": "float64"}
+# The tensors of an .npz file may claim so many times its bytes: trained weights hardly become smaller by compression.
+_LARGEST_RATIO = 20
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Path:
@@ -30,8 +43,9 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
     path : path
         Ends in ``.safetensors`` or ``.npz``. Missing folders are created.
     tensors : mapping of str to ndarray
+        float32 or float64.
     header : mapping
-        JSON-serialisable.
+        What JSON can hold; the version of gpunet and the digest are added.
 
     Returns
     -------
@@ -47,68 +61,157 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
         The file cannot be written.
     """
     path = check_path("path", path)
-    text = json.dumps(header, allow_nan=False)
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(descriptor)
-    try:
+    # As it will be read: tuples as lists, say.
+    content = json.loads(json.dumps({**header, VERSION: gpunet.__version__}, allow_nan=False))
+    content[DIGEST] = _digest(arrays, content)
+    text = json.dumps(content)
+    with replacing(path) as file:
         if path.suffix == ".npz":
-            np.savez(temporary, **arrays, **{_HEADER: np.array(text)})  # type: ignore[arg-type]
+            np.savez(file, **arrays, **{_HEADER: np.array(text)})  # type: ignore[arg-type]
         else:
-            _safetensors().numpy.save_file(arrays, temporary, metadata={_HEADER: text})
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            # Not its save_file, whose errors do not say whether the disk is full.
+            file.write(_safetensors().numpy.save(arrays, {_HEADER: text}))
     return path
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read what :func:`write_tensors` wrote.
+class StoredTensors:
+    """A file of tensors that is open for reading; see :func:`open_tensors`.
+
+    Attributes
+    ----------
+    header : dict
+        Without version and digest.
+    version : str or None
+        Of gpunet, which wrote the file.
+    digest : str or None
+    shapes : dict of str to tuple of int
+    dtypes : dict of str to str
+    """
+
+    def __init__(self, called: str, kinds: Mapping[str, _Kind], text: str, read: Callable[[str], Array]) -> None:
+        self._called = called
+        self._read = read
+        self.shapes = {name: shape for name, (_, shape) in kinds.items()}
+        self.dtypes = {name: dtype for name, (dtype, _) in kinds.items()}
+        try:
+            self.header = json.loads(text)
+        except (ValueError, RecursionError):
+            self.header = None
+        if not isinstance(self.header, dict):
+            raise FileFormatError(f"{called} has a damaged header.")
+        self.digest = self.header.pop(DIGEST, None)
+        self._content = dict(self.header)
+        self.version = self.header.pop(VERSION, None)
+
+    def read(self, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Array]:
+        """Return the tensors, in the order of this machine's bytes.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int, or None
+            What must be there, and nothing else; compared before anything is read. None takes all.
+
+        Raises
+        ------
+        FileFormatError
+            Other names, shapes or dtypes; a damaged tensor; a digest that does not fit.
+        """
+        self._check(self.shapes if shapes is None else shapes)
+        tensors = {name: self._read(name) for name in self.shapes}
+        tensors = {name: tensor.astype(self.dtypes[name], copy=False) for name, tensor in tensors.items()}
+        if self.digest is not None and self.digest != _digest(tensors, self._content):
+            raise FileFormatError(f"{self._called} is damaged: what it holds does not fit its digest.")
+        return tensors
+
+    def _check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        for name in sorted(self.shapes.keys() ^ shapes.keys()):
+            problem = "lacks" if name in shapes else "has no use for"
+            raise FileFormatError(f"{self._called} holds tensors that do not fit: it {problem} {name!r}.")
+        for name, dtype in self.dtypes.items():
+            if dtype not in _DTYPES.values():
+                raise FileFormatError(
+                    f"{self._called} holds {name!r} as {dtype}. Expected {' or '.join(_DTYPES.values())}."
+                )
+            if self.shapes[name] != tuple(shapes[name]):
+                found, expected = self.shapes[name], tuple(shapes[name])
+                raise FileFormatError(f"{self._called} holds {name!r} of shape {found}. Expected {expected}.")
+
+
+@contextlib.contextmanager
+def open_tensors(path: str | os.PathLike[str], argument: str = "path") -> Iterator[StoredTensors]:
+    """Open what :func:`write_tensors` wrote; only the header has been read then.
+
+    Parameters
+    ----------
+    path : path
+    argument : str
+        What error messages begin with.
 
     Raises
     ------
+    InvalidValueError
+        The file name has another ending.
     MissingFileError
         There is no such file.
     FileFormatError
         The file is damaged, or gpunet did not write it.
     """
-    path = check_path("path", path)
+    path = check_path(argument, path)
+    called = f"{argument}: {str(path)!r}"
     if not path.is_file():
-        raise MissingFileError(f"path: there is no file {str(path)!r}.")
-    tensors, text = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-    if text is None:
-        raise FileFormatError(f"path: {str(path)!r} was not written by gpunet (no header).")
-    try:
-        header = json.loads(text)
-    except ValueError:
-        raise FileFormatError(f"path: {str(path)!r} has a damaged header.") from None
-    if not isinstance(header, dict):
-        raise FileFormatError(f"path: {str(path)!r} has a damaged header.")
-    return tensors, header
+        raise MissingFileError(f"{argument}: there is no file {str(path)!r}.")
+    with _open_npz(path, called) if path.suffix == ".npz" else _open_safetensors(path, called) as stored:
+        yield stored
 
 
-def _read_npz(path: Path) -> tuple[dict[str, Array], str | None]:
-    if not zipfile.is_zipfile(path):  # NumPy would advise to unpickle it
-        raise FileFormatError(f"path: {str(path)!r} cannot be read as npz (not a zip archive).")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            tensors = {name: archive[name] for name in archive.files if name != _HEADER}
-            return tensors, str(archive[_HEADER]) if _HEADER in archive.files else None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise FileFormatError(f"path: {str(path)!r} cannot be read as npz ({error}).") from None
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return all tensors of a file and its header; raises as :func:`open_tensors` and its ``read`` do."""
+    with open_tensors(path) as stored:
+        return stored.read(), stored.header
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Array], str | None]:
+@contextlib.contextmanager
+def _open_npz(path: Path, called: str) -> Iterator[StoredTensors]:
+    with open_npz(path, called=called, largest_ratio=_LARGEST_RATIO) as archive:
+        if _HEADER not in archive.names:
+            raise _no_header(called)
+        kinds = {name: archive.kind(name) for name in archive.names if name != _HEADER}
+        named = {name: (kind.dtype.newbyteorder("=").name, kind.shape) for name, kind in kinds.items()}
+        yield StoredTensors(called, named, str(archive.read(_HEADER)), archive.read)
+
+
+@contextlib.contextmanager
+def _open_safetensors(path: Path, called: str) -> Iterator[StoredTensors]:
     safetensors = _safetensors()
-    try:
-        with safetensors.safe_open(path, framework="numpy") as archive:
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-            return tensors, (archive.metadata() or {}).get(_HEADER)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise FileFormatError(f"path: {str(path)!r} cannot be read as safetensors ({error}).") from None
+    with contextlib.ExitStack() as closing:
+        try:
+            archive = closing.enter_context(safetensors.safe_open(path, framework="numpy"))
+            text = (archive.metadata() or {}).get(_HEADER)
+            slices = {name: archive.get_slice(name) for name in archive.keys()}  # noqa: SIM118
+            kinds = {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+        except (OSError, safetensors.SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise FileFormatError(f"{called} cannot be read as safetensors ({reason}).") from None
+        if text is None:
+            raise _no_header(called)
+        named = {name: (_DTYPES.get(dtype, dtype), shape) for name, (dtype, shape) in kinds.items()}
+        yield StoredTensors(called, named, text, archive.get_tensor)
+
+
+def _no_header(called: str) -> FileFormatError:
+    return FileFormatError(f"{called} was not written by gpunet (no header).")
+
+
+def _digest(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> str:
+    """Return a digest of names, shapes, dtypes and bytes of tensors, and of a header."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        little = np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<"))
+        digest.update(json.dumps([name, little.dtype.str, little.shape]).encode())
+        digest.update(little.reshape(-1).view(np.uint8).data)
+    digest.update(json.dumps(header, sort_keys=True).encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
@@ -136,9 +239,3 @@ def _safetensors() -> ModuleType:
     except ImportError:
         raise require_package("safetensors", extra="cli", purpose="a .safetensors file") from None
     return safetensors
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

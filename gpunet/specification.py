@@ -6,7 +6,8 @@ import re
 
 from gpunet.errors import InvalidValueError
 
-_PATTERN = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?:\(\s*(?P<number>[^()]*?)\s*\))?\s*\Z")
+# For text without white space at its ends: what it takes to find no match grows with the length, not with a power of it.
+_PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<number>[^()]*)\))?")
 
 
 def split_name(argument: str, text: str) -> tuple[str, float | None]:
@@ -28,10 +29,10 @@ def split_name(argument: str, text: str) -> tuple[str, float | None]:
     InvalidValueError
         The text is neither form.
     """
-    match = _PATTERN.match(text)
+    match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise InvalidValueError(f"{argument}: cannot read {text!r}. Expected a name, or a name(number).")
-    number = match["number"]
+    number = (match["number"] or "").strip()
     if not number:
         return match["name"].lower(), None
     try:

@@ -5,6 +5,7 @@ Nothing below this module checks again.
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -47,9 +48,25 @@ def check_number(
         number = float(value)
     except (TypeError, ValueError):
         raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected {expected}.") from None
+    except OverflowError:
+        raise InvalidValueError(f"{argument}: an integer of {value.bit_length()} bits. Expected {expected}.") from None
     if not math.isfinite(number) or number < minimum or (above and number == minimum) or number > maximum:
         raise InvalidValueError(f"{argument}: {number!r} is out of range. Expected {expected}.")
     return number
+
+
+def check_json(argument: str, value: Any) -> dict[str, Any]:
+    """Return ``value`` if it is a dictionary that JSON can hold."""
+    if not isinstance(value, dict):
+        raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected a dictionary, {{}} for none.")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValueError(
+            f"{argument}: cannot be written as JSON ({error}). Expected text, finite numbers, True, False, None, and "
+            "lists and dictionaries of them."
+        ) from None
+    return value
 
 
 def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:

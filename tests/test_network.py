@@ -361,13 +361,13 @@ def test_a_save_that_fails_at_the_last_moment_leaves_the_old_file(tmp_path, monk
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("header", [[], {"steps": "x"}, {"steps": -1}, {"metadata": "text"}, {"network": {"seed": 1}}])
+@pytest.mark.parametrize("header", [{"steps": "x"}, {"steps": -1}, {"metadata": "text"}, {"network": {"seed": 1}}])
 def test_a_model_file_with_an_odd_header(tmp_path, header):
     from gpunet.serialization import read_tensors, write_tensors
 
     network, _, _ = trained()
     path = network.save(tmp_path / "model.npz")
     tensors, good = read_tensors(path)
-    write_tensors(path, tensors, good | header if isinstance(header, dict) else header)
+    write_tensors(path, tensors, good | header)
     with pytest.raises(gpunet.FileFormatError):
         gpunet.load(path)

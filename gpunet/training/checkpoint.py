@@ -8,7 +8,7 @@ the history.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from gpunet.errors import FileFormatError, InvalidValueError
 from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.optimizers import Optimizer
 from gpunet.parameters import Layout, flat_values
-from gpunet.serialization import read_tensors, write_tensors
+from gpunet.serialization import open_tensors, write_tensors
 from gpunet.training.early_stopping import BestRecord, BestWeights, EarlyStopping
 from gpunet.training.history import History
-from gpunet.validation import check_integer
+from gpunet.validation import check_integer, check_json
 
 Array = npt.NDArray[Any]
 
@@ -92,6 +92,7 @@ def write_checkpoint(
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "network": network.configuration,
+        "metadata": check_json("metadata", network.metadata),
         "steps": network.steps,
         "optimizer": optimizer.name,
         "optimizer_step": optimizer.step,
@@ -128,7 +129,27 @@ def read_checkpoint(
     InvalidValueError
         The checkpoint is of another network, another optimiser or other settings.
     """
-    tensors, header = read_tensors(path)
+    with open_tensors(path, "checkpoint") as stored:
+        header = stored.header
+        _check_header(path, header, network, optimizer, early_stopping, settings)
+        shapes = network.shapes | _shapes(optimizer.moment_names, network.layout)
+        if header.get("best") is not None:
+            shapes |= _shapes(["best"], network.layout) | _shapes(["best"], network.state_layout)
+        tensors = stored.read(shapes)
+    try:
+        return _parse(tensors, header, network, optimizer)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
+
+
+def _check_header(
+    path: str | os.PathLike[str],
+    header: Mapping[str, Any],
+    network: Network,
+    optimizer: Optimizer,
+    early_stopping: EarlyStopping | None,
+    settings: Mapping[str, Any],
+) -> None:
     if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
         found = f"{header.get('format')} version {header.get('version')}"
         raise FileFormatError(f"checkpoint: {str(path)!r} holds {found}. Expected {FORMAT} version {FORMAT_VERSION}.")
@@ -141,10 +162,6 @@ def read_checkpoint(
             _check_same(path, "a run", header["best"], {"monitor": early_stopping.monitor})
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} has a damaged header ({error}).") from None
-    try:
-        return _parse(tensors, header, network, optimizer)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
 
 
 def _check_same(path: str | os.PathLike[str], what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -180,6 +197,10 @@ def _parse(
     )
     network.check_values(values)
     return checkpoint
+
+
+def _shapes(prefixes: Iterable[str], layout: Layout) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.{name}": spec.shape for prefix in prefixes for name, spec in layout.specs.items()}
 
 
 def _prefixed(prefix: str, views: dict[str, Array]) -> dict[str, Array]:

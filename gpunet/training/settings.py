@@ -14,7 +14,7 @@ from gpunet.optimizers import SGD, Optimizer
 from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
 from gpunet.training.early_stopping import EarlyStopping
-from gpunet.validation import check_flag, check_integer, check_number
+from gpunet.validation import check_flag, check_integer, check_json, check_number
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def check_settings(
         raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
     if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
         raise InvalidTypeError("validation: expected a pair (X, y).")
+    if checkpoint is not None:
+        check_json("metadata", network.metadata)
     if early_stopping is not None:
         _check_early_stopping(early_stopping, network, validation)
     return Settings(
