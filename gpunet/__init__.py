@@ -27,8 +27,7 @@ from gpunet.onnx_export import export_onnx
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
-
-__version__ = "0.1.0"
+from gpunet.version import __version__
 
 __all__ = [
     "ELU",
@@ -67,6 +66,7 @@ __all__ = [
     "StepRate",
     "Tanh",
     "TrainingDivergedError",
+    "__version__",
     "classic",
     "data_initializers",
     "diagnostics",

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpunet.activations import ACTIVATIONS, Activation
 from gpunet.errors import InvalidValueError, require_package
+from gpunet.files import replacing
 from gpunet.network import Network
 
 OPSET = 17
@@ -33,7 +34,7 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     ----------
     network : Network
     path : path
-        Ends in ``.onnx``. Missing folders are created.
+        Ends in ``.onnx``. Missing folders are created; an older file is replaced at once or not at all.
 
     Returns
     -------
@@ -45,6 +46,8 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         The package onnx is not installed.
     InvalidValueError
         The file name has another ending, or an activation is not one of gpunet's own.
+    OSError
+        The file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -115,6 +118,6 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
     model.ir_version = 8
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, os.fspath(path))
+    with replacing(path) as file:
+        file.write(model.SerializeToString())
     return path

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpunet.errors import require_package
+from gpunet.errors import InvalidValueError, require_package
+from gpunet.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +48,37 @@ def panels(rows: int, columns: int, *, title: str, width: float = 1.0, height: f
     figure = Figure(figsize=(_PANEL_WIDTH * width * columns, _PANEL_HEIGHT * height * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], *, dots_per_inch: int | None = None) -> Path:
+    """Write a figure, whole or not at all; nothing in the file depends on the day or the process.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    path : path
+        The ending says the format: ``.png``, ``.svg``, ``.pdf``, ... Missing folders are created.
+    dots_per_inch : int or None
+        Of pixels; None takes the figure's.
+
+    Raises
+    ------
+    InvalidValueError
+        matplotlib does not know the ending.
+    OSError
+    """
+    import matplotlib
+
+    path, endings = Path(path), figure.canvas.get_supported_filetypes()
+    ending = path.suffix.removeprefix(".").lower()
+    if ending not in endings:
+        known = ", ".join(f".{one}" for one in sorted(endings))
+        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected one of: {known}.")
+    date = {"svg": "Date", "pdf": "CreationDate"}.get(ending)
+    # Otherwise the ids in an SVG file are random.
+    with matplotlib.rc_context({"svg.hashsalt": "gpunet"}), replacing(path) as file:
+        figure.savefig(file, format=ending, dpi=dots_per_inch or "figure", metadata={date: None} if date else None)
+    return path
 
 
 def label(axes: Any, *, x: str, y: str, title: str | None = None) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import gpunet
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError, require_package
 from gpunet.files import replacing
 from gpunet.npz import open_npz
+from gpunet.version import __version__
 
 Array = npt.NDArray[Any]
 # The name of a dtype, and a shape.
@@ -63,7 +63,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
     path = check_path("path", path)
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # As it will be read: tuples as lists, say.
-    content = json.loads(json.dumps({**header, VERSION: gpunet.__version__}, allow_nan=False))
+    content = json.loads(json.dumps({**header, VERSION: __version__}, allow_nan=False))
     content[DIGEST] = _digest(arrays, content)
     text = json.dumps(content)
     with replacing(path) as file:

@@ -6,7 +6,7 @@ import re
 
 from gpunet.errors import InvalidValueError
 
-# For text without white space at its ends: what it takes to find no match grows with the length, not with a power of it.
+# For text without white space at its ends, so that the time it takes grows with the length and not with a power of it.
 _PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<number>[^()]*)\))?")
 
 

@@ -11,9 +11,7 @@ A marker stands alone on its line; those inside a fenced block of code are left 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from pathlib import Path
 from gpunet.bench.report import section
 from gpunet.bench.results import Results
 from gpunet.errors import FileFormatError, MissingFileError
+from gpunet.files import write_text
 
 _START = re.compile(r"\s*<!--\s*gpunet bench report:\s*(.*?)\s*-->\s*")
 _END = re.compile(r"\s*<!--\s*end\s*-->\s*")
@@ -63,18 +62,8 @@ class Document:
         ------
         OSError
         """
-        if self.text == self.updated:
-            return
-        target = self.path.resolve()
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(self.updated)
-            Path(temporary).chmod(target.stat().st_mode)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
+        if self.text != self.updated:
+            write_text(self.path, self.updated)
 
 
 def has_markers(path: Path) -> bool:

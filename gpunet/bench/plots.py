@@ -21,7 +21,7 @@ from gpunet.bench.contests import (
 from gpunet.bench.results import Results
 from gpunet.bench.rows import Row
 from gpunet.bench.time_tables import exponent, grouped
-from gpunet.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.plotting import COLOURS, MARKERS, STYLES, label, panels, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,18 +49,12 @@ def write_plots(files: Sequence[Results], folder: Path) -> list[Path]:
         matplotlib is not installed.
     OSError
     """
-    import matplotlib
-
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for results in files:
         for name, figure in _figures(results):
             for ending in FORMATS:
                 path = folder / f"{results.machine['name']}-{results.version}-{name}.{ending}"
-                # Without a date and with fixed identifiers, the same results give the same file.
-                with matplotlib.rc_context({"svg.hashsalt": path.name}):
-                    figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if ending == "svg" else None)
-                written.append(path)
+                written.append(save_figure(figure, path, dots_per_inch=_DOTS_PER_INCH))
     return written
 
 

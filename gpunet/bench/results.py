@@ -11,6 +11,7 @@ from typing import Any
 
 from gpunet.bench.rows import STATUSES, Row, Spread, row_as_dict, row_from_dict, spread
 from gpunet.errors import FileFormatError, MissingFileError
+from gpunet.files import write_text
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "STATUSES", "Results", "Row", "Spread", "read_results", "spread"]
 
@@ -81,15 +82,7 @@ class Results:
         # A row to a line: what a new run changed can then be read in a diff.
         rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in content.pop("rows"))
         head = json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}")
-        lines = f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        try:
-            temporary.write_text(lines, encoding="utf-8")
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_text(path, f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

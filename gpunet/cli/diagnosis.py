@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from gpunet.diagnostics import Diagnosis, DiagnosticsCallback, Finding, Thresholds, draw_layers, draw_training, inspect
 from gpunet.errors import require_package
+from gpunet.files import write_text
 from gpunet.network import Network
+from gpunet.plotting import save_figure
 
 DIAGNOSTICS = "diagnostics"
 # What a diverged run writes, beside an older diagnosis.
@@ -71,15 +73,14 @@ class RunDiagnosis:
         X, y = self.callback.sample
         self.final = inspect(network, X, y, l2=self._l2)
         paths = [folder / f"{name}.json"]
-        paths[0].write_text(json.dumps(self._to_dict(), allow_nan=False) + "\n", encoding="utf-8")
+        write_text(paths[0], json.dumps(self._to_dict(), allow_nan=False) + "\n")
         figures = {
             f"{name}-layers": draw_layers(self.final, title=f"Activations and gradients of {self.final.rows} rows"),
             f"{name}-training": draw_training(self.callback.records),
         }
         for stem, figure in figures.items():
             for suffix in (".png", ".svg"):
-                paths.append(folder / f"{stem}{suffix}")
-                figure.savefig(paths[-1], dpi=_DPI)
+                paths.append(save_figure(figure, folder / f"{stem}{suffix}", dots_per_inch=_DPI))
                 figure.set_layout_engine("none")  # found once, kept for the next file
         return paths
 

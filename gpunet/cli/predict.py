@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from gpunet.cli.streams import printable
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import Preparation, load_for_model, scale_inputs
 from gpunet.errors import InvalidValueError
+from gpunet.files import write_text
 
 Array = npt.NDArray[Any]
 
@@ -53,9 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
         predictions = cells = [names[label] for label in outputs]
 
     if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("w", encoding="utf-8", newline="") as file:
-            _write_table(file, cells, names or (), probabilities)
+        table = io.StringIO(newline="")
+        _write_table(table, cells, names or (), probabilities)
+        write_text(arguments.out, table.getvalue())
     if arguments.json:
         _print_json(arguments, data.rows, predictions, names, probabilities)
     elif arguments.out is not None:

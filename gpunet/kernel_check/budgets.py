@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from gpunet.errors import FileFormatError
+from gpunet.files import write_text
 from gpunet.kernel_check.check import CheckedKernel
 
 # A multiprocessor gives a thread registers by the eight: within them, more cost nothing.
@@ -86,10 +87,10 @@ def read_budgets(path: Path) -> Budgets:
 
 
 def write_budgets(path: Path, budgets: Budgets) -> None:
-    """Write the file, in an order that keeps its differences small."""
+    """Write the file, whole or not at all, in an order that keeps its differences small."""
     content = {"registers": budgets.registers, "vectorized": budgets.vectorized}
     text = json.dumps(content, indent=2, sort_keys=True, default=asdict)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def tightened(budgets: Budgets, checked: Iterable[CheckedKernel]) -> Budgets:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import gpunet
+from gpunet.files import write_text
 from gpunet.lecture.building import Outcome
 from gpunet.lecture.corrections import CORRECTIONS
 from gpunet.lecture.experiment import Settings
@@ -37,9 +38,7 @@ def write_page(outcomes: Sequence[Outcome], settings: Settings, device: str, fol
     -------
     Path
     """
-    path = folder / PAGE
-    path.write_text(_page(outcomes, settings, device, folder), encoding="utf-8")
-    return path
+    return write_text(folder / PAGE, _page(outcomes, settings, device, folder))
 
 
 def _page(outcomes: Sequence[Outcome], settings: Settings, device: str, folder: Path) -> str:

@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gpunet
 from gpunet.errors import InvalidValueError, require_package
+from gpunet.files import write_text
 from gpunet.lecture.experiment import Experiment, Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gpunet.plotting import save_figure
 
 SUFFIXES = ("png", "svg", "json", "md")
 PNG_DOTS_PER_INCH = 100
@@ -84,11 +83,13 @@ def write_report(experiment: Experiment, settings: Settings, device: str, folder
         path.unlink(missing_ok=True)
     numbers = json.loads(_to_json(experiment, experiment.measure(settings)))
     paragraph = experiment.describe(numbers)
-    save_figure(experiment.draw(numbers), files["png"], files["svg"])
-    files["md"].write_text(
+    figure = experiment.draw(numbers)
+    for suffix in ("png", "svg"):
+        save_figure(figure, files[suffix], dots_per_inch=PNG_DOTS_PER_INCH)
+    write_text(
+        files["md"],
         f"# {experiment.row}. {experiment.title}\n\n{experiment.shows}\n\n"
         f"![{experiment.title}]({files['png'].name})\n\n{paragraph}\n",
-        encoding="utf-8",
     )
     content = {
         "row": experiment.row,
@@ -102,23 +103,8 @@ def write_report(experiment: Experiment, settings: Settings, device: str, folder
         "paragraph": paragraph,
         "numbers": numbers,
     }
-    files["json"].write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(files["json"], json.dumps(content, allow_nan=False) + "\n")
     return Report(experiment, paragraph, files)
-
-
-def save_figure(figure: Figure, png: Path, svg: Path) -> None:
-    """Write a figure twice; nothing in the files depends on the day or the process.
-
-    Parameters
-    ----------
-    figure : matplotlib Figure
-    png, svg : Path
-    """
-    import matplotlib
-
-    figure.savefig(png, dpi=PNG_DOTS_PER_INCH)
-    with matplotlib.rc_context({"svg.hashsalt": "gpunet"}):  # otherwise the ids in the file are random
-        figure.savefig(svg, metadata={"Date": None})
 
 
 def _to_json(experiment: Experiment, numbers: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.errors import require_package
+from gpunet.files import write_text
+from gpunet.plotting import save_figure
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,15 @@ class History:
         ------
         MissingDependencyError
             The package matplotlib is not installed.
+        InvalidValueError
+            It does not know the ending.
+        OSError
+            The file cannot be written; an older one is still there then.
         """
         try:
             from matplotlib.figure import Figure
         except ImportError:
             raise require_package("matplotlib", extra="plot", purpose="a plot of the history") from None
-        path = Path(path)
         figure = Figure(figsize=(7, 3), layout="constrained")
         left, right = figure.subplots(1, 2)
         for axes, quantities, label in (
@@ -125,16 +130,16 @@ class History:
                 axes.plot(self["epoch"], values, style, label=quantity.replace("_", " "))
             axes.set(xlabel="epoch", ylabel=label)
             axes.legend()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        return path
+        return save_figure(figure, path)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write :meth:`to_dict` as JSON; missing folders are created."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        return path
+        """Write :meth:`to_dict` as JSON, whole or not at all; missing folders are created.
+
+        Raises
+        ------
+        OSError
+        """
+        return write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
 
 def _or_null(value: Any) -> Any:
