@@ -5,6 +5,12 @@
 >>> history = gpunet.fit(network, X, y, epochs=20)                      # doctest: +SKIP
 """
 
+# First of all, because python -m gpunet and the installed command import this file before anything of their own.
+from gpunet.signals import end_quietly_while_importing
+
+end_quietly_while_importing()
+
+# ruff: noqa: E402
 from gpunet import classic, data_initializers, diagnostics
 from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from gpunet.errors import (

@@ -10,9 +10,9 @@ import numpy as np
 from gpunet.cli.arguments import build_parser, in_options, parse_arguments
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
 from gpunet.errors import GpunetError
+from gpunet.signals import EXIT_SIGNAL, interrupts
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 # What a shell reports for a program that a closed pipe ended.
 EXIT_CLOSED_PIPE = 141
 
@@ -28,15 +28,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error; 130 after an interrupt; 141 when the reader of standard output has gone.
+        0; 2 after an error; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP; 141 when the reader of standard
+        output has gone.
     """
+    with interrupts() as interruption:
+        try:
+            return _run_telling_errors(argv)
+        except KeyboardInterrupt as interrupt:
+            complain(str(interrupt) or "interrupted")
+            return EXIT_SIGNAL + interruption.number
+
+
+def _run_telling_errors(argv: Sequence[str] | None) -> int:
     open_missing()
     escape_what_the_terminal_lacks()
     try:
         return _run(argv)
-    except KeyboardInterrupt as interrupt:
-        complain(str(interrupt) or "interrupted")
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         abandon_output()
         return EXIT_CLOSED_PIPE

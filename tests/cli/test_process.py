@@ -109,7 +109,10 @@ def test_a_quiet_terminal_gets_nothing() -> None:
     assert output.startswith("{")
 
 
-def test_an_interrupt_tells_of_the_checkpoint() -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda one: str(one)
+)
+def test_an_interrupt_tells_of_the_checkpoint(number: signal.Signals, status: int) -> None:
     child = subprocess.Popen(
         [*TRAIN, "--epochs", "10000000", "--checkpoint", "--out", "long"],
         stdout=subprocess.PIPE,
@@ -122,9 +125,11 @@ def test_an_interrupt_tells_of_the_checkpoint() -> None:
         assert time.monotonic() < deadline
         assert child.poll() is None, child.communicate()
         time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
+    if number != signal.SIGINT:  # a terminal that closes is told by the system and by the shell
+        child.send_signal(number)
     output, errors = child.communicate(timeout=30)
-    assert (child.returncode, output) == (130, "")
+    assert (child.returncode, output) == (status, "")
     assert (
         errors == "gpunet: interrupted; the checkpoint is long/checkpoint.safetensors, and --resume goes on from it\n"
     )
@@ -153,8 +158,61 @@ def test_a_terminated_run_leaves_no_folder() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(timeout=3)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == -signal.SIGTERM
+        assert child.wait(timeout=30) == 128 + signal.SIGTERM
     assert not Path("long").exists()
+
+
+def test_a_signal_that_the_parent_ignores_is_ignored() -> None:
+    """As ``nohup`` does for SIGHUP."""
+    command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *TRAIN, "--epochs", "10000000", "--checkpoint"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()) as child:
+        while not Path("runs/places/checkpoint.safetensors").exists():
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=0.5)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 143
+
+
+# Sends a signal to its own process as soon as a module is asked for.
+SITE = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["AT_IMPORT_OF"]:
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+sys.meta_path.insert(0, Finder())
+"""
+INSTALLED = Path(sys.executable).with_name("gpunet")
+
+
+@pytest.mark.parametrize("command", [COMMAND, [str(INSTALLED)]], ids=["module", "installed"])
+@pytest.mark.parametrize("name", ["gpunet.classic", "numpy", "gpunet.network", "gpunet.cli.main", "rich"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_during_imports_is_one_line(command: list[str], name: str, number: signal.Signals) -> None:
+    if command != COMMAND and not INSTALLED.exists():
+        pytest.skip("gpunet is not installed as a command")
+    Path("sitecustomize.py").write_text(SITE)
+    kept = environment()
+    kept |= {"PYTHONPATH": os.pathsep.join([".", kept["PYTHONPATH"]])}
+    ended = subprocess.run(
+        [*command, *TRAIN[len(COMMAND) :], "--epochs", "1"],
+        capture_output=True,
+        text=True,
+        env=kept | {"AT_IMPORT_OF": name, "SIGNAL": str(int(number))},
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr, ended.stdout) == (128 + number, "gpunet: interrupted\n", "")
+
+
+def test_a_program_that_uses_the_package_keeps_its_signals() -> None:
+    code = "import signal; before = signal.getsignal(2); import gpunet; assert signal.getsignal(2) is before"
+    Path("program.py").write_text(code)
+    for command in (["-c", code], ["program.py"], ["-m", "program", "gpunet"]):
+        assert run([sys.executable, *command]).stderr == ""
 
 
 def test_results_have_no_blank_first_line_and_a_closed_pipe_ends_every_command_alike() -> None:
