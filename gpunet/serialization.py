@@ -104,13 +104,15 @@ class StoredTensors:
         self._content = dict(self.header)
         self.version = self.header.pop(VERSION, None)
 
-    def read(self, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Array]:
+    def read(self, shapes: Mapping[str, Sequence[int]] | None = None, *, check_digest: bool = True) -> dict[str, Array]:
         """Return the tensors, in the order of this machine's bytes.
 
         Parameters
         ----------
         shapes : mapping of str to tuple of int, or None
             What must be there, and nothing else; compared before anything is read. None takes all.
+        check_digest : bool
+            Whether to refuse a file that does not fit its digest.
 
         Raises
         ------
@@ -120,9 +122,13 @@ class StoredTensors:
         self._check(self.shapes if shapes is None else shapes)
         tensors = {name: self._read(name) for name in self.shapes}
         tensors = {name: tensor.astype(self.dtypes[name], copy=False) for name, tensor in tensors.items()}
-        if self.digest is not None and self.digest != _digest(tensors, self._content):
+        if check_digest and self.digest is not None and not self.fits_digest(tensors):
             raise FileFormatError(f"{self._called} is damaged: what it holds does not fit its digest.")
         return tensors
+
+    def fits_digest(self, tensors: Mapping[str, Array]) -> bool:
+        """Return whether the digest is that of the header and of these tensors."""
+        return bool(self.digest == _digest(tensors, self._content))
 
     def _check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         for name in sorted(self.shapes.keys() ^ shapes.keys()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 import warnings
 import zipfile
@@ -16,12 +15,10 @@ from hypothesis import strategies as st
 
 import gpunet
 from gpunet.serialization import open_tensors, read_tensors, write_tensors
-from tests.helpers.files import mutants, rewrite
+from tests.helpers.files import JSON, MUTANTS, mutants, places, replaced, rewrite
 from tests.helpers.networks import learnable, small_network
 
 SUFFIXES = (".npz", ".safetensors")
-# 40 in a run of the tests; set to 3000 before a release.
-MUTANTS = int(os.environ.get("GPUNET_MUTANTS", "40"))
 either = pytest.mark.parametrize("suffix", SUFFIXES)
 
 
@@ -195,31 +192,6 @@ def test_numbers_that_are_none(tmp_path, key):
         rewrite(path, header | {"network": header["network"] | {key: value}})
         only_documented(model, path)
         rewrite(path, header)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([10**400]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def places(content, path=()):
-    """Yield the paths to all values in a JSON document."""
-    yield path
-    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-        if isinstance(value, (dict, list)):
-            yield from places(value, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def replaced(content, path, value):
-    if not path:
-        return value
-    copy = content.copy()
-    copy[path[0]] = replaced(content[path[0]], path[1:], value)
-    return copy
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: is damaged or no JSON: {error}.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FileFormatError(f"{path}: is not a result file of gpunet's benchmarks.")

@@ -119,7 +119,15 @@ def build_parser() -> argparse.ArgumentParser:
             "gpunet lecture initialization --out runs/lecture",
         )
     )
-    _command(commands, "info", info.run, "print versions, devices, and what is missing for a GPU", "gpunet info --json")
+    _add_info(
+        _command(
+            commands,
+            "info",
+            info.run,
+            "print versions, devices, and what is missing for a GPU; of a FILE, what it holds and whether it is whole",
+            "gpunet info runs/digits/model.safetensors",
+        )
+    )
     _add_kernels(commands)
     _add_bench(commands)
     return parser
@@ -245,6 +253,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="also the rows it was trained on (default: of the training data, the rest)"
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help=DEVICE_HELP)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help=f"a model or a checkpoint ({' or '.join(SUFFIXES)}); status 1 if it does not fit its digest",
+    )
 
 
 def _add_lecture(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``gpunet info``: versions, processors, devices, and what is missing with the command that brings it."""
+"""``gpunet info``: versions, processors, devices, what is missing and what brings it; or what a file holds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import numpy as np
 import gpunet
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
+from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json
 
+EXIT_DAMAGED = 1
 # Optional packages and the extra of gpunet that brings each.
 OPTIONAL_PACKAGES = {
     "scikit-learn": "cli",
@@ -30,13 +32,23 @@ OPTIONAL_PACKAGES = {
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what gpunet runs on here."""
-    content = collect()
+    """Print what gpunet runs on here, or what a model or checkpoint holds.
+
+    Raises
+    ------
+    GpunetError, OSError
+        The file cannot be described.
+    SystemExit
+        With status 1, after the description of a file that does not fit its digest.
+    """
+    content = collect() if arguments.file is None else describe_file(arguments.file)
     if arguments.json:
         print_json(content)
-        return
-    for name, value in _lines(content):
-        print(f"{name:<14}{value}")
+    else:
+        for name, value in _lines(content) if arguments.file is None else description_lines(content):
+            print(f"{name:<14}{value}")
+    if content.get("digest") == WRONG:
+        raise SystemExit(EXIT_DAMAGED)
 
 
 def collect() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from gpunet.errors import FileFormatError
 from gpunet.files import write_text
 from gpunet.kernel_check.check import CheckedKernel
+from gpunet.validation import check_integer
 
 # A multiprocessor gives a thread registers by the eight: within them, more cost nothing.
 REGISTER_STEP = 8
@@ -78,12 +79,17 @@ def read_budgets(path: Path) -> Budgets:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         vectorized = {
-            module: {name: VectorAccess(**access) for name, access in entries.items()}
+            module: {name: VectorAccess(**_counts(access)) for name, access in entries.items()}
             for module, entries in content["vectorized"].items()
         }
-        return Budgets(content["registers"], vectorized)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        registers = {module: _counts(families) for module, families in content["registers"].items()}
+        return Budgets(registers, vectorized)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a file of kernel budgets ({error!r})") from error
+
+
+def _counts(numbers: dict[str, int]) -> dict[str, int]:
+    return {name: check_integer(name, number, 0) for name, number in numbers.items()}
 
 
 def write_budgets(path: Path, budgets: Budgets) -> None:

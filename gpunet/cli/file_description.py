@@ -1,0 +1,100 @@
+"""What ``gpunet info FILE`` tells of a model or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gpunet.data import Preparation
+from gpunet.errors import FileFormatError
+from gpunet.network import FORMAT, described_network
+from gpunet.serialization import StoredTensors, open_tensors
+from gpunet.training.checkpoint import FORMAT as CHECKPOINT_FORMAT
+
+RIGHT, WRONG, NONE = "right", "wrong", "none"
+_KINDS = {FORMAT: "model", CHECKPOINT_FORMAT: "checkpoint"}
+_DIGESTS = {
+    RIGHT: "right: the file is as it was written",
+    WRONG: "wrong: the file has been damaged or changed since it was written",
+    NONE: "none: an old file, or one that others wrote, so that damage would not be noticed",
+}
+
+
+def describe_file(path: str) -> dict[str, Any]:
+    """Return what a file is, what network it holds, from which data, and whether it is whole, as JSON can hold it.
+
+    Raises
+    ------
+    GpunetError
+        It is neither a model nor a checkpoint, or too damaged to be described.
+    """
+    with open_tensors(path, "FILE") as stored:
+        kind = _KINDS.get(str(stored.header.get("format")))
+        if kind is None:
+            raise FileFormatError(f"FILE: {path!r} holds {stored.header.get('format')!r}, no model and no checkpoint.")
+        try:
+            return {"file": path, "kind": kind, "bytes": Path(path).stat().st_size} | _content(path, kind, stored)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, FileFormatError):
+                raise
+            raise FileFormatError(f"FILE: {path!r} does not describe a network ({error}).") from None
+
+
+def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
+    header = stored.header
+    network = described_network(header["network"], stored, "cpu")
+    tensors = stored.read(network.shapes if kind == "model" else None, check_digest=False)
+    content: dict[str, Any] = {
+        "gpunet": stored.version,
+        "digest": NONE if stored.digest is None else RIGHT if stored.fits_digest(tensors) else WRONG,
+        "layers": list(network.layer_sizes),
+        "parameters": network.parameter_count,
+        "activation": [str(activation) for activation in network.activations],
+        "batch_norm": network.batch_norm,
+        "loss": network.loss,
+        "dtype": network.dtype.name,
+        "steps": header["steps"],
+    }
+    if kind == "checkpoint":
+        content |= {"epochs": len(header["history"]["epochs"]), "optimizer": header["optimizer"]}
+    metadata = header.get("metadata", {})
+    content["data"] = None
+    if "data" in metadata:
+        data = Preparation.from_metadata(metadata, network.layer_sizes, path)
+        content["data"] = {
+            "name": data.data_set,
+            "task": data.task,
+            "target": data.target_name,
+            "features": data.feature_names,
+            "class_names": data.class_names,
+            "fingerprint": data.fingerprint,
+        }
+    return content
+
+
+def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values to print. Text from the file is shown as Python writes it: it may hold anything."""
+    sizes, parameters = "-".join(map(str, content["layers"])), content["parameters"]
+    lines = [
+        ("file", f"{content['file']}, {content['bytes']:,} bytes"),
+        ("kind", content["kind"]),
+        (
+            "written by",
+            f"gpunet {content['gpunet']!r}" if content["gpunet"] else "unknown: the file does not say",
+        ),
+        ("digest", _DIGESTS[content["digest"]]),
+        ("layers", f"{sizes}, {parameters:,} parameters, {content['dtype']}"),
+        ("activations", ", ".join(content["activation"]) or "none"),
+        ("batch norm", ", ".join("yes" if flag else "no" for flag in content["batch_norm"]) or "none"),
+        ("loss", content["loss"]),
+        ("steps", f"{content['steps']!r}"),
+    ]
+    if content["kind"] == "checkpoint":
+        lines.append(("training", f"{content['epochs']} epochs done, with {content['optimizer']!r}"))
+    data = content["data"]
+    if data is None:
+        lines.append(("data", "none named: 'gpunet train' did not write it"))
+    else:
+        what = f"{len(data['class_names'])} classes" if data["class_names"] else f"the numbers {data['target']!r}"
+        lines.append(("data", f"{data['name']!r}, {data['task']}: {len(data['features'])} features, {what}"))
+    return lines

@@ -1,0 +1,55 @@
+"""Result files that are damaged anywhere: read, or refused with the one error that the reader promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpunet.bench.results import read_results
+from gpunet.errors import FileFormatError
+from tests.helpers.bench import A, results, row
+from tests.helpers.files import JSON, MUTANTS, mutants, places, replaced
+
+
+def write(path: Path) -> bytes:
+    results([row(A, "torch-eager", 2.0, gpunet_milliseconds=1.0), row(A, "gpunet-cuda", 1.0)]).save(path)
+    return path.read_bytes()
+
+
+def read(path: Path) -> None:
+    """Read a file, and write it again if it could be read."""
+    try:
+        found = read_results(path)
+    except FileFormatError:
+        return
+    found.save(path)
+
+
+def test_mutants(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for mutant in mutants(write(path), MUTANTS):
+        path.write_bytes(mutant)
+        read(path)
+
+
+def test_any_value_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    content = json.loads(write(path))
+
+    @settings(max_examples=MUTANTS, deadline=None, database=None)
+    @given(st.sampled_from(list(places(content))), JSON)
+    def check(place: tuple[object, ...], value: object) -> None:
+        path.write_text(json.dumps(replaced(content, place, value)))
+        read(path)
+
+    check()
+
+
+def test_nesting_and_long_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    for text in ("[" * 100_000, '{"a":' * 100_000, '{"rows": 1' + "0" * 5000 + "}", "\xff"):
+        path.write_bytes(text.encode("latin-1"))
+        read(path)
