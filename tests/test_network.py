@@ -371,3 +371,27 @@ def test_a_model_file_with_an_odd_header(tmp_path, header):
     write_tensors(path, tensors, good | header)
     with pytest.raises(gpunet.FileFormatError):
         gpunet.load(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error", "message"),
+    [
+        (None, gpunet.InvalidTypeError, "metadata: got NoneType. Expected a dictionary, {} for none"),
+        ([1], gpunet.InvalidTypeError, "metadata: got list"),
+        ({"a": {1, 2}}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
+        ({"a": float("nan")}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
+        ({"a": np.zeros(2)}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
+    ],
+)
+def test_metadata_that_no_file_can_hold(tmp_path, metadata, error, message):
+    network, X, y = trained()
+    path = network.save(tmp_path / "model.npz")
+    before = path.read_bytes()
+    network.metadata = metadata
+    with pytest.raises(error, match=message):
+        network.save(path)
+    assert path.read_bytes() == before
+    steps = network.steps
+    with pytest.raises(error, match=message):
+        gpunet.fit(network, X, y, checkpoint=tmp_path / "run.npz")
+    assert network.steps == steps

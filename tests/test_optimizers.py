@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 import gpunet
 from gpunet.backends import Backend
 from gpunet.backends.arrays import CHUNK
+from tests.helpers.networks import learnable, small_network
 
 GOOD_LOSS = np.array([1.0, 1.0])
 
@@ -138,3 +142,64 @@ def test_an_optimizer_starts_afresh_on_another_network():
     optimizer.attach(Backend(), second)
     assert optimizer.step == 0
     assert not optimizer.moments["first_moment"].any()
+
+
+@pytest.mark.parametrize("optimizer", [gpunet.SGD(0.1, momentum=0.9), gpunet.Adam(0.01), gpunet.AdamW(0.01)])
+@pytest.mark.parametrize(
+    "duplicate",
+    [
+        lambda pair: pickle.loads(pickle.dumps(pair)),
+        copy.deepcopy,
+        lambda pair: [pickle.loads(pickle.dumps(one)) for one in pair],  # each in a file of its own
+        lambda pair: pickle.loads(pickle.dumps(copy.deepcopy(pair))),
+    ],
+    ids=["pickled", "copied", "apart", "twice"],
+)
+def test_a_copy_of_network_and_optimizer_goes_on_exactly(optimizer, duplicate):
+    optimizer = copy.deepcopy(optimizer)
+    X, y = learnable(60)
+    network = small_network(dropout=0.2)
+    gpunet.fit(network, X, y, epochs=2, batch_size=16, optimizer=optimizer)
+    other, other_optimizer = duplicate((network, optimizer))
+    assert other_optimizer.step == optimizer.step
+    for one, its in ((network, optimizer), (other, other_optimizer)):
+        gpunet.fit(one, X, y, epochs=2, batch_size=16, optimizer=its)
+    np.testing.assert_array_equal(other.flat_parameters, network.flat_parameters)
+    for name, moment in optimizer.moments.items():
+        assert moment.any()
+        np.testing.assert_array_equal(other_optimizer.moments[name], moment)
+
+
+def test_a_copied_optimizer_goes_on_with_a_saved_network(tmp_path):
+    X, y = learnable(60)
+    network, optimizer = small_network(), gpunet.Adam(0.01)
+    gpunet.fit(network, X, y, epochs=2, optimizer=optimizer)
+    loaded, copied = gpunet.load(network.save(tmp_path / "model.npz")), pickle.loads(pickle.dumps(optimizer))
+    for one, its in ((network, optimizer), (loaded, copied)):
+        gpunet.fit(one, X, y, epochs=1, optimizer=its)
+    np.testing.assert_array_equal(loaded.flat_parameters, network.flat_parameters)
+
+
+def test_a_copied_optimizer_starts_afresh_with_other_weights():
+    X, y = learnable(60)
+    network, optimizer = small_network(), gpunet.Adam(0.01)
+    gpunet.fit(network, X, y, epochs=2, optimizer=optimizer)
+    copied = copy.deepcopy(optimizer)
+    gpunet.fit(small_network(seed=9), X, y, epochs=1, batch_size=60, optimizer=copied)
+    assert copied.step == 1
+    forgetful = copy.deepcopy(optimizer)
+    forgetful.reset()
+    assert (forgetful.step, forgetful.moments) == (0, {})
+    gpunet.fit(copy.deepcopy(network), X, y, epochs=1, batch_size=60, optimizer=forgetful)
+    assert forgetful.step == 1
+    assert (copied.moments["first_moment"] != optimizer.moments["first_moment"]).any()
+
+
+def test_a_copy_shares_nothing_with_the_original():
+    X, y = learnable(60)
+    network, optimizer = small_network(), gpunet.Adam(0.01)
+    gpunet.fit(network, X, y, epochs=1, optimizer=optimizer)
+    for copied in (copy.copy(optimizer), copy.deepcopy(optimizer)):
+        for name, moment in optimizer.moments.items():
+            np.testing.assert_array_equal(copied.moments[name], moment)
+            assert not np.shares_memory(copied.moments[name], moment)
