@@ -64,7 +64,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     # As it will be read: tuples as lists, say.
     content = json.loads(json.dumps({**header, VERSION: __version__}, allow_nan=False))
-    content[DIGEST] = _digest(arrays, content)
+    content[DIGEST] = _digest(arrays, _as_text(content))
     text = json.dumps(content)
     with replacing(path) as file:
         if path.suffix == ".npz":
@@ -95,14 +95,12 @@ class StoredTensors:
         self.shapes = {name: shape for name, (_, shape) in kinds.items()}
         self.dtypes = {name: dtype for name, (dtype, _) in kinds.items()}
         try:
-            self.header = json.loads(text)
-        except (ValueError, RecursionError):
-            self.header = None
-        if not isinstance(self.header, dict):
-            raise FileFormatError(f"{called} has a damaged header.")
-        self.digest = self.header.pop(DIGEST, None)
-        self._content = dict(self.header)
-        self.version = self.header.pop(VERSION, None)
+            self.header: dict[str, Any] = dict(json.loads(text).items())
+            self.digest = self.header.pop(DIGEST, None)
+            self._content = _as_text(self.header)
+            self.version = self.header.pop(VERSION, None)
+        except (ValueError, AttributeError, RecursionError):
+            raise FileFormatError(f"{called} has a damaged header.") from None
 
     def read(self, shapes: Mapping[str, Sequence[int]] | None = None, *, check_digest: bool = True) -> dict[str, Array]:
         """Return the tensors, in the order of this machine's bytes.
@@ -209,14 +207,18 @@ def _no_header(called: str) -> FileFormatError:
     return FileFormatError(f"{called} was not written by gpunet (no header).")
 
 
-def _digest(tensors: Mapping[str, Array], header: Mapping[str, Any]) -> str:
+def _as_text(header: Mapping[str, Any]) -> str:
+    return json.dumps(header, sort_keys=True)
+
+
+def _digest(tensors: Mapping[str, Array], header: str) -> str:
     """Return a digest of names, shapes, dtypes and bytes of tensors, and of a header."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         little = np.ascontiguousarray(tensors[name], tensors[name].dtype.newbyteorder("<"))
         digest.update(json.dumps([name, little.dtype.str, little.shape]).encode())
         digest.update(little.reshape(-1).view(np.uint8).data)
-    digest.update(json.dumps(header, sort_keys=True).encode())
+    digest.update(header.encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 
 import gpunet
 from gpunet.serialization import open_tensors, read_tensors, write_tensors
-from tests.helpers.files import JSON, MUTANTS, mutants, places, replaced, rewrite
+from tests.helpers.files import JSON, MUTANTS, places, replaced, rewrite
+from tests.helpers.mutation import mutants
 from tests.helpers.networks import learnable, small_network
 
 SUFFIXES = (".npz", ".safetensors")
 either = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+PIECES = (b'"', b"{", b"]", b"1e999", b"9" * 400, b"F16", b"<f8", b"PK\1\2", b"\x93NUMPY")
 
 
 def model(folder, suffix=".npz"):
@@ -181,6 +185,16 @@ def test_headers_that_are_no_description(tmp_path, suffix, text):
         gpunet.load(rewrite(path, text))
 
 
+@either
+def test_a_header_as_deep_as_can_be_read(tmp_path, suffix):
+    path = model(tmp_path, suffix)
+    tensors, header = read_tensors(path)
+    text = json.dumps(header | {"metadata": "HERE", "digest": "sha256:0"})
+    for depth in (100, *range(700, 1000, 7)):
+        rewrite(path, text.replace('"HERE"', '{"a":' * depth + "{}" + "}" * depth), tensors)
+        assert not only_documented(model, path)
+
+
 NUMBERS = [10**400, -1, 1e400, float("nan"), "1", None, [], {}, True, 2**63]
 
 
@@ -239,7 +253,7 @@ def test_mutants_are_refused_or_hold_what_was_written(originals, tmp_path, suffi
     tensors, header = read_tensors(original)
     path = tmp_path / f"mutant{suffix}"
     read = 0
-    for mutant in mutants(original.read_bytes(), MUTANTS):
+    for mutant in mutants(original.read_bytes(), MUTANTS, 0, PIECES):
         path.write_bytes(mutant)
         if only_documented(write, path):
             read += 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gpunet.bench.results import read_results
 from gpunet.errors import FileFormatError
 from tests.helpers.bench import A, results, row
-from tests.helpers.files import JSON, MUTANTS, mutants, places, replaced
+from tests.helpers.files import JSON, MUTANTS, places, replaced
+from tests.helpers.mutation import mutants
 
 
 def write(path: Path) -> bytes:
@@ -30,7 +31,7 @@ def read(path: Path) -> None:
 
 def test_mutants(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    for mutant in mutants(write(path), MUTANTS):
+    for mutant in mutants(write(path), MUTANTS, 0, (b'"', b"{", b"1e999", b"9" * 400)):
         path.write_bytes(mutant)
         read(path)
 

@@ -10,7 +10,8 @@ import pytest
 import gpunet
 from gpunet.serialization import open_tensors, read_tensors
 from tests.helpers.cli import refusal, shell, write_blobs
-from tests.helpers.files import mutants, rewrite
+from tests.helpers.files import MUTANTS, rewrite
+from tests.helpers.mutation import mutants
 from tests.helpers.networks import small_network
 
 Capture = pytest.CaptureFixture[str]
@@ -104,7 +105,7 @@ def test_files_that_cannot_be_described(capsys: Capture) -> None:
 def test_mutants(capsys: Capture) -> None:
     train(capsys)
     for path in (MODEL, CHECKPOINT):
-        for mutant in mutants(path.read_bytes(), 40):
+        for mutant in mutants(path.read_bytes(), MUTANTS, 0):
             path.write_bytes(mutant)
             result = shell(capsys, "info", path)
             assert result.status in (0, 1, 2)

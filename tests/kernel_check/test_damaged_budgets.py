@@ -13,7 +13,8 @@ from gpunet.errors import FileFormatError
 from gpunet.kernel_check.budgets import default_path, read_budgets, violations, write_budgets
 from gpunet.kernel_check.check import CheckedKernel
 from gpunet.kernel_check.resources import Resources
-from tests.helpers.files import JSON, MUTANTS, mutants, places, replaced
+from tests.helpers.files import JSON, MUTANTS, places, replaced
+from tests.helpers.mutation import mutants
 
 KERNEL = CheckedKernel("dropout", "dropout_forward<float, true>", 90, Resources(registers=40))
 
@@ -31,7 +32,7 @@ def read(path: Path) -> None:
 
 def test_mutants(tmp_path: Path) -> None:
     path = tmp_path / "budgets.json"
-    for mutant in mutants(default_path().read_bytes(), MUTANTS):
+    for mutant in mutants(default_path().read_bytes(), MUTANTS, 0, (b'"', b"{", b"1e999", b"9" * 400)):
         path.write_bytes(mutant)
         read(path)
 
