@@ -208,6 +208,54 @@ def test_an_interrupt_during_imports_is_one_line(command: list[str], name: str, 
     assert (ended.returncode, ended.stderr, ended.stdout) == (128 + number, "gpunet: interrupted\n", "")
 
 
+LOST = """
+import os, signal, sys, time
+from gpunet.signals import interrupts
+
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+def clean_up():
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGHUP)
+    try:
+        raise ValueError
+    except ValueError:
+        time.sleep(0.7)
+
+with interrupts() as interruption:
+    try:
+        Swallowing()
+        print("going on")
+        while True:
+            time.sleep(0.01)
+    except KeyboardInterrupt:
+        clean_up()
+    finally:
+        print("ended by", interruption.number)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_gets_lost_comes_again_and_leaves_the_end_alone(number: signal.Signals) -> None:
+    ended = run([sys.executable, "-c", LOST, str(int(number))])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"going on\nended by {int(number)}\n"
+
+
+def test_an_interrupt_in_code_that_is_text_has_the_status_of_others() -> None:
+    code = (
+        "import os, signal, sys; from gpunet.signals import interrupts\n"
+        "with interrupts() as interruption:\n"
+        "    try: exec('os.kill(os.getpid(), signal.SIGTERM); [0 for _ in range(9)]')\n"
+        "    except KeyboardInterrupt: pass\n"
+        "sys.exit(128 + interruption.number)\n"
+    )
+    Path("ended.py").write_text(code)
+    assert run([sys.executable, "-m", "ended"]).returncode == 143
+
+
 def test_a_program_that_uses_the_package_keeps_its_signals() -> None:
     code = "import signal; before = signal.getsignal(2); import gpunet; assert signal.getsignal(2) is before"
     Path("program.py").write_text(code)
