@@ -189,8 +189,16 @@ INSTALLED = Path(sys.executable).with_name("gpunet")
 
 
 @pytest.mark.parametrize("command", [COMMAND, [str(INSTALLED)]], ids=["module", "installed"])
-@pytest.mark.parametrize("name", ["gpunet.classic", "numpy", "gpunet.network", "gpunet.cli.main", "rich"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("gpunet.classic", signal.SIGINT),
+        ("numpy", signal.SIGTERM),
+        ("gpunet.network", signal.SIGINT),
+        ("gpunet.cli.main", signal.SIGINT),
+        ("rich", signal.SIGTERM),
+    ],
+)
 def test_an_interrupt_during_imports_is_one_line(command: list[str], name: str, number: signal.Signals) -> None:
     if command != COMMAND and not INSTALLED.exists():
         pytest.skip("gpunet is not installed as a command")
