@@ -26,7 +26,7 @@ OPTIONS = {
     "flag without its dash": (("train", "digits", "--batchsize", "8"), "Did you mean --batch-size?"),
     "layers by another name": (("train", "digits", "--hidden", "8"), "Did you mean --layers?"),
     "flag before any command": (("--verbos",), "'--verbos' is not known"),
-    "stray argument": (("info", "now"), "'now' is not known"),
+    "stray argument": (("info", "model.npz", "now"), "'now' is not known"),
     "unknown data": (("train", "digit"), "Did you mean 'digits'? Expected one of: digits, mnist5k. A file needs"),
     "missing table": (("train", "none.csv", "--target", "y"), "there is no file 'none.csv'"),
     "other ending": (("train", "notes.txt"), "ends in '.txt'. Expected a .csv or .npz file"),
