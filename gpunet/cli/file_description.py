@@ -73,28 +73,28 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
 
 
 def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values to print. Text from the file is shown as Python writes it: it may hold anything."""
+    """Return names and values to print."""
     sizes, parameters = "-".join(map(str, content["layers"])), content["parameters"]
     lines = [
         ("file", f"{content['file']}, {content['bytes']:,} bytes"),
         ("kind", content["kind"]),
         (
             "written by",
-            f"gpunet {content['gpunet']!r}" if content["gpunet"] else "unknown: the file does not say",
+            f"gpunet {content['gpunet']}" if content["gpunet"] else "unknown: the file does not say",
         ),
         ("digest", _DIGESTS[content["digest"]]),
         ("layers", f"{sizes}, {parameters:,} parameters, {content['dtype']}"),
         ("activations", ", ".join(content["activation"]) or "none"),
         ("batch norm", ", ".join("yes" if flag else "no" for flag in content["batch_norm"]) or "none"),
         ("loss", content["loss"]),
-        ("steps", f"{content['steps']!r}"),
+        ("steps", str(content["steps"])),
     ]
     if content["kind"] == "checkpoint":
-        lines.append(("training", f"{content['epochs']} epochs done, with {content['optimizer']!r}"))
+        lines.append(("training", f"{content['epochs']} epochs done, with {content['optimizer']}"))
     data = content["data"]
     if data is None:
         lines.append(("data", "none named: 'gpunet train' did not write it"))
     else:
-        what = f"{len(data['class_names'])} classes" if data["class_names"] else f"the numbers {data['target']!r}"
-        lines.append(("data", f"{data['name']!r}, {data['task']}: {len(data['features'])} features, {what}"))
+        what = f"{len(data['class_names'])} classes" if data["class_names"] else f"the numbers {data['target']}"
+        lines.append(("data", f"{data['name']}, {data['task']}: {len(data['features'])} features, {what}"))
     return lines

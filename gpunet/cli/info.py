@@ -15,7 +15,7 @@ import gpunet
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
-from gpunet.cli.output import device_name, print_json
+from gpunet.cli.output import device_name, print_json, print_lines
 
 EXIT_DAMAGED = 1
 # Optional packages and the extra of gpunet that brings each.
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(content)
     else:
         for name, value in _lines(content) if arguments.file is None else description_lines(content):
-            print(f"{name:<14}{value}")
+            print_lines(f"{name:<14}{value}")
     if content.get("digest") == WRONG:
         raise SystemExit(EXIT_DAMAGED)
 
