@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -85,6 +86,21 @@ class Results:
         write_text(path, f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')
 
 
+def _integer(text: str) -> int:
+    """Return an integer that is not too large for the checks, which compare it as a float."""
+    if not math.isfinite(float(text)):
+        raise ValueError(f"the number {text[:20]}... is out of range")
+    return int(text)
+
+
+def _is_json(content: Any) -> bool:
+    try:
+        json.dumps(content, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def read_results(path: str | os.PathLike[str]) -> Results:
     """Read a result file.
 
@@ -97,7 +113,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_int=_integer)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file.") from None
     except (ValueError, RecursionError) as error:
@@ -112,6 +128,8 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     machine, version, rows = content.get("machine"), content.get("gpunet"), content.get("rows")
     if not isinstance(machine, dict) or not isinstance(machine.get("name"), str) or not isinstance(version, str):
         raise FileFormatError(f"{path}: is damaged: it does not say which machine and version it is of.")
+    if not _is_json(machine):
+        raise FileFormatError(f"{path}: is damaged: it says NaN or infinity of its machine.")
     if not isinstance(rows, list):
         raise FileFormatError(f"{path}: is damaged: it has no rows.")
     results = Results(machine, version, path=path)
