@@ -29,7 +29,20 @@ class ShapeError(InvalidValueError):
 
 
 class NonFiniteError(InvalidValueError):
-    """Data contain NaN or infinity."""
+    """Data, or what a network makes of them, contain NaN or infinity.
+
+    Attributes
+    ----------
+    row : int or None
+        The first row of the data that does, where it is one row's fault.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[Any, ...]]:
+        return type(self), (str(self), self.row)
 
 
 class NotFittedError(GpunetError, ValueError, AttributeError):
@@ -54,6 +67,10 @@ class DeviceError(GpunetError, RuntimeError):
 
 class OutOfDeviceMemoryError(DeviceError, MemoryError):
     """The device has no room for an array; the message says how many bytes were asked for and how many are free."""
+
+
+class InUseError(GpunetError, RuntimeError):
+    """A network or an optimiser is being trained by another call of ``fit``."""
 
 
 class TrainingDivergedError(GpunetError, ArithmeticError):
@@ -82,6 +99,10 @@ class TrainingDivergedError(GpunetError, ArithmeticError):
 
 class ConvergenceWarning(UserWarning):
     """A learning rule reached its limit of epochs before its stopping rule was met; the result is usable."""
+
+
+class ResumeWarning(UserWarning):
+    """A run goes on from a checkpoint, but perhaps not bit for bit as it would have gone on without interruption."""
 
 
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunet.activations import ACTIVATIONS, Activation
 from gpunet.errors import InvalidValueError, require_package
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 
 OPSET = 17
 _NODES = {
@@ -22,6 +22,7 @@ _NODES = {
 }
 
 
+@on_network
 def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     """Write the network's inference pass as an ONNX model.
 

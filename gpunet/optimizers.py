@@ -11,7 +11,8 @@ import numpy.typing as npt
 from gpunet.backends.base import Backend
 from gpunet.errors import InvalidValueError
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_normal, check_number, check_rate
+from gpunet.turns import SoleUse
+from gpunet.validation import check_flag, check_normal, check_number, check_rate
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +43,12 @@ class Optimizer(ABC):
         self.step = 0
         self.moments: dict[str, Array] = {}
         self._parameters: Array | None = None
+        self.in_training = SoleUse("optimizer")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The constructor's arguments, learning rate aside, as JSON can hold them: what a resumed run must share."""
+        return {}
 
     @property
     @abstractmethod
@@ -139,9 +146,13 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
         self.momentum = check_rate("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = check_flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidValueError("nesterov: True needs a momentum above 0, got momentum=0.0.")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
 
     @property
     def moment_names(self) -> tuple[str, ...]:
@@ -197,6 +208,10 @@ class Adam(Optimizer):
         self.beta_1 = check_rate("beta_1", beta_1)
         self.beta_2 = check_rate("beta_2", beta_2)
         self.epsilon = check_number("epsilon", epsilon, above=True)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
     @property
     def moment_names(self) -> tuple[str, ...]:
@@ -259,6 +274,10 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
         self.weight_decay = check_number("weight_decay", weight_decay)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return super().hyperparameters | {"weight_decay": self.weight_decay}
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.name: optimizer for optimizer in (SGD, Adam, AdamW)}

@@ -7,7 +7,9 @@ the history.
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import FileFormatError, InvalidValueError
-from gpunet.network import ADDED_ARGUMENTS, Network
+from gpunet.errors import FileFormatError, InvalidValueError, ResumeWarning
+from gpunet.layer_stack import LARGEST_STEP
+from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.parameters import Layout, flat_values
 from gpunet.serialization import read_tensors, write_tensors
 from gpunet.training.early_stopping import BestRecord, BestWeights, EarlyStopping
 from gpunet.training.history import History
-from gpunet.validation import check_integer
+from gpunet.training.identity import RunIdentity, check_same
+from gpunet.validation import check_integer, check_number
 
 Array = npt.NDArray[Any]
 
 FORMAT = "gpunet.checkpoint"
 FORMAT_VERSION = 1
-_LARGEST_STEP = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def write_checkpoint(
     optimizer: Optimizer,
     history: History,
     best: BestWeights | None,
-    settings: Mapping[str, Any],
+    identity: RunIdentity,
 ) -> Path:
     """Write the state of a run after an epoch; the file appears whole or not at all.
 
@@ -82,20 +85,17 @@ def write_checkpoint(
     ----------
     path : path
         Ends in ``.safetensors`` or ``.npz``.
-    settings : mapping
-        What must be the same for the run to go on as it began: batch size, number of rows, ...
+    identity : RunIdentity
+        What must be the same for the run to go on as it began.
     """
     tensors = network.get_parameters() | network.get_state()
     for moment, flat in optimizer.moments.items():
         tensors |= _prefixed(moment, network.layout.views(network.backend.to_numpy(flat)))
-    header: dict[str, Any] = {
+    header: dict[str, Any] = identity.to_header() | {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "network": network.configuration,
         "steps": network.steps,
-        "optimizer": optimizer.name,
         "optimizer_step": optimizer.step,
-        "settings": dict(settings),
         "history": history.to_dict(),
         "best": None,
     }
@@ -117,42 +117,50 @@ def read_checkpoint(
     network: Network,
     optimizer: Optimizer,
     early_stopping: EarlyStopping | None,
-    settings: Mapping[str, Any],
+    identity: RunIdentity,
+    epochs: int,
 ) -> Checkpoint:
     """Read a checkpoint of this very run.
+
+    Where epochs are left to do, and their bits may differ from those of an uninterrupted run, this warns with
+    :class:`gpunet.ResumeWarning`.
 
     Raises
     ------
     MissingFileError, FileFormatError
         The file does not exist, is damaged or is no checkpoint.
     InvalidValueError
-        The checkpoint is of another network, another optimiser or other settings.
+        The checkpoint is of another network, optimiser, other settings or data.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
         found = f"{header.get('format')} version {header.get('version')}"
         raise FileFormatError(f"checkpoint: {str(path)!r} holds {found}. Expected {FORMAT} version {FORMAT_VERSION}.")
     try:
-        expected = {name: value for name, value in network.configuration.items() if name != "initializer"}
-        _check_same(path, "a network", ADDED_ARGUMENTS | header["network"], expected)
-        _check_same(path, "a run", header["settings"], settings)
-        _check_same(path, "a run", header, {"optimizer": optimizer.name})
+        notes = identity.compare(header, repr(str(path)))
+        if "hyperparameters" not in header:
+            _check_moments(path, tensors, optimizer)
         if early_stopping is not None and header["best"] is not None:
-            _check_same(path, "a run", header["best"], {"monitor": early_stopping.monitor})
+            check_same(repr(str(path)), "a run", header["best"], {"monitor": early_stopping.monitor})
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} has a damaged header ({error}).") from None
     try:
-        return _parse(tensors, header, network, optimizer)
+        checkpoint = _parse(tensors, header, network, optimizer)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
+    if len(checkpoint.history) < epochs:
+        for text in notes:
+            warnings.warn(f"checkpoint: {str(path)!r}: {text}.", ResumeWarning, stacklevel=4)  # where fit is called
+    return checkpoint
 
 
-def _check_same(path: str | os.PathLike[str], what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for name, value in expected.items():
-        if found.get(name) != value:
-            raise InvalidValueError(
-                f"checkpoint: {str(path)!r} is of {what} with {name}={found.get(name)!r}. Expected {value!r}."
-            )
+def _check_moments(path: str | os.PathLike[str], tensors: Mapping[str, Array], optimizer: Optimizer) -> None:
+    """Tell another momentum, which older checkpoints do not record, from damage: SGD has moments only with one."""
+    found = {name.partition(".")[0] for name in tensors if "." in name} - {"best"}
+    if not found and optimizer.moment_names:
+        raise InvalidValueError(f"checkpoint: {str(path)!r} is of an optimizer with momentum=0.0. Expected another.")
+    if found and not optimizer.moment_names:
+        raise InvalidValueError(f"checkpoint: {str(path)!r} is of an optimizer with a momentum. Expected none.")
 
 
 def _parse(
@@ -160,22 +168,27 @@ def _parse(
 ) -> Checkpoint:
     layouts = network.layout, network.state_layout
     values = {name: tensors[name] for layout in layouts for name in layout.specs}
+    history = History.from_dict(header["history"])
+    steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
+    if not history.records or history.records[-1].step != steps:
+        raise ValueError(f"the history does not end with step {steps}")
     best = None
     if header["best"] is not None:
+        epoch = check_integer("best epoch", header["best"]["epoch"], 1, len(history))
         best = BestRecord(
-            value=float(header["best"]["value"]),
-            epoch=check_integer("best epoch", header["best"]["epoch"], 1),
-            waited=check_integer("best waited", header["best"]["waited"], 0),
-            steps=check_integer("best steps", header["best"]["steps"], 0, _LARGEST_STEP),
+            value=check_number("best value", header["best"]["value"], minimum=-math.inf),
+            epoch=epoch,
+            waited=check_integer("best waited", header["best"]["waited"], 0, len(history) - epoch),
+            steps=check_integer("best steps", header["best"]["steps"], 0, steps),
             parameters=_flat(tensors, "best", layouts[0], network.dtype),
             state=_flat(tensors, "best", layouts[1], network.dtype),
         )
     checkpoint = Checkpoint(
         values=values,
         moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
-        steps=check_integer("steps", header["steps"], 0, _LARGEST_STEP),
-        optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, _LARGEST_STEP),
-        history=History.from_dict(header["history"]),
+        steps=steps,
+        optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, LARGEST_STEP),
+        history=history,
         best=best,
     )
     network.check_values(values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.errors import InvalidTypeError, InvalidValueError
-from gpunet.network import Network
+from gpunet.network import Network, check_network
 from gpunet.optimizers import SGD, Optimizer
 from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
@@ -33,7 +33,7 @@ class Settings:
     resume: bool
 
     def fixed(self, rows: int) -> dict[str, Any]:
-        """Return what a run cannot change when it goes on from a checkpoint; it may change the learning rate."""
+        """Return the numbers that a run cannot change when it goes on from a checkpoint."""
         return {
             "rows": rows,
             "batch_size": self.batch_size,
@@ -59,8 +59,7 @@ def check_settings(
     resume: bool,
 ) -> Settings:
     """Return the arguments of ``fit`` as settings, or raise."""
-    if not isinstance(network, Network):
-        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
+    check_network(network)
     if optimizer is None:
         optimizer = SGD(0.1, momentum=0.9)
     elif not isinstance(optimizer, Optimizer):
