@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_LONGEST_SHOWN = 80
+
 
 class GpunetError(Exception):
     """Base class of every error that gpunet raises on purpose."""
@@ -105,12 +107,21 @@ class ResumeWarning(UserWarning):
     """A run goes on from a checkpoint, but perhaps not bit for bit as it would have gone on without interruption."""
 
 
+def shown(value: object) -> str:
+    """Return a value as error messages show it: its ``repr`` on one line, not too long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an object's own __repr__ runs here
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:
     """Build the error for a name that is not one of ``valid``, with the nearest valid name if there is one."""
     names = sorted(valid)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InvalidValueError(f"{argument}: {name!r} is not known.{hint} Expected one of: {', '.join(names)}.")
+    return InvalidValueError(f"{argument}: {shown(name)} is not known.{hint} Expected one of: {', '.join(names)}.")
 
 
 def require_package(module: str, *, extra: str, purpose: str) -> MissingDependencyError:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
-from gpunet.errors import InvalidTypeError, InvalidValueError, unknown_name
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown, unknown_name
 from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer, reading
 from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear, Workspace
 from gpunet.parameters import Layout, flat_values
@@ -76,7 +76,7 @@ class LayerStack:
         largest = float(np.finfo(self.dtype).max)
         self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
         if not isinstance(loss, str):
-            raise InvalidTypeError(f"loss: got {loss!r}. Expected one of: {', '.join(sorted(LOSSES))}.")
+            raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
         if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown
 
 Array = npt.NDArray[Any]
 
@@ -26,11 +26,11 @@ def check_integer(argument: str, value: Any, minimum: int, maximum: int | None =
     """Return ``value`` as an int of at least ``minimum``."""
     expected = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
     if isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.")
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.") from None
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.") from None
     if number < minimum or (maximum is not None and number > maximum):
         raise InvalidValueError(f"{argument}: {number} is out of range. Expected {expected}.")
     return number
@@ -44,7 +44,7 @@ def check_number(
     if maximum < math.inf:
         expected += f" and at most {maximum:g}"
     if isinstance(value, _NO_NUMBERS) or value is None:
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.")
     if getattr(value, "shape", ()) != ():
         raise InvalidTypeError(f"{argument}: got an array of shape {value.shape}. Expected {expected}.")
     try:
@@ -61,9 +61,9 @@ def check_number(
 def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the layer sizes: at least inputs and outputs, each at least 1."""
     if isinstance(layer_sizes, (str, bytes)) or not _is_sequence(layer_sizes):
-        raise InvalidTypeError(f"layer_sizes: got {layer_sizes!r}. Expected a sequence such as [64, 128, 10].")
+        raise InvalidTypeError(f"layer_sizes: got {shown(layer_sizes)}. Expected a sequence such as [64, 128, 10].")
     if len(layer_sizes) < 2:
-        raise InvalidValueError(f"layer_sizes: got {list(layer_sizes)}. Expected at least inputs and outputs.")
+        raise InvalidValueError(f"layer_sizes: got {shown(list(layer_sizes))}. Expected at least inputs and outputs.")
     return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
 
 
@@ -83,7 +83,7 @@ def _is_sequence(value: Any) -> bool:
 def check_flag(argument: str, value: Any) -> bool:
     """Return ``value`` if it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected True or False.")
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected True or False.")
     return bool(value)
 
 
@@ -102,7 +102,7 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     except Exception:  # also what an object's own attribute "dtype" raises
         checked = None
     if checked is None or dtype is None:  # for NumPy, None is float64
-        raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.")
+        raise InvalidTypeError(f"dtype: got {shown(dtype)}. Expected 'float32' or 'float64'.")
     if checked.name not in ("float32", "float64"):
         raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
     return checked.newbyteorder("=")
@@ -118,7 +118,7 @@ def check_normal(argument: str, number: float, dtype: np.dtype[Any]) -> None:
 def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
     """Return ``"float32"`` or, for float32 networks, ``"tf32"``."""
     if not isinstance(precision, str) or precision not in ("float32", "tf32"):
-        raise InvalidValueError(f"precision: got {precision!r}. Expected 'float32' or 'tf32'.")
+        raise InvalidValueError(f"precision: got {shown(precision)}. Expected 'float32' or 'tf32'.")
     if precision == "tf32" and dtype != np.float32:
         raise InvalidValueError(f"precision: 'tf32' is for dtype='float32', got dtype={dtype.name!r}.")
     return precision

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, shown
 from gpunet.network import Network
 from gpunet.validation import check_no_underflow, check_normal, check_number, read_array
 
@@ -45,12 +45,12 @@ def weigh_classes(
     if isinstance(class_weight, Mapping):
         for label, weight in class_weight.items():
             if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-                raise InvalidValueError(f"class_weight: label {label!r} is not one of 0 to {classes - 1}.")
+                raise InvalidValueError(f"class_weight: label {shown(label)} is not one of 0 to {classes - 1}.")
             weights[label] = _check_weight(label, weight, network.dtype)
         return weights
     values = read_array("class_weight", class_weight)
     if values.dtype.kind not in "iuf":
-        raise InvalidTypeError(f"class_weight: got {class_weight!r}. Expected a mapping, numbers or 'balanced'.")
+        raise InvalidTypeError(f"class_weight: got {shown(class_weight)}. Expected a mapping, numbers or 'balanced'.")
     if values.shape != (classes,):
         raise ShapeError(f"class_weight: got shape {values.shape}. Expected one weight per class, shape ({classes},).")
     for label, weight in enumerate(values):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network, check_network
 from gpunet.optimizers import SGD, Optimizer
 from gpunet.serialization import check_path
@@ -63,7 +63,7 @@ def check_settings(
     if optimizer is None:
         optimizer = SGD(0.1, momentum=0.9)
     elif not isinstance(optimizer, Optimizer):
-        raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
+        raise InvalidTypeError(f"optimizer: got {shown(optimizer)}. Expected SGD(...), Adam(...) or AdamW(...).")
     if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
         raise InvalidTypeError("validation: expected a pair (X, y).")
     if early_stopping is not None:
@@ -84,7 +84,7 @@ def check_settings(
 
 def _check_early_stopping(early_stopping: EarlyStopping, network: Network, validation: Any) -> None:
     if not isinstance(early_stopping, EarlyStopping):
-        raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
+        raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
     if validation is None:
         raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
     if early_stopping.monitor == "validation_accuracy" and not network.has_probabilities:
@@ -102,10 +102,10 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     try:
         checked = tuple(callbacks)
     except TypeError:
-        raise InvalidTypeError(f"callbacks: got {callbacks!r}. Expected a list of gpunet.Callback.") from None
+        raise InvalidTypeError(f"callbacks: got {shown(callbacks)}. Expected a list of gpunet.Callback.") from None
     for place, callback in enumerate(checked):
         if not isinstance(callback, Callback):
-            raise InvalidTypeError(f"callbacks[{place}]: got {callback!r}. Expected a gpunet.Callback.")
+            raise InvalidTypeError(f"callbacks[{place}]: got {shown(callback)}. Expected a gpunet.Callback.")
     return checked
 
 
@@ -114,7 +114,7 @@ def _check_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
     try:
         path = check_path("checkpoint", checkpoint)
     except TypeError:
-        raise InvalidTypeError(f"checkpoint: got {checkpoint!r}. Expected a path.") from None
+        raise InvalidTypeError(f"checkpoint: got {shown(checkpoint)}. Expected a path.") from None
     if path.is_dir():
         raise InvalidValueError(f"checkpoint: {str(path)!r} is a folder. Expected a file.")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
