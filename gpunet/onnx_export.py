@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.activations import ACTIVATIONS, Activation
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidTypeError, InvalidValueError, require_package, shown
 from gpunet.network import Network, on_network
 
 OPSET = 17
@@ -47,7 +47,10 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     InvalidValueError
         The file name has another ending, or an activation is not one of gpunet's own.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InvalidTypeError(f"path: got {shown(path)}. Expected a path.") from None
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
     for activation in (*network.activations, network.output_activation):

@@ -50,7 +50,8 @@ def weigh_classes(
         return weights
     values = read_array("class_weight", class_weight)
     if values.dtype.kind not in "iuf":
-        raise InvalidTypeError(f"class_weight: got {shown(class_weight)}. Expected a mapping, numbers or 'balanced'.")
+        got = f"dtype {values.dtype}" if values.ndim else shown(class_weight)
+        raise InvalidTypeError(f"class_weight: got {got}. Expected a mapping, numbers or 'balanced'.")
     if values.shape != (classes,):
         raise ShapeError(f"class_weight: got shape {values.shape}. Expected one weight per class, shape ({classes},).")
     for label, weight in enumerate(values):

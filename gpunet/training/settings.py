@@ -111,10 +111,7 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
 
 def _check_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
     """Find out now, and not after an epoch, that the file cannot be written."""
-    try:
-        path = check_path("checkpoint", checkpoint)
-    except TypeError:
-        raise InvalidTypeError(f"checkpoint: got {shown(checkpoint)}. Expected a path.") from None
+    path = check_path("checkpoint", checkpoint)
     if path.is_dir():
         raise InvalidValueError(f"checkpoint: {str(path)!r} is a folder. Expected a file.")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())

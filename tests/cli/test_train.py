@@ -365,7 +365,7 @@ def test_resuming_a_finished_run_says_that_nothing_is_left(capsys: Capture) -> N
     longer = shell(capsys, *options, "--epochs", 4, "--resume")
     assert longer.errors == (
         "gpunet: warning: checkpoint: 'runs/places/checkpoint.safetensors': its learning rate was "
-        "CosineRate(initial=0.003, steps=9, final=0.0), and is CosineRate(initial=0.003, steps=12, final=0.0) now.\n"
+        "CosineRate(initial=0.003, steps=6, final=0.0), and is CosineRate(initial=0.003, steps=8, final=0.0) now.\n"
     )
 
 
