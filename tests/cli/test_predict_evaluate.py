@@ -256,10 +256,7 @@ def test_predictions_that_cannot_be_written_are_refused(places: Any, capsys: Cap
 
 
 @pytest.mark.parametrize("command", ["predict", "predict --probabilities", "evaluate", "evaluate --all"])
-@pytest.mark.parametrize("overflows", ["the input", "the output"])
-def test_a_row_without_a_finite_output_is_named_by_its_line(
-    places: Any, capsys: Capture, command: str, overflows: str
-) -> None:
+def test_a_row_without_a_finite_output_is_named_by_its_line(places: Any, capsys: Capture, command: str) -> None:
     network = gpunet.load(MODEL)
     parameters = network.get_parameters()
     network.set_parameters({name: value * 1e15 for name, value in parameters.items() if name.startswith(("W", "b"))})
@@ -267,9 +264,7 @@ def test_a_row_without_a_finite_output_is_named_by_its_line(
     lines = Path("places.csv").read_text().splitlines()
     line = 41
     cells = lines[line - 1].split(",")
-    lines[line - 1] = ",".join(["1e300" if overflows == "the input" else "1e30", *cells[1:]])
+    lines[line - 1] = ",".join(["1e30", *cells[1:]])
     Path("new.csv").write_text("\n".join(lines) + "\n")
     message = refusal(capsys, *command.split(), "huge.safetensors", "new.csv")
-    assert message.startswith("gpunet: new.csv: ")
-    assert f" line {line}" in message
-    assert " row 0 " not in message
+    assert message.startswith(f"gpunet: new.csv: the network's output for line {line} is ")
