@@ -21,11 +21,11 @@ import pytest
 from benchmarks import suite
 from benchmarks.cases import Case
 from benchmarks.contest import Contest, OutOfTimeError, Plan
-from benchmarks.machine import usable_cores
 from benchmarks.providers import find_provider
 from gpunet import __version__
 from gpunet.backends.devices.probe import probe_gpu
 from gpunet.bench.results import Results, Row, read_results
+from gpunet.environment import usable_cores
 from gpunet.errors import GpunetError, InvalidValueError
 
 # Of the minutes, after which no case is begun: one that is not done at their end is left to the next part.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contender import ROOT
+from gpunet.environment import cpu_name, usable_cores
 
 _GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
@@ -32,21 +33,6 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
     model = machine.get("gpu", f"{cpu} {cores} cores")
     machine["name"] = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     return machine
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def cpu_name() -> str:
-    """Return the processor's model."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.machine()
 
 
 def cache_bytes() -> int:

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_LONGEST_SHOWN = 80
+
 
 class GpunetError(Exception):
     """Base class of every error that gpunet raises on purpose."""
@@ -29,7 +31,20 @@ class ShapeError(InvalidValueError):
 
 
 class NonFiniteError(InvalidValueError):
-    """Data contain NaN or infinity."""
+    """Data, or what a network makes of them, contain NaN or infinity.
+
+    Attributes
+    ----------
+    row : int or None
+        The first row of the data that does, where it is one row's fault.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[Any, ...]]:
+        return type(self), (str(self), self.row)
 
 
 class NotFittedError(GpunetError, ValueError, AttributeError):
@@ -54,6 +69,10 @@ class DeviceError(GpunetError, RuntimeError):
 
 class OutOfDeviceMemoryError(DeviceError, MemoryError):
     """The device has no room for an array; the message says how many bytes were asked for and how many are free."""
+
+
+class InUseError(GpunetError, RuntimeError):
+    """A network or an optimiser is being trained by another call of ``fit``."""
 
 
 class TrainingDivergedError(GpunetError, ArithmeticError):
@@ -84,12 +103,25 @@ class ConvergenceWarning(UserWarning):
     """A learning rule reached its limit of epochs before its stopping rule was met; the result is usable."""
 
 
+class ResumeWarning(UserWarning):
+    """A run goes on from a checkpoint, but perhaps not bit for bit as it would have gone on without interruption."""
+
+
+def shown(value: object) -> str:
+    """Return a value as error messages show it: its ``repr`` on one line, not too long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an object's own __repr__ runs here
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:
     """Build the error for a name that is not one of ``valid``, with the nearest valid name if there is one."""
     names = sorted(valid)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return InvalidValueError(f"{argument}: {name!r} is not known.{hint} Expected one of: {', '.join(names)}.")
+    return InvalidValueError(f"{argument}: {shown(name)} is not known.{hint} Expected one of: {', '.join(names)}.")
 
 
 def require_package(module: str, *, extra: str, purpose: str) -> MissingDependencyError:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
-from gpunet.errors import InvalidValueError, unknown_name
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown, unknown_name
 from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer, reading
 from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear, Workspace
 from gpunet.parameters import Layout, flat_values
 from gpunet.random import Purpose, host_generator
+from gpunet.turns import SoleUse, in_turn
 from gpunet.validation import (
     check_dtype,
     check_flag,
@@ -30,11 +31,15 @@ from gpunet.validation import (
 
 Array = npt.NDArray[Any]
 
+LARGEST_STEP = 2**63 - 1
+
 
 class LayerStack:
     """What training runs: layers with parameters in flat buffers. Its arguments are those of :class:`gpunet.Network`.
 
     Nothing is checked here beyond the arguments: arrays are on the device, contiguous and of the network's dtype.
+    Layers keep their outputs in buffers, so whoever calls :meth:`forward` or :meth:`backward` holds ``lock`` until the
+    results are read.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class LayerStack:
         self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
         largest = float(np.finfo(self.dtype).max)
         self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
+        if not isinstance(loss, str):
+            raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
         if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
@@ -91,6 +98,8 @@ class LayerStack:
         self.precision = check_precision(precision, self.dtype)
         self.backend = select_backend(device, self.precision)
         self.device = self.backend.device_name if isinstance(device, Backend) else device
+        self.lock = self.backend.lock
+        self.in_training = SoleUse("network")
         self.metadata: dict[str, Any] = {}
 
         self.workspace = Workspace(self.backend)
@@ -149,6 +158,7 @@ class LayerStack:
         for layer in self.layers:
             layer.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
 
+    @in_turn
     def reset_parameters(self) -> None:
         """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0.
 
@@ -273,16 +283,26 @@ class LayerStack:
             gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
         return gradient
 
+    @in_turn
     def set_step(self, step: int) -> None:
-        """Set the number of training steps done, which the dropout masks depend on."""
-        self.steps = step
-        self.backend.copy(np.array([step], dtype=np.int64), self._step)
+        """Set the number of training steps done, which the dropout masks depend on.
 
+        Raises
+        ------
+        InvalidTypeError, InvalidValueError
+            Not an integer from 0 to 2^63 - 1.
+        """
+        step = check_integer("step", step, 0, LARGEST_STEP)
+        self.backend.copy(np.array([step], dtype=np.int64), self._step)
+        self.steps = step
+
+    @in_turn
     def is_finite(self) -> bool:
         """Return whether every parameter and every running average is a finite number."""
         vectors = (self.flat_parameters, self.flat_state)
         return all(bool(np.isfinite(self.backend.to_numpy(vector)).all()) for vector in vectors)
 
+    @in_turn
     def first_non_finite(self) -> str | None:
         """Name the first parameter or layer output, in forward order, that the last forward left NaN or infinite."""
         for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):

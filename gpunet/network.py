@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS
 from gpunet.data.preparation import known_columns
-from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, unknown_name
-from gpunet.layer_stack import LayerStack
+from gpunet.errors import (
+    FileFormatError,
+    GpunetError,
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    unknown_name,
+)
+from gpunet.layer_stack import LARGEST_STEP, LayerStack
 from gpunet.serialization import StoredTensors, open_tensors, write_tensors
+from gpunet.turns import in_turn
 from gpunet.validation import (
     check_features,
+    check_flag,
     check_integer,
     check_json,
     check_labels,
@@ -25,9 +36,12 @@ from gpunet.validation import (
     check_targets,
     check_weights,
     columns_in_order,
+    is_on_cuda,
 )
 
 Array = npt.NDArray[Any]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 FORMAT = "gpunet.network"
 FORMAT_VERSION = 1
@@ -92,10 +106,20 @@ class Network(LayerStack):
         before and after touching a view.
     metadata : dict
         Anything JSON can hold (class names, scaling of the inputs); saved with the network.
+    lock : TurnLock
+        Held by each of the network's methods and by the functions of gpunet that take it.
 
     Raises
     ------
     InvalidValueError, InvalidTypeError, DeviceError
+
+    Notes
+    -----
+    Threads may share a network: a call waits for the one before it, and computes with one set of weights from its first
+    row to its last. While one thread trains it, the others get their turns between two steps (or between an epoch and
+    its validation); a second ``fit`` is refused. One network gains nothing from threads; copies (``copy.deepcopy``) run
+    beside one another. The views, :meth:`forward` and :meth:`backward` are for one thread, or within
+    ``with network.lock:``.
 
     Examples
     --------
@@ -111,6 +135,7 @@ class Network(LayerStack):
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.configuration.items())
         return f"Network({arguments}, device={self.device!r})"
 
+    @in_turn
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         # The objects themselves, not their names: copies keep an initialiser or activation of the user's own.
         configuration = self.configuration | {
@@ -142,10 +167,23 @@ class Network(LayerStack):
 
     def _on_host(self, argument: str, values: npt.ArrayLike) -> npt.ArrayLike:
         """Return an array in CUDA memory as a host array, where the network is on CUDA too; others as they are."""
-        return self.backend.fetch(argument, values) if hasattr(values, "__cuda_array_interface__") else values
+        if not is_on_cuda(values):
+            return values
+        try:
+            with self.lock:
+                return self.backend.fetch(argument, values)
+        except (GpunetError, MemoryError):
+            raise
+        except Exception as error:  # the object's own methods run here
+            reason = " ".join(str(error).split())
+            raise InvalidTypeError(
+                f"{argument}: {type(values).__name__} cannot be read as an array ({reason}). Expected dense numbers, "
+                "without gradients."
+            ) from None
 
+    @in_turn
     def logits(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs for X in inference mode, a new host array (n, c).
+        """Return the outputs for X in inference mode, a new host array (n, c), whatever they are: also NaN or infinity.
 
         They are the scores before softmax or sigmoid, or, for squared error, what :meth:`predict` returns.
 
@@ -182,11 +220,11 @@ class Network(LayerStack):
         InvalidValueError
             The network was made for squared error.
         ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the network.
+            X does not fit the network; or an output is NaN or infinite, as in :meth:`predict`.
         """
         if not self.has_probabilities:
             raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
-        return self.loss_layer.probabilities(self.logits(X))
+        return self.loss_layer.probabilities(self.finite_logits(X))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return labels, or the outputs of a squared-error network, in inference mode.
@@ -203,11 +241,38 @@ class Network(LayerStack):
 
         Raises
         ------
-        ShapeError, InvalidTypeError, NonFiniteError
+        ShapeError, InvalidTypeError
             X does not fit the network.
+        NonFiniteError
+            X is not finite; or an output is NaN or infinite, which no label and no number stands for: the message has
+            the first such row and says whether a parameter is the cause. :meth:`logits` returns such outputs.
         """
-        return self.loss_layer.predict(self.logits(X))
+        return self.loss_layer.predict(self.finite_logits(X))
 
+    @in_turn
+    def finite_logits(self, X: npt.ArrayLike) -> Array:
+        """Return :meth:`logits` if they are finite.
+
+        Raises
+        ------
+        ShapeError, InvalidTypeError, NonFiniteError
+            As in :meth:`predict`.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
+            outputs = self.logits(X)
+        finite = np.isfinite(outputs).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            found = outputs[row][~np.isfinite(outputs[row])][0]
+            cause = (
+                "This row is too large for the network"
+                if self.is_finite()
+                else f"Not finite in the network: {self.first_non_finite()}"
+            )
+            raise NonFiniteError(f"X: the network's output for row {row} is {found}. {cause}.", row)
+        return outputs
+
+    @in_turn
     def loss_and_gradients(
         self,
         X: npt.ArrayLike,
@@ -250,6 +315,7 @@ class Network(LayerStack):
             raise ShapeError(f"X: got 1 row. Expected at least {self.minimum_batch}: batch norm needs a batch.")
         targets = self.backend.asarray(self.check_targets(y, rows))
         l2 = check_number("l2", l2)
+        input_gradient = check_flag("input_gradient", input_gradient)
         weights = None
         if sample_weight is not None:
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
@@ -270,6 +336,7 @@ class Network(LayerStack):
             gradients["X"] = self.backend.to_numpy(gradient).copy()
         return cost, gradients
 
+    @in_turn
     def penalty(self, l2: float) -> float:
         """Return l2 sum_i ||W_i||^2."""
         if not l2:
@@ -277,14 +344,17 @@ class Network(LayerStack):
         weights = self.backend.to_numpy(self.flat_parameters[: self.layout.weight_count])
         return l2 * float(np.dot(weights, weights))
 
+    @in_turn
     def get_parameters(self) -> dict[str, Array]:
         """Return copies of the parameters on the host."""
         return {name: self.backend.to_numpy(view).copy() for name, view in self.parameters.items()}
 
+    @in_turn
     def get_state(self) -> dict[str, Array]:
         """Return copies of the running averages on the host."""
         return {name: self.backend.to_numpy(view).copy() for name, view in self.state.items()}
 
+    @in_turn
     def set_parameters(self, values: Mapping[str, npt.ArrayLike]) -> None:
         """Set parameters and running averages by name; names that are left out keep their values.
 
@@ -295,7 +365,7 @@ class Network(LayerStack):
         ShapeError, NonFiniteError
             A value of another shape, or not finite. Nothing has been set then.
         InvalidTypeError
-            A value that is not an array of numbers.
+            Not a mapping; or a value that is no array of real numbers, or has masked ones.
         """
         views = self.parameters | self.state
         for name, array in self.check_values(values).items():
@@ -303,12 +373,18 @@ class Network(LayerStack):
 
     def check_values(self, values: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
         """Return what :meth:`set_parameters` would set, as copies of the network's dtype, or raise as it does."""
+        if not isinstance(values, Mapping):
+            raise InvalidTypeError(f"values: got {type(values).__name__}. Expected a mapping of names to arrays.")
         shapes = self.shapes
         for name in values:
             if name not in shapes:
                 raise unknown_name("values", name, shapes)
-        return {name: check_parameter(name, value, shapes[name], self.dtype) for name, value in values.items()}
+        return {
+            name: check_parameter(name, self._on_host(name, value), shapes[name], self.dtype)
+            for name, value in values.items()
+        }
 
+    @in_turn
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write configuration, parameters, running averages, step count and metadata; :func:`load` reads them back.
 
@@ -343,6 +419,24 @@ class Network(LayerStack):
             "metadata": self.metadata,
         }
         return write_tensors(path, self.get_parameters() | self.get_state(), header)
+
+
+def check_network(network: Any) -> Network:
+    """Return ``network`` if it is one, or raise InvalidTypeError."""
+    if not isinstance(network, Network):
+        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
+    return network
+
+
+def on_network(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function run that takes a network first if it does get one, and while it holds the network's lock."""
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with check_network(args[0] if args else kwargs.get("network")).lock:
+            return function(*args, **kwargs)
+
+    return run
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
@@ -407,7 +501,7 @@ def _described(
             f"path: {str(path)!r} has format version {header.get('version')!r}. Expected {FORMAT_VERSION}."
         )
     try:
-        steps = check_integer("steps", header["steps"], 0, 2**63 - 1)
+        steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
         metadata = check_json("metadata", header["metadata"])
         return described_network(header["network"], stored, device), steps, metadata
     except (KeyError, TypeError, ValueError) as error:

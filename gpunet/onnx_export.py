@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpunet.activations import ACTIVATIONS, Activation
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidTypeError, InvalidValueError, require_package, shown
 from gpunet.files import replacing
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 
 OPSET = 17
 _NODES = {
@@ -23,6 +23,7 @@ _NODES = {
 }
 
 
+@on_network
 def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     """Write the network's inference pass as an ONNX model.
 
@@ -49,7 +50,10 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     OSError
         The file cannot be written.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InvalidTypeError(f"path: got {shown(path)}. Expected a path.") from None
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
     for activation in (*network.activations, network.output_activation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -11,8 +10,10 @@ import numpy.typing as npt
 
 from gpunet.backends.base import Backend
 from gpunet.errors import InvalidValueError
+from gpunet.fingerprint import fingerprint
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_normal, check_number, check_rate
+from gpunet.turns import SoleUse
+from gpunet.validation import check_flag, check_normal, check_number, check_rate
 
 Array = npt.NDArray[Any]
 
@@ -48,14 +49,23 @@ class Optimizer(ABC):
         self.step = 0
         self.moments: dict[str, Array] = {}
         self._parameters: Array | None = None
+        self.in_training = SoleUse("optimizer")
         self._weights_digest = ""  # of those that a copy's moments belong to
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
         if self._parameters is not None:
             moments = {name: np.array(self.backend.to_numpy(moment)) for name, moment in self.moments.items()}
-            state |= {"moments": moments, "_weights_digest": _digest(self.backend.to_numpy(self._parameters))}
+            state |= {
+                "moments": moments,
+                "_weights_digest": fingerprint(self._parameters, to_numpy=self.backend.to_numpy),
+            }
         return state | {"_parameters": None}
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The constructor's arguments, learning rate aside, as JSON can hold them: what a resumed run must share."""
+        return {}
 
     @property
     @abstractmethod
@@ -68,7 +78,9 @@ class Optimizer(ABC):
             for name, number in self._denominators.items():
                 check_normal(name, number, parameters.dtype)
             step, moments = self.step, self.moments
-            goes_on = bool(self._weights_digest) and self._weights_digest == _digest(backend.to_numpy(parameters))
+            goes_on = bool(self._weights_digest) and self._weights_digest == fingerprint(
+                parameters, to_numpy=backend.to_numpy
+            )
             self._parameters = parameters
             self.backend = backend
             self.reset()
@@ -129,10 +141,6 @@ class Optimizer(ABC):
         """
 
 
-def _digest(weights: Array) -> str:
-    return hashlib.sha256(weights.dtype.str.encode() + np.ascontiguousarray(weights).tobytes()).hexdigest()
-
-
 class SGD(Optimizer):
     """Mini-batch stochastic gradient descent (lecture row L5).
 
@@ -163,9 +171,13 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
         self.momentum = check_rate("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = check_flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidValueError("nesterov: True needs a momentum above 0, got momentum=0.0.")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov}
 
     @property
     def moment_names(self) -> tuple[str, ...]:
@@ -221,6 +233,10 @@ class Adam(Optimizer):
         self.beta_1 = check_rate("beta_1", beta_1)
         self.beta_2 = check_rate("beta_2", beta_2)
         self.epsilon = check_number("epsilon", epsilon, above=True)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
     @property
     def moment_names(self) -> tuple[str, ...]:
@@ -283,6 +299,10 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
         self.weight_decay = check_number("weight_decay", weight_decay)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return super().hyperparameters | {"weight_decay": self.weight_decay}
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.name: optimizer for optimizer in (SGD, Adam, AdamW)}

@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError, require_package
+from gpunet.errors import (
+    FileFormatError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingFileError,
+    require_package,
+    shown,
+)
 from gpunet.files import replacing
 from gpunet.npz import open_npz
 from gpunet.version import __version__
@@ -227,12 +234,17 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    InvalidTypeError
+        It is no path.
     InvalidValueError
         The ending is not one of ``SUFFIXES``.
     MissingDependencyError
         ``.safetensors`` without the package safetensors.
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InvalidTypeError(f"{argument}: got {shown(path)}. Expected a path.") from None
     if path.suffix not in SUFFIXES:
         raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
     if path.suffix == ".safetensors":

@@ -14,22 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown
 
 Array = npt.NDArray[Any]
 
 _ROWS_AT_A_TIME = 65_536
+# What float() would turn into a number all the same.
+_NO_NUMBERS = (bool, np.bool_, str, bytes, bytearray, np.complexfloating, np.datetime64, np.timedelta64)
 
 
 def check_integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
     """Return ``value`` as an int of at least ``minimum``."""
     expected = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
     if isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.")
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.") from None
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.") from None
     if number < minimum or (maximum is not None and number > maximum):
         raise InvalidValueError(f"{argument}: {number} is out of range. Expected {expected}.")
     return number
@@ -42,14 +44,16 @@ def check_number(
     expected = f"a finite number {'above' if above else 'of at least'} {minimum:g}"
     if maximum < math.inf:
         expected += f" and at most {maximum:g}"
-    if isinstance(value, (bool, str)) or value is None:
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected {expected}.")
+    if isinstance(value, _NO_NUMBERS) or value is None:
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected {expected}.")
+    if getattr(value, "shape", ()) != ():
+        raise InvalidTypeError(f"{argument}: got an array of shape {value.shape}. Expected {expected}.")
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected {expected}.") from None
     except OverflowError:
-        raise InvalidValueError(f"{argument}: an integer of {value.bit_length()} bits. Expected {expected}.") from None
+        number = math.inf
+    except Exception:  # whatever an object's own __float__ raises
+        raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected {expected}.") from None
     if not math.isfinite(number) or number < minimum or (above and number == minimum) or number > maximum:
         raise InvalidValueError(f"{argument}: {number!r} is out of range. Expected {expected}.")
     return number
@@ -71,26 +75,30 @@ def check_json(argument: str, value: Any) -> dict[str, Any]:
 
 def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the layer sizes: at least inputs and outputs, each at least 1."""
-    if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
-        raise InvalidTypeError(f"layer_sizes: got {layer_sizes!r}. Expected a sequence such as [64, 128, 10].")
+    if isinstance(layer_sizes, (str, bytes)) or not _is_sequence(layer_sizes):
+        raise InvalidTypeError(f"layer_sizes: got {shown(layer_sizes)}. Expected a sequence such as [64, 128, 10].")
     if len(layer_sizes) < 2:
-        raise InvalidValueError(f"layer_sizes: got {list(layer_sizes)}. Expected at least inputs and outputs.")
+        raise InvalidValueError(f"layer_sizes: got {shown(list(layer_sizes))}. Expected at least inputs and outputs.")
     return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
 
 
 def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
     """Return one checked value per hidden layer; a single value stands for all of them."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if isinstance(value, str) or not _is_sequence(value):
         return [check(value)] * hidden
     if len(value) != hidden:
         raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
     return [check(one) for one in value]
 
 
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def check_flag(argument: str, value: Any) -> bool:
     """Return ``value`` if it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected True or False.")
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected True or False.")
     return bool(value)
 
 
@@ -106,8 +114,10 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
     try:
         checked = np.dtype(dtype)
-    except TypeError:
-        raise InvalidTypeError(f"dtype: got {dtype!r}. Expected 'float32' or 'float64'.") from None
+    except Exception:  # also what an object's own attribute "dtype" raises
+        checked = None
+    if checked is None or dtype is None:  # for NumPy, None is float64
+        raise InvalidTypeError(f"dtype: got {shown(dtype)}. Expected 'float32' or 'float64'.")
     if checked.name not in ("float32", "float64"):
         raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
     return checked.newbyteorder("=")
@@ -122,8 +132,8 @@ def check_normal(argument: str, number: float, dtype: np.dtype[Any]) -> None:
 
 def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
     """Return ``"float32"`` or, for float32 networks, ``"tf32"``."""
-    if precision not in ("float32", "tf32"):
-        raise InvalidValueError(f"precision: got {precision!r}. Expected 'float32' or 'tf32'.")
+    if not isinstance(precision, str) or precision not in ("float32", "tf32"):
+        raise InvalidValueError(f"precision: got {shown(precision)}. Expected 'float32' or 'tf32'.")
     if precision == "tf32" and dtype != np.float32:
         raise InvalidValueError(f"precision: 'tf32' is for dtype='float32', got dtype={dtype.name!r}.")
     return precision
@@ -269,11 +279,9 @@ def check_parameter(name: str, values: Any, shape: tuple[int, ...], dtype: np.dt
     ------
     InvalidTypeError, ShapeError, NonFiniteError, InvalidValueError
     """
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(values, dtype=dtype)  # a copy: it may be a view of another parameter
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{name}: cannot be read as an array of numbers.") from None
+    source = _numeric_array(name, values)
+    with np.errstate(over="ignore"):
+        array = np.array(source, dtype=dtype)  # a copy: it may be a view of another parameter
     if array.shape != shape:
         raise ShapeError(f"{name}: got shape {array.shape}. Expected {shape}.")
     if not np.isfinite(array).all():
@@ -284,32 +292,90 @@ def check_parameter(name: str, values: Any, shape: tuple[int, ...], dtype: np.dt
 
 
 def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``values`` as a finite (rows,) array of weights of at least 0, not all 0."""
-    array = _numeric_array(argument, values)
-    if array.shape != (rows,):
-        raise ShapeError(f"{argument}: got shape {array.shape}. Expected one weight per row, shape ({rows},).")
-    array = _finite(argument, array, dtype)
-    if (array < 0).any():
-        row = int(np.argmax(array < 0))
-        raise InvalidValueError(f"{argument}: weight {array[row]} in row {row} is negative. Expected at least 0.")
-    if not array.any():
+    """Return ``values`` as a finite (rows,) array of weights of at least 0, not all 0, each 0 or normal in ``dtype``.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError, NonFiniteError, InvalidValueError
+    """
+    given = _numeric_array(argument, values)
+    if given.shape != (rows,):
+        raise ShapeError(f"{argument}: got shape {given.shape}. Expected one weight per row, shape ({rows},).")
+    array = _finite(argument, given, dtype)
+    if (given < 0).any():
+        row = int(np.argmax(given < 0))
+        raise InvalidValueError(f"{argument}: weight {given[row]} in row {row} is negative. Expected at least 0.")
+    if not given.any():
         raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
+    check_no_underflow(argument, array, given > 0)
     with np.errstate(over="ignore"):
         if not np.isfinite(array.sum()):
             raise InvalidValueError(f"{argument}: the sum of the weights is too large for {array.dtype}.")
     return array
 
 
-def _numeric_array(argument: str, values: Any, expected: str = "numbers", booleans: bool = False) -> Array:
-    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
+def check_no_underflow(argument: str, weights: Array, positive: Array) -> None:
+    """Raise where a weight that is ``positive`` before rounding is 0 or subnormal: a batch of such has no gradient.
+
+    Parameters
+    ----------
+    argument : str
+    weights : ndarray, (rows,)
+        Of the network's dtype, each at least 0.
+    positive : ndarray of bool, (rows,)
+    """
+    smallest = np.finfo(weights.dtype).tiny
+    lost = positive & (weights < smallest)
+    if lost.any():
+        raise InvalidValueError(
+            f"{argument}: the weight in row {int(np.argmax(lost))} is too small for {weights.dtype}. "
+            f"Expected 0, or at least {smallest:.3g}: multiply all weights with one number, only their ratios count."
+        )
+
+
+def is_on_cuda(values: Any) -> bool:
+    """Say whether an array-like says that it is in CUDA memory."""
+    try:
+        return hasattr(values, "__cuda_array_interface__")
+    except Exception:  # PyTorch's property raises where the tensor has gradients
+        return True
+
+
+def read_array(argument: str, values: Any) -> Array:
+    """Return any array-like as a host array: sequences, NumPy, pandas, CPU tensors, objects with DLPack only.
+
+    Raises
+    ------
+    InvalidTypeError
+        Masked or sparse values, or an object that does not give its values to NumPy; the message says why.
+    ShapeError
+        Rows of different lengths.
+    """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InvalidTypeError(f"{argument}: got a masked array. Expected every value: fill or drop the masked ones.")
     if hasattr(values, "tocsr"):
         raise InvalidTypeError(f"{argument}: got a sparse matrix. Expected a dense array: use {argument}.toarray().")
     try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected rows of one length.") from None
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            return np.from_dlpack(values)
+        return np.asarray(values)
+    except MemoryError:
+        raise
+    except Exception as error:  # an object's own methods run here, and raise what they like
+        reason = " ".join(str(error).split())
+        if isinstance(error, ValueError):
+            raise ShapeError(
+                f"{argument}: cannot be read as an array ({reason}). Expected rows of one length."
+            ) from None
+        raise InvalidTypeError(
+            f"{argument}: {type(values).__name__} cannot be read as an array ({reason}). Expected numbers that NumPy "
+            "can read, without gradients, dense, on the host."
+        ) from None
+
+
+def _numeric_array(argument: str, values: Any, expected: str = "numbers", booleans: bool = False) -> Array:
+    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
+    array = read_array(argument, values)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{_first_odd(array)}. Expected {expected}.")
     return array
@@ -339,5 +405,5 @@ def _finite(argument: str, array: Array, dtype: npt.DTypeLike) -> Array:
         place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
         value = array[tuple(position)]
         suffix = f", too large for {converted.dtype}" if np.isfinite(value) else ""
-        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.")
+        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", int(position[0]))
     return converted

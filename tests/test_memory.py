@@ -130,3 +130,26 @@ def test_float64_never_appears_in_a_float32_network(optimizer, loss, batch_norm,
         sys.setprofile(None)
     assert looked_at > 1000
     assert not found
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batches_of_many_sizes_leave_nothing_behind(training):
+    network = gpunet.Network([4, 5, 6, 3], batch_norm=True, dropout=0.1, device="cpu")
+    X, y = np.zeros((300, 4), np.float32), np.zeros(300, np.int32)
+
+    def run(rows):
+        outputs = network.forward(X[:rows], training=training)
+        gradient = network.loss_layer(outputs, y[:rows], None)
+        if training:
+            network.backward(gradient)
+
+    for rows in (300, *range(2, 20)):
+        run(rows)
+    tracemalloc.start()
+    try:
+        for rows in range(20, 300):
+            run(rows)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000  # eight views of each of some fifteen buffers, of 200 bytes; not 280 of each

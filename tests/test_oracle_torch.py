@@ -226,3 +226,35 @@ def test_squared_error_gradients():
     assert cost == pytest.approx(loss.item(), abs=TOLERANCE)
     for name, parameter in twin.names.items():
         np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=0, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: torch.ones(12, 6, requires_grad=True), "detach"),
+        (lambda: torch.ones(12, 6, dtype=torch.bfloat16), "BFloat16"),
+        (lambda: torch.ones(12, 6).to_sparse(), "parse"),
+        (lambda: torch.ones(12, 6, dtype=torch.complex64), "complex"),
+        (lambda: torch.ones(12, 6, device="meta"), "meta"),
+    ],
+)
+def test_tensors_that_numpy_cannot_read_are_refused_by_name(make, reason):
+    network = gpunet.Network([6, 3], device="cpu")
+    y = np.arange(12) % 3
+    for argument, call in {
+        "X": lambda value: network.predict(value),
+        "W1": lambda value: network.set_parameters({"W1": value}),
+        "sample_weight": lambda value: gpunet.fit(network, np.ones((12, 6)), y, sample_weight=value),
+        "y": lambda value: gpunet.evaluate(network, np.ones((12, 6)), value),
+        "class_weight": lambda value: gpunet.fit(network, np.ones((12, 6)), y, class_weight=value),
+    }.items():
+        with pytest.raises(gpunet.InvalidTypeError, match=rf"^{argument}: .*{reason}"):
+            call(make())
+
+
+def test_tensors_that_numpy_can_read():
+    network = gpunet.Network([6, 3], device="cpu")
+    X = torch.arange(72.0).reshape(12, 6) / 72
+    np.testing.assert_array_equal(network.logits(X), network.logits(X.numpy()))
+    network.set_parameters({"W1": torch.ones(3, 6), "b1": torch.zeros(3, dtype=torch.float64)})
+    assert (network.parameters["W1"] == 1).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpunet
+import gpunet.data
 from gpunet.errors import GpunetError
 
 X = np.random.default_rng(0).standard_normal((12, 4))
@@ -325,5 +326,85 @@ def test_masked_arrays_are_not_unmasked():
 
 
 def test_a_parameter_that_is_no_array():
-    with pytest.raises(gpunet.InvalidTypeError, match="W1: cannot be read"):
+    with pytest.raises(gpunet.InvalidTypeError, match="W1: got dtype <U3"):
         network().set_parameters({"W1": "abc"})
+
+
+@pytest.mark.parametrize("step", ["a", 1.5, None, -1, 2**63, True])
+def test_a_step_that_is_none(step):
+    assert_refuses(lambda model: model.set_step(step), GpunetError, "^step: ")
+
+
+@pytest.mark.parametrize(
+    ("weights", "dtype", "row"),
+    [
+        (np.full(12, 1e-45), "float32", 0),
+        (np.full(12, 1e-50), "float32", 0),  # 0 in float32
+        (np.where(np.arange(12) == 7, 1e-40, 1.0), "float32", 7),
+        (np.full(12, 5e-324), "float64", 0),
+    ],
+)
+def test_weights_that_are_nothing_in_the_networks_dtype(weights, dtype, row):
+    model = network(dtype=dtype)
+    message = f"sample_weight: the weight in row {row} is too small for {dtype}.*only their ratios count"
+    for call in (gpunet.fit, gpunet.evaluate, gpunet.Network.loss_and_gradients):
+        with pytest.raises(gpunet.InvalidValueError, match=message):
+            call(model, X, Y, sample_weight=weights)
+    smallest = float(np.finfo(dtype).tiny)
+    expected = model.loss_and_gradients(X, Y)
+    cost, gradients = model.loss_and_gradients(X, Y, sample_weight=np.full(12, 2**40 * smallest))
+    assert cost == pytest.approx(expected[0], rel=1e-5)
+    np.testing.assert_allclose(gradients["W1"], expected[1]["W1"], rtol=1e-4, atol=1e-6)
+
+
+def test_class_weights_that_are_nothing_in_the_networks_dtype():
+    with pytest.raises(gpunet.InvalidValueError, match=r"class_weight\[1\]: 1e-45 is too small for float32"):
+        gpunet.fit(network(), X, Y, class_weight={1: 1e-45})
+    with pytest.raises(gpunet.InvalidValueError, match="class_weight: the weight in row 1 is too small for float32"):
+        gpunet.fit(network(), X, Y, class_weight={1: 1e-30}, sample_weight=np.full(12, 1e-15))
+    gpunet.fit(network(), X, Y, class_weight={1: 0.0}, epochs=1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: gpunet.fit(None, X, Y),
+        lambda: gpunet.evaluate(None, X, Y),
+        lambda: gpunet.evaluate(network=None, X=X, y=Y),
+        lambda: gpunet.export_onnx(None, "model.onnx"),
+        lambda: gpunet.diagnostics.inspect(None, X, Y),
+        lambda: gpunet.diagnostics.check_gradients(None, X, Y),
+        lambda: gpunet.data_initializers.lsuv(None, X),
+        lambda: gpunet.data_initializers.data_dependent(None, X),
+        lambda: gpunet.data_initializers.change_rates(None, X),
+        lambda: gpunet.data.scale_inputs(None, X),
+        lambda: gpunet.data.class_names(None),
+    ],
+)
+def test_none_where_a_network_is_expected(call):
+    with pytest.raises(gpunet.InvalidTypeError, match=r"^network: got NoneType\. Expected a gpunet\.Network"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones((5, 4)) + 1j, "W1: got dtype complex128"),
+        (np.ma.MaskedArray(np.ones((5, 4)), mask=np.eye(5, 4)), "W1: got a masked array"),
+        (np.full((5, 4), "1.5"), "W1: got dtype <U3"),
+        (np.zeros((5, 4), "datetime64[s]"), "W1: got dtype datetime64"),
+        (np.zeros((5, 4), "timedelta64[s]"), "W1: got dtype timedelta64"),
+        (np.ones((5, 4), object), "W1: got dtype object"),
+        (FakeSparse(), r"W1: got a sparse matrix"),
+        (FakeCudaArray(), "W1: got an array on a CUDA device"),
+    ],
+)
+def test_what_is_no_parameter(value, message):
+    assert_refuses(
+        lambda model: model.set_parameters({"b2": np.ones(3), "W1": value}), gpunet.InvalidTypeError, message
+    )
+
+
+def test_bfloat16():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert_refuses(lambda model: model.predict(X.astype(ml_dtypes.bfloat16)), gpunet.InvalidTypeError, "dtype bfloat16")

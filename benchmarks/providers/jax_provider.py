@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cases import NETWORK, Case
-from benchmarks.machine import usable_cores
 from benchmarks.problem import Problem
 from benchmarks.providers.base import Outputs, Provider, Work, as_host
 from benchmarks.providers.common import (
@@ -21,6 +20,7 @@ from benchmarks.providers.common import (
     refuse_single_row,
     refuse_unknown,
 )
+from gpunet.environment import usable_cores
 
 Array = npt.NDArray[Any]
 

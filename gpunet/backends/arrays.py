@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.environment import cpu_arithmetic
 from gpunet.errors import InvalidTypeError
+from gpunet.turns import TurnLock
 
 Array = npt.NDArray[Any]
 
@@ -38,6 +40,8 @@ class ArrayOperations:
         ``"numpy"``, ``"cuda"``: what benchmark rows call the backend.
     synchronous : bool
         Whether reading a result costs nothing, because operations finish before they return.
+    lock : TurnLock
+        Whoever uses the backend holds it: scratch buffers, and on a device the stream, serve one thread at a time.
     """
 
     name = "numpy"
@@ -45,11 +49,17 @@ class ArrayOperations:
 
     def __init__(self) -> None:
         self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
+        self.lock = TurnLock()
 
     @property
     def device_name(self) -> str:
         """Where the arrays are."""
         return "cpu"
+
+    @property
+    def arithmetic(self) -> dict[str, str | None]:
+        """What the bits of its results depend on, beside the numbers; None for what nobody can tell."""
+        return cpu_arithmetic()
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an uninitialised array on the device."""

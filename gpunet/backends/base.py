@@ -26,8 +26,8 @@ from gpunet.backends.updates import UpdateOperations
 class Backend(StochasticOperations, LossOperations, UpdateOperations):
     """Runs every operation with NumPy.
 
-    A backend belongs to one network and is not safe for use by two threads at once: it keeps scratch buffers between
-    calls.
+    A backend belongs to one network and serves one thread at a time, the one that holds its ``lock``: it keeps scratch
+    buffers between calls.
     """
 
     # --- reductions over the batch ----------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class CudaBackend(CudaStochastic, CudaLosses, CudaUpdates):
     """Runs every operation with the CUDA kernels, on the stream of one device.
 
     Operations return before the device has done them; they run in the order of the calls. The first use of an
-    operation compiles its kernels. Like every backend it belongs to one network and one thread.
+    operation compiles its kernels. Like every backend it belongs to one network, and to one thread at a time.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,14 @@ class CudaArrays(Backend):
     @property
     def device_name(self) -> str:
         return self.device.name
+
+    @property
+    def arithmetic(self) -> dict[str, str | None]:
+        return {
+            "device": getattr(self.device, "model", self.device.name),
+            "NumPy": np.__version__,  # draws the order of the examples
+            "CuPy": getattr(sys.modules.get("cupy"), "__version__", None),
+        }
 
     # --- arrays ---------------------------------------------------------------------------------------------------
 

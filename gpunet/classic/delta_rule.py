@@ -212,9 +212,10 @@ class DeltaRule(Estimator):
         network = self.network_
         if len(network.layer_sizes) == 2:
             raise InvalidValueError("hidden_outputs: this network has no hidden units.")
-        network.forward(network.backend.asarray(network.check_inputs(X)))
-        # Each layer is a linear map and the activation behind it: the last two belong to the outputs.
-        return network.backend.to_numpy(network.layers[-3].output).copy()
+        with network.lock:
+            network.forward(network.backend.asarray(network.check_inputs(X)))
+            # Each layer is a linear map and the activation behind it: the last two belong to the outputs.
+            return network.backend.to_numpy(network.layers[-3].output).copy()
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Return R^2, 1 - sum (t - o)^2 / sum (t - mean t)^2, averaged over the outputs.

@@ -14,6 +14,7 @@ from gpunet.classic.hidden_units import HiddenUnits
 from gpunet.layers.base import ParameterSpec
 from gpunet.parameters import Layout, flat_values
 from gpunet.random import Purpose, host_generator
+from gpunet.turns import in_turn
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +29,8 @@ _HOST_ROWS = 256  # at a time where the host goes through every visible unit: wh
 class DeviceMachine:
     """The parameters of a machine on the device, and what follows from them.
 
-    Nothing is checked here. The first methods take buffers on the device, the others arrays on the host.
+    Nothing is checked here. The first methods take buffers on the device, the others arrays on the host; those others
+    let threads take turns.
 
     Parameters
     ----------
@@ -51,6 +53,7 @@ class DeviceMachine:
         self, backend: Backend, visible: int, hidden: int, units: HiddenUnits, seed: int, dtype: np.dtype[Any]
     ) -> None:
         self.backend = backend
+        self.lock = backend.lock
         self.visible, self.hidden, self.units = visible, hidden, units
         self.seed = seed
         self.dtype = dtype
@@ -66,6 +69,7 @@ class DeviceMachine:
         self.step = backend.zeros(1, np.int64)
         self._noise: tuple[Array, Array] | None = None  # float64, and of dtype
 
+    @in_turn
     def set_parameters(self, W: Array, hidden_bias: Array, visible_bias: Array) -> None:
         """Copy the parameters from the host."""
         values = {"W": W, "hidden_bias": hidden_bias, "visible_bias": visible_bias}
@@ -125,6 +129,7 @@ class DeviceMachine:
 
     # --- from the host and back -------------------------------------------------------------------------------------
 
+    @in_turn
     def hidden_means_of(self, data: Array) -> Array:
         """Return E(h | v) of each row of a host array (n, d)."""
         out = np.empty((len(data), self.hidden), self.dtype)
@@ -134,6 +139,7 @@ class DeviceMachine:
             out[rows] = self.backend.to_numpy(h)
         return out
 
+    @in_turn
     def visible_means_of(self, hidden: Array) -> Array:
         """Return p(v = 1 | h) of each row of a host array (n, m)."""
         out = np.empty((len(hidden), self.visible), self.dtype)
@@ -143,6 +149,7 @@ class DeviceMachine:
             out[rows] = self.backend.to_numpy(v)
         return out
 
+    @in_turn
     def gibbs(self, data: Array, steps: int, call: int) -> Array:
         """Return v after ``steps`` rounds from each row of a host array; ``call`` numbers the random bits."""
         v = self.backend.empty(data.shape, self.dtype)
@@ -160,6 +167,7 @@ class DeviceMachine:
             self.sample_visible(v, draw + 1)
         return self.backend.to_numpy(v).copy()
 
+    @in_turn
     def free_energy(self, data: Array) -> Array:
         """Return F(v) = -a.v - log_partition(W v + b) of each row of a host array, float64 (n,)."""
         _, hidden_bias, visible_bias = self._parameters_64()
@@ -168,6 +176,7 @@ class DeviceMachine:
             out[rows] -= self.units.log_partition(s, hidden_bias)
         return out
 
+    @in_turn
     def pseudo_log_likelihood(self, data: Array) -> Array:
         """Return sum_i log p(v_i | the other v) of each row of a host array, float64 (n,)."""
         W, hidden_bias, visible_bias = self._parameters_64()

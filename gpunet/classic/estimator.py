@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, NotFittedError, ShapeError, unknown_name
-from gpunet.validation import check_features
+from gpunet.validation import check_features, read_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -183,12 +183,7 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
     NonFiniteError
         NaN or infinity.
     """
-    if isinstance(y, np.ma.MaskedArray) and np.ma.is_masked(y):
-        raise InvalidTypeError(f"{argument}: got a masked array. Expected every label: drop the masked rows.")
-    try:
-        labels = np.asarray(y)
-    except ValueError as error:
-        raise ShapeError(f"{argument}: cannot be read as an array ({error}). Expected one label per row.") from None
+    labels = read_array(argument, y)
     if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
         kinds = set(map(type, labels))
         if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend, select_backend
 from gpunet.errors import InvalidValueError
-from gpunet.validation import check_features
+from gpunet.validation import check_features, is_on_cuda
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ def check_probabilities(
     InvalidValueError
         A number below 0 or above 1; the message has the row and the column.
     """
-    if hasattr(values, "__cuda_array_interface__"):
+    if is_on_cuda(values):
         values = select_backend(device).fetch(argument, values)
     array = check_features(argument, values, columns, dtype)
     if array.min() < 0 or array.max() > 1:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
+from gpunet.environment import blas_libraries, cpu_name, usable_cores
 
 EXIT_DAMAGED = 1
 # Optional packages and the extra of gpunet that brings each.
@@ -60,8 +59,8 @@ def collect() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "numpy": np.__version__,
-        "blas": _blas(),
-        "cpu": {"name": _cpu_name(), "cores": usable_cores()},
+        "blas": blas_libraries(),
+        "cpu": {"name": cpu_name(), "cores": usable_cores()},
         "device": device_name(select_backend("auto")),
         "driver_cuda": None if report.driver_cuda is None else "{}.{}".format(*report.driver_cuda),
         "cuda_devices": list(report.devices),
@@ -105,38 +104,6 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]
     return lines
-
-
-def _blas() -> list[dict[str, Any]]:
-    """Return the libraries that multiply matrices for NumPy, with their threads where threadpoolctl can ask."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        built: Any = np.show_config(mode="dicts")
-        blas = built.get("Build Dependencies", {}).get("blas", {})
-        return [{"name": blas.get("name", "unknown"), "version": blas.get("version"), "threads": None}]
-    return [
-        {"name": library["internal_api"], "version": library["version"], "threads": library["num_threads"]}
-        for library in threadpool_info()
-        if library["user_api"] == "blas"
-    ]
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(distribution: str) -> str | None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from gpunet.backends.selection import select_backend
 from gpunet.cli.folders import check_folder
-from gpunet.cli.info import usable_cores
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.progress import is_watched, note
+from gpunet.environment import usable_cores
 from gpunet.errors import InvalidValueError
 
 if TYPE_CHECKING:

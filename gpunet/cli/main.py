@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from gpunet.cli.arguments import build_parser, in_options, parse_arguments
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
-from gpunet.errors import GpunetError
+from gpunet.errors import GpunetError, ResumeWarning
 from gpunet.signals import EXIT_SIGNAL, interrupts
 
 EXIT_ERROR = 2
@@ -64,7 +67,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = parse_arguments(build_parser(), argv)
         try:
             # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), _warnings_as_lines():
                 arguments.run(arguments)
         except GpunetError as error:
             error.args = (in_options(str(error), arguments.parser),)
@@ -74,3 +77,20 @@ def _run(argv: Sequence[str] | None) -> int:
         return int(finished.code or 0)
     sys.stdout.flush()  # here, where a closed pipe or a full disk can still be told
     return 0
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print gpunet's own warnings as one line each, without the place in the code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_as_line(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, ResumeWarning):
+                complain(f"warning: {message}")
+            else:
+                show(message, category, *place, **options)
+
+        warnings.showwarning = show_as_line
+        warnings.simplefilter("always", ResumeWarning)
+        yield

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpunet.cli.models import load_model
 from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.scores import naming_rows
 from gpunet.cli.streams import printable
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import Preparation, load_for_model, scale_inputs
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     predictions: list[str] | list[float]
     cells: list[str]
     probabilities: Array | None = None
-    with suitable_threads(network, data.rows):
+    with suitable_threads(network, data.rows), naming_rows(data, np.arange(data.rows)):
         outputs = network.predict_proba(inputs) if arguments.probabilities else network.predict(inputs)
     if names is None:
         numbers = preparation.numbers(outputs)

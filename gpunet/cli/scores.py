@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data import DataSet, Preparation, scale_inputs
+from gpunet.errors import NonFiniteError
 from gpunet.network import Network
 from gpunet.training import evaluate
 
 Array = npt.NDArray[Any]
+
+
+@contextmanager
+def naming_rows(data: DataSet, rows: Array) -> Iterator[None]:
+    """Let an error about a row of ``data.features[rows]`` name the place where the user finds it: a line of the file.
+
+    Raises
+    ------
+    NonFiniteError
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        if error.row is None:
+            raise
+        place = data.raw.row_place(int(rows[error.row]))
+        message = str(error).removeprefix("X: ").replace(f"row {error.row}", place, 1)
+        raise NonFiniteError(f"{data.raw.path or data.name}: {message}") from None
 
 
 @dataclass(frozen=True)
@@ -64,11 +85,12 @@ def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: 
     Raises
     ------
     NonFiniteError
-        A feature or target is too large for the network's dtype once it is scaled.
+        A feature or target is too large for the network's dtype once it is scaled, or an output is not finite.
     """
     assert data.targets is not None
     inputs, targets = scale_inputs(network, data.features[rows]), data.targets[rows]
-    found = evaluate(network, inputs, preparation.network_targets(targets))
+    with naming_rows(data, rows):
+        found = evaluate(network, inputs, preparation.network_targets(targets))
     if preparation.class_names is not None:
         return Score(len(rows), found.loss, accuracy=found.accuracy)
     r2, rmse = regression_quality(preparation, targets, network.predict(inputs))

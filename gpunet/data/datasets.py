@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.line_numbers import line_number
+from gpunet.fingerprint import fingerprint
 
 Array = npt.NDArray[Any]
 
@@ -113,10 +112,5 @@ class DataSet:
         ----------
         rows : ndarray of int, or None
         """
-        digest = hashlib.sha256()
-        for array in (self.features, self.targets):
-            if array is not None:
-                chosen = array if rows is None else array[rows]
-                digest.update(f"{chosen.shape}{chosen.dtype.str}".encode())
-                digest.update(np.ascontiguousarray(chosen).data)
-        return digest.hexdigest()
+        arrays = [array for array in (self.features, self.targets) if array is not None]
+        return fingerprint(*(array if rows is None else array[rows] for array in arrays))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.preparation import Preparation
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidTypeError, InvalidValueError
 from gpunet.validation import check_features, columns_in_order
 
 Array = npt.NDArray[Any]
@@ -95,4 +95,6 @@ def class_names(network: _Trained) -> list[str]:
 
 
 def _preparation(network: _Trained) -> Preparation:
+    if not hasattr(network, "metadata"):
+        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
     return Preparation.from_metadata(network.metadata, network.layer_sizes, "network")

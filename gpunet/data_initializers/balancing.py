@@ -12,7 +12,7 @@ from gpunet.data_initializers.sample import check_sample
 from gpunet.errors import InvalidValueError
 from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import Linear
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 from gpunet.random import Purpose, host_generator
 
 Array = npt.NDArray[Any]
@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 HOMOGENEOUS = ("identity", "relu", "leaky_relu")
 
 
+@on_network
 def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
     """Return for each linear layer how fast its weights change, relative to their size, as a step begins.
 

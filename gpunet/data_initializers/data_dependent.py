@@ -12,10 +12,11 @@ import numpy.typing as npt
 from gpunet.data_initializers.balancing import balancing_factors, can_balance, change_rates
 from gpunet.data_initializers.sample import check_sample, linear_layers, linear_output, spread, unless_it_fails
 from gpunet.errors import InvalidValueError
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 from gpunet.validation import check_flag
 
 
+@on_network
 def data_dependent(network: Network, X: npt.ArrayLike, *, balance: bool | None = None) -> list[float]:
     """Initialise a network so that every unit has variance 1 on X, and then every layer the same change rate.
 

@@ -8,11 +8,12 @@ import numpy.typing as npt
 from gpunet.data_initializers.sample import check_sample, linear_layers, linear_output, spread, unless_it_fails
 from gpunet.errors import InvalidValueError
 from gpunet.initializers import Orthogonal
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import check_integer, check_number
 
 
+@on_network
 def lsuv(network: Network, X: npt.ArrayLike, *, tolerance: float = 0.1, max_iterations: int = 10) -> list[float]:
     """Initialise a network so that the output of every linear layer has variance 1 on X.
 

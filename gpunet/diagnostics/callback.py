@@ -102,7 +102,8 @@ class DiagnosticsCallback(Callback):
         network = run.network
         if self._before is None or self._before.shape != network.flat_parameters.shape:
             self._before = network.backend.empty(network.flat_parameters.shape, network.dtype)
-        network.backend.copy(network.flat_parameters, self._before)
+        with network.lock:
+            network.backend.copy(network.flat_parameters, self._before)
 
     def _inspect(self, run: Run, epoch: int) -> None:
         network = run.network

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import check_integer, check_number
 
 Array = npt.NDArray[Any]
 
 
+@on_network
 def check_gradients(
     network: Network,
     X: npt.ArrayLike,

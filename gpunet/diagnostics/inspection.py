@@ -14,8 +14,8 @@ from gpunet.diagnostics.distribution import Distribution
 from gpunet.errors import InvalidTypeError, ShapeError, unknown_name
 from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import BatchNorm, BiasActivation, Linear
-from gpunet.network import Network
-from gpunet.validation import check_integer, check_number
+from gpunet.network import Network, on_network
+from gpunet.validation import check_integer, check_number, read_array
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +24,7 @@ SATURATED_SLOPE = 4 / (2 + np.exp(5) + np.exp(-5))
 _STRAIGHT = (Identity, ReLU, LeakyReLU)
 
 
+@on_network
 def inspect(
     network: Network,
     X: npt.ArrayLike,
@@ -156,10 +157,10 @@ def update_ratios(before: Mapping[str, npt.ArrayLike], after: Mapping[str, npt.A
 
 
 def _numbers(argument: str, name: str, values: npt.ArrayLike) -> Array:
-    try:
-        return np.asarray(values, np.float64)
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"{argument}: {name} cannot be read as an array of numbers.") from None
+    array = read_array(f"{argument}: {name}", values)
+    if array.dtype.kind not in "iufb":
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype} for {name}. Expected numbers.")
+    return array.astype(np.float64)
 
 
 def _units(y: Array, activation: Activation, bins: int) -> tuple[Distribution, float | None, tuple[int, ...]]:

@@ -15,6 +15,9 @@ from gpunet.errors import OutOfDeviceMemoryError
 
 Array = npt.NDArray[Any]
 
+# Of each buffer: training has at most two sizes of batch, its validation two more. A view costs more than its lookup.
+_VIEWS_KEPT = 8
+
 
 @dataclass(frozen=True)
 class ParameterSpec:
@@ -55,14 +58,18 @@ class Workspace:
         self.backend = backend
         self.generation = 0
         self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
-        self._views: dict[tuple[str, np.dtype[Any], int, int], Array] = {}
+        self._views: dict[tuple[str, np.dtype[Any]], dict[tuple[int, int], Array]] = {}
 
     def rows(self, name: str, rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
         """Return the buffer ``name`` as a contiguous (rows, columns) array; its contents are undefined."""
         dtype = np.dtype(dtype)
-        view = self._views.get((name, dtype, rows, columns))
+        views = self._views.setdefault((name, dtype), {})
+        view = views.get((rows, columns))
         if view is None:
-            view = self._views[name, dtype, rows, columns] = self._new_view(name, rows, columns, dtype)
+            view = self._new_view(name, rows, columns, dtype)
+            if len(views) >= _VIEWS_KEPT:
+                views.clear()
+            views[rows, columns] = view
         return view
 
     def _new_view(self, name: str, rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
@@ -73,7 +80,7 @@ class Workspace:
                 buffer = self._buffers[name, dtype] = self.backend.empty(size, dtype)
             except OutOfDeviceMemoryError as error:
                 raise OutOfDeviceMemoryError(f"a batch of {rows:,} rows does not fit ({name}): {error}") from None
-            self._views = {key: view for key, view in self._views.items() if key[:2] != (name, dtype)}
+            self._views[name, dtype].clear()
             self.generation += 1
         return buffer[:size].reshape(rows, columns)
 

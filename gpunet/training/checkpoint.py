@@ -7,7 +7,9 @@ the history.
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import FileFormatError, InvalidValueError
-from gpunet.network import ADDED_ARGUMENTS, Network
+from gpunet.errors import FileFormatError, InvalidValueError, ResumeWarning
+from gpunet.layer_stack import LARGEST_STEP
+from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.parameters import Layout, flat_values
 from gpunet.serialization import open_tensors, write_tensors
 from gpunet.training.early_stopping import BestRecord, BestWeights, EarlyStopping
 from gpunet.training.history import History
-from gpunet.validation import check_integer, check_json
+from gpunet.training.identity import RunIdentity, check_same
+from gpunet.validation import check_integer, check_json, check_number
 
 Array = npt.NDArray[Any]
 
 FORMAT = "gpunet.checkpoint"
 FORMAT_VERSION = 1
-_LARGEST_STEP = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def write_checkpoint(
     optimizer: Optimizer,
     history: History,
     best: BestWeights | None,
-    settings: Mapping[str, Any],
+    identity: RunIdentity,
 ) -> Path:
     """Write the state of a run after an epoch; the file appears whole or not at all.
 
@@ -82,21 +85,18 @@ def write_checkpoint(
     ----------
     path : path
         Ends in ``.safetensors`` or ``.npz``.
-    settings : mapping
-        What must be the same for the run to go on as it began: batch size, number of rows, ...
+    identity : RunIdentity
+        What must be the same for the run to go on as it began.
     """
     tensors = network.get_parameters() | network.get_state()
     for moment, flat in optimizer.moments.items():
         tensors |= _prefixed(moment, network.layout.views(network.backend.to_numpy(flat)))
-    header: dict[str, Any] = {
+    header: dict[str, Any] = identity.to_header() | {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "network": network.configuration,
         "metadata": check_json("metadata", network.metadata),
         "steps": network.steps,
-        "optimizer": optimizer.name,
         "optimizer_step": optimizer.step,
-        "settings": dict(settings),
         "history": history.to_dict(),
         "best": None,
     }
@@ -118,58 +118,68 @@ def read_checkpoint(
     network: Network,
     optimizer: Optimizer,
     early_stopping: EarlyStopping | None,
-    settings: Mapping[str, Any],
+    identity: RunIdentity,
+    epochs: int,
 ) -> Checkpoint:
     """Read a checkpoint of this very run.
+
+    Where epochs are left to do, and their bits may differ from those of an uninterrupted run, this warns with
+    :class:`gpunet.ResumeWarning`.
 
     Raises
     ------
     MissingFileError, FileFormatError
         The file does not exist, is damaged or is no checkpoint.
     InvalidValueError
-        The checkpoint is of another network, another optimiser or other settings.
+        The checkpoint is of another network, optimiser, other settings or data.
     """
     with open_tensors(path, "checkpoint") as stored:
         header = stored.header
-        _check_header(path, header, network, optimizer, early_stopping, settings)
+        notes = _check_header(path, header, stored.shapes, optimizer, early_stopping, identity)
         shapes = network.shapes | _shapes(optimizer.moment_names, network.layout)
         if header.get("best") is not None:
             shapes |= _shapes(["best"], network.layout) | _shapes(["best"], network.state_layout)
         tensors = stored.read(shapes)
     try:
-        return _parse(tensors, header, network, optimizer)
+        checkpoint = _parse(tensors, header, network, optimizer)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
+    if len(checkpoint.history) < epochs:
+        for text in notes:
+            warnings.warn(f"checkpoint: {str(path)!r}: {text}.", ResumeWarning, stacklevel=4)  # where fit is called
+    return checkpoint
 
 
 def _check_header(
     path: str | os.PathLike[str],
     header: Mapping[str, Any],
-    network: Network,
+    names: Iterable[str],
     optimizer: Optimizer,
     early_stopping: EarlyStopping | None,
-    settings: Mapping[str, Any],
-) -> None:
+    identity: RunIdentity,
+) -> list[str]:
+    """Refuse what is no checkpoint of this run, and return why its bits may differ from an uninterrupted one's."""
     if header.get("format") != FORMAT or header.get("version") != FORMAT_VERSION:
         found = f"{header.get('format')} version {header.get('version')}"
         raise FileFormatError(f"checkpoint: {str(path)!r} holds {found}. Expected {FORMAT} version {FORMAT_VERSION}.")
     try:
-        expected = {name: value for name, value in network.configuration.items() if name != "initializer"}
-        _check_same(path, "a network", ADDED_ARGUMENTS | header["network"], expected)
-        _check_same(path, "a run", header["settings"], settings)
-        _check_same(path, "a run", header, {"optimizer": optimizer.name})
+        notes = identity.compare(header, repr(str(path)))
+        if "hyperparameters" not in header:
+            _check_moments(path, names, optimizer)
         if early_stopping is not None and header["best"] is not None:
-            _check_same(path, "a run", header["best"], {"monitor": early_stopping.monitor})
+            check_same(repr(str(path)), "a run", header["best"], {"monitor": early_stopping.monitor})
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} has a damaged header ({error}).") from None
+    return notes
 
 
-def _check_same(path: str | os.PathLike[str], what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    for name, value in expected.items():
-        if found.get(name) != value:
-            raise InvalidValueError(
-                f"checkpoint: {str(path)!r} is of {what} with {name}={found.get(name)!r}. Expected {value!r}."
-            )
+def _check_moments(path: str | os.PathLike[str], names: Iterable[str], optimizer: Optimizer) -> None:
+    """Tell another momentum, which older checkpoints do not record, from damage: SGD has moments only with one."""
+    found = {name.partition(".")[0] for name in names if "." in name} - {"best"}
+    if not found and optimizer.moment_names:
+        raise InvalidValueError(f"checkpoint: {str(path)!r} is of an optimizer with momentum=0.0. Expected another.")
+    if found and not optimizer.moment_names:
+        raise InvalidValueError(f"checkpoint: {str(path)!r} is of an optimizer with a momentum. Expected none.")
 
 
 def _parse(
@@ -177,22 +187,27 @@ def _parse(
 ) -> Checkpoint:
     layouts = network.layout, network.state_layout
     values = {name: tensors[name] for layout in layouts for name in layout.specs}
+    history = History.from_dict(header["history"])
+    steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
+    if not history.records or history.records[-1].step != steps:
+        raise ValueError(f"the history does not end with step {steps}")
     best = None
     if header["best"] is not None:
+        epoch = check_integer("best epoch", header["best"]["epoch"], 1, len(history))
         best = BestRecord(
-            value=float(header["best"]["value"]),
-            epoch=check_integer("best epoch", header["best"]["epoch"], 1),
-            waited=check_integer("best waited", header["best"]["waited"], 0),
-            steps=check_integer("best steps", header["best"]["steps"], 0, _LARGEST_STEP),
+            value=check_number("best value", header["best"]["value"], minimum=-math.inf),
+            epoch=epoch,
+            waited=check_integer("best waited", header["best"]["waited"], 0, len(history) - epoch),
+            steps=check_integer("best steps", header["best"]["steps"], 0, steps),
             parameters=_flat(tensors, "best", layouts[0], network.dtype),
             state=_flat(tensors, "best", layouts[1], network.dtype),
         )
     checkpoint = Checkpoint(
         values=values,
         moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
-        steps=check_integer("steps", header["steps"], 0, _LARGEST_STEP),
-        optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, _LARGEST_STEP),
-        history=History.from_dict(header["history"]),
+        steps=steps,
+        optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, LARGEST_STEP),
+        history=history,
         best=best,
     )
     network.check_values(values)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, shown
 from gpunet.network import Network
-from gpunet.validation import check_number
+from gpunet.validation import check_no_underflow, check_normal, check_number, read_array
 
 Array = npt.NDArray[Any]
 
@@ -41,21 +41,21 @@ def weigh_classes(
         if class_weight != "balanced":
             raise InvalidValueError(f"class_weight: {class_weight!r} is not known. Expected 'balanced'.")
         return _balanced(labels, classes).astype(network.dtype)
-    largest = float(np.finfo(network.dtype).max)
     weights = np.ones(classes, network.dtype)
     if isinstance(class_weight, Mapping):
         for label, weight in class_weight.items():
             if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-                raise InvalidValueError(f"class_weight: label {label!r} is not one of 0 to {classes - 1}.")
-            weights[label] = check_number(f"class_weight[{label}]", weight, maximum=largest)
+                raise InvalidValueError(f"class_weight: label {shown(label)} is not one of 0 to {classes - 1}.")
+            weights[label] = _check_weight(label, weight, network.dtype)
         return weights
-    values = np.asarray(class_weight)
+    values = read_array("class_weight", class_weight)
     if values.dtype.kind not in "iuf":
-        raise InvalidTypeError(f"class_weight: got {class_weight!r}. Expected a mapping, numbers or 'balanced'.")
+        got = f"dtype {values.dtype}" if values.ndim else shown(class_weight)
+        raise InvalidTypeError(f"class_weight: got {got}. Expected a mapping, numbers or 'balanced'.")
     if values.shape != (classes,):
         raise ShapeError(f"class_weight: got shape {values.shape}. Expected one weight per class, shape ({classes},).")
     for label, weight in enumerate(values):
-        weights[label] = check_number(f"class_weight[{label}]", weight, maximum=largest)
+        weights[label] = _check_weight(label, weight, network.dtype)
     return weights
 
 
@@ -64,15 +64,25 @@ def combine_weights(per_class: Array | None, labels: Array, sample_weight: Array
     if per_class is None:
         return sample_weight
     per_row: Array = per_class[labels]
+    positive = per_row > 0
     with np.errstate(over="ignore"):
         if sample_weight is not None:
+            positive &= sample_weight > 0
             per_row *= sample_weight
         total = per_row.sum()
     if not np.isfinite(total):
         raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
-    if not per_row.any():
+    if not positive.any():
         raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")
+    check_no_underflow("class_weight", per_row, positive)
     return per_row
+
+
+def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:
+    number = check_number(f"class_weight[{label}]", weight, maximum=float(np.finfo(dtype).max))
+    if number > 0:
+        check_normal(f"class_weight[{label}]", number, dtype)
+    return number
 
 
 def _balanced(labels: Array, classes: int) -> Array:

@@ -40,7 +40,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         check_integer("patience", self.patience, 1)
         check_number("minimum_change", self.minimum_change)
-        if self.monitor not in _SIGNS:
+        if not isinstance(self.monitor, str) or self.monitor not in _SIGNS:
             raise unknown_name("monitor", self.monitor, _SIGNS)
 
 

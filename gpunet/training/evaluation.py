@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from gpunet.network import Network
+from gpunet.network import Network, on_network
 
 Array = npt.NDArray[Any]
 
@@ -72,6 +73,7 @@ class DeviceData:
         self.weights = None if weights is None else self._backend.asarray(weights)
 
 
+@on_network
 def evaluate(
     network: Network, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
 ) -> Evaluation:
@@ -92,10 +94,17 @@ def evaluate(
 
     Raises
     ------
-    ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
+    ShapeError, InvalidTypeError, InvalidValueError
         The data do not fit the network.
+    NonFiniteError
+        The data are not finite; or an output is NaN or infinite, as in :meth:`gpunet.Network.predict`. A loss of finite
+        outputs that is too large for the network's dtype is infinity.
     """
-    return evaluate_on_device(network, DeviceData(network, X, y, sample_weight))
+    with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
+        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight))
+    if not math.isfinite(found.loss):
+        network.finite_logits(X)
+    return found
 
 
 def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:

@@ -13,6 +13,7 @@ from typing import Any
 from gpunet.errors import require_package
 from gpunet.files import write_text
 from gpunet.plotting import save_figure
+from gpunet.validation import check_flag, check_integer, check_number
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,18 @@ class History:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> History:
-        """Return the history that :meth:`to_dict` described."""
-        records = [EpochRecord(**record) for record in content["epochs"]]
-        return cls(records, content["best_epoch"], content["stopped_early"])
+        """Return the history that :meth:`to_dict` described.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It did not describe this.
+        """
+        records = [_record(place, record) for place, record in enumerate(content["epochs"], start=1)]
+        best_epoch = content["best_epoch"]
+        if best_epoch is not None:
+            check_integer("best_epoch", best_epoch, 1)
+        return cls(records, best_epoch, check_flag("stopped_early", content["stopped_early"]))
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draw loss and validation accuracy over the epochs; the ending (.png, .svg, .pdf) says the format.
@@ -146,5 +156,12 @@ def _or_null(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is None or math.isfinite(value) else None
+def _record(epoch: int, content: dict[str, Any]) -> EpochRecord:
+    """Return the record of an epoch that :meth:`History.to_dict` described; null stands for what is not finite."""
+    record = EpochRecord(**content)
+    check_integer("epoch", record.epoch, epoch, epoch)
+    check_integer("step", record.step, 0)
+    for name, value in content.items():
+        if value is not None:
+            check_number(name, value, minimum=-math.inf)
+    return record

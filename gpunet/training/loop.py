@@ -22,6 +22,7 @@ from gpunet.training.class_weights import combine_weights, weigh_classes
 from gpunet.training.early_stopping import BestWeights, EarlyStopping
 from gpunet.training.evaluation import DeviceData, evaluate_on_device
 from gpunet.training.history import EpochRecord, History
+from gpunet.training.identity import RunIdentity
 from gpunet.training.settings import Settings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.step import TrainingStep
@@ -87,8 +88,11 @@ def fit(
         Written after each epoch.
     resume : bool
         Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
-        never interrupted, given the same data and arguments. Another network, optimiser, number of rows, batch size,
-        ``shuffle``, ``l2`` or ``clip_norm`` is refused; another learning rate is not.
+        never interrupted, given the same arguments and the arithmetic of the same processor, BLAS library, number of
+        BLAS threads and versions, or the same GPU. Other data or weights, another network, optimiser (momentum, betas,
+        ...), batch size, ``shuffle``, ``l2``, ``clip_norm`` or monitored quantity is refused by name. Another learning
+        rate or arithmetic, and a checkpoint of an older gpunet that does not record all of this, is told by a
+        :class:`gpunet.ResumeWarning`. ``epochs``, ``callbacks`` and the patience may change.
 
     Returns
     -------
@@ -98,6 +102,8 @@ def fit(
     ------
     ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
         Arguments that do not fit; nothing has changed then.
+    InUseError
+        Another call of ``fit``, in this thread or another one, is training the network or with the optimiser.
     TrainingDivergedError
         The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
         steps old; with early stopping those of the best epoch), and the error says at which step and in which layer
@@ -117,18 +123,24 @@ def fit(
         checkpoint=checkpoint,
         resume=resume,
     )
-    data = DeviceData(network, X, y, sample_weight)
-    if data.rows < network.minimum_batch:
-        raise ShapeError(
-            f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
-        )
-    per_class = weigh_classes(network, class_weight, data.host_targets)
-    data.set_weights(combine_weights(per_class, data.host_targets, data.host_weights))
-    held_out = None if validation is None else DeviceData(network, *validation, prefix="validation ")
-    run = _Loop(network, data, held_out, settings)
-    # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return run.run()
+    with network.in_training, settings.optimizer.in_training:
+        with network.lock:
+            data = DeviceData(network, X, y, sample_weight)
+            if data.rows < network.minimum_batch:
+                raise ShapeError(
+                    f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
+                )
+            per_class = weigh_classes(network, class_weight, data.host_targets)
+            own_weights = data.host_weights
+            data.set_weights(combine_weights(per_class, data.host_targets, own_weights))
+            held_out = None if validation is None else DeviceData(network, *validation, prefix="validation ")
+            identity = None
+            if settings.checkpoint is not None:
+                identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
+            run = _Loop(network, data, held_out, settings, identity)
+        # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return run.run()
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
@@ -140,20 +152,28 @@ def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
 
 
 class _Loop:
-    """The state of one call of ``fit``."""
+    """The state of one call of ``fit``. It holds the network's lock from one call of the user's code to the next."""
 
-    def __init__(self, network: Network, data: DeviceData, held_out: DeviceData | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        network: Network,
+        data: DeviceData,
+        held_out: DeviceData | None,
+        settings: Settings,
+        identity: RunIdentity | None,
+    ) -> None:
         self.network = network
         self.backend = network.backend
         self.data = data
         self.held_out = held_out
         self.settings = settings
         self.optimizer = settings.optimizer
-        self.fixed = settings.fixed(data.rows)
+        self.identity = identity
         checkpoint = None
-        if settings.resume and settings.checkpoint is not None and settings.checkpoint.exists():
+        path = settings.checkpoint
+        if settings.resume and path is not None and identity is not None and path.exists():
             checkpoint = read_checkpoint(
-                settings.checkpoint, network, self.optimizer, settings.early_stopping, self.fixed
+                path, network, self.optimizer, settings.early_stopping, identity, settings.epochs
             )
 
         self.best = None if settings.early_stopping is None else BestWeights(network, settings.early_stopping)
@@ -168,6 +188,7 @@ class _Loop:
             checkpoint.apply(network, self.optimizer, self.best)
             self.progress.history = checkpoint.history
             self.good = GoodWeights(network)
+        self.first_step = network.steps + 1
 
     def run(self) -> History:
         history = self.progress.history
@@ -181,21 +202,28 @@ class _Loop:
                 record = self._epoch(len(history) + 1)
                 history.records.append(record)
                 if self.best is not None:
-                    self.best.consider(record)
+                    with self.network.lock:
+                        self.best.consider(record)
                     history.stopped_early = self.best.is_over
-                if self.settings.checkpoint is not None:
-                    write_checkpoint(
-                        self.settings.checkpoint, self.network, self.optimizer, history, self.best, self.fixed
-                    )
+                self._write_checkpoint()
                 for callback in self.settings.callbacks:
                     callback.on_epoch_end(self.progress, record)
         return history
 
+    def _write_checkpoint(self) -> None:
+        if self.settings.checkpoint is not None and self.identity is not None:
+            history = self.progress.history
+            with self.network.lock:
+                write_checkpoint(
+                    self.settings.checkpoint, self.network, self.optimizer, history, self.best, self.identity
+                )
+
     def _restore_best(self) -> None:
         """Go back to the best weights; the optimiser's moments belong to later ones and are forgotten."""
         if self.best is not None:
-            if self.best.restore():
-                self.optimizer.reset()
+            with self.network.lock:
+                if self.best.restore():
+                    self.optimizer.reset()
             self.progress.history.best_epoch = self.best.epoch
 
     def _epoch(self, epoch: int) -> EpochRecord:
@@ -208,26 +236,27 @@ class _Loop:
         rate = 0.0
         window = 0  # the step in this epoch at which the candidate for the last good weights was taken
         for number, rows in enumerate(self.slices):
-            if number == window:
-                self.good.take_candidate()
-            rate = self._step(rows.stop - rows.start)(order[rows])
-            self.backend.copy(self.network.loss_layer.value, self.losses[number])
-            closing = number + 1 - window == GOOD_WEIGHTS_EVERY or number + 1 == len(self.slices)
-            if self.backend.synchronous or closing:
-                self._check_losses(epoch, window, number + 1)
-            if closing:
-                self.good.confirm()
-                window = number + 1
+            with self.network.lock:
+                if number == window:
+                    self.good.take_candidate()
+                rate = self._step(rows.stop - rows.start)(order[rows])
+                self.backend.copy(self.network.loss_layer.value, self.losses[number])
+                closing = number + 1 - window == GOOD_WEIGHTS_EVERY or number + 1 == len(self.slices)
+                if self.backend.synchronous or closing:
+                    self._check_losses(epoch, window, number + 1)
+                if closing:
+                    self.good.confirm()
+                    window = number + 1
             self.progress.step_in_epoch = number + 1
             for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
-        self._check_weights(epoch)
-        trained = time.perf_counter()
-
-        validation = None if self.held_out is None else evaluate_on_device(self.network, self.held_out)
-        if validation is not None and not math.isfinite(validation.loss):
-            self._diverged(f"the validation loss became {validation.loss}", epoch, self.network.steps)
-        losses = self.backend.to_numpy(self.losses)
+        with self.network.lock:
+            self._check_weights(epoch)
+            trained = time.perf_counter()
+            validation = None if self.held_out is None else evaluate_on_device(self.network, self.held_out)
+            if validation is not None and not math.isfinite(validation.loss):
+                self._diverged(f"the validation loss became {validation.loss}", epoch, self.network.steps)
+            losses = self.backend.to_numpy(self.losses)
         weights = [float(weight) for weight in losses[:, 1]]
         total = math.fsum(float(loss) * weight for loss, weight in zip(losses[:, 0], weights, strict=True))
         return EpochRecord(
@@ -265,27 +294,47 @@ class _Loop:
         if finite[0]:
             self.good.confirm()
         step = self.network.steps - (stop - first) + wrong + 1
-        self._diverged(f"the loss became {float(losses[wrong])}", epoch, step)
+        self._diverged(f"the loss became {float(losses[wrong])}", epoch, step, step > self.first_step)
 
     def _check_weights(self, epoch: int) -> None:
         """Raise if the epoch's last update, whose loss nobody has seen, left weights that give no finite loss."""
         step = self.steps[self.slices[-1].stop - self.slices[-1].start]
         loss = step.loss_after_update()
-        if not math.isfinite(loss) or not self.network.is_finite():
+        if not math.isfinite(loss):
             self._diverged(f"the loss after the last update is {loss}", epoch, self.network.steps)
+        if not self.network.is_finite():
+            self._diverged("an update left a value that is not finite", epoch, self.network.steps)
 
-    def _diverged(self, what: str, epoch: int, step: int) -> NoReturn:
+    def _diverged(self, what: str, epoch: int, step: int, has_updated: bool = True) -> NoReturn:
         """Put good weights back and raise."""
         layer = self.network.first_non_finite() or "loss"
+        advice = self._advice(layer, has_updated)
         self.good.restore()
         if self.best is not None:
             self.best.restore()
         self.optimizer.reset()
         raise TrainingDivergedError(
             f"{what} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the weights after step "
-            f"{self.network.steps}. A lower learning rate, clip_norm or batch norm may help.",
+            f"{self.network.steps}. {advice} may help.",
             epoch,
             step,
             layer,
             self.progress.history,
         )
+
+    def _advice(self, layer: str, has_updated: bool) -> str:
+        """Say what of that which this run does not do already may help."""
+        network = self.network
+        means = []
+        if not has_updated or layer.startswith("running average"):
+            means.append("inputs scaled to about 1")
+            if network.dtype == np.float32:
+                means.append("dtype='float64'")
+        if has_updated:
+            means.append("a lower learning rate")
+            if self.settings.clip_norm is None:
+                means.append("clip_norm")
+            if network.batch_norm and not any(network.batch_norm):
+                means.append("batch norm")
+        text = " or ".join(filter(None, [", ".join(means[:-1]), means[-1]]))
+        return text[0].upper() + text[1:]

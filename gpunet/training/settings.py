@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpunet.errors import InvalidTypeError, InvalidValueError
-from gpunet.network import Network
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
+from gpunet.network import Network, check_network
 from gpunet.optimizers import SGD, Optimizer
 from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
@@ -33,7 +33,7 @@ class Settings:
     resume: bool
 
     def fixed(self, rows: int) -> dict[str, Any]:
-        """Return what a run cannot change when it goes on from a checkpoint; it may change the learning rate."""
+        """Return the numbers that a run cannot change when it goes on from a checkpoint."""
         return {
             "rows": rows,
             "batch_size": self.batch_size,
@@ -59,12 +59,11 @@ def check_settings(
     resume: bool,
 ) -> Settings:
     """Return the arguments of ``fit`` as settings, or raise."""
-    if not isinstance(network, Network):
-        raise InvalidTypeError(f"network: got {type(network).__name__}. Expected a gpunet.Network.")
+    check_network(network)
     if optimizer is None:
         optimizer = SGD(0.1, momentum=0.9)
     elif not isinstance(optimizer, Optimizer):
-        raise InvalidTypeError(f"optimizer: got {optimizer!r}. Expected SGD(...), Adam(...) or AdamW(...).")
+        raise InvalidTypeError(f"optimizer: got {shown(optimizer)}. Expected SGD(...), Adam(...) or AdamW(...).")
     if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
         raise InvalidTypeError("validation: expected a pair (X, y).")
     if checkpoint is not None:
@@ -87,7 +86,7 @@ def check_settings(
 
 def _check_early_stopping(early_stopping: EarlyStopping, network: Network, validation: Any) -> None:
     if not isinstance(early_stopping, EarlyStopping):
-        raise InvalidTypeError(f"early_stopping: got {early_stopping!r}. Expected EarlyStopping(...).")
+        raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
     if validation is None:
         raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
     if early_stopping.monitor == "validation_accuracy" and not network.has_probabilities:
@@ -105,19 +104,16 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     try:
         checked = tuple(callbacks)
     except TypeError:
-        raise InvalidTypeError(f"callbacks: got {callbacks!r}. Expected a list of gpunet.Callback.") from None
+        raise InvalidTypeError(f"callbacks: got {shown(callbacks)}. Expected a list of gpunet.Callback.") from None
     for place, callback in enumerate(checked):
         if not isinstance(callback, Callback):
-            raise InvalidTypeError(f"callbacks[{place}]: got {callback!r}. Expected a gpunet.Callback.")
+            raise InvalidTypeError(f"callbacks[{place}]: got {shown(callback)}. Expected a gpunet.Callback.")
     return checked
 
 
 def _check_checkpoint(checkpoint: str | os.PathLike[str]) -> Path:
     """Find out now, and not after an epoch, that the file cannot be written."""
-    try:
-        path = check_path("checkpoint", checkpoint)
-    except TypeError:
-        raise InvalidTypeError(f"checkpoint: got {checkpoint!r}. Expected a path.") from None
+    path = check_path("checkpoint", checkpoint)
     if path.is_dir():
         raise InvalidValueError(f"checkpoint: {str(path)!r} is a folder. Expected a file.")
     nearest = next(folder for folder in path.absolute().parents if folder.exists())

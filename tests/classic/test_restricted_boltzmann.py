@@ -336,7 +336,7 @@ def test_parameters_set_by_hand_are_used():
         ("components_", np.zeros((4, 3)), ShapeError, r"got shape \(4, 3\). Expected \(3, 4\)"),
         ("intercept_hidden_", np.zeros(4), ShapeError, r"got shape \(4,\). Expected \(3,\)"),
         ("intercept_visible_", np.full(4, np.nan), NonFiniteError, "holds NaN"),
-        ("components_", [["a"] * 4] * 3, InvalidTypeError, "cannot be read as an array of numbers"),
+        ("components_", [["a"] * 4] * 3, InvalidTypeError, "got dtype <U1"),
     ],
 )
 def test_bad_parameters_set_by_hand_are_refused_by_name(name, values, error, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +90,6 @@ def test_without_proc(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: object, **options: object) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(info.Path, "read_text", missing)
+    monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.setattr(platform, "processor", lambda: "a processor")
     assert shell(capsys, "info", "--json").json["cpu"]["name"] == "a processor"

@@ -253,3 +253,18 @@ def test_predictions_that_cannot_be_written_are_refused(places: Any, capsys: Cap
     assert "expected .csv" in refusal(capsys, "predict", MODEL, "places.csv", "--out", "predictions.txt")
     line = refusal(capsys, "predict", MODEL, "places.csv", "--out", "places.csv/predictions.csv")
     assert "places.csv" in line
+
+
+@pytest.mark.parametrize("command", ["predict", "predict --probabilities", "evaluate", "evaluate --all"])
+def test_a_row_without_a_finite_output_is_named_by_its_line(places: Any, capsys: Capture, command: str) -> None:
+    network = gpunet.load(MODEL)
+    parameters = network.get_parameters()
+    network.set_parameters({name: value * 1e15 for name, value in parameters.items() if name.startswith(("W", "b"))})
+    network.save("huge.safetensors")
+    lines = Path("places.csv").read_text().splitlines()
+    line = 41
+    cells = lines[line - 1].split(",")
+    lines[line - 1] = ",".join(["1e30", *cells[1:]])
+    Path("new.csv").write_text("\n".join(lines) + "\n")
+    message = refusal(capsys, *command.split(), "huge.safetensors", "new.csv")
+    assert message.startswith(f"gpunet: new.csv: the network's output for line {line} is ")

@@ -362,7 +362,11 @@ def test_resuming_a_finished_run_says_that_nothing_is_left(capsys: Capture) -> N
     result = shell(capsys, *options, "--epochs", 2, "--resume", "--json", "--quiet")
     assert result.errors == ""
     assert all(result.json[score] == first[score] for score in SCORES)
-    assert shell(capsys, *options, "--epochs", 4, "--resume").errors == ""
+    longer = shell(capsys, *options, "--epochs", 4, "--resume")
+    assert longer.errors == (
+        "gpunet: warning: checkpoint: 'runs/places/checkpoint.safetensors': its learning rate was "
+        "CosineRate(initial=0.003, steps=6, final=0.0), and is CosineRate(initial=0.003, steps=8, final=0.0) now.\n"
+    )
 
 
 def test_resuming_a_run_that_stopped_early_says_so(capsys: Capture) -> None:

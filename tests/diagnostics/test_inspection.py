@@ -331,7 +331,7 @@ def test_weights_that_only_their_penalty_moves_do_not_learn(l2):
         ([1.0], InvalidTypeError, "before: got list"),
         ({"W9": np.ones(3)}, InvalidValueError, "before: 'W9' is not known"),
         ({"W1": np.ones(3)}, ShapeError, r"before: got shape \(3,\) for W1\. Expected \(9, 6\)"),
-        ({"W1": "weights"}, InvalidTypeError, "before: W1 cannot be read"),
+        ({"W1": "weights"}, InvalidTypeError, "before: got dtype <U7 for W1"),
     ],
 )
 def test_parameters_of_another_network_are_refused(before, error, message):

@@ -112,6 +112,12 @@ def damage(path, change):
     write_tensors(path, tensors, header)
 
 
+def with_record(header, **values):
+    """Return the header's history with another first record."""
+    first, *rest = header["history"]["epochs"]
+    return header["history"] | {"epochs": [first | values, *rest]}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -124,6 +130,27 @@ def damage(path, change):
         lambda tensors, header: (tensors, header | {"network": 3}),
         lambda tensors, header: (tensors, {k: v for k, v in header.items() if k != "settings"}),
         lambda tensors, header: (tensors, header | {"best": {"monitor": "validation_loss"}}),
+        lambda tensors, header: (tensors, header | {"best": 3}),
+        lambda tensors, header: (tensors, header | {"best": header["best"] | {"value": None}}),
+        lambda tensors, header: (tensors, header | {"best": header["best"] | {"value": "0.5"}}),
+        lambda tensors, header: (tensors, header | {"best": header["best"] | {"epoch": 2}}),
+        lambda tensors, header: (tensors, header | {"best": header["best"] | {"waited": 1}}),
+        lambda tensors, header: (tensors, header | {"best": header["best"] | {"steps": 10**9}}),
+        lambda tensors, header: (tensors, header | {"steps": header["steps"] + 1}),
+        lambda tensors, header: (tensors, header | {"history": with_record(header, epoch=2)}),
+        lambda tensors, header: (tensors, header | {"history": with_record(header, step=True)}),
+        lambda tensors, header: (tensors, header | {"history": with_record(header, loss="0.5")}),
+        lambda tensors, header: (tensors, header | {"history": with_record(header, seconds=[1])}),
+        lambda tensors, header: (tensors, header | {"history": header["history"] | {"epochs": []}}),
+        lambda tensors, header: (tensors, header | {"history": header["history"] | {"best_epoch": "1"}}),
+        lambda tensors, header: (tensors, header | {"history": header["history"] | {"stopped_early": 1}}),
+        lambda tensors, header: (tensors, header | {"data": 3}),
+        lambda tensors, header: (tensors, header | {"data": {}}),
+        lambda tensors, header: (tensors, header | {"hyperparameters": {}}),
+        lambda tensors, header: (tensors, header | {"hyperparameters": None}),
+        lambda tensors, header: (tensors, header | {"environment": 3}),
+        lambda tensors, header: (tensors, header | {"settings": {}}),
+        lambda tensors, header: (tensors, header | {"network": {}}),
         lambda tensors, header: (tensors | {"velocity.W1": np.ones(1, np.float32)}, header),
         lambda tensors, header: (tensors | {"best.W1": np.full((16, 6), np.nan, np.float32)}, header),
         lambda tensors, header: (tensors | {"W1": np.full((16, 6), np.inf, np.float32)}, header),

@@ -196,3 +196,49 @@ def test_divergence_warns_of_nothing_before_it_raises():
     network = gpunet.Network([5, 8, 8, 3], batch_norm=False, device="cpu")
     with pytest.raises(gpunet.TrainingDivergedError):  # pytest turns warnings into errors
         gpunet.fit(network, X, y, epochs=3, batch_size=32, optimizer=gpunet.SGD(1e25))
+
+
+def test_an_infinite_running_average_is_the_cause_that_is_named():
+    X, y = random_problem(64, 5, 3)
+    for epochs, batch_size in ((1, 64), (2, 32)):  # seen after the run's only update, and in the middle of a run
+        network = gpunet.Network([5, 8, 3], device="cpu")
+        with pytest.raises(gpunet.TrainingDivergedError) as caught:
+            gpunet.fit(network, X * 3e19, y, epochs=epochs, batch_size=batch_size, clip_norm=1.0)
+        message = str(caught.value)
+        assert caught.value.layer == "running average running_variance1"
+        assert "an update left a value that is not finite" in message
+        assert "0." not in message.split("not finite first")[0]  # no loss that is fine
+        assert message.endswith("Inputs scaled to about 1, dtype='float64' or a lower learning rate may help.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clip_norm", "advice"),
+    [
+        ({"batch_norm": False}, None, "A lower learning rate, clip_norm or batch norm may help."),
+        ({"batch_norm": False}, 1e30, "A lower learning rate or batch norm may help."),
+        ({"batch_norm": True}, None, "A lower learning rate or clip_norm may help."),
+        ({"batch_norm": True}, 1e30, "A lower learning rate may help."),
+        ({"layer_sizes": [5, 3]}, 1e30, "A lower learning rate may help."),
+    ],
+)
+def test_the_advice_is_what_the_run_does_not_do_already(arguments, clip_norm, advice):
+    class Break(gpunet.Callback):
+        def on_step_end(self, run):
+            run.network.parameters["W1"][0, 0] = np.nan
+
+    X, y = random_problem(64, 5, 3)
+    network = gpunet.Network(**{"layer_sizes": [5, 8, 3], "device": "cpu", **arguments})
+    with pytest.raises(gpunet.TrainingDivergedError) as caught:
+        gpunet.fit(network, X, y, epochs=1, batch_size=16, clip_norm=clip_norm, callbacks=[Break()])
+    assert str(caught.value).endswith(f". {advice}")
+
+
+@pytest.mark.parametrize(("dtype", "advice"), [("float32", " or dtype='float64'"), ("float64", "")])
+def test_a_loss_before_any_update_is_not_the_learning_rates_fault(dtype, advice):
+    X, y = random_problem(64, 5, 3)
+    network = gpunet.Network([5, 8, 3], batch_norm=False, dtype=dtype, device="cpu")
+    large = float(np.sqrt(np.finfo(dtype).max))
+    network.set_parameters({"W1": np.full((8, 5), large), "W2": np.full((3, 8), large)})
+    with pytest.raises(gpunet.TrainingDivergedError, match="step 1;") as caught:
+        gpunet.fit(network, np.abs(X) * 10, y)
+    assert str(caught.value).endswith(f". Inputs scaled to about 1{advice} may help.")

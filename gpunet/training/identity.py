@@ -1,0 +1,159 @@
+"""What makes a run this run: a checkpoint records it, and resuming compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy.typing as npt
+
+from gpunet.errors import InvalidValueError
+from gpunet.fingerprint import fingerprint
+from gpunet.network import ADDED_ARGUMENTS, Network
+from gpunet.training.evaluation import DeviceData
+from gpunet.training.settings import Settings
+
+Array = npt.NDArray[Any]
+
+# What the first checkpoints of version 1 do not say, in words.
+_ADDED = {
+    "hyperparameters": "the optimizer's hyperparameters",
+    "data": "the data",
+    "learning_rate": "the learning rate",
+    "environment": "what computed it",
+}
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a resumed run has to share with the interrupted one, and what its bits depend on.
+
+    Attributes
+    ----------
+    network : dict
+        The network's arguments, the initialiser aside: its work is done.
+    settings : dict
+        Rows, batch size, shuffle, l2, clip_norm.
+    optimizer : str
+    hyperparameters : dict
+        The optimiser's: momentum, betas, ...
+    data : dict of str to (str or None)
+        Digests of what ``fit`` was given, as the network takes it; None for what it was not given.
+    learning_rate : str
+        May change, with a warning.
+    environment : dict of str to (str or None)
+        What the bits of results depend on; may change, with a warning. None is not known, and not compared.
+    """
+
+    network: dict[str, Any]
+    settings: dict[str, Any]
+    optimizer: str
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str | None] = field(default_factory=dict)
+    learning_rate: str = ""
+    environment: dict[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        settings: Settings,
+        data: DeviceData,
+        held_out: DeviceData | None,
+        sample_weight: Array | None,
+        class_weight: Array | None,
+    ) -> RunIdentity:
+        """Return the identity of a run that is about to start; reads its data once.
+
+        Parameters
+        ----------
+        network : Network
+        settings : Settings
+        data, held_out : DeviceData
+        sample_weight : ndarray, (n,), or None
+        class_weight : ndarray, (c,), or None
+        """
+        backend, optimizer = network.backend, settings.optimizer
+        arrays = {"X": data.features, "y": data.targets, "sample_weight": sample_weight, "class_weight": class_weight}
+        arrays["validation X"] = None if held_out is None else held_out.features
+        arrays["validation y"] = None if held_out is None else held_out.targets
+        return cls(
+            network={name: value for name, value in network.configuration.items() if name != "initializer"},
+            settings=settings.fixed(data.rows),
+            optimizer=optimizer.name,
+            hyperparameters=optimizer.hyperparameters,
+            data={
+                name: None if array is None else fingerprint(array, to_numpy=backend.to_numpy)
+                for name, array in arrays.items()
+            },
+            learning_rate=_in_words(optimizer.schedule),
+            # By name: gpunet itself imports this module.
+            environment={"gpunet": import_module("gpunet").__version__, **backend.arithmetic},
+        )
+
+    def to_header(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+    def compare(self, found: Mapping[str, Any], source: str) -> list[str]:
+        """Compare with the header of a checkpoint, and return what to warn of, in sentences.
+
+        Parameters
+        ----------
+        found : mapping
+            May lack what older checkpoints lack.
+        source : str
+            The checkpoint, for error messages.
+
+        Raises
+        ------
+        InvalidValueError
+            It is of another run; the message says what differs.
+        KeyError, TypeError, AttributeError
+            The header is damaged.
+        """
+        check_same(source, "a network", ADDED_ARGUMENTS | found["network"], self.network)
+        check_same(source, "a run", found["settings"], self.settings)
+        check_same(source, "a run", found, {"optimizer": self.optimizer})
+        if "hyperparameters" in found:
+            check_same(source, "an optimizer", found["hyperparameters"], self.hyperparameters)
+        if "data" in found:
+            self._check_data(source, found["data"])
+        notes = []
+        if "learning_rate" in found and found["learning_rate"] != self.learning_rate:
+            notes.append(f"its learning rate was {found['learning_rate']!s:.200}, and is {self.learning_rate} now")
+        environment = found.get("environment", {})
+        for name in dict.fromkeys([*environment, *self.environment]):
+            was, now = environment.get(name), self.environment.get(name)
+            if was is not None and now is not None and was != now:
+                notes.append(f"it was computed with {name} {was!s:.200}, and this is {name} {now}")
+        missing = [words for name, words in _ADDED.items() if name not in found]
+        if missing:
+            notes.append(f"an older gpunet wrote it, which did not record {', '.join(missing)}: not compared")
+        return notes
+
+    def _check_data(self, source: str, found: Mapping[str, Any]) -> None:
+        for name, value in self.data.items():
+            if found[name] == value:
+                continue
+            was = "a run without" if found[name] is None else "a run with" if value is None else "a run with another"
+            raise InvalidValueError(
+                f"checkpoint: {source} is of {was} {name}. Expected the data and weights that the run began with."
+            )
+
+
+def _in_words(schedule: Any) -> str:
+    """Return a schedule's ``repr``; its class where that would be an address in memory."""
+    text = repr(schedule)
+    return type(schedule).__qualname__ if text == object.__repr__(schedule) else text
+
+
+def check_same(source: str, what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise InvalidValueError, which names it, where a value differs from that of a checkpoint."""
+    for name, value in expected.items():
+        if found[name] != value:
+            raise InvalidValueError(
+                f"checkpoint: {source} is of {what} with {name}={found[name]!r:.200}. Expected {value!r}."
+            )
