@@ -23,12 +23,8 @@ train: $(VENV)/.gpu ## train the default network on handwritten digits; model an
 lecture: $(VENV)/.lecture ## run every experiment of the lecture: figures and one page in runs/lecture
 	$(BIN)/gpunet lecture all --out runs/lecture
 
-# Those that docs/lecture.md shows.
-FIGURES := linear-scores layers capacity batch-gradient zig-zag initialization relu-initialization batch-norm-benefits
-
-figures: lecture ## the same, and put the figures of docs/lecture.md into docs/figures
-	mkdir -p docs/figures
-	cp $(FIGURES:%=runs/lecture/%.png) docs/figures/
+figures: lecture ## the same, and write what docs/lecture.md takes from the experiments: table, figures, corrections
+	$(BIN)/python -m gpunet.lecture.document docs/lecture.md --figures runs/lecture
 
 test: $(VENV)/.dev ## run the tests
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu"

@@ -52,15 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from gpunet.lecture.catalogue import experiments
+    from gpunet.lecture import catalogue
 
-    found = experiments()
+    found = catalogue.EXPERIMENTS
     if arguments.json:
         print_json({"experiments": [_named(experiment) | {"shows": experiment.shows} for experiment in found]})
         return
-    width = max(len(_command(experiment)) for experiment in found)
+    width = max(len(experiment.command) for experiment in found)
     for experiment in found:
-        print(_indented(f"{experiment.row:<4} {_command(experiment):<{width}}  ", experiment.shows))
+        print(_indented(f"{experiment.row:<4} {experiment.command:<{width}}  ", experiment.shows))
 
 
 def _indented(start: str, text: str) -> str:
@@ -71,16 +71,12 @@ def _indented(start: str, text: str) -> str:
     return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
 
 
-def _command(experiment: Experiment) -> str:
-    return f"gpunet lecture {experiment.name}"
-
-
 def _named(experiment: Experiment) -> dict[str, object]:
     return {
         "row": experiment.row,
         "name": experiment.name,
         "title": experiment.title,
-        "command": _command(experiment),
+        "command": experiment.command,
     }
 
 
@@ -143,12 +139,12 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _run_all(arguments: argparse.Namespace) -> None:
+    from gpunet.lecture import catalogue
     from gpunet.lecture.building import build, shell_command
-    from gpunet.lecture.catalogue import experiments
     from gpunet.lecture.page import write_page
 
     require_rich()
-    found = experiments()
+    found = catalogue.EXPERIMENTS
     settings, device = _prepare(arguments, found)
     jobs = min(arguments.jobs or usable_cores(), len(found))
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,47 +1,332 @@
-"""The experiments in the lecture's order, and how to find one."""
+"""The experiments in the lecture's order, all that is said of them outside their modules, and how to find one.
+
+The shell's list, the page and docs/lecture.md are made from it.
+"""
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable
 
 from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.lecture.experiment import Experiment
 
-# The module of each row; imported when asked for, so that `gpunet --help` stays quick.
-MODULES = {
-    "L1": "linear_scores",
-    "L2": "layers",
-    "L3": "activations",
-    "L4": "softmax_loss",
-    "L5": "mini_batches",
-    "L6": "single_example",
-    "L7": "batch_gradient",
-    "L8": "capacity",
-    "L9": "perceptron",
-    "L10": "adaline",
-    "L11": "madaline",
-    "L12": "delta_rule",
-    "L13": "pretraining",
-    "L14": "saturation",
-    "L15": "zig_zag",
-    "L16": "activation_cost",
-    "L17": "dead_units",
-    "L18": "initial_bias",
-    "L19": "initialization",
-    "L20": "relu_initialization",
-    "L21": "initializers",
-    "L22": "batch_norm",
-    "L23": "test_time",
-    "L24": "batch_norm_gradient",
-    "L25": "batch_norm_benefits",
-}
-
-
-def experiments() -> list[Experiment]:
-    """Return every experiment, L1 first."""
-    return [_load(row) for row in MODULES]
+EXPERIMENTS = (
+    Experiment(
+        "L1",
+        "linear-scores",
+        "s = W x + b",
+        title="The linear scoring function s = Wx + b",
+        shows="A linear classifier's rows are templates, and its regions are bounded by straight lines.",
+        figure="Ten small images of weights, ten bars of scores beside the image of a digit, and a plane in three "
+        "colours",
+        code=("layers/linear.py", "layers/activation.py"),
+        tests=("test_gradients.py", "lecture/experiments/test_networks.py"),
+        data_sets=("digits",),
+        is_documented=True,
+    ),
+    Experiment(
+        "L2",
+        "layers",
+        "2, 3, k layers, any widths",
+        title="Networks of 2, 3 and k layers",
+        shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
+        figure="Regions of the plane of two spirals and of four clouds, accuracy over width, and bars of parameter"
+        " counts",
+        code=("layer_stack.py", "network.py"),
+        tests=("test_network.py", "lecture/experiments/test_networks.py"),
+        is_documented=True,
+    ),
+    Experiment(
+        "L3",
+        "activations",
+        "sigmoid, tanh, ReLU, leaky ReLU, ELU and their derivatives",
+        title="Activation functions and their derivatives",
+        shows="Sigmoid, tanh, ReLU, leaky ReLU and ELU, with derivatives that agree with numerical ones.",
+        figure="Curves of five activations and their derivatives, and their errors on a logarithmic axis",
+        code=("activations.py", "lecture/derivations/activations.py"),
+        tests=("test_activations.py", "lecture/experiments/test_networks.py"),
+    ),
+    Experiment(
+        "L4",
+        "softmax-loss",
+        "softmax, cross-entropy, J with L2 on every W_i",
+        title="Softmax, cross-entropy and the cost J",
+        shows="The gradient is p - y, the shift keeps it finite, and J is the mean loss plus lambda sum ||W_i||^2.",
+        figure="Losses over the margin, bars of p, y and the gradient, losses of growing scores, and stacked bars "
+        "of J over lambda",
+        code=("layers/softmax_cross_entropy.py", "backends/losses.py"),
+        tests=("layers/test_softmax_cross_entropy.py", "test_gradients.py", "lecture/experiments/test_networks.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L5",
+        "mini-batches",
+        "mini-batch SGD: sample, forward, backward, update",
+        title="Mini-batch stochastic gradient descent",
+        shows="Sample, forward, backward, update: what a batch's size costs and brings, and how noisy its gradient is.",
+        figure="Loss over epochs and over updates for several batch sizes, and the noise of the gradient over the "
+        "batch size",
+        code=("training/step.py", "training/loop.py", "optimizers.py"),
+        tests=("training/test_fit.py", "test_optimizers.py", "lecture/experiments/test_networks.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L6",
+        "single-example",
+        "one example, node by node, explicit Jacobians",
+        title="Back propagation for one example, with explicit Jacobians",
+        shows="The product of the local Jacobians is the gradient that the library computes without them.",
+        figure="Seven matrices with their numbers written in them, and differences between gradients on a "
+        "logarithmic axis",
+        code=("lecture/derivations/single_example.py",),
+        tests=("lecture/derivations/test_single_example.py", "lecture/experiments/test_derivations.py"),
+    ),
+    Experiment(
+        "L7",
+        "batch-gradient",
+        "the batch as a loop, the aggregated pass for k layers, vectorised",
+        title="The gradient of a batch, looped and vectorised",
+        shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves "
+        "operations.",
+        figure="Operations and multiplications over the batch size, and differences between gradients over the layers",
+        code=("lecture/derivations/batch_gradient.py", "lecture/counting.py"),
+        tests=("lecture/derivations/test_batch_gradient.py", "lecture/experiments/test_derivations.py"),
+        is_documented=True,
+    ),
+    Experiment(
+        "L8",
+        "capacity",
+        "number of hidden nodes, initial weights, L2; big model or small",
+        title="Hidden nodes, initial weights and L2",
+        shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
+        figure="Eleven planes with two half moons and the boundary of a network, and errors of three models in "
+        "twelve draws",
+        code=("network.py", "training/loop.py"),
+        tests=("lecture/experiments/test_networks.py",),
+        is_documented=True,
+    ),
+    Experiment(
+        "L9",
+        "perceptron",
+        "perceptron: rule, loss, update on mistakes",
+        title="The perceptron learns from its mistakes, and makes no more than the margin allows",
+        shows="Updates on mistakes separate the classes within Novikoff's bound; averaging helps where nothing "
+        "separates.",
+        figure="Decision boundaries after each update, the loss, mistakes under the curve of their bound, accuracy"
+        " over epochs",
+        code=("classic/perceptron.py",),
+        tests=("classic/test_perceptron.py", "lecture/experiments/test_rules.py"),
+    ),
+    Experiment(
+        "L10",
+        "adaline",
+        "ADALINE: squared loss, Widrow-Hoff update",
+        title="ADALINE converges below a learning rate that the data set, and diverges above",
+        shows="The Widrow-Hoff rule reaches the least-squares solution for rates below 2 / lambda_max, and "
+        "diverges above.",
+        figure="Excess errors over the epochs that fall or rise with the rate, and the pace over the rate beside "
+        "its theory",
+        code=("classic/adaline.py",),
+        tests=("classic/test_adaline.py", "lecture/experiments/test_rules.py"),
+    ),
+    Experiment(
+        "L11",
+        "madaline",
+        "Madaline Rule II",
+        title="A Madaline learns what no single ADALINE can",
+        shows="Madaline Rule II trains a layer of ADALINEs, without a gradient, to learn XOR and the parity of "
+        "features.",
+        figure="Four clouds divided by one line and by two, errors over the epochs, and accuracy over the number "
+        "of features",
+        code=("classic/madaline.py",),
+        tests=("classic/test_madaline.py", "lecture/experiments/test_rules.py"),
+    ),
+    Experiment(
+        "L12",
+        "delta-rule",
+        "Rumelhart, Hinton, Williams 1986: the generalised delta rule",
+        title="The generalised delta rule finds internal representations",
+        shows="Back-propagation as of 1986 learns XOR from most seeds, codes in the encoder, and to detect symmetry.",
+        figure="Errors on exclusive or over the epochs, an 8 by 3 table of hidden outputs, and bars of mirrored "
+        "weights",
+        code=("classic/delta_rule.py", "layers/squared_error.py"),
+        tests=("classic/test_delta_rule.py", "lecture/experiments/test_rules.py"),
+    ),
+    Experiment(
+        "L13",
+        "pretraining",
+        "RBMs layer by layer, unrolled auto-encoder, pre-trained classifier",
+        title="Layer-wise pre-training with restricted Boltzmann machines",
+        shows="A stack of restricted Boltzmann machines gives deep sigmoid networks a better start than random "
+        "weights do.",
+        figure="Weights as images, test errors over the epochs and by seed, and digits with their reconstructions",
+        code=(
+            "classic/restricted_boltzmann.py",
+            "classic/contrastive_divergence.py",
+            "classic/pretraining.py",
+            "classic/autoencoder.py",
+            "classic/pretrained_classifier.py",
+            "lecture/starts.py",
+        ),
+        tests=(
+            "classic/test_restricted_boltzmann.py",
+            "classic/test_contrastive_divergence.py",
+            "classic/test_pretraining.py",
+            "classic/test_autoencoder.py",
+            "lecture/experiments/test_pretraining.py",
+        ),
+        data_sets=("digits", "mnist5k"),
+    ),
+    Experiment(
+        "L14",
+        "saturation",
+        "saturation of sigmoid and tanh kills gradients",
+        title="Saturated units pass no gradient on",
+        shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
+        figure="Sigmoid and tanh with their derivatives, and gradients over the inputs' scale and over the layers",
+        code=("activations.py", "layer_passes.py"),
+        tests=("lecture/experiments/test_activations.py",),
+    ),
+    Experiment(
+        "L15",
+        "zig-zag",
+        "sigmoid is not zero-centred: one sign for all gradients of w_i, zig-zag",
+        title="Inputs that are not zero-centred make gradient descent zig-zag",
+        shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum "
+        "zig-zags.",
+        figure="Two paths over the contours of a cost, one a zig-zag, and the one-sidedness of gradients over the "
+        "batch size",
+        code=("activations.py",),
+        tests=("lecture/experiments/test_activations.py",),
+        data_sets=("digits",),
+        is_documented=True,
+    ),
+    Experiment(
+        "L16",
+        "activation-cost",
+        "exp is expensive",
+        title="What an activation costs: exp is expensive",
+        shows="Operations and nanoseconds per element of each activation, forward and backward.",
+        figure="Bars of operations and of nanoseconds per element for five activations, forward and backward",
+        code=("activations.py", "lecture/counting.py"),
+        tests=("lecture/experiments/test_activations.py",),
+        is_timed=True,
+    ),
+    Experiment(
+        "L17",
+        "dead-units",
+        "dead ReLU units; leaky ReLU and ELU; which learns fastest",
+        title="Dead ReLU units, and which activation learns fastest",
+        shows="ReLU units that die and never update, their remedies, and the epochs each activation needs to learn.",
+        figure="Dead units over epochs and over learning rates, losses over the epochs, epochs to learn over "
+        "learning rates",
+        code=("activations.py", "diagnostics/findings.py"),
+        tests=("lecture/experiments/test_activations.py", "diagnostics/test_inspection.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L18",
+        "initial-bias",
+        "slightly positive initial biases, care with learning rates: `Network(initial_bias=...)`",
+        title="ReLU: initial biases, learning rates and dead units",
+        shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning "
+        "rates do.",
+        figure="Losses over the epochs for five initial biases at two learning rates, and dead units before and after",
+        code=("layer_stack.py",),
+        tests=("test_initializers.py", "lecture/experiments/test_initialization.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L19",
+        "initialization",
+        "zeros, N(0, .01²), N(0, 1), Xavier in a 10-layer tanh network",
+        title="Initial weights of a deep tanh network: activations and gradients before training",
+        shows="How zero, small and large random weights and Xavier's pass activations and gradients through ten "
+        "layers.",
+        figure="Histograms of activations and gradients in six layers for three kinds of weights, and lines over "
+        "the layers",
+        code=("initializers.py", "diagnostics/inspection.py"),
+        tests=("test_initializers.py", "test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
+        is_documented=True,
+    ),
+    Experiment(
+        "L20",
+        "relu-initialization",
+        "Xavier fails for ReLU, He repairs it",
+        title="Initial weights of a deep ReLU network: Xavier's fade, He's do not",
+        shows="How Xavier's weights lose half of the mean square in every ReLU layer, and He's keep it.",
+        figure="Histograms of activations and gradients in six layers for two kinds of weights, and lines over the"
+        " layers",
+        code=("initializers.py",),
+        tests=("test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
+        is_documented=True,
+    ),
+    Experiment(
+        "L21",
+        "initializers",
+        "the six cited initialisers",
+        title="The six initialisers that the lecture cites",
+        shows="How Glorot's, orthogonal, random-walk, He's, data-dependent and LSUV weights start and train deep "
+        "networks.",
+        figure="Activations and gradients over the layers and losses over the epochs for six initialisers, tanh "
+        "above ReLU",
+        code=("initializers.py", "data_initializers/data_dependent.py", "data_initializers/lsuv.py"),
+        tests=(
+            "test_initializers.py",
+            "data_initializers/test_data_initializers.py",
+            "lecture/experiments/test_initialization.py",
+        ),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L22",
+        "batch-norm",
+        "batch norm, with and without scale and shift",
+        title="What batch normalisation does to the scores",
+        shows="The distribution of what enters each activation during training: without batch norm, with, and with"
+        " scale and shift.",
+        figure="Percentiles of a unit's scores over the epochs, boxes of the layers' scores, drift of the means, "
+        "and losses",
+        code=("layers/batch_norm.py", "backends/base.py"),
+        tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L23",
+        "test-time",
+        "batch norm at test time: running averages",
+        title="Batch norm at test time: running averages",
+        shows="Running averages settle, make predictions independent of the batch, and what happens without them.",
+        figure="Gaps of running averages over batches and epochs, test accuracy, and predictions over the batch size",
+        code=("layers/batch_norm.py",),
+        tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
+        data_sets=("digits",),
+    ),
+    Experiment(
+        "L24",
+        "batch-norm-gradient",
+        "batch norm backward, term by term",
+        title="The gradient through batch norm, term by term",
+        shows="The three terms of dJ/ds_i, four ways to compute their sum, and what happens where one is dropped.",
+        figure="Bars of three terms for each example, errors of three other ways, and a bias and a scale over "
+        "descent steps",
+        code=("lecture/derivations/batch_norm.py", "layers/batch_norm.py"),
+        tests=("lecture/derivations/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
+    ),
+    Experiment(
+        "L25",
+        "batch-norm-benefits",
+        "what batch norm buys",
+        title="What batch norm buys",
+        shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
+        figure="Eight maps of test accuracy over learning rate and depth, noise and accuracy over the batch size",
+        code=("layers/batch_norm.py",),
+        tests=("lecture/experiments/test_batch_norm.py",),
+        data_sets=("digits",),
+        is_documented=True,
+    ),
+)
 
 
 def find_experiment(name: str, other_words: Iterable[str] = ()) -> Experiment:
@@ -58,21 +343,14 @@ def find_experiment(name: str, other_words: Iterable[str] = ()) -> Experiment:
     InvalidValueError
         There is none; the message has the nearest name.
     """
-    if name.upper() in MODULES:
-        return _load(name.upper())
+    by_row = {experiment.row: experiment for experiment in EXPERIMENTS}
+    if name.upper() in by_row:
+        return by_row[name.upper()]
     if re.fullmatch(r"[lL]?\d+", name):
-        rows = list(MODULES)
-        raise InvalidValueError(
-            f"NAME: {name!r} is no row of the lecture. Expected {rows[0]} to {rows[-1]}, or a name."
-        )
-    rows_by_name = {module.replace("_", "-"): row for row, module in MODULES.items()}
+        first, *_, last = by_row
+        raise InvalidValueError(f"name: {name!r} is no row of the lecture. Expected {first} to {last}, or a name.")
+    by_name = {experiment.name: experiment for experiment in EXPERIMENTS}
     wanted = name.lower().replace("_", "-")
-    if wanted not in rows_by_name:
-        raise unknown_name("NAME", name, [*rows_by_name, *other_words])
-    return _load(rows_by_name[wanted])
-
-
-def _load(row: str) -> Experiment:
-    module = importlib.import_module(f"gpunet.lecture.experiments.{MODULES[row]}")
-    experiment: Experiment = module.EXPERIMENT
-    return experiment
+    if wanted not in by_name:
+        raise unknown_name("name", name, [*by_name, *other_words])
+    return by_name[wanted]

@@ -120,7 +120,6 @@ def spread_of(layers: Sequence[float]) -> float:
 def draw_initializers(
     numbers: Numbers,
     *,
-    title: str,
     limits: tuple[float, float],
     histograms: Sequence[str],
     third: str,
@@ -133,7 +132,6 @@ def draw_initializers(
     ----------
     numbers : mapping
         Of :func:`measure_initializers`.
-    title : str
     limits : (float, float)
         Of the activations' axis, the same for all layers, so that their spreads can be compared.
     histograms : sequence of str
@@ -144,7 +142,7 @@ def draw_initializers(
         ``"saturated"`` or ``"dead"``, and what the axis calls it.
     """
     shown = [layer for layer in SHOWN if layer <= numbers["depth"]]
-    figure, axes = panels(2 * len(histograms) + 2, len(shown), title=title, width=0.56, height=0.52)
+    figure, axes = panels(2 * len(histograms) + 2, len(shown), width=0.56, height=0.52)
     for block, name in enumerate(histograms):
         found = numbers["initializers"][name]
         colour = COLOURS[list(numbers["initializers"]).index(name)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy.typing as npt
 
 from gpunet.network import Network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Array = npt.NDArray[Any]
 Numbers = Mapping[str, Any]
 
 
@@ -38,8 +42,47 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A sentence that the numbers of a run bear out or do not.
+
+    Attributes
+    ----------
+    sentence : str
+        Without its full stop, and so exact that a test decides it.
+    holds : bool
+        That test.
+    numbers : str
+        What was measured, for whoever wants to judge it.
+    """
+
+    sentence: str
+    holds: bool
+    numbers: str
+
+    def __str__(self) -> str:
+        return f"{'' if self.holds else 'Not so in this run: '}{self.sentence} ({self.numbers})."
+
+
+Claims = dict[str, Claim]
+
+
+class Steps(Protocol):
+    """What the module of an experiment has.
+
+    ``measure`` runs it. The result holds only what JSON can: numbers, strings, lists, dicts with string keys;
+    everything that the rest needs is in it. ``about`` says what the figure shows, in sentences, and ``claims``, by
+    name, what the numbers have to bear out. ``draw`` imports matplotlib inside, through :mod:`gpunet.lecture.plotting`.
+    """
+
+    def measure(self, settings: Settings) -> dict[str, Any]: ...
+    def about(self, numbers: Numbers) -> str: ...
+    def claims(self, numbers: Numbers) -> Claims: ...
+    def draw(self, numbers: Numbers) -> Figure: ...
+
+
+@dataclass(frozen=True)
 class Experiment:
-    """One row of the lecture, as something to run and look at.
+    """One row of the lecture, as something to run and look at; what it does is in the module of its name.
 
     Attributes
     ----------
@@ -47,29 +90,67 @@ class Experiment:
         ``"L1"`` to ``"L25"``.
     name : str
         What the shell calls it: lower case, words joined by ``-``.
+    topic : str
+        What the lecture has there, for the table of docs/lecture.md.
     title : str
         Heading of the figure and of the page's section.
     shows : str
         One sentence: what it demonstrates.
-    measure : callable, Settings -> dict
-        Runs it. The result holds only what JSON can: numbers, strings, lists, dicts with string keys. Everything the
-        figure and the paragraph need is in it.
-    describe : callable, dict -> str
-        One paragraph: what to look at in the figure, and what this run showed, computed from the numbers.
-    draw : callable, dict -> matplotlib Figure
-        The figure of the numbers; imports matplotlib inside, through :mod:`gpunet.lecture.plotting`.
+    figure : str
+        What is seen in the figure, for those who do not see it.
+    code, tests : tuple of str
+        The files that build the row, under ``gpunet/`` and without the experiment's own, and those that test it, under
+        ``tests/``.
     data_sets : tuple of str
         Which of :data:`gpunet.data.NAMED_SETS` it reads, so that a missing package is told before anything runs.
     is_timed : bool
         Whether its numbers hold times, which no seed repeats.
+    is_documented : bool
+        Whether docs/lecture.md shows its figure.
     """
 
     row: str
     name: str
+    topic: str
     title: str
     shows: str
-    measure: Callable[[Settings], dict[str, Any]]
-    describe: Callable[[Numbers], str]
-    draw: Callable[[Numbers], Figure]
+    figure: str
+    code: tuple[str, ...]
+    tests: tuple[str, ...]
     data_sets: tuple[str, ...] = ()
     is_timed: bool = False
+    is_documented: bool = False
+
+    @property
+    def module(self) -> str:
+        """The name of its module in :mod:`gpunet.lecture.experiments`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def command(self) -> str:
+        """What runs it in a shell."""
+        return f"gpunet lecture {self.name}"
+
+    @property
+    def steps(self) -> Steps:
+        """Its module, imported when asked for, so that ``gpunet --help`` stays quick."""
+        return cast(Steps, importlib.import_module(f"gpunet.lecture.experiments.{self.module}"))
+
+    def measure(self, settings: Settings) -> dict[str, Any]:
+        """Run it, and return the numbers that the rest follows from."""
+        return self.steps.measure(settings)
+
+    def describe(self, numbers: Numbers) -> str:
+        """Return one paragraph: what the figure shows, and each claim with whether it held and its numbers."""
+        if hasattr(self.steps, "describe"):
+            return self.steps.describe(numbers)
+        claims = self.steps.claims(numbers).values()
+        held = sum(claim.holds for claim in claims)
+        count = f"all {held}" if held == len(claims) else f"{held} of {len(claims)}"
+        return " ".join([self.steps.about(numbers), f"In this run {count} claims hold.", *map(str, claims)])
+
+    def draw(self, numbers: Numbers) -> Figure:
+        """Return the figure of the numbers, under its title."""
+        figure = self.steps.draw(numbers)
+        figure.suptitle(self.title, fontsize=12)
+        return figure

@@ -116,11 +116,10 @@ def _section(outcome: Outcome, folder: Path) -> str:
         numbers = folder / f"{experiment.name}.json"
         paragraph = json.loads(numbers.read_text(encoding="utf-8"))["paragraph"]
         lines += [
-            f'<figure><img alt="{html.escape(experiment.title)}: the paragraph below says what the figure shows." '
-            f'src="{_figure(folder, experiment.name)}"></figure>',
+            f'<figure><img alt="{html.escape(experiment.figure)}." src="{_figure(folder, experiment.name)}"></figure>',
             f"<p>{html.escape(paragraph)}</p>",
             *([_TIMED] if experiment.is_timed else []),
-            f'<p class="files"><code>gpunet lecture {experiment.name}</code> &middot; '
+            f'<p class="files"><code>{experiment.command}</code> &middot; '
             f'<a download="{numbers.name}" href="{_data_uri(numbers, "application/json")}">its numbers as JSON</a></p>',
         ]
     return "\n".join([*lines, "</section>"])

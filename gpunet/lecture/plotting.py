@@ -1,5 +1,134 @@
-"""The look of the lecture's figures, which is that of all figures."""
+"""The look of the lecture's figures, which is that of all figures, and what many of them draw alike."""
 
-from gpunet.plotting import COLOURS, DIVERGING_MAP, MAP, MARKERS, STYLES, label, panels
+from __future__ import annotations
 
-__all__ = ["COLOURS", "DIVERGING_MAP", "MAP", "MARKERS", "STYLES", "label", "panels"]
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gpunet import plotting
+from gpunet.plotting import COLOURS, DIVERGING_MAP, MAP, MARKERS, STYLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any  # matplotlib is imported when something is drawn
+
+__all__ = [
+    "COLOURS",
+    "DIVERGING_MAP",
+    "MAP",
+    "MARKERS",
+    "STYLES",
+    "Figure",
+    "draw_lines",
+    "integer_ticks",
+    "label",
+    "legend",
+    "look",
+    "name_ticks",
+    "or_nan",
+    "panels",
+]
+
+SMALLEST_DRAWN = 1e-17  # where a difference of 0 is put on a logarithmic axis
+
+
+def panels(rows: int, columns: int, *, width: float = 1.0, height: float = 1.0) -> tuple[Figure, Any]:
+    """Return a figure with a grid of axes, an array (rows, columns), and room for the experiment's title.
+
+    Parameters
+    ----------
+    rows, columns : int
+    width, height : float
+        Of a panel, as multiples of the usual 4 by 3.2 inches.
+    """
+    return plotting.panels(rows, columns, title="", width=width, height=height)
+
+
+def look(place: int, size: float | None = 4) -> dict[str, Any]:
+    """Return colour, line style and, unless its size is None, marker of the line at a place among several."""
+    marker = {} if size is None else {"marker": MARKERS[place], "markersize": size}
+    return {"color": COLOURS[place], "linestyle": STYLES[place], **marker}
+
+
+def draw_lines(
+    axes: Any,
+    lines: Mapping[str, Sequence[float | None]],
+    x: Iterable[float] | None = None,
+    *,
+    size: float | None = 4,
+    first: int = 0,
+    **style: Any,
+) -> None:
+    """Draw a line of its own look for each name.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    lines : mapping of str to sequence of float or None
+        None leaves a gap.
+    x : iterable of float, or None
+        None counts the values from 1.
+    size : float or None
+        Of the markers; None has none.
+    first : int
+        The place of the first line's look.
+    **style
+        For all lines.
+    """
+    places = None if x is None else list(x)
+    for place, (name, values) in enumerate(lines.items(), start=first):
+        over = range(1, len(values) + 1) if places is None else places
+        axes.plot(over, or_nan(values), label=name, **look(place, size) | style)
+
+
+def or_nan(values: Iterable[float | None]) -> list[float]:
+    """Return the numbers with NaN, which no line goes through, for None."""
+    return [float("nan") if value is None else value for value in values]
+
+
+def label(
+    axes: Any,
+    x: str,
+    y: str,
+    title: str | None = None,
+    *,
+    scale: str = "",
+    whole: bool = False,
+) -> None:
+    """Name the axes, with units where there are any, and lighten the frame.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+    x, y : str
+    title : str or None
+    scale : {"", "x", "y", "xy"}
+        Which axes are logarithmic.
+    whole : bool
+        Whether the horizontal axis has ticks at integers only.
+    """
+    if "x" in scale:
+        axes.set_xscale("log")
+    if "y" in scale:
+        axes.set_yscale("log")
+    plotting.label(axes, x=x, y=y, title=title)
+    if whole:
+        integer_ticks(axes)
+
+
+def legend(axes: Any, where: str = "best", size: float = 8, title: str | None = None, **options: Any) -> None:
+    """Add the legend that the labels of the lines make."""
+    axes.legend(loc=where, fontsize=size, title=title, title_fontsize=size, **options)
+
+
+def integer_ticks(axes: Any) -> None:
+    """Put the ticks of the horizontal axis at integers."""
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def name_ticks(axes: Any, values: Sequence[float], base: int | None = None) -> None:
+    """Put a tick at each value, on a horizontal axis that is logarithmic where a base is given."""
+    if base is not None:
+        axes.set_xscale("log", base=base)
+    axes.set_xticks(values, [f"{value:g}" for value in values])

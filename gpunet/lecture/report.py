@@ -89,7 +89,7 @@ def write_report(experiment: Experiment, settings: Settings, device: str, folder
     write_text(
         files["md"],
         f"# {experiment.row}. {experiment.title}\n\n{experiment.shows}\n\n"
-        f"![{experiment.title}]({files['png'].name})\n\n{paragraph}\n",
+        f"![{experiment.figure}.]({files['png'].name})\n\n{paragraph}\n",
     )
     content = {
         "row": experiment.row,

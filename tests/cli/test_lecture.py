@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from gpunet.lecture import building, catalogue, page, report
 from gpunet.lecture.building import Outcome
 from gpunet.lecture.corrections import CORRECTIONS
 from gpunet.lecture.experiment import Experiment, Settings
-from gpunet.lecture.experiments import activations
 from tests.cli.test_process import on_terminal
 from tests.helpers.cli import COMMAND, environment, refusal, shell
 
 Capture = pytest.CaptureFixture[str]
 
+ACTIVATIONS = catalogue.find_experiment("activations")
 # Quick even at full size.
-FAST = {"L6": "single_example", "L7": "batch_gradient"}
+FAST = tuple(catalogue.find_experiment(row) for row in ("L6", "L7"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +40,20 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def experiment(row: str, name: str, **changed: Any) -> Experiment:
-    given = {"title": "A title", "shows": "Shows.", "measure": lambda settings: {}, "describe": lambda numbers: "Text."}
-    return Experiment(row=row, name=name, **given | {"draw": activations.draw} | changed)
+def experiment(row: str, name: str, title: str = "A title") -> Experiment:
+    return Experiment(row, name, "a topic", title, "Shows.", "A figure", (), ())
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *wanted: Experiment) -> None:
+    """Let these be all experiments that there are."""
+    monkeypatch.setattr(catalogue, "EXPERIMENTS", wanted)
+
+
+def measured_by(monkeypatch: pytest.MonkeyPatch, measure: Callable[[Settings], dict[str, Any]]) -> Experiment:
+    """Return an experiment whose numbers come from a function."""
+    steps = types.SimpleNamespace(measure=measure)
+    monkeypatch.setitem(sys.modules, "gpunet.lecture.experiments.wrong", steps)
+    return experiment("L1", "wrong")
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
@@ -51,12 +63,12 @@ def test_the_list_has_every_row_with_its_command(capsys: Capture) -> None:
     result = shell(capsys, "lecture", "list")
     assert (result.status, result.errors) == (0, "")
     lines = result.output.splitlines()
-    assert [line.split()[0] for line in lines] == list(catalogue.MODULES)
-    for line, module in zip(lines, catalogue.MODULES.values(), strict=True):
-        assert f" gpunet lecture {module.replace('_', '-')} " in line
-        assert line.endswith(".")
+    for line, known in zip(lines, catalogue.EXPERIMENTS, strict=True):
+        assert line.startswith(f"{known.row} ")
+        assert f" gpunet lecture {known.name} " in line
+        assert line.endswith(known.shows)
     content = shell(capsys, "lecture", "list", "--json").json["experiments"]
-    assert [entry["row"] for entry in content] == list(catalogue.MODULES)
+    assert [entry["row"] for entry in content] == [known.row for known in catalogue.EXPERIMENTS]
     assert set(content[0]) == {"row", "name", "title", "command", "shows"}
 
 
@@ -74,7 +86,7 @@ def test_one_experiment_writes_four_files_and_prints_its_paragraph(capsys: Captu
     assert content["row"] == "L3"
     assert (content["seed"], content["device"], content["quick"]) == (7, "cpu", True)
     assert content["gpunet"] == gpunet.__version__
-    assert content["paragraph"] == activations.describe(content["numbers"])
+    assert content["paragraph"] == ACTIVATIONS.describe(content["numbers"])
     assert content["paragraph"] in (folder / "activations.md").read_text()
     assert " ".join(content["paragraph"].split()[:8]) in result.output
     assert "new/deep/activations.png" in result.output
@@ -106,21 +118,21 @@ def test_no_file_holds_a_date(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])
-def test_numbers_that_json_lacks_are_refused(value: object, tmp_path: Path) -> None:
-    wrong = experiment("L1", "wrong", measure=lambda settings: {"value": value})
+def test_numbers_that_json_lacks_are_refused(value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = measured_by(monkeypatch, lambda settings: {"value": value})
     with pytest.raises(InvalidValueError, match="wrong: its numbers cannot be written as JSON"):
         report.write_report(wrong, Settings(), "cpu", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_of_an_earlier_run_do_not_stay_beside_an_error(tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_do_not_stay_beside_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(settings: Settings) -> dict[str, Any]:
         raise InvalidValueError("no")
 
     for ending in report.SUFFIXES:
         (tmp_path / f"wrong.{ending}").write_text("old")
     with pytest.raises(InvalidValueError, match="no"):
-        report.write_report(experiment("L1", "wrong", measure=fail), Settings(), "cpu", tmp_path)
+        report.write_report(measured_by(monkeypatch, fail), Settings(), "cpu", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -130,7 +142,7 @@ def test_files_of_an_earlier_run_do_not_stay_beside_an_error(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("initialisation",), "NAME: 'initialisation' is not known. Did you mean 'initialization'?"),
+        (("initialisation",), "name: 'initialisation' is not known. Did you mean 'initialization'?"),
         (("linear",), "Did you mean 'linear-scores'?"),
         (("lst",), "Did you mean 'list'?"),
         (("alll",), "Did you mean 'all'?"),
@@ -265,7 +277,7 @@ def check_page(path: Path) -> Checker:
 
 
 def test_all_writes_every_file_and_one_page(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "MODULES", FAST)
+    only(monkeypatch, *FAST)
     result = shell(capsys, "lecture", "all", "--out", "book", "--jobs", 2, "--quick", "--json")
     assert result.errors == ""
     assert result.status == 0
@@ -291,7 +303,7 @@ def test_all_writes_every_file_and_one_page(capsys: Capture, monkeypatch: pytest
 
 def test_another_process_writes_the_same_bytes(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     known = catalogue.find_experiment("L6")
-    monkeypatch.setattr(catalogue, "experiments", lambda: [known])
+    only(monkeypatch, known)
     assert shell(capsys, "lecture", "all", "--out", "book").status == 0
     shell(capsys, "lecture", "L6", "--out", "one")
     for ending in report.SUFFIXES:
@@ -303,21 +315,21 @@ def test_another_process_writes_the_same_bytes(capsys: Capture, monkeypatch: pyt
 def test_an_experiment_that_fails_stops_no_other(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = experiment("L2", "no-such", title="Broken <title> & more")
     known = catalogue.find_experiment("L6")
-    monkeypatch.setattr(catalogue, "experiments", lambda: [broken, known])
+    only(monkeypatch, broken, known)
     result = shell(capsys, "lecture", "all", "--out", "book", "--quick")
     assert (result.status, result.errors) == (1, "")
-    assert "L2 no-such failed: NAME: 'no-such' is not known." in result.output
+    assert "L2 no-such failed: name: 'no-such' is not known." in result.output
     assert "1 of 2 experiments" in result.output
     checker = check_page(Path("book/index.html"))
     text = "".join(checker.text)
     assert "1 of 2 experiments failed." in text
-    assert "This experiment failed: NAME: 'no-such' is not known." in text
+    assert "This experiment failed: name: 'no-such' is not known." in text
     assert "Broken <title> & more" in text
     assert len(checker.sources) == 1
 
 
 def test_json_names_the_error(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "experiments", lambda: [experiment("L2", "no-such")])
+    only(monkeypatch, experiment("L2", "no-such"))
     failed = shell(capsys, "lecture", "all", "--out", "book", "--json")
     assert failed.status == 1
     assert failed.json["failed"] == 1
@@ -325,8 +337,8 @@ def test_json_names_the_error(capsys: Capture, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_figure_of_many_points_goes_in_as_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report.write_report(activations.EXPERIMENT, Settings(quick=True), "cpu", tmp_path)
-    outcome = Outcome(activations.EXPERIMENT, 0.0, "")
+    report.write_report(ACTIVATIONS, Settings(quick=True), "cpu", tmp_path)
+    outcome = Outcome(ACTIVATIONS, 0.0, "")
     as_vectors = check_page(page.write_page([outcome], Settings(), "cpu", tmp_path)).sources
     monkeypatch.setattr(page, "LARGEST_SVG", 10)
     as_pixels = check_page(page.write_page([outcome], Settings(), "cpu", tmp_path)).sources
@@ -337,7 +349,7 @@ ONLY_L6 = """
 import sys
 from gpunet.cli.main import main
 from gpunet.lecture import catalogue
-catalogue.MODULES = {"L6": "single_example"}
+catalogue.EXPERIMENTS = (catalogue.find_experiment("L6"),)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -6,9 +6,15 @@ import copy
 import json
 from typing import Any
 
+from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.experiment import Experiment, Settings
 
 QUICK = Settings(seed=3, quick=True)
+
+
+def experiment_of(module: Any) -> Experiment:
+    """Return the experiment whose steps a module has."""
+    return find_experiment(module.__name__.rpartition(".")[2])
 
 
 def quick_numbers(experiment: Experiment) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gpunet.backends import Backend
 from gpunet.bench.results import Results, Row, read_results
 from gpunet.bench.selection import results_folder
 from gpunet.lecture.counting import CountingArray, Counts
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, label, panels
 from gpunet.random import Purpose, host_generator
 
@@ -253,7 +253,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw operations and nanoseconds per element, forward and backward."""
-    figure, axes = panels(1, 2, title=EXPERIMENT.title, width=1.3)
+    figure, axes = panels(1, 2, width=1.3)
     left, right = axes[0]
     places, width = np.arange(len(ACTIVATIONS)), 0.38
     for offset, way, colour in ((-width / 2, "forward", COLOURS[0]), (width / 2, "backward", COLOURS[4])):
@@ -276,15 +276,3 @@ def draw(numbers: Numbers) -> Figure:
         panel.set_xticks(places, ACTIVATIONS)
         panel.legend(fontsize=8, loc="upper left")
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L16",
-    name="activation-cost",
-    title="What an activation costs: exp is expensive",
-    shows="Operations and nanoseconds per element of each activation, forward and backward.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    is_timed=True,
-)

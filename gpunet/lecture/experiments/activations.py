@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.lecture.derivations.activations import activation_named
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, MARKERS, label, panels
 from gpunet.lecture.probing import run_activation
@@ -112,7 +112,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(2, 3, title=EXPERIMENT.title, height=0.95)
+    figure, axes = panels(2, 3, height=0.95)
     for place, (family, variants) in zip(axes.flat, numbers["families"].items(), strict=False):
         for variant, colour in zip(variants, COLOURS, strict=False):
             place.plot(numbers["s"], variant["values"], "-", color=colour, label=f"f, {variant['name']}")
@@ -138,14 +138,3 @@ def _draw_errors(axes: Any, variants: dict[str, Numbers]) -> None:
     axes.invert_yaxis()
     label(axes, x="largest difference (0 drawn as 1e-17)", y="", title="the backward pass checked against")
     axes.legend(fontsize=7, loc="center right")
-
-
-EXPERIMENT = Experiment(
-    row="L3",
-    name="activations",
-    title="Activation functions and their derivatives",
-    shows="Sigmoid, tanh, ReLU, leaky ReLU and ELU, with derivatives that agree with numerical ones.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

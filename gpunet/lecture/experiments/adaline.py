@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.classic.adaline import Adaline, rate_bound, single_example_bound
 from gpunet.errors import InvalidValueError
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.random import Purpose, host_generator
 
@@ -163,7 +163,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the excess error for both kinds of update, and the pace over the rate."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.15, height=1.15)
+    figure, axes = panels(1, 3, width=1.15, height=1.15)
     epochs = np.arange(1, numbers["epochs"] + 1)
     for panel, name in ((axes[0, 0], "all_at_once"), (axes[0, 2], "single")):
         for place, (part, curve) in enumerate(numbers[name].items()):
@@ -192,14 +192,3 @@ def draw(numbers: Numbers) -> Figure:
     label(panel, x="rate / bound $2/\\lambda_{max}$", y="factor of the distance per epoch", title="pace in the end")
     panel.legend(fontsize=8, loc="upper left")
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L10",
-    name="adaline",
-    title="ADALINE converges below a learning rate that the data set, and diverges above",
-    shows="The Widrow-Hoff rule reaches the least-squares solution for rates below 2 / lambda_max, and diverges above.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

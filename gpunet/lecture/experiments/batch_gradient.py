@@ -12,7 +12,7 @@ from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.derivations import batch_gradient as lecture
 from gpunet.lecture.derivations import single_example
 from gpunet.lecture.derivations.activations import activation_named
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.probing import central_differences
 from gpunet.lecture.wording import listing, tiny
@@ -170,7 +170,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.15, height=1.15)
+    figure, axes = panels(1, 3, width=1.15, height=1.15)
     batches = [entry["batch"] for entry in numbers["counts"]]
     for place, key in zip(axes[0], ("operations", "multiplications"), strict=False):
         for number, name in enumerate(("loop", "vectorised")):
@@ -205,14 +205,3 @@ def _draw_differences(axes: Any, depths: list[Numbers]) -> None:
     axes.set_xticks(layers)
     label(axes, x="layers k", y="largest relative difference", title="gradients compared")
     axes.legend(fontsize=8, loc="center", bbox_to_anchor=(0.55, 0.62))
-
-
-EXPERIMENT = Experiment(
-    row="L7",
-    name="batch-gradient",
-    title="The gradient of a batch, looped and vectorised",
-    shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves operations.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

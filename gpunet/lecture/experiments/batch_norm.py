@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 import gpunet
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
@@ -198,7 +198,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw percentiles of a unit over the epochs, the layers' distributions, and the losses."""
-    figure, axes = panels(2, 4, title=EXPERIMENT.title, width=0.95)
+    figure, axes = panels(2, 4, width=0.95)
     for column, (name, variant) in enumerate(numbers["variants"].items()):
         upper, lower = axes[:, column]
         for place, (percentile, values) in enumerate(zip(PERCENTILES, variant["percentiles"], strict=True)):
@@ -248,16 +248,3 @@ def _share_limits(row: Any) -> None:
     lowest, highest = min(panel.get_ylim()[0] for panel in row), max(panel.get_ylim()[1] for panel in row)
     for panel in row:
         panel.set_ylim(lowest, highest)
-
-
-EXPERIMENT = Experiment(
-    row="L22",
-    name="batch-norm",
-    title="What batch normalisation does to the scores",
-    shows="The distribution of what enters each activation during training: without batch norm, with, and with scale "
-    "and shift.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import gpunet
 from gpunet.diagnostics import inspect
 from gpunet.lecture.digits import CLASSES, INPUTS, TEST_ROWS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
@@ -271,7 +271,7 @@ def describe(numbers: Numbers) -> str:
 def draw(numbers: Numbers) -> Figure:
     """Draw the accuracy of every cell as maps, without batch norm above with, and the effect on small data."""
     columns = len(numbers["initializers"])
-    figure, axes = panels(2, columns + 1, title=EXPERIMENT.title, width=0.85)
+    figure, axes = panels(2, columns + 1, width=0.85)
     image: Any = None
     for row, kind in enumerate(KINDS):
         for column, initializer in enumerate(numbers["initializers"]):
@@ -325,15 +325,3 @@ def _draw_map(panel: Any, numbers: Numbers, kind: str, initializer: str) -> Any:
     panel.set_yticks(range(len(numbers["depths"])), [str(depth) for depth in numbers["depths"]])
     panel.tick_params(labelsize=7)
     return image
-
-
-EXPERIMENT = Experiment(
-    row="L25",
-    name="batch-norm-benefits",
-    title="What batch norm buys",
-    shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

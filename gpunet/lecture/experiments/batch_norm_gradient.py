@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpunet.activations import Identity
 from gpunet.backends import Backend
 from gpunet.lecture.derivations import batch_norm as derivation
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
 from gpunet.random import Purpose, host_generator
 
@@ -259,7 +259,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the terms for each example, the errors, and the descents with terms dropped."""
-    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.35)
+    figure, axes = panels(2, 2, width=1.35)
     terms_panel, errors_panel, bias_panel, scale_panel = axes.flat
     examples = np.arange(1, numbers["rows"] + 1)
     for place, (name, values) in enumerate(zip(TERMS, numbers["terms"], strict=True)):
@@ -287,14 +287,3 @@ def draw(numbers: Numbers) -> Figure:
     label(bias_panel, x="step", y="largest |b|", title="a bias before batch norm")
     label(scale_panel, x="step", y="largest |log scale|", title="a scale before batch norm")
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L24",
-    name="batch-norm-gradient",
-    title="The gradient through batch norm, term by term",
-    shows="The three terms of dJ/ds_i, four ways to compute their sum, and what happens where one is dropped.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

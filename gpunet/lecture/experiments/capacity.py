@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import decision_map, draw_points, draw_regions, moons, rounded
 from gpunet.lecture.plotting import COLOURS, MARKERS, label, panels
 from gpunet.lecture.wording import listing
@@ -190,7 +190,7 @@ def _percent(entries: list[Numbers], key: str) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(3, 4, title=EXPERIMENT.title, width=0.9, height=1.05)
+    figure, axes = panels(3, 4, width=0.9, height=1.05)
     for row, (entries, start) in enumerate(zip(numbers["by_width"], ("", "other weights, "), strict=True)):
         for place, entry in zip(axes[row], entries, strict=True):
             _draw_boundary(place, numbers, entry, f"{start}m = {entry['m']}")
@@ -215,14 +215,3 @@ def _draw_trials(axes: Any, numbers: Numbers) -> None:
         axes.errorbar(place + 0.2, 100 * mean, 100 * spread, color=COLOURS[place], marker=MARKERS[1], capsize=4)
     axes.set_xticks(range(len(names)), names.values())
     label(axes, x="", y="error on new points, %", title=f"{len(numbers['trials'])} draws, mean and deviation")
-
-
-EXPERIMENT = Experiment(
-    row="L8",
-    name="capacity",
-    title="Hidden nodes, initial weights and L2",
-    shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

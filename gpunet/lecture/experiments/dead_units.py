@@ -10,7 +10,7 @@ import numpy.typing as npt
 import gpunet
 from gpunet.layers import BiasActivation
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.network import Network
 from gpunet.training import Callback, EpochRecord, Run
@@ -286,7 +286,7 @@ def _same_rate_text(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw dead units over epochs and learning rates, loss over epochs, epochs to learn over learning rates."""
-    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.35, height=1.05)
+    figure, axes = panels(2, 2, width=1.35, height=1.05)
     rates, runs = numbers["learning_rates"], numbers["runs"]
     for place, (rate, run) in enumerate(list(zip(rates, runs["relu"], strict=True))[-5:]):
         axes[0, 0].plot(
@@ -337,15 +337,3 @@ def _lowest_loss(runs: list[Any]) -> int | None:
     """Return the place of the run with the lowest loss at the end, of those in which no seed diverged."""
     found = [(run["loss"][-1], place) for place, run in enumerate(runs) if run["loss"]]
     return min(found)[1] if found else None
-
-
-EXPERIMENT = Experiment(
-    row="L17",
-    name="dead-units",
-    title="Dead ReLU units, and which activation learns fastest",
-    shows="ReLU units that die and never update, their remedies, and the epochs each activation needs to learn.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpunet.classic.delta_rule import DeltaRule
 from gpunet.errors import ConvergenceWarning
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, MAP, label, panels
 
@@ -182,7 +182,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the errors on XOR, the encoder's codes, and the weights that detect symmetry."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1, height=1.1)
+    figure, axes = panels(1, 3, width=1.1, height=1.1)
     _draw_errors(axes[0, 0], numbers["xor"])
     _draw_codes(figure, axes[0, 1], np.array(numbers["encoder"]["codes"]))
     _draw_weights(axes[0, 2], np.array(numbers["symmetry"]["weights"]))
@@ -221,14 +221,3 @@ def _draw_weights(panel: Any, weights: Array) -> None:
     panel.set_ylim(1.05 * weights.min(), 1.45 * weights.max())
     label(panel, x="input bit", y="weight to the hidden unit", title="symmetry of 6 bits")
     panel.legend(fontsize=8, loc="upper right", ncols=2)
-
-
-EXPERIMENT = Experiment(
-    row="L12",
-    name="delta-rule",
-    title="The generalised delta rule finds internal representations",
-    shows="Back-propagation as of 1986 learns XOR from most seeds, codes in the encoder, and to detect symmetry.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

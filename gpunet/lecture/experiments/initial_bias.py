@@ -11,7 +11,7 @@ import gpunet
 from gpunet.diagnostics import inspect
 from gpunet.errors import TrainingDivergedError
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the loss over the epochs for two learning rates, and dead units before and after training."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1)
+    figure, axes = panels(1, 3, width=1.1)
     epochs = range(1, numbers["epochs"] + 1)
     stages = ["before\ntraining", *(f"rate\n{rate:g}" for rate in numbers["rates"])]
     for place, (name, runs) in enumerate(numbers["runs"].items()):
@@ -170,15 +170,3 @@ def draw(numbers: Numbers) -> Figure:
         title="dead units",
     )
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L18",
-    name="initial-bias",
-    title="ReLU: initial biases, learning rates and dead units",
-    shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning rates do.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

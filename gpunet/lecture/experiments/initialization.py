@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpunet.lecture.deep_network import draw_initializers, last_over_first, measure_initializers, spread_of
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,20 +87,8 @@ def draw(numbers: Numbers) -> Figure:
     """Draw histograms layer by layer for three of the four, and all four over the layers."""
     return draw_initializers(
         numbers,
-        title=EXPERIMENT.title,
         limits=(-1.05, 1.05),
         histograms=(SMALL, LARGE, XAVIER),
         third="saturated",
         third_name="saturated activations (share)",
     )
-
-
-EXPERIMENT = Experiment(
-    row="L19",
-    name="initialization",
-    title="Initial weights of a deep tanh network: activations and gradients before training",
-    shows="How zero, small and large random weights and Xavier's pass activations and gradients through ten layers.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

@@ -13,7 +13,7 @@ from gpunet.data_initializers import data_dependent, lsuv
 from gpunet.errors import TrainingDivergedError
 from gpunet.lecture.deep_network import draw_over_layers, last_over_first, measure_initializers, spread_of
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import label, panels
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw, for tanh and ReLU, std and gradient over the layers and the training loss over the epochs."""
-    figure, axes = panels(2, 3, title=EXPERIMENT.title, width=1.0, height=0.95)
+    figure, axes = panels(2, 3, width=1.0, height=0.95)
     training = numbers["training"]
     for row, (activation, name) in enumerate(zip(ACTIVATIONS, ("tanh", "ReLU"), strict=True)):
         layers = numbers[activation]
@@ -205,15 +205,3 @@ def draw(numbers: Numbers) -> Figure:
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8)
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L21",
-    name="initializers",
-    title="The six initialisers that the lecture cites",
-    shows="How Glorot's, orthogonal, random-walk, He's, data-dependent and LSUV weights start and train deep networks.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import decision_map, draw_points, draw_regions, exclusive_or, rounded, spirals
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.wording import listing, tiny
@@ -195,7 +195,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(2, 4, title=EXPERIMENT.title, width=0.95, height=1.1)
+    figure, axes = panels(2, 4, width=0.95, height=1.1)
     for place, network in zip(axes[0], numbers["spirals"]["networks"], strict=True):
         _draw_regions(place, numbers["spirals"], network, EXTENT)
     for place, network in zip(axes[1], numbers["exclusive_or"]["networks"], strict=False):
@@ -244,14 +244,3 @@ def _draw_parameters(axes: Any, parameters: list[Numbers]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     label(axes, x="parameters, sum of m d + m over the layers", y="", title="any depth and widths")
-
-
-EXPERIMENT = Experiment(
-    row="L2",
-    name="layers",
-    title="Networks of 2, 3 and k layers",
-    shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

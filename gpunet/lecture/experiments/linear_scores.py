@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import clouds, decision_map, draw_points, draw_regions, rounded
 from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, label, panels
 from gpunet.lecture.wording import tiny
@@ -121,7 +121,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.15, height=1.2)
+    figure, axes = panels(1, 3, width=1.15, height=1.2)
     _draw_templates(figure, axes[0, 0], numbers)
     _draw_scores(axes[0, 1], numbers)
     _draw_plane(axes[0, 2], numbers["plane"])
@@ -175,15 +175,3 @@ def _draw_plane(axes: Any, plane: Numbers) -> None:
             bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
             zorder=5,
         )
-
-
-EXPERIMENT = Experiment(
-    row="L1",
-    name="linear-scores",
-    title="The linear scoring function s = Wx + b",
-    shows="A linear classifier's rows are templates, and its regions are bounded by straight lines.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpunet.classic.adaline import Adaline
 from gpunet.classic.madaline import Madaline
 from gpunet.errors import ConvergenceWarning
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import draw_points, draw_regions, exclusive_or, grid, rounded
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.random import Purpose, host_generator
@@ -154,7 +154,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the regions on XOR, the errors over the epochs, and the accuracy over k."""
-    figure, axes = panels(1, 4, title=EXPERIMENT.title, width=0.95, height=1.1)
+    figure, axes = panels(1, 4, width=0.95, height=1.1)
     xor = numbers["xor"]
     points = grid(EXTENT, RESOLUTION)
     adaline = _scores(points, [xor["adaline"]])[:, 0]
@@ -210,14 +210,3 @@ def _draw_accuracies(panel: Any, numbers: Numbers) -> None:
     panel.set_ylim(0.25, 1.03)
     label(panel, x="relevant features k of 20", y=f"accuracy on {numbers['test_rows']} test rows", title="parity")
     panel.legend(fontsize=8, loc="lower left")
-
-
-EXPERIMENT = Experiment(
-    row="L11",
-    name="madaline",
-    title="A Madaline learns what no single ADALINE can",
-    shows="Madaline Rule II trains a layer of ADALINEs, without a gradient, to learn XOR and the parity of features.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

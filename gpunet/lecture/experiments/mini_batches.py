@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
@@ -218,7 +218,7 @@ def _updates_text(reached: dict[int, float]) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1, height=1.15)
+    figure, axes = panels(1, 3, width=1.1, height=1.15)
     for run, colour, style, marker in zip(numbers["runs"], COLOURS, STYLES, MARKERS, strict=False):
         look = {"color": colour, "linestyle": style, "marker": marker, "markersize": 3.5, "label": f"{run['batch']}"}
         axes[0, 0].semilogy(range(len(run["losses"])), run["losses"], **look)
@@ -239,15 +239,3 @@ def draw(numbers: Numbers) -> Any:
     label(place, x="batch size B", y="distance from the full gradient / its norm", title="noise of the gradient")
     place.legend(fontsize=7, loc="lower left")
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L5",
-    name="mini-batches",
-    title="Mini-batch stochastic gradient descent",
-    shows="Sample, forward, backward, update: what a batch's size costs and brings, and how noisy its gradient is.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

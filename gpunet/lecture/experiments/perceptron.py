@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import LINE, clouds, draw_points, rounded
 from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
 from gpunet.lecture.wording import tiny
@@ -201,7 +201,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw boundary and loss after each update, mistakes over the margin, and accuracy on overlapping classes."""
-    figure, axes = panels(1, 4, title=EXPERIMENT.title, width=0.95, height=1.1)
+    figure, axes = panels(1, 4, width=0.95, height=1.1)
     _draw_path(axes[0, 0], numbers["path"])
     _draw_losses(axes[0, 1], numbers["path"]["losses"])
     _draw_bound(axes[0, 2], numbers["bound"])
@@ -263,14 +263,3 @@ def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
     low, high = panel.get_ylim()
     panel.set_ylim(low - 0.3 * (high - low), high)
     panel.legend(fontsize=8, loc="lower right")
-
-
-EXPERIMENT = Experiment(
-    row="L9",
-    name="perceptron",
-    title="The perceptron learns from its mistakes, and makes no more than the margin allows",
-    shows="Updates on mistakes separate the classes within Novikoff's bound; averaging helps where nothing separates.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.starts import (
     CODE_INITIALIZERS,
@@ -148,7 +148,7 @@ def _spread(errors: Array) -> float:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw filters, errors by epoch and by seed; below, reconstructions and their errors."""
-    figure, axes = panels(2, 3, title="Pre-training with restricted Boltzmann machines", width=1.15, height=1.1)
+    figure, axes = panels(2, 3, width=1.15, height=1.1)
     names = [PRETRAINED, *INITIALIZERS, RELU]
     _draw_filters(axes[0, 0], numbers)
     _draw_curves(axes[0, 1], numbers["errors"], names, 1)
@@ -240,15 +240,3 @@ def _mosaic(grid: list[Array], border: float) -> Array:
             top, left = down * (side + 1), right * (side + 1)
             mosaic[top : top + side, left : left + side] = picture.reshape(side, side)
     return mosaic[:-1, :-1]
-
-
-EXPERIMENT = Experiment(
-    row="L13",
-    name="pretraining",
-    title="Layer-wise pre-training",
-    shows="A stack of restricted Boltzmann machines gives deep sigmoid networks a better start than random weights do.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits", "mnist5k"),
-)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gpunet.lecture.deep_network import draw_initializers, last_over_first, measure_initializers, spread_of
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,21 +75,9 @@ def draw(numbers: Numbers) -> Figure:
     """Draw histograms layer by layer, and both over the layers."""
     return draw_initializers(
         numbers,
-        title=EXPERIMENT.title,
         limits=(-0.1, 3.0),
         histograms=(XAVIER, HE),
         cut_spike=True,
         third="dead",
         third_name="dead units (share)",
     )
-
-
-EXPERIMENT = Experiment(
-    row="L20",
-    name="relu-initialization",
-    title="Initial weights of a deep ReLU network: Xavier's fade, He's do not",
-    shows="How Xavier's weights lose half of the mean square in every ReLU layer, and He's keep it.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

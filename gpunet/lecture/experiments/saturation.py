@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gpunet.activations import get_activation
 from gpunet.layer_passes import backward_layers, forward_layers
 from gpunet.layers import Linear
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.probing import hidden_scores, run_activation
 from gpunet.network import Network
@@ -186,7 +186,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw f and f', the first layer's gradient over the inputs' scale, and the gradient layer by layer."""
-    figure, axes = panels(1, 3, title=EXPERIMENT.title, width=1.1)
+    figure, axes = panels(1, 3, width=1.1)
     curves = numbers["curves"]
     left, middle, right = axes[0]
     for place, name in enumerate(SQUASHING):
@@ -214,14 +214,3 @@ def draw(numbers: Numbers) -> Figure:
     for panel in (middle, right):
         panel.legend(fontsize=8)
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L14",
-    name="saturation",
-    title="Saturated units pass no gradient on",
-    shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.lecture.derivations import single_example as lecture
 from gpunet.lecture.derivations.activations import activation_named
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, MARKERS, label, panels
 from gpunet.lecture.probing import central_differences
@@ -114,7 +114,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(2, 4, title=EXPERIMENT.title, width=0.95, height=0.95)
+    figure, axes = panels(2, 4, width=0.95, height=0.95)
     figure.set_layout_engine("constrained", wspace=0.06)
     explained = {
         "dJ/dp": "-y^T / (y^T p)",
@@ -162,14 +162,3 @@ def _draw_errors(axes: Any, numbers: Numbers) -> None:
     axes.set_yticks(range(len(names)), names)
     label(axes, x="largest difference (0 drawn as 1e-18)", y="", title="gradients compared")
     axes.legend(fontsize=7, loc="lower center", ncols=2)
-
-
-EXPERIMENT = Experiment(
-    row="L6",
-    name="single-example",
-    title="Back propagation for one example, with explicit Jacobians",
-    shows="The product of the local Jacobians is the gradient that the library computes without them.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-)

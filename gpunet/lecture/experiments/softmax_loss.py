@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.wording import tiny
@@ -214,7 +214,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Any:
     """Return the figure."""
-    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.25)
+    figure, axes = panels(2, 2, width=1.25)
     _draw_margins(axes[0, 0], numbers)
     _draw_gradient(axes[0, 1], numbers["gradient"])
     _draw_overflow(axes[1, 0], numbers["overflow"])
@@ -290,15 +290,3 @@ def _draw_penalty(axes: Any, trained: list[Numbers]) -> None:
     right.set_ylabel("sum ||W_i||^2 (line)", fontsize=9)
     right.tick_params(labelsize=8)
     axes.legend(fontsize=8, loc="center left")
-
-
-EXPERIMENT = Experiment(
-    row="L4",
-    name="softmax-loss",
-    title="Softmax, cross-entropy and the cost J",
-    shows="The gradient is p - y, the shift keeps it finite, and J is the mean loss plus lambda sum ||W_i||^2.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import gpunet
 from gpunet.layer_passes import kept_averages
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
@@ -241,7 +241,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the averages settling and lagging, accuracy while training, and what the wrong mode does."""
-    figure, axes = panels(2, 3, title=EXPERIMENT.title, width=1.15)
+    figure, axes = panels(2, 3, width=1.15)
     for place, (name, run) in enumerate(numbers["settling"].items(), start=1):
         look: dict[str, Any] = {"linestyle": STYLES[place], "color": COLOURS[place], "linewidth": 1}
         axes[0, 0].semilogy(run["mean_gap"], label=name, **look)
@@ -279,15 +279,3 @@ def draw(numbers: Numbers) -> Figure:
         panel.set_xticks(modes["batch_sizes"], [str(size) for size in modes["batch_sizes"]])
         panel.set_ylim(bottom=0)
     return figure
-
-
-EXPERIMENT = Experiment(
-    row="L23",
-    name="test-time",
-    title="Batch norm at test time: running averages",
-    shows="Running averages settle, make predictions independent of the batch, and what happens without them.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

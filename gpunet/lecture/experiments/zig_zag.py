@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 import gpunet
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Experiment, Numbers, Settings
+from gpunet.lecture.experiment import Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
@@ -181,7 +181,7 @@ def describe(numbers: Numbers) -> str:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw both paths over the contours of J, and how one-sided gradients are over the batch size."""
-    figure, axes = panels(2, 2, title=EXPERIMENT.title, width=1.25, height=1.1)
+    figure, axes = panels(2, 2, width=1.25, height=1.1)
     for panel, (name, path) in zip(axes[0], numbers["paths"].items(), strict=True):
         _draw_path(panel, name, path)
     for place, (name, signs) in enumerate(numbers["signs"].items()):
@@ -215,15 +215,3 @@ def _draw_path(panel: Any, name: str, path: Numbers) -> None:
         y="weight $w_2$",
         title=f"{name} inputs, learning rate {path['learning_rate']:g}: {len(weights) - 1} steps",
     )
-
-
-EXPERIMENT = Experiment(
-    row="L15",
-    name="zig-zag",
-    title="Inputs that are not zero-centred make gradient descent zig-zag",
-    shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum zig-zags.",
-    measure=measure,
-    describe=describe,
-    draw=draw,
-    data_sets=("digits",),
-)

@@ -14,7 +14,14 @@ from gpunet.bench.results import Results, Row, Spread
 from gpunet.errors import FileFormatError
 from gpunet.lecture.experiment import Experiment, Settings
 from gpunet.lecture.experiments import activation_cost, dead_units, saturation, zig_zag
-from tests.helpers.experiments import assert_figure, assert_one_paragraph, assert_repeats, changed, quick_numbers
+from tests.helpers.experiments import (
+    assert_figure,
+    assert_one_paragraph,
+    assert_repeats,
+    changed,
+    experiment_of,
+    quick_numbers,
+)
 from tests.helpers.networks import pre_activations
 
 Numbers = dict[str, Any]
@@ -22,7 +29,7 @@ Numbers = dict[str, Any]
 
 @pytest.fixture(scope="module", params=[saturation, zig_zag, activation_cost, dead_units], ids=lambda m: m.__name__)
 def quick(request: pytest.FixtureRequest) -> tuple[Experiment, Numbers]:
-    experiment = request.param.EXPERIMENT
+    experiment = experiment_of(request.param)
     return experiment, quick_numbers(experiment)
 
 
@@ -86,10 +93,10 @@ def test_saturation_does_not_claim_what_is_not_there(saturated: Numbers) -> None
     place = len(saturated["scales"]) - 1
     doctored = changed(saturated, "gradients", "tanh", place, 0, value=1.0)
     assert not saturation.claims(doctored)["large_inputs_kill"]
-    assert "saturation does not kill" in saturation.describe(doctored)
-    assert "saturation kills" in saturation.describe(saturated)
+    assert "saturation does not kill" in experiment_of(saturation).describe(doctored)
+    assert "saturation kills" in experiment_of(saturation).describe(saturated)
     doctored = changed(saturated, "gradients", "relu", place, 0, value=1e-9)
-    assert "ReLU does not keep" in saturation.describe(doctored)
+    assert "ReLU does not keep" in experiment_of(saturation).describe(doctored)
 
 
 # --- L15 --------------------------------------------------------------------------------------------------------------
@@ -143,10 +150,10 @@ def test_each_step_descends_the_squared_error_of_one_example(paths: Numbers, nam
 def test_zig_zag_does_not_claim_what_is_not_there(paths: Numbers) -> None:
     doctored = changed(paths, "paths", "positive", "steps", value=paths["paths"]["zero-centred"]["steps"])
     assert not zig_zag.claims(doctored)["slower"]
-    assert "not clearly slower" in zig_zag.describe(doctored)
+    assert "not clearly slower" in experiment_of(zig_zag).describe(doctored)
     doctored = changed(paths, "signs", "tanh", "one_sign", 0, value=0.9)
-    assert "as the lecture says" in zig_zag.describe(paths)
-    assert "as the lecture says" not in zig_zag.describe(doctored)
+    assert "as the lecture says" in experiment_of(zig_zag).describe(paths)
+    assert "as the lecture says" not in experiment_of(zig_zag).describe(doctored)
 
 
 # --- L16 --------------------------------------------------------------------------------------------------------------
@@ -236,9 +243,9 @@ def test_figure_and_paragraph_take_the_committed_times_where_there_are_any() -> 
     with_results = {**numbers, "benchmark": benchmark}
     assert activation_cost.costs(with_results) is benchmark
     assert activation_cost.costs({**numbers, "benchmark": None}) is numbers["measured"]
-    assert "gpunet 1.2.3 on somewhere" in activation_cost.describe(with_results)
-    assert "measured now on this machine" in activation_cost.describe({**numbers, "benchmark": None})
-    assert_figure(activation_cost.EXPERIMENT, with_results)
+    assert "gpunet 1.2.3 on somewhere" in experiment_of(activation_cost).describe(with_results)
+    assert "measured now on this machine" in experiment_of(activation_cost).describe({**numbers, "benchmark": None})
+    assert_figure(experiment_of(activation_cost), with_results)
 
 
 def test_activation_cost_follows_the_times() -> None:
@@ -250,10 +257,10 @@ def test_activation_cost_follows_the_times() -> None:
     numbers["measured"]["linear_nanoseconds"] = 50.0
     assert activation_cost.claims(numbers)["exp_is_dear"]
     assert activation_cost.claims(numbers)["linear_is_dearer"]
-    assert "as the lecture says" in activation_cost.describe(numbers)
+    assert "as the lecture says" in experiment_of(activation_cost).describe(numbers)
     cheap = changed(numbers, "measured", "nanoseconds", "tanh", "forward", value=1.0)
     assert not activation_cost.claims(cheap)["exp_is_dear"]
-    assert "elu and sigmoid cost clearly more" in activation_cost.describe(cheap)
+    assert "elu and sigmoid cost clearly more" in experiment_of(activation_cost).describe(cheap)
 
 
 # --- L17 --------------------------------------------------------------------------------------------------------------
@@ -296,7 +303,7 @@ def test_dead_units_of_the_first_layer_never_update() -> None:
 @pytest.fixture(scope="module")
 def dying() -> Numbers:
     """The full experiment's numbers in miniature: two learning rates."""
-    numbers = quick_numbers(dead_units.EXPERIMENT)
+    numbers = quick_numbers(experiment_of(dead_units))
     for name in dead_units.NETWORKS:
         for run in numbers["runs"][name]:
             run.update(dead=[0.0, 0.0], moved=0.0, silent=[0, 0], revived=[0, 0], diverged=0, epochs_to_learn=None)
@@ -344,8 +351,8 @@ def test_dead_units_does_not_claim_what_is_not_there(
     shown = _dying(dying)
     doctored = changed(shown, "runs", *path, value=value)
     assert not dead_units.claims(doctored)[claim]
-    assert text in dead_units.describe(doctored)
-    assert text not in dead_units.describe(shown)
+    assert text in experiment_of(dead_units).describe(doctored)
+    assert text not in experiment_of(dead_units).describe(shown)
 
 
 def test_fastest_learning_rate(dying: Numbers) -> None:

@@ -14,7 +14,14 @@ from gpunet.lecture.digits import split_digits
 from gpunet.lecture.experiment import Experiment, Settings
 from gpunet.lecture.experiments import batch_norm, batch_norm_benefits, batch_norm_gradient
 from gpunet.lecture.experiments import test_time as at_test_time  # a name that pytest would not take for a test
-from tests.helpers.experiments import assert_figure, assert_one_paragraph, assert_repeats, changed, quick_numbers
+from tests.helpers.experiments import (
+    assert_figure,
+    assert_one_paragraph,
+    assert_repeats,
+    changed,
+    experiment_of,
+    quick_numbers,
+)
 from tests.helpers.networks import pre_activations, randomise
 
 Numbers = dict[str, Any]
@@ -26,7 +33,7 @@ Numbers = dict[str, Any]
     ids=lambda module: module.__name__.rsplit(".", 1)[-1],
 )
 def quick(request: pytest.FixtureRequest) -> tuple[Experiment, Numbers]:
-    experiment = request.param.EXPERIMENT
+    experiment = experiment_of(request.param)
     return experiment, quick_numbers(experiment)
 
 
@@ -90,8 +97,8 @@ def test_batch_norm_does_not_claim_what_is_not_there(
 ) -> None:
     doctored = changed(distributions, "variants", *path, value=value)
     assert not batch_norm.claims(doctored)[claim]
-    assert text in batch_norm.describe(doctored)
-    assert text not in batch_norm.describe(distributions)
+    assert text in experiment_of(batch_norm).describe(doctored)
+    assert text not in experiment_of(batch_norm).describe(distributions)
 
 
 # --- L23 --------------------------------------------------------------------------------------------------------------
@@ -106,7 +113,7 @@ def test_test_time_shows_what_the_lecture_says(averages: Numbers) -> None:
     # All but one: lagging averages cost less than 5 points on this task, and the paragraph says so.
     claims = at_test_time.claims(averages)
     assert claims == {**dict.fromkeys(claims, True), "slow_averages_hurt": False}
-    assert "costs only" in at_test_time.describe(averages)
+    assert "costs only" in experiment_of(at_test_time).describe(averages)
 
 
 def test_batch_statistics_are_those_of_the_scores() -> None:
@@ -149,8 +156,8 @@ def test_test_time_does_not_claim_what_is_not_there(
 ) -> None:
     doctored = changed(averages, *path, value=value)
     assert not at_test_time.claims(doctored)[claim]
-    assert text in at_test_time.describe(doctored)
-    assert text not in at_test_time.describe(averages)
+    assert text in experiment_of(at_test_time).describe(doctored)
+    assert text not in experiment_of(at_test_time).describe(averages)
 
 
 # --- L24 --------------------------------------------------------------------------------------------------------------
@@ -224,8 +231,8 @@ def test_batch_norm_gradient_does_not_claim_what_is_not_there(
 ) -> None:
     doctored = changed(gradient, *path, value=value)
     assert not batch_norm_gradient.claims(doctored)[claim]
-    assert text in batch_norm_gradient.describe(doctored)
-    assert text not in batch_norm_gradient.describe(gradient)
+    assert text in experiment_of(batch_norm_gradient).describe(doctored)
+    assert text not in experiment_of(batch_norm_gradient).describe(gradient)
 
 
 # --- L25 --------------------------------------------------------------------------------------------------------------
@@ -288,7 +295,7 @@ def test_what_cells_count(benefits: Numbers) -> None:
 
 def test_claims_of_the_benefits(benefits: Numbers) -> None:
     assert batch_norm_benefits.claims(benefits) == dict.fromkeys(batch_norm_benefits.claims(benefits), True)
-    text = batch_norm_benefits.describe(benefits)
+    text = experiment_of(batch_norm_benefits).describe(benefits)
     assert "17% of the squares learn without batch norm and 54% with it" in text
     assert "13 without and 0 with" in text
     assert "it regularises here" in text
@@ -309,14 +316,14 @@ def test_equal_maps_have_no_benefit(benefits: Numbers, claims: tuple[str, ...], 
     doctored = changed(benefits, "grid", "with", value=benefits["grid"]["without"])
     for claim in (*claims, "less_initialisation"):
         assert not batch_norm_benefits.claims(doctored)[claim]
-    assert text in batch_norm_benefits.describe(doctored)
-    assert text not in batch_norm_benefits.describe(benefits)
+    assert text in experiment_of(batch_norm_benefits).describe(doctored)
+    assert text not in experiment_of(batch_norm_benefits).describe(benefits)
 
 
 def test_worse_on_test_rows_is_no_regularisation(benefits: Numbers) -> None:
     doctored = changed(benefits, "regularisation", "test_accuracy", "with", 1, value=[0.80, 0.81, 0.83])
     assert not batch_norm_benefits.claims(doctored)["regularises"]
-    assert "no better on test rows here" in batch_norm_benefits.describe(doctored)
+    assert "no better on test rows here" in experiment_of(batch_norm_benefits).describe(doctored)
 
 
 def test_cells_of_the_grid() -> None:

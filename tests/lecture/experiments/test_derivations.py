@@ -12,9 +12,10 @@ import pytest
 from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import batch_gradient, single_example
+from tests.helpers.experiments import experiment_of
 
 MODULES = (single_example, batch_gradient)
-each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.EXPERIMENT.name)
+each = pytest.mark.parametrize("module", MODULES, ids=lambda module: experiment_of(module).name)
 
 
 @each
@@ -36,10 +37,10 @@ def test_every_claim_holds(module: Any, seed: int) -> None:
 @each
 def test_the_paragraph_is_one_and_the_figure_draws(module: Any) -> None:
     numbers = module.measure(Settings(quick=True))
-    paragraph = module.describe(numbers)
+    paragraph = experiment_of(module).describe(numbers)
     assert len(paragraph.split()) > 60
     assert "\n" not in paragraph
-    figure = module.draw(numbers)
+    figure = experiment_of(module).draw(numbers)
     figure.canvas.draw()
     assert all(axes.get_xlabel() for axes in figure.axes)
 
@@ -67,13 +68,13 @@ def test_the_jacobians_are_the_lecture_s() -> None:
 def test_paragraphs_follow_the_numbers() -> None:
     numbers = single_example.measure(Settings(quick=True))
     numbers["library_difference"]["W1"] = 0.2
-    assert "differ from the gradients that the library computes" in single_example.describe(numbers)
+    assert "differ from the gradients that the library computes" in experiment_of(single_example).describe(numbers)
     numbers["difference_error"]["W1"] = 0.2
-    assert "do not agree with central differences" in single_example.describe(numbers)
+    assert "do not agree with central differences" in experiment_of(single_example).describe(numbers)
     numbers = copy.deepcopy(batch_gradient.measure(Settings(quick=True)))
     numbers["depths"][0]["loop_and_library"] = 0.01
     numbers["depths"][0]["as_on_the_slide"] = 0.0
-    paragraph = batch_gradient.describe(numbers)
+    paragraph = experiment_of(batch_gradient).describe(numbers)
     assert "do not give the same gradients" in paragraph
     assert "less than expected" in paragraph
 

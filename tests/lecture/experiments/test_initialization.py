@@ -12,6 +12,7 @@ from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.deep_network import last_over_first, measure_initializers, spread_of
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import initial_bias, initialization, initializers, relu_initialization
+from tests.helpers.experiments import experiment_of
 
 MODULES = {
     "L18": initial_bias,
@@ -24,12 +25,12 @@ MODULES = {
 @pytest.fixture(scope="module")
 def quick():
     """The numbers of a quick run of each."""
-    return {row: module.EXPERIMENT.measure(Settings(quick=True)) for row, module in MODULES.items()}
+    return {row: experiment_of(module).measure(Settings(quick=True)) for row, module in MODULES.items()}
 
 
 @pytest.mark.parametrize("row", MODULES)
 def test_numbers_are_json_and_one_seed_gives_one_run(row, quick):
-    experiment = MODULES[row].EXPERIMENT
+    experiment = experiment_of(MODULES[row])
     assert experiment is find_experiment(row)
     text = json.dumps(quick[row], allow_nan=False)
     assert json.loads(text) == quick[row]
@@ -39,7 +40,7 @@ def test_numbers_are_json_and_one_seed_gives_one_run(row, quick):
 
 @pytest.mark.parametrize("row", MODULES)
 def test_the_paragraph_is_one_and_the_figure_is_labelled(row, quick):
-    experiment = MODULES[row].EXPERIMENT
+    experiment = experiment_of(MODULES[row])
     for numbers in (quick[row], json.loads(json.dumps(quick[row]))):
         paragraph = experiment.describe(numbers)
         assert len(paragraph) > 200
@@ -101,7 +102,7 @@ def test_the_claims_of_l21_hold_at_a_smaller_size():
 def test_the_claims_of_l18_hold(monkeypatch):
     """One seed of the three."""
     monkeypatch.setattr(initial_bias, "SEEDS", 1)
-    numbers = initial_bias.EXPERIMENT.measure(Settings())
+    numbers = experiment_of(initial_bias).measure(Settings())
     assert numbers["seeds"] == 1
     assert all(initial_bias.claims(numbers).values())
 
@@ -120,23 +121,23 @@ def test_what_l18_says_follows_the_numbers(quick):
     numbers = quick["L18"]
     for name, loss in (("0", 1.0), ("0.1", 0.5)):
         numbers = changed(numbers, "runs", name, 0, "losses", value=[loss])
-    assert "slightly positive bias helps there" in initial_bias.describe(numbers)
+    assert "slightly positive bias helps there" in experiment_of(initial_bias).describe(numbers)
     numbers = changed(numbers, "runs", "0.1", 0, "losses", value=[0.99])
-    assert "slightly positive bias does not clearly help there" in initial_bias.describe(numbers)
+    assert "slightly positive bias does not clearly help there" in experiment_of(initial_bias).describe(numbers)
     numbers = changed(numbers, "runs", "0.1", 0, "losses", value=[None])
     assert not initial_bias.claims(numbers)["positive_helps"]
     for share, protects in ((0.5, "does not protect"), (0.1, "protects")):
         numbers = changed(numbers, "runs", "0.1", -1, "dead_after", value=share)
-        assert f"a bias of 0.1 {protects} against" in initial_bias.describe(numbers)
+        assert f"a bias of 0.1 {protects} against" in experiment_of(initial_bias).describe(numbers)
     for share, text in ((0.4, "The learning rate kills too"), (0.1, "does not show a clear effect")):
         numbers = changed(numbers, "runs", "0", -1, "dead_after", value=share)
         numbers = changed(numbers, "runs", "0", -2, "dead_after", value=0.0)
-        assert text in initial_bias.describe(numbers)
+        assert text in experiment_of(initial_bias).describe(numbers)
     for share, text in ((0.9, "nothing is learnt at any learning rate"), (0.2, "20% of the hidden units are dead")):
         numbers = changed(numbers, "runs", "-1", 0, "dead_before", value=share)
         for run in range(3):
             numbers = changed(numbers, "runs", "-1", run, "losses", value=[2.3])
-        assert text in initial_bias.describe(numbers)
+        assert text in experiment_of(initial_bias).describe(numbers)
 
 
 def test_what_l19_says_follows_the_numbers(quick):
@@ -145,7 +146,7 @@ def test_what_l19_says_follows_the_numbers(quick):
 
     def told(name, **lists):
         found = {**numbers["initializers"][name], **lists}
-        return initialization.describe(changed(numbers, "initializers", name, value=found))
+        return experiment_of(initialization).describe(changed(numbers, "initializers", name, value=found))
 
     assert "0.01²) both fade:" in told(initialization.SMALL, std=falling, gradient=rising)
     assert "0.01²) both do not both fade:" in told(initialization.SMALL, std=falling, gradient=flat)
@@ -165,7 +166,7 @@ def test_what_l20_says_follows_the_numbers(quick):
 
     def told(name, **lists):
         found = {**numbers["initializers"][name], **lists}
-        return relu_initialization.describe(changed(numbers, "initializers", name, value=found))
+        return experiment_of(relu_initialization).describe(changed(numbers, "initializers", name, value=found))
 
     assert "Xavier's weights let both fade" in told("Xavier", std=falling, gradient=rising)
     assert "Xavier's weights do not let both fade" in told("Xavier", std=flat, gradient=rising)
@@ -181,20 +182,26 @@ def test_what_l21_says_follows_the_numbers(quick):
     fading = keeping | {"std": falling, "gradient": falling[::-1]}
     numbers["tanh"] = {name: dict(keeping) for name in initializers.INITIALIZERS}
     numbers["relu"] = {name: dict(keeping) for name in initializers.INITIALIZERS} | {initializers.GLOROT: fading}
-    text = initializers.describe(numbers)
+    text = experiment_of(initializers).describe(numbers)
     assert "with tanh all six keep" in text
     assert "He's and Mishkin's keep them" in text
     assert "standard deviation go to 0.001" in text
     assert "centre every unit" not in text
     alive = changed(numbers, "relu", initializers.KRAEHENBUEHL, "dead", value=[0.0] * 10)
-    assert "centre every unit on the data, 0% of its units" in initializers.describe(alive)
-    text = initializers.describe(changed(numbers, "relu", initializers.SAXE, value=fading))
+    assert "centre every unit on the data, 0% of its units" in experiment_of(initializers).describe(alive)
+    text = experiment_of(initializers).describe(changed(numbers, "relu", initializers.SAXE, value=fading))
     assert "not all of the others keep them" in text
-    assert "not all six keep" in initializers.describe(changed(numbers, "tanh", initializers.HE, value=fading))
-    assert "do not fade either" in initializers.describe(changed(numbers, "relu", initializers.GLOROT, value=keeping))
+    assert "not all six keep" in experiment_of(initializers).describe(
+        changed(numbers, "tanh", initializers.HE, value=fading)
+    )
+    assert "do not fade either" in experiment_of(initializers).describe(
+        changed(numbers, "relu", initializers.GLOROT, value=keeping)
+    )
     for loss, told in ((2.3, "has learnt least by far"), (0.1, "none is far behind")):
         losses = {name: [0.2] for name in initializers.INITIALIZERS} | {initializers.GLOROT: [loss]}
-        assert told in initializers.describe(changed(numbers, "training", "losses", "relu", value=losses))
+        assert told in experiment_of(initializers).describe(
+            changed(numbers, "training", "losses", "relu", value=losses)
+        )
 
 
 def test_ratios():

@@ -15,9 +15,10 @@ from gpunet.backends import select_backend
 from gpunet.lecture import plane
 from gpunet.lecture.experiment import Experiment, Settings
 from gpunet.lecture.experiments import activations, capacity, layers, linear_scores, mini_batches, softmax_loss
+from tests.helpers.experiments import experiment_of
 
 MODULES = (linear_scores, layers, activations, softmax_loss, mini_batches, capacity)
-EXPERIMENTS = [module.EXPERIMENT for module in MODULES]
+EXPERIMENTS = [experiment_of(module) for module in MODULES]
 QUICK = Settings(seed=3, quick=True)
 
 
@@ -228,9 +229,9 @@ def test_similar_updates_are_told() -> None:
     ],
 )
 def test_paragraphs_follow_the_numbers(module: Any, doctor: Doctor, said: str, quick_numbers: dict[str, Any]) -> None:
-    numbers = copy.deepcopy(quick_numbers[module.EXPERIMENT.name])
+    numbers = copy.deepcopy(quick_numbers[experiment_of(module).name])
     doctor(numbers)
-    assert said in module.describe(numbers)
+    assert said in experiment_of(module).describe(numbers)
 
 
 # --- the plane

@@ -10,7 +10,7 @@ import pytest
 
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import pretraining
-from gpunet.lecture.experiments.pretraining import EXPERIMENT, SIZES
+from gpunet.lecture.experiments.pretraining import SIZES
 from gpunet.lecture.starts import (
     CODE_INITIALIZERS,
     INITIALIZERS,
@@ -21,11 +21,12 @@ from gpunet.lecture.starts import (
     compare_starts,
     pca_reconstruction,
 )
+from tests.helpers.experiments import experiment_of
 
 
 @pytest.fixture(scope="module")
 def quick():
-    return EXPERIMENT.measure(Settings(quick=True))
+    return experiment_of(pretraining).measure(Settings(quick=True))
 
 
 def numbers_that_show_it():
@@ -51,8 +52,8 @@ def numbers_that_show_it():
 
 def test_a_quick_run_gives_numbers_that_json_can_hold_and_that_follow_from_the_seed(quick):
     assert json.loads(json.dumps(quick)) == quick
-    assert EXPERIMENT.measure(Settings(quick=True)) == quick
-    assert EXPERIMENT.measure(Settings(quick=True, seed=1)) != quick
+    assert experiment_of(pretraining).measure(Settings(quick=True)) == quick
+    assert experiment_of(pretraining).measure(Settings(quick=True, seed=1)) != quick
     assert quick["pictures"].keys() == {"test image", PRETRAINED, *CODE_INITIALIZERS, "PCA"}
     for name in (PRETRAINED, *INITIALIZERS, RELU):
         assert np.shape(quick["errors"][name]) == (2, 2)
@@ -117,17 +118,17 @@ def change(numbers, kind, name, seed, factor):
 def test_the_paragraph_follows_the_claims(claim, doctored, words):
     numbers = numbers_that_show_it()
     assert all(pretraining.claims(numbers).values())
-    paragraph = EXPERIMENT.describe(numbers)
+    paragraph = experiment_of(pretraining).describe(numbers)
     assert words not in paragraph
     assert "\n" not in paragraph
     changed = doctored(numbers)
     wrong = [name for name, holds in pretraining.claims(changed).items() if not holds]
     assert wrong == [claim]
-    assert words in EXPERIMENT.describe(changed)
+    assert words in experiment_of(pretraining).describe(changed)
 
 
 def test_the_paragraph_has_the_means_and_spreads():
-    paragraph = EXPERIMENT.describe(numbers_that_show_it())
+    paragraph = experiment_of(pretraining).describe(numbers_that_show_it())
     assert "7.0 ± 0.0 % pre-trained" in paragraph
     assert "by 3.0 points on average" in paragraph
     assert "0.0200 (mean of 3 seeds)" in paragraph
@@ -139,7 +140,7 @@ def test_the_figure_has_named_axes(kind, quick):
     pytest.importorskip("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = EXPERIMENT.draw(quick if kind == "quick" else numbers_that_show_it())
+    figure = experiment_of(pretraining).draw(quick if kind == "quick" else numbers_that_show_it())
     FigureCanvasAgg(figure).draw()
     images, plots = [], []
     for axes in figure.axes:

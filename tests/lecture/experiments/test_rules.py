@@ -9,14 +9,22 @@ import pytest
 from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import adaline, delta_rule, madaline, perceptron
-from tests.helpers.experiments import QUICK, assert_figure, assert_one_paragraph, assert_repeats, changed, quick_numbers
+from tests.helpers.experiments import (
+    QUICK,
+    assert_figure,
+    assert_one_paragraph,
+    assert_repeats,
+    changed,
+    experiment_of,
+    quick_numbers,
+)
 
 MODULES = {"L9": perceptron, "L10": adaline, "L11": madaline, "L12": delta_rule}
 
 
 @pytest.fixture(scope="module")
 def quick():
-    return {row: quick_numbers(module.EXPERIMENT) for row, module in MODULES.items()}
+    return {row: quick_numbers(experiment_of(module)) for row, module in MODULES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,7 @@ def full():
 
 @pytest.mark.parametrize("row", MODULES)
 def test_numbers_are_json_and_repeat(row, quick):
-    experiment = MODULES[row].EXPERIMENT
+    experiment = experiment_of(MODULES[row])
     assert find_experiment(row) is experiment
     assert_repeats(experiment, quick[row])
     assert experiment.measure(Settings(quick=True, seed=1)) != quick[row]
@@ -54,7 +62,7 @@ def test_numbers_are_json_and_repeat(row, quick):
 @pytest.mark.parametrize("size", ["quick", "full"])
 @pytest.mark.parametrize("row", MODULES)
 def test_figures_have_named_axes(row, size, request):
-    assert_figure(MODULES[row].EXPERIMENT, request.getfixturevalue(size)[row])
+    assert_figure(experiment_of(MODULES[row]), request.getfixturevalue(size)[row])
 
 
 @pytest.mark.parametrize("row", MODULES)
@@ -67,7 +75,7 @@ def test_claims_hold(row, full):
 @pytest.mark.parametrize("row", MODULES)
 def test_paragraphs_are_one_paragraph(row, quick, full):
     for numbers in (quick[row], full[row]):
-        assert_one_paragraph(MODULES[row].EXPERIMENT.describe(numbers))
+        assert_one_paragraph(experiment_of(MODULES[row]).describe(numbers))
 
 
 LOW_AVERAGES = [[0.5, 0.9, 0.5]] * 3
@@ -104,8 +112,8 @@ def test_paragraphs_follow_the_numbers(row, path, value, claim, text, full):
     module = MODULES[row]
     other = changed(full[row], *path, value=value)
     assert module.claims(other)[claim] is False
-    assert text in module.describe(other)
-    assert text not in module.describe(full[row])
+    assert text in experiment_of(module).describe(other)
+    assert text not in experiment_of(module).describe(full[row])
 
 
 def test_paragraphs_follow_the_numbers_of_all_runs(full):
@@ -114,11 +122,11 @@ def test_paragraphs_follow_the_numbers_of_all_runs(full):
     for run in even["bound"]:
         run["mistakes"] = 5
     assert perceptron.claims(even)["small_margins_cost"] is False
-    assert "small margins cost few mistakes more" in perceptron.describe(even)
+    assert "small margins cost few mistakes more" in experiment_of(perceptron).describe(even)
 
     for learnt, claim, text in ((True, "some_stuck", "none got stuck"), (False, "most_learn", "few of the seeds")):
         same = copy.deepcopy(full["L12"])
         for run in same["xor"]["runs"]:
             run["learnt"] = learnt
         assert delta_rule.claims(same)[claim] is False
-        assert text in delta_rule.describe(same)
+        assert text in experiment_of(delta_rule).describe(same)

@@ -1,0 +1,91 @@
+"""What docs/lecture.md takes from the catalogue and the corrections: ``python -m gpunet.lecture.document`` writes it.
+
+A section is what stands between two lines of the document::
+
+    <!-- gpunet lecture: table -->
+    <!-- end -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpunet.errors import FileFormatError
+from gpunet.lecture.catalogue import EXPERIMENTS
+from gpunet.lecture.corrections import CORRECTIONS
+from gpunet.lecture.experiment import Experiment
+
+_SECTION = re.compile(r"^(<!-- gpunet lecture: (\w+) -->)\n.*?^(<!-- end -->)$", re.MULTILINE | re.DOTALL)
+_WIDTH = 120
+
+
+def filled(text: str) -> str:
+    """Return a document with its sections as they should be.
+
+    Raises
+    ------
+    FileFormatError
+        It lacks one, or has one that is not known.
+    """
+    sections = {"table": _table(), "figures": _figures(), "corrections": _corrections()}
+    found = [match[2] for match in _SECTION.finditer(text)]
+    if sorted(found) != sorted(sections):
+        raise FileFormatError(f"sections: the document has {found}. Expected each of {list(sections)} once.")
+    return _SECTION.sub(lambda match: f"{match[1]}\n{sections[match[2]]}\n{match[3]}", text)
+
+
+def _table() -> str:
+    rows = [["row", "what", "code", "test", "command"], ["---"] * 5]
+    rows += [[one.row, one.topic, _paths(_code(one)), _paths(one.tests), _command(one)] for one in EXPERIMENTS]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("| --- ", "|---").replace("--- |", "---|") for cells in rows)
+
+
+def _code(experiment: Experiment) -> tuple[str, ...]:
+    return (*experiment.code, f"lecture/experiments/{experiment.module}.py")
+
+
+def _paths(paths: Sequence[str]) -> str:
+    return ", ".join(f"`{path}`" for path in paths)
+
+
+def _command(experiment: Experiment) -> str:
+    figure = f", [figure](figures/{experiment.name}.png)" if experiment.is_documented else ""
+    return f"`{experiment.command}`{figure}"
+
+
+def _figures() -> str:
+    return "\n\n".join(
+        f"### {one.row}. {one.title}\n\n{one.shows}\n\n![{one.figure}](figures/{one.name}.png)"
+        for one in EXPERIMENTS
+        if one.is_documented
+    )
+
+
+def _corrections() -> str:
+    return "\n".join(
+        textwrap.fill(f"- {', '.join(one.rows)}: {one.text}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for one in CORRECTIONS
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fill in the document and, where a folder with figures is given, copy those that it shows beside it."""
+    parser = argparse.ArgumentParser(description="Fill in docs/lecture.md.")
+    parser.add_argument("document", type=Path)
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="what `gpunet lecture all` wrote")
+    arguments = parser.parse_args(argv)
+    text = arguments.document.read_text(encoding="utf-8")
+    arguments.document.write_text(filled(text), encoding="utf-8")
+    if arguments.figures is not None:
+        for experiment in EXPERIMENTS:
+            if experiment.is_documented:
+                shutil.copy(arguments.figures / f"{experiment.name}.png", arguments.document.parent / "figures")
+
+
+if __name__ == "__main__":
+    main()
