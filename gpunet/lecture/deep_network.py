@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.diagnostics import Diagnosis, Distribution, draw_histogram, inspect
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, Figure, integer_ticks, label, legend, look, panels
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 DEPTH, CLASSES = 10, 10
 SEEDS = 3
@@ -65,13 +59,8 @@ def measure_initializers(
         for seed in range(settings.seed, settings.seed + seeds):
             generator = host_generator(seed, Purpose.NOISE)
             X, y = generator.standard_normal((rows, width)), generator.integers(0, CLASSES, rows)
-            network = settings.network(
-                [width] * (DEPTH + 1) + [CLASSES],
-                activation=activation,
-                initializer=initializer,
-                batch_norm=False,
-                seed=seed,
-            )
+            arguments = {"activation": activation, "initializer": initializer, "batch_norm": False, "seed": seed}
+            network = settings.network([width] * (DEPTH + 1) + [CLASSES], **arguments)
             if initialize is not None and name in initialize:
                 initialize[name](network, X)
             diagnoses.append(inspect(network, X, y, bins=BINS))
@@ -79,14 +68,8 @@ def measure_initializers(
             "activations": [_histogram(layer.outputs) for layer in diagnoses[0].hidden],
             "gradients": [_histogram(layer.score_gradients) for layer in diagnoses[0].hidden],
         }
-    return {
-        "activation": activation,
-        "depth": DEPTH,
-        "width": width,
-        "rows": rows,
-        "seeds": seeds,
-        "initializers": found,
-    }
+    sizes = {"activation": activation, "depth": DEPTH, "width": width, "rows": rows, "seeds": seeds}
+    return sizes | {"initializers": found}
 
 
 def _medians(diagnoses: Sequence[Diagnosis]) -> dict[str, list[float]]:
@@ -115,6 +98,16 @@ def last_over_first(layers: Sequence[float]) -> float:
 def spread_of(layers: Sequence[float]) -> float:
     """Return the largest number over the smallest; infinite where one is 0."""
     return max(layers) / min(layers) if min(layers) > 0 else float("inf")
+
+
+def keeps(layers: Mapping[str, Sequence[float]], within: float) -> bool:
+    """Return whether activations and gradients of all layers lie within a factor."""
+    return spread_of(layers["std"]) < within and spread_of(layers["gradient"]) < within
+
+
+def fades(layers: Mapping[str, Sequence[float]], below: float) -> bool:
+    """Return whether the activations fall below a share of layer 1's, and the gradients of the last layer's."""
+    return last_over_first(layers["std"]) < below and last_over_first(layers["gradient"][::-1]) < below
 
 
 def draw_initializers(
@@ -150,15 +143,10 @@ def draw_initializers(
             upper, lower = axes[2 * block, column], axes[2 * block + 1, column]
             _draw_activations(upper, found["activations"][layer - 1], limits, colour, cut_spike)
             std = found["std"][layer - 1]
-            label(
-                upper,
-                x="activation",
-                y=f"{name}\ndensity" if column == 0 else "",
-                title=f"layer {layer}, std {std:.2g}",
-            )
+            label(upper, "activation", f"{name}\ndensity" if column == 0 else "", f"layer {layer}, std {std:.2g}")
             gradients = found["gradients"][layer - 1]
             draw_histogram(lower, gradients["edges"], gradients["counts"], colour, logarithmic=True)
-            label(lower, x="dJ/ds", y=f"{name}\nshare" if column == 0 else "")
+            label(lower, "dJ/ds", f"{name}\nshare" if column == 0 else "")
     grid = axes[0, 0].get_gridspec()
     for axis in axes[-2:].flat:
         axis.remove()
@@ -172,9 +160,9 @@ def draw_initializers(
     ):
         axis = figure.add_subplot(grid[-2:, place * third_of : (place + 1) * third_of])
         draw_over_layers(axis, {name: found[quantity] for name, found in numbers["initializers"].items()}, scale)
-        label(axis, x="hidden layer", y=axis_name)
+        label(axis, "hidden layer", axis_name)
         if place == 0:
-            axis.legend(fontsize=8)
+            legend(axis)
     return figure
 
 
@@ -184,17 +172,14 @@ def draw_over_layers(axis: Any, lines: Mapping[str, Sequence[float]], scale: str
         axis.plot(
             range(1, len(values) + 1),
             [float("nan") if scale == "log" and value <= 0 else value for value in values],
-            color=COLOURS[place],
-            linestyle=STYLES[place],
-            marker=MARKERS[place],
-            markersize=4,
             label=f"{name} (0: not on this axis)" if scale == "log" and max(values) <= 0 else name,
+            **look(place),
         )
     axis.set_yscale(scale)
     if scale == "linear":
         axis.set_ylim(-0.03, 1.03)
     axis.tick_params(which="minor", labelsize=7)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    integer_ticks(axis)
 
 
 def _draw_activations(

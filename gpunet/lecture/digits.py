@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-import numpy.typing as npt
-
 from gpunet.data import load_for_training
+from gpunet.errors import TrainingDivergedError
+from gpunet.lecture.experiment import Array
+from gpunet.network import Network
+from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
-
-Array = npt.NDArray[Any]
+from gpunet.training import History, evaluate, fit
 
 INPUTS, CLASSES = 64, 10
 TEST_ROWS = 500
@@ -30,6 +32,30 @@ class Digits(NamedTuple):
     y: Array
     X_test: Array
     y_test: Array
+
+    def fit(self, network: Network, rate: float, momentum: float = 0.0, **arguments: Any) -> History:
+        """Train by gradient descent at a learning rate; the other arguments are those of :func:`gpunet.fit`."""
+        return fit(network, self.X, self.y, optimizer=SGD(rate, momentum=momentum), **arguments)
+
+    def fit_or_diverge(
+        self, network: Network, rate: float, momentum: float = 0.0, **arguments: Any
+    ) -> tuple[History, bool]:
+        """Train as :meth:`fit` does, as far as it goes, and return whether the loss diverged."""
+        try:
+            return self.fit(network, rate, momentum, **arguments), False
+        except TrainingDivergedError as error:
+            return error.history, True
+
+    def losses(
+        self, network: Network, rate: float, momentum: float = 0.0, *, epochs: int, **arguments: Any
+    ) -> list[float]:
+        """Train as :meth:`fit` does and return the loss of each epoch, infinity from where it diverges."""
+        history, _ = self.fit_or_diverge(network, rate, momentum, epochs=epochs, **arguments)
+        return [*history["loss"], *[math.inf] * (epochs - len(history))]
+
+    def test_accuracy(self, network: Network) -> float:
+        """Return the share of the test rows that a network gets right."""
+        return evaluate(network, self.X_test, self.y_test).accuracy or 0.0
 
 
 def split_digits(seed: int, rows: int = 1280) -> Digits:

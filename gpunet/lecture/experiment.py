@@ -142,11 +142,10 @@ class Experiment:
 
     def describe(self, numbers: Numbers) -> str:
         """Return one paragraph: what the figure shows, and each claim with whether it held and its numbers."""
-        if hasattr(self.steps, "describe"):
-            return self.steps.describe(numbers)
         claims = self.steps.claims(numbers).values()
         held = sum(claim.holds for claim in claims)
-        count = f"all {held}" if held == len(claims) else f"{held} of {len(claims)}"
+        every = "both" if held == 2 else f"all {held}"
+        count = every if held == len(claims) else f"{held} of {len(claims)}"
         return " ".join([self.steps.about(numbers), f"In this run {count} claims hold.", *map(str, claims)])
 
     def draw(self, numbers: Numbers) -> Figure:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.lecture.plotting import COLOURS, MARKERS
+from gpunet.lecture.experiment import Array
+from gpunet.lecture.plotting import COLOURS, MARKERS, label
 from gpunet.network import Network
 
-Array = npt.NDArray[Any]
-
 LINE = "#222222"
+_FAR = 10.0  # beyond every figure
 _SHADE = 0.28  # how much of a class's colour its region has
 
 
@@ -67,8 +67,8 @@ def decision_map(network: Network, extent: float, resolution: int) -> list[Any]:
     if classes == 2:
         leads = scores[:, 1] - scores[:, 0]
         return rounded(leads.reshape(resolution, resolution), 3)
-    others = [np.delete(scores, label, axis=1).max(axis=1) for label in range(classes)]
-    return [rounded((scores[:, label] - others[label]).reshape(resolution, resolution), 3) for label in range(classes)]
+    leads_of_all = (scores[:, number] - np.delete(scores, number, axis=1).max(axis=1) for number in range(classes))
+    return [rounded(leads.reshape(resolution, resolution), 3) for leads in leads_of_all]
 
 
 def rounded(values: npt.ArrayLike, digits: int = 4) -> Any:
@@ -76,6 +76,21 @@ def rounded(values: npt.ArrayLike, digits: int = 4) -> Any:
     if isinstance(values, (list, np.ndarray)) and np.ndim(values) > 0:
         return [rounded(part, digits) for part in values]
     return float(f"{float(values):.{digits}g}")  # type: ignore[arg-type]
+
+
+def draw_plane(
+    axes: Any,
+    decision: npt.ArrayLike,
+    points: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    extent: float,
+    title: str | None = None,
+    size: float = 9.0,
+) -> None:
+    """Draw the regions of a :func:`decision_map`, points with labels, and the names of the coordinates."""
+    label(axes, "$x_1$", "$x_2$", title)
+    draw_regions(axes, decision, extent)
+    draw_points(axes, points, labels, size)
 
 
 def draw_regions(axes: Any, decision: npt.ArrayLike, extent: float) -> None:
@@ -100,13 +115,15 @@ def draw_regions(axes: Any, decision: npt.ArrayLike, extent: float) -> None:
 def draw_points(axes: Any, points: npt.ArrayLike, labels: npt.ArrayLike, size: float = 9.0) -> None:
     """Draw points in the colour and with the marker of their class."""
     X, y = np.asarray(points, dtype=np.float64), np.asarray(labels)
-    for label in np.unique(y):
-        axes.scatter(
-            *X[y == label].T,
-            s=size,
-            marker=MARKERS[label],
-            color=COLOURS[label],
-            edgecolors="white",
-            linewidths=0.3,
-            zorder=3,
-        )
+    for number in np.unique(y):
+        look = {"marker": MARKERS[number], "color": COLOURS[number], "edgecolors": "white", "linewidths": 0.3}
+        axes.scatter(*X[y == number].T, s=size, zorder=3, **look)
+
+
+def draw_line(axes: Any, weights: npt.ArrayLike, **style: Any) -> None:
+    """Draw where w_1 x_1 + w_2 x_2 + b = 0, for weights (w_1, w_2, b); nothing where both w are 0."""
+    first, second, bias = np.asarray(weights, dtype=np.float64)
+    norm = np.hypot(first, second)
+    if norm:
+        foot, along = -bias / norm**2 * np.array([first, second]), np.array([-second, first]) / norm
+        axes.plot(*np.array([foot - _FAR * along, foot + _FAR * along]).T, scalex=False, scaley=False, **style)

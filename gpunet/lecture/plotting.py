@@ -20,6 +20,7 @@ __all__ = [
     "MARKERS",
     "STYLES",
     "Figure",
+    "draw_differences",
     "draw_lines",
     "integer_ticks",
     "label",
@@ -29,8 +30,6 @@ __all__ = [
     "or_nan",
     "panels",
 ]
-
-SMALLEST_DRAWN = 1e-17  # where a difference of 0 is put on a logarithmic axis
 
 
 def panels(rows: int, columns: int, *, width: float = 1.0, height: float = 1.0) -> tuple[Figure, Any]:
@@ -132,3 +131,15 @@ def name_ticks(axes: Any, values: Sequence[float], base: int | None = None) -> N
     if base is not None:
         axes.set_xscale("log", base=base)
     axes.set_xticks(values, [f"{value:g}" for value in values])
+
+
+def draw_differences(
+    axes: Any, errors: Mapping[str, Sequence[float]], names: Sequence[str], largest: float, smallest: float = 1e-17
+) -> None:
+    """Draw differences as markers on a logarithmic axis, a row for each name; those of 0 at the smallest."""
+    for place, (title, values) in enumerate(errors.items()):
+        drawn = [max(value, smallest) for value in values]
+        axes.plot(drawn, range(len(names)), MARKERS[place], color=COLOURS[place], label=title)
+    axes.set_xlim(smallest / 3, largest)
+    axes.set_yticks(range(len(names)), names)
+    label(axes, f"largest difference (0 drawn as {smallest:g})", "", scale="x")

@@ -1,19 +1,19 @@
-"""Looking inside: activations on their own, the scores of hidden layers, gradients by differences."""
+"""Looking inside: activations on their own, the scores of hidden layers, gradients by differences, runs that stop."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import Activation
 from gpunet.backends import Backend
+from gpunet.errors import ConvergenceWarning
 from gpunet.layer_passes import forward_layers, kept_averages
 from gpunet.layers import Linear
+from gpunet.lecture.experiment import Array
 from gpunet.network import Network
-
-Array = npt.NDArray[Any]
 
 
 def run_activation(backend: Backend, activation: Activation, s: Array) -> tuple[Array, Array]:
@@ -95,3 +95,10 @@ def central_differences(network: Network, X: Array, y: Array, l2: float, step: f
             result[name][place] = (costs[0] - costs[1]) / (2 * step)
         network.set_parameters({name: value})
     return result
+
+
+def fit_quietly(model: Any, X: Array, y: Array) -> Any:
+    """Fit an estimator and return it; its numbers, not a warning, say whether it converged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X, y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def write_report(experiment: Experiment, settings: Settings, device: str, folder
         "is_timed": experiment.is_timed,
         "gpunet": gpunet.__version__,
         "paragraph": paragraph,
+        "claims": {name: asdict(claim) for name, claim in experiment.steps.claims(numbers).items()},
         "numbers": numbers,
     }
     write_text(files["json"], json.dumps(content, allow_nan=False) + "\n")

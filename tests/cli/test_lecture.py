@@ -87,6 +87,7 @@ def test_one_experiment_writes_four_files_and_prints_its_paragraph(capsys: Captu
     assert (content["seed"], content["device"], content["quick"]) == (7, "cpu", True)
     assert content["gpunet"] == gpunet.__version__
     assert content["paragraph"] == ACTIVATIONS.describe(content["numbers"])
+    assert set(content["claims"]["formulas_agree"]) == {"sentence", "holds", "numbers"}
     assert content["paragraph"] in (folder / "activations.md").read_text()
     assert " ".join(content["paragraph"].split()[:8]) in result.output
     assert "new/deep/activations.png" in result.output

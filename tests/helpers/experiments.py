@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from typing import Any
 
@@ -17,36 +18,50 @@ def experiment_of(module: Any) -> Experiment:
     return find_experiment(module.__name__.rpartition(".")[2])
 
 
+@functools.cache
+def _quick_text(row: str) -> str:
+    return json.dumps(find_experiment(row).measure(QUICK), allow_nan=False)
+
+
 def quick_numbers(experiment: Experiment) -> dict[str, Any]:
-    """Run an experiment at its small size; what comes back went through JSON."""
-    return json.loads(json.dumps(experiment.measure(QUICK), allow_nan=False))
+    """Return what an experiment finds at its small size, measured once; what comes back went through JSON."""
+    numbers: dict[str, Any] = json.loads(_quick_text(experiment.row))
+    return numbers
 
 
-def assert_repeats(experiment: Experiment, numbers: dict[str, Any], timed: tuple[str, ...] = ()) -> None:
-    """The same seed gives the same numbers, but for those under the keys ``timed``."""
-    again = quick_numbers(experiment)
-    assert again.keys() == numbers.keys()
-    assert {key: again[key] for key in again if key not in timed} == {
-        key: numbers[key] for key in numbers if key not in timed
-    }
+def held(module: Any, numbers: Any) -> dict[str, bool]:
+    """Return which claims of an experiment hold."""
+    return {name: claim.holds for name, claim in module.claims(numbers).items()}
+
+
+def assert_all_hold(module: Any, numbers: Any, *but: str) -> None:
+    """Every claim holds but those named, which do not."""
+    found = held(module, numbers)
+    assert {name for name, holds in found.items() if not holds} == set(but)
 
 
 def assert_one_paragraph(text: str) -> None:
     assert text.strip() == text
     assert len(text) > 200
     assert not {"\n", "{", "}"} & set(text)
+    assert "  " not in text
     assert "nan" not in text.lower().replace("nanosecond", "")
 
 
 def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
-    """Every panel has something in it, and both axes say what they are."""
+    """Every panel has something in it and says what it shows, both axes where there are any."""
     figure = experiment.draw(numbers)
+    assert figure.get_suptitle() == experiment.title
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert panels
     for axes in panels:
         assert axes.has_data()
-        assert axes.get_xlabel()
-        assert axes.get_ylabel() or any(tick.get_text().strip() for tick in axes.get_yticklabels())
+        if axes.axison and axes.images and not axes.get_xticks().size:  # pictures
+            assert axes.get_title() or axes.get_xlabel()
+        elif axes.axison:
+            assert axes.get_xlabel() or [tick for tick in axes.get_xticklabels() if tick.get_text().strip()]
+            heights = axes.get_yticklabels()  # a column of histograms has none
+            assert axes.get_ylabel() or not heights or [tick for tick in heights if tick.get_text().strip()]
     figure.draw_without_rendering()
 
 

@@ -100,7 +100,7 @@ def test_a_paragraph_has_each_claim_with_whether_it_held_and_its_numbers(monkeyp
     monkeypatch.setitem(sys.modules, f"{experiments.__name__}.made_up", steps)
     experiment = Experiment("L1", "made-up", "topic", "Title", "Shows.", "Two bars", (), ())
     told = experiment.describe({"a": 0.5, "b": 2})
-    assert told == "Two bars. In this run all 2 claims hold. A is below 1 (0.5). B is above 1 (2)."
+    assert told == "Two bars. In this run both claims hold. A is below 1 (0.5). B is above 1 (2)."
     told = experiment.describe({"a": 0.5, "b": 0})
     assert told == (
         "Two bars. In this run 1 of 2 claims hold. A is below 1 (0.5). Not so in this run: B is above 1 (0)."

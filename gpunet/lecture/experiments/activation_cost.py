@@ -7,32 +7,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend
 from gpunet.bench.results import Results, Row, read_results
 from gpunet.bench.selection import results_folder
 from gpunet.lecture.counting import CountingArray, Counts
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, label, panels
+from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, Figure, label, legend, panels
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "sigmoid", "tanh")
 WITH_EXP = ("elu", "sigmoid", "tanh")
 PASSES = ("forward", "backward")
 TRANSCENDENTAL = ("exp", "expm1", "tanh")
 
-# Threshold of the claim: forward time over ReLU's.
-DEARER = 1.5
+DEARER = 1.5  # forward time over ReLU's
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -182,73 +175,53 @@ def costs(numbers: Numbers) -> Mapping[str, Any]:
     return numbers["benchmark"] or numbers["measured"]
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``only_these_need_exp``: sigmoid, tanh and ELU call an exponential for each score, ReLU and leaky ReLU none.
-    ``no_exp_backward``: no derivative needs one, since it is written in terms of f(s). ``exp_is_dear``: forward, each
-    of the three takes at least 1.5 times ReLU's time. ``linear_is_dearer``: where times were taken now, the linear
-    layer of that width takes longer than any of them.
-    """
-    operations, nanoseconds = numbers["operations"], costs(numbers)["nanoseconds"]
-    measured = numbers["measured"]
-    return {
-        "only_these_need_exp": all(
-            any(name in TRANSCENDENTAL for name in operations[activation]["forward"]) == (activation in WITH_EXP)
-            for activation in ACTIVATIONS
-        ),
-        "no_exp_backward": not any(
-            name in TRANSCENDENTAL for activation in ACTIVATIONS for name in operations[activation]["backward"]
-        ),
-        "exp_is_dear": all(
-            nanoseconds[name]["forward"] >= DEARER * nanoseconds["relu"]["forward"] for name in WITH_EXP
-        ),
-        "linear_is_dearer": measured["linear_nanoseconds"]
-        > max(times["forward"] for times in measured["nanoseconds"].values()),
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, found, measured = claims(numbers), costs(numbers), numbers["measured"]
-    forward = {name: times["forward"] for name, times in found["nanoseconds"].items()}
-    ratios = ", ".join(f"{name} {forward[name] / forward['relu']:.1f}" for name in ACTIVATIONS if name != "relu")
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    found, measured = costs(numbers), numbers["measured"]
     if numbers["benchmark"]:
         source = f"the committed benchmark of gpunet {found['version']} on {found['machine']}"
     else:
         source = f"measured now on this machine, {found['device']}, medians of {found['rounds']} interleaved rounds"
-    counted = (
-        "Sigmoid, tanh and ELU each need one exponential (exp, expm1 or tanh) for every score and ReLU and leaky ReLU "
-        "none"
-        if shown["only_these_need_exp"]
-        else "The exponentials are not where the lecture has them"
-    )
-    backward = (
-        "no derivative needs one, since it is computed from f(s)"
-        if shown["no_exp_backward"]
-        else "some derivative needs one too"
-    )
-    dear = [name for name in WITH_EXP if forward[name] >= DEARER * forward["relu"]]
-    if shown["exp_is_dear"]:
-        verdict = "all three with an exponential cost clearly more than ReLU, as the lecture says"
-    else:
-        verdict = (
-            f"of the three with an exponential {' and '.join(dear) or 'none'} cost{'s' * (len(dear) < 2)} clearly "
-        )
-        verdict += "more than ReLU; a vectorised exponential is cheap where memory and not arithmetic takes the time"
-    if forward["leaky_relu"] > min(forward["sigmoid"], forward["tanh"]):
-        verdict += ", and leaky ReLU, without any, takes longer than one with: its product and its comparison cost too"
-    linear = measured["linear_nanoseconds"]
-    share = max(times["forward"] for times in measured["nanoseconds"].values()) / linear
-    scale = "which is still less than" if shown["linear_is_dearer"] else "which is not even less than"
     return (
         "The left panel counts the operations of NumPy that gpunet's reference code runs on each element, the right "
-        f"one has times. {counted}; {backward}. Forward, on {found['rows']} x {found['columns']} scores in single "
-        f"precision, ReLU takes {forward['relu']:.2f} ns per element, and relative to it the others take {ratios} "
-        f"({source}): {verdict}. To put it in proportion: the linear layer of {measured['columns']} inputs before it "
-        f"took {linear:.1f} ns per element in this run, and the dearest activation {share:.0%} of that, {scale} the "
-        "matrix product, and less the wider the layer is."
+        f"one has times, on {found['rows']} x {found['columns']} scores in single precision ({source}). A vectorised "
+        "exponential is cheap where memory and not arithmetic takes the time. To put it in proportion: the linear "
+        f"layer of {measured['columns']} inputs before it took {measured['linear_nanoseconds']:.1f} ns per element in "
+        "this run, and the wider the layer is the longer it takes."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    operations, measured = numbers["operations"], numbers["measured"]
+    forward = {name: times["forward"] for name, times in costs(numbers)["nanoseconds"].items()}
+    ratios = ", ".join(f"{name} {forward[name] / forward['relu']:.1f}" for name in ACTIVATIONS if name != "relu")
+    counted = {
+        way: {name: sum(operations[name][way].get(one, 0) for one in TRANSCENDENTAL) for name in ACTIVATIONS}
+        for way in PASSES
+    }
+    dearest = max(times["forward"] for times in measured["nanoseconds"].values()) / measured["linear_nanoseconds"]
+    return {
+        "only_these_need_exp": Claim(
+            "Sigmoid, tanh and ELU need an exponential (exp, expm1 or tanh) for every score, and ReLU and leaky ReLU "
+            "none",
+            all((counted["forward"][name] > 0) == (name in WITH_EXP) for name in ACTIVATIONS),
+            ", ".join(f"{name} {count}" for name, count in counted["forward"].items()),
+        ),
+        "no_exp_backward": Claim(
+            "No derivative needs one, since it is computed from f(s)",
+            not any(counted["backward"].values()),
+            f"{sum(counted['backward'].values())} in all",
+        ),
+        "exp_is_dear": Claim(
+            f"Forward, each of the three takes at least {DEARER:g} times ReLU's time, as the lecture says",
+            all(forward[name] >= DEARER * forward["relu"] for name in WITH_EXP),
+            f"relative to ReLU's {forward['relu']:.2f} ns per element {ratios}",
+        ),
+        "linear_is_dearer": Claim(
+            "The linear layer takes longer than any of them", dearest < 1, f"the dearest takes {dearest:.0%} of it"
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -262,17 +235,16 @@ def draw(numbers: Numbers) -> Figure:
         others = [sum(count.values()) - dear for count, dear in zip(counts, exponentials, strict=True)]
         left.bar(places + offset, others, width, color=colour, label=f"{way}: arithmetic, comparisons")
         if way == "forward":
-            left.bar(
-                places + offset, exponentials, width, bottom=others, color=COLOURS[1], hatch="//", label="exponential"
-            )
+            stripes = {"color": COLOURS[1], "hatch": "//", "label": "exponential"}
+            left.bar(places + offset, exponentials, width, bottom=others, **stripes)
         times = [costs(numbers)["nanoseconds"][name][way] for name in ACTIVATIONS]
         bars = right.bar(places + offset, times, width, color=colour, label=way)
         right.bar_label(bars, fmt="%.2g", fontsize=7)
     left.set_ylim(0, 7.5)
     source = "committed benchmark" if numbers["benchmark"] else "measured in this run"
-    label(left, x="activation", y="operations per element", title="counted in the reference code")
-    label(right, x="activation", y="nanoseconds per element", title=f"{source}, {costs(numbers)['rows']} rows")
+    label(left, "activation", "operations per element", "counted in the reference code")
+    label(right, "activation", "nanoseconds per element", f"{source}, {costs(numbers)['rows']} rows")
     for panel in (left, right):
         panel.set_xticks(places, ACTIVATIONS)
-        panel.legend(fontsize=8, loc="upper left")
+        legend(panel, "upper left")
     return figure

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.classic.adaline import Adaline, rate_bound, single_example_bound
 from gpunet.errors import InvalidValueError
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, panels
+from gpunet.lecture.wording import listing, tiny
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 ROWS, INPUTS = 200, 4
 RATES_DRAWN = (0.1, 0.5, 0.9, 0.99, 1.01, 1.03)  # of the bound 2 / lambda_max
@@ -24,7 +19,6 @@ SINGLE_RATES_DRAWN = (0.5, 0.1, 0.02)  # of the bound 2 / max ||x||^2
 RATES_SWEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97, 1.03, 1.1)
 SMALLEST_EXCESS = 1e-16  # stands for all below it, which is rounding
 
-# Thresholds of the claims.
 AGREES = 1e-3
 LOWER = 3.0
 
@@ -99,96 +93,81 @@ def _pace(
     }
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``bound_decides``: below the bound the distance to the least-squares solution shrinks, above it grows. ``as_told``:
-    at the pace max abs(1 - eta lambda), to a thousandth. ``refused``: fit refuses the rates above the bound and no
-    other. ``single_examples_stay_off``: with single examples the error stays above the least-squares solution's, and
-    the smallest rate ends at less than a third of the excess of the largest.
-    """
-    sweep = numbers["sweep"]
-    ends = [_settled(curve) for curve in numbers["single"].values()]
-    return {
-        "bound_decides": all((step["measured"] < 1) == (step["part"] < 1) for step in sweep),
-        "as_told": all(abs(step["measured"] - step["predicted"]) <= AGREES for step in sweep),
-        "refused": all(step["refused"] == (step["part"] >= 1) for step in sweep),
-        "single_examples_stay_off": min(ends) > SMALLEST_EXCESS and ends[-1] < ends[0] / LOWER,
-    }
-
-
 def _settled(curve: list[float]) -> float:
     """Return the mean over the last quarter of the epochs."""
     return float(np.mean(curve[-(len(curve) // 4) :]))
 
 
-def _size(excess: float) -> str:
-    return "down to rounding" if excess <= SMALLEST_EXCESS else f"{excess:.0e}"
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, sweep = claims(numbers), numbers["sweep"]
-    curves, single = numbers["all_at_once"], numbers["single"]
-    decides = "exactly there" if shown["bound_decides"] else "not where the bound says"
-    worst = max(abs(step["measured"] - step["predicted"]) for step in sweep)
-    told = "as it should" if shown["as_told"] else "which is off"
-    refused = (
-        "fit refuses those rates, and only those"
-        if shown["refused"]
-        else "fit does not refuse exactly the rates above the bound"
-    )
-    parts = list(single)
-    stay = (
-        "keep the weights moving around the solution, the closer the smaller the rate is"
-        if shown["single_examples_stay_off"]
-        else "did not clearly end closer at smaller rates"
-    )
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     return (
         "All curves show by how much the mean of (y - yhat)^2 exceeds its least value, "
         f"{numbers['smallest_loss']:.3f}, that of the least-squares solution. On the left, every update uses all "
-        f"examples: with lambda_max the largest eigenvalue of their correlation matrix, rates below 2 / lambda_max = "
-        f"{numbers['bound']:.3f} converge and rates above diverge; here the change comes {decides} (after "
-        f"{numbers['epochs']} epochs the excess is {_size(curves['0.5'][-1])} at half the bound, "
-        f"{curves['0.99'][-1]:.0e} at 0.99 and {curves['1.01'][-1]:.0e} at 1.01 of it). In the middle, the factor by "
-        f"which the distance to the solution changes in an epoch follows the theory's max |1 - eta lambda| to "
-        f"{worst:.0e}, {told}; the best rate lies between the slowest direction's need and the steepest one's limit, "
-        f"and {refused}. On the right, the "
-        "Widrow-Hoff rule proper takes one example at a time, so that an epoch makes many updates and early progress "
-        f"is fast; but examples that contradict one another {stay}: over the last quarter of the epochs the excess "
-        f"is {_settled(single[parts[0]]):.0e} on average at {parts[0]} of 2 / max ||x||^2 = "
-        f"{numbers['single_bound']:.3f}, and {_settled(single[parts[-1]]):.0e} at {parts[-1]} of it."
+        "examples: with lambda_max the largest eigenvalue of their correlation matrix, rates below 2 / lambda_max = "
+        f"{numbers['bound']:.3f} should converge and rates above diverge. In the middle is the factor by which the "
+        "distance to the solution changes in an epoch; the best rate lies between the slowest direction's need and the "
+        "steepest one's limit. On the right, the Widrow-Hoff rule proper takes one example at a time, so that an epoch "
+        "makes many updates and early progress is fast; but examples that contradict one another keep the weights "
+        "moving around the solution."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    sweep, curves = numbers["sweep"], numbers["all_at_once"]
+    worst = max(abs(step["measured"] - step["predicted"]) for step in sweep)
+    half, below, above = (f"{curves[part][-1]:.0e} at {part}" for part in ("0.5", "0.99", "1.01"))
+    refused = [step["part"] for step in sweep if step["refused"]]
+    ends = {part: _settled(curve) for part, curve in numbers["single"].items()}
+    (largest, first), *_, (smallest, last) = ends.items()
+    return {
+        "bound_decides": Claim(
+            "Below the bound the distance to the least-squares solution shrinks in every epoch, above it grows",
+            all((step["measured"] < 1) == (step["part"] < 1) for step in sweep),
+            f"the excess after {numbers['epochs']} epochs is {half}, {below} and {above} of the bound",
+        ),
+        "as_told": Claim(
+            f"It does so at the pace that theory gives, max |1 - eta lambda|, to {AGREES:g}",
+            worst <= AGREES,
+            tiny(worst),
+        ),
+        "refused": Claim(
+            "fit refuses the rates above the bound and no other",
+            all(step["refused"] == (step["part"] >= 1) for step in sweep),
+            f"refused: {listing(f'{part:g}' for part in refused)}",
+        ),
+        "single_examples_stay_off": Claim(
+            "With single examples the error stays above the least, the closer the smaller the rate is, by a factor of "
+            f"at least {LOWER:g}",
+            min(ends.values()) > SMALLEST_EXCESS and last < first / LOWER,
+            f"over the last quarter {first:.0e} on average at {largest} of 2 / max ||x||^2 = "
+            f"{numbers['single_bound']:.3f}, {last:.0e} at {smallest}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the excess error for both kinds of update, and the pace over the rate."""
     figure, axes = panels(1, 3, width=1.15, height=1.15)
-    epochs = np.arange(1, numbers["epochs"] + 1)
-    for panel, name in ((axes[0, 0], "all_at_once"), (axes[0, 2], "single")):
-        for place, (part, curve) in enumerate(numbers[name].items()):
-            panel.semilogy(epochs, curve, color=COLOURS[place], linestyle=STYLES[place], label=part)
-    label(axes[0, 0], x="epoch", y="excess of the mean squared error", title="all examples at once")
-    axes[0, 0].set_ylim(SMALLEST_EXCESS / 10, 1e12)
-    axes[0, 0].legend(fontsize=8, title="rate / bound", title_fontsize=8, loc="upper left", ncols=3)
-    label(axes[0, 2], x="epoch", y="excess of the mean squared error", title="one example at a time")
-    axes[0, 2].set_ylim(top=10)
-    axes[0, 2].legend(fontsize=8, title="rate / (2 / max $||x||^2$)", title_fontsize=8, loc="upper right", ncols=3)
+    left, middle, right = axes[0]
+    for panel, name, title in (
+        (left, "all_at_once", "all examples at once"),
+        (right, "single", "one example at a time"),
+    ):
+        draw_lines(panel, numbers[name], size=None)
+        label(panel, "epoch", "excess of the mean squared error", title, scale="y")
+    left.set_ylim(SMALLEST_EXCESS / 10, 1e12)
+    right.set_ylim(top=10)
+    legend(left, "upper left", title="rate / bound", ncols=3)
+    legend(right, "upper right", title="rate / (2 / max $||x||^2$)", ncols=3)
 
-    panel, sweep = axes[0, 1], numbers["sweep"]
-    parts = [step["part"] for step in sweep]
-    panel.plot(parts, [step["predicted"] for step in sweep], "--", color=COLOURS[1], label="max $|1-\\eta\\lambda|$")
-    for refused, title in ((False, "measured"), (True, "measured; refused by fit")):
-        steps = [step for step in sweep if step["refused"] == refused]
-        panel.plot(
-            [step["part"] for step in steps],
-            [step["measured"] for step in steps],
-            MARKERS[0] if not refused else MARKERS[6],
-            color=COLOURS[0] if not refused else COLOURS[6],
-            markersize=5,
-            label=title,
-        )
-    panel.axhline(1, color=COLOURS[6], linewidth=0.8)
-    label(panel, x="rate / bound $2/\\lambda_{max}$", y="factor of the distance per epoch", title="pace in the end")
-    panel.legend(fontsize=8, loc="upper left")
+    sweep = numbers["sweep"]
+    parts, predicted = ([step[key] for step in sweep] for key in ("part", "predicted"))
+    middle.plot(parts, predicted, "--", color=COLOURS[1], label="max $|1-\\eta\\lambda|$")
+    for refused, place, title in ((False, 0, "measured"), (True, 6, "measured; refused by fit")):
+        points = [(step["part"], step["measured"]) for step in sweep if step["refused"] == refused]
+        middle.plot(*zip(*points, strict=True), MARKERS[place], color=COLOURS[place], markersize=5, label=title)
+    middle.axhline(1, color=COLOURS[6], linewidth=0.8)
+    label(middle, "rate / bound $2/\\lambda_{max}$", "factor of the distance per epoch", "pace in the end")
+    legend(middle, "upper left")
     return figure

@@ -6,20 +6,18 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.derivations import batch_gradient as lecture
 from gpunet.lecture.derivations import single_example
 from gpunet.lecture.derivations.activations import activation_named
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import Figure, draw_lines, label, legend, panels
 from gpunet.lecture.probing import central_differences
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
-Array = npt.NDArray[Any]
 Gradients = dict[str, Array]
 
 L2 = 0.01
@@ -30,8 +28,8 @@ SIZES = (20, 30, 30, 10)  # of the network whose operations are counted
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 SMALLEST_SCORE = 1e-3  # the kinks of ReLU are further away than any step of a difference
 RELU = activation_named("relu")
-# What the paragraph says only where the numbers show it: rounding of float64 relative to the largest entry of a
-# gradient, what central differences reach, and an error that no rounding explains.
+# Rounding of float64 relative to the largest entry of a gradient, what central differences reach, and an error that no
+# rounding explains.
 EQUAL, DIFFERENCES_AGREE, WRONG = 1e-12, 1e-7, 0.1
 
 
@@ -125,83 +123,78 @@ def _counted(settings: Settings, n: int) -> dict[str, Any]:
     return counted
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
-    depths, counts = numbers["depths"], numbers["counts"]
-    equal = [max(entry["loop_and_vectorised"], entry["loop_and_library"]) for entry in depths]
-    return {
-        "all_equal": max(*equal, numbers["two_layer_difference"]) < EQUAL,
-        "differences_agree": all(entry["differences"] < DIFFERENCES_AGREE for entry in depths),
-        "slide_is_wrong": all(entry["as_on_the_slide"] > WRONG for entry in depths),
-        "vectorised_is_constant": len({entry["vectorised"]["operations"] for entry in counts}) == 1,
-        "loop_grows": counts[-1]["loop"]["operations"] > 0.5 * counts[-1]["batch"] * counts[0]["loop"]["operations"],
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown, last = claims(numbers), numbers["counts"][-1]
-    depths = numbers["depths"]
-    worst = max(max(entry["loop_and_vectorised"], entry["loop_and_library"]) for entry in depths)
-    wrong = [entry["as_on_the_slide"] for entry in depths]
-    loop, vectorised = last["loop"], last["vectorised"]
-    ratio = loop["multiplications"] / vectorised["multiplications"]
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    last = numbers["counts"][-1]
+    ratio = last["loop"]["multiplications"] / last["vectorised"]["multiplications"]
     return (
         "Left, the array operations that the lecture's gradient of a batch asks NumPy for, counted while it runs on a "
-        f"{'-'.join(map(str, numbers['sizes']))} network: for {last['batch']} examples the loop needs "
-        f"{loop['operations']:,} and the vectorised code {vectorised['operations']:,}"
-        + (", as many as for one example. " if shown["vectorised_is_constant"] else ". ")
-        + (
-            "The loop's grow with the batch. "
-            if shown["loop_grows"]
-            else "The loop's do not grow with the batch here. "
-        )
-        + f"In the middle, the multiplications within them: the loop has {ratio:.2f} times as many, because g "
-        "diag(...) is a matrix product where a mask would do; the rest is the same work in fewer, larger pieces. "
-        f"Right, for {listing(entry['layers'] for entry in depths)} layers, loop, vectorised code and library "
-        + ("give the same gradients" if shown["all_equal"] else "do not give the same gradients")
-        + f" (largest relative difference {tiny(worst)}), which "
-        + ("agree" if shown["differences_agree"] else "do not agree")
-        + " with central differences; the aggregated pass with the slide's own indices, x^(i) and s^(i) in place of "
-        f"x^(i-1) and s^(i-1), is off by {min(wrong):.1f} to {max(wrong):.1f} times the gradient's largest entry"
-        + ("." if shown["slide_is_wrong"] else ", which is less than expected.")
+        f"{'-'.join(map(str, numbers['sizes']))} network. In the middle, the multiplications within them: the loop has "
+        f"{ratio:.2f} times as many, because g diag(...) is a matrix product where a mask would do; the rest is the "
+        "same work in fewer, larger pieces. Right, the gradients of networks of "
+        f"{listing(one['layers'] for one in numbers['depths'])} layers are compared."
     )
 
 
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    depths, counts = numbers["depths"], numbers["counts"]
+    first, last = counts[0], counts[-1]
+    equal = max(max(one["loop_and_vectorised"], one["loop_and_library"]) for one in depths)
+    differences = max(one["differences"] for one in depths)
+    wrong = [one["as_on_the_slide"] for one in depths]
+    vectorised = {one["vectorised"]["operations"] for one in counts}
+    return {
+        "vectorised_is_constant": Claim(
+            "The vectorised code needs as many operations for a batch as for one example",
+            len(vectorised) == 1,
+            listing(sorted(vectorised)),
+        ),
+        "loop_grows": Claim(
+            "The loop's grow with the batch",
+            last["loop"]["operations"] > 0.5 * last["batch"] * first["loop"]["operations"],
+            f"{first['loop']['operations']:,} for one example, {last['loop']['operations']:,} for {last['batch']}",
+        ),
+        "all_equal": Claim(
+            "Loop, vectorised code and library give the same gradients",
+            max(equal, numbers["two_layer_difference"]) < EQUAL,
+            f"largest relative difference {tiny(equal)}",
+        ),
+        "differences_agree": Claim(
+            "They agree with central differences", differences < DIFFERENCES_AGREE, f"largest error {tiny(differences)}"
+        ),
+        "slide_is_wrong": Claim(
+            "The aggregated pass with the slide's indices, x^(i) and s^(i) in place of x^(i-1) and s^(i-1), is wrong",
+            min(wrong) > WRONG,
+            f"off by {min(wrong):.1f} to {max(wrong):.1f} times the gradient's largest entry",
+        ),
+    }
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw operations and multiplications over the batch size, and differences over the layers."""
     figure, axes = panels(1, 3, width=1.15, height=1.15)
-    batches = [entry["batch"] for entry in numbers["counts"]]
-    for place, key in zip(axes[0], ("operations", "multiplications"), strict=False):
-        for number, name in enumerate(("loop", "vectorised")):
-            place.loglog(
-                batches,
-                [entry[name][key] for entry in numbers["counts"]],
-                color=COLOURS[number],
-                linestyle=STYLES[number],
-                marker=MARKERS[number],
-                label="loop over examples" if name == "loop" else name,
-            )
-        place.legend(fontsize=8)
-    label(axes[0, 0], x="examples in the batch", y="array operations", title="what Python asks NumPy for")
-    label(axes[0, 1], x="examples in the batch", y="multiplications", title="within matrix products")
-    _draw_differences(axes[0, 2], numbers["depths"])
-    return figure
-
-
-def _draw_differences(axes: Any, depths: list[Numbers]) -> None:
-    floor = 1e-17  # where a difference of 0 is drawn
-    lines = {
+    counts, depths = numbers["counts"], numbers["depths"]
+    titles = {"operations": ("array operations", "what Python asks NumPy for")}
+    titles["multiplications"] = ("multiplications", "within matrix products")
+    for place, (key, (y, title)) in zip(axes[0], titles.items(), strict=False):
+        ways = {"loop": "loop over examples", "vectorised": "vectorised"}
+        lines = {way: [entry[name][key] for entry in counts] for name, way in ways.items()}
+        draw_lines(place, lines, [entry["batch"] for entry in counts], size=6)
+        label(place, "examples in the batch", y, title, scale="xy")
+        legend(place)
+    ways = {
         "as_on_the_slide": "the slide's indices - loop",
         "differences": "library - central differences",
         "loop_and_library": "library - loop",
         "loop_and_vectorised": "vectorised - loop",
     }
+    floor, last = 1e-17, axes[0, 2]  # where a difference of 0 is drawn
+    lines = {way: [max(entry[name], floor) for entry in depths] for name, way in ways.items()}
     layers = [entry["layers"] for entry in depths]
-    for place, (key, title) in enumerate(lines.items()):
-        values = [max(entry[key], floor) for entry in depths]
-        axes.semilogy(layers, values, color=COLOURS[place], linestyle=STYLES[place], marker=MARKERS[place], label=title)
-    axes.set_ylim(floor / 10, 1e6)
-    axes.set_xticks(layers)
-    label(axes, x="layers k", y="largest relative difference", title="gradients compared")
-    axes.legend(fontsize=8, loc="center", bbox_to_anchor=(0.55, 0.62))
+    draw_lines(last, lines, layers, size=6)
+    label(last, "layers k", "largest relative difference", "gradients compared", scale="y")
+    last.set_ylim(floor / 10, 1e6)
+    last.set_xticks(layers)
+    legend(last, "center", bbox_to_anchor=(0.55, 0.62))
+    return figure

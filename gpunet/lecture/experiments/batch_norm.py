@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import gpunet
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, STYLES, Figure, draw_lines, integer_ticks, label, legend, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.training import Callback, EpochRecord, Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "without": {"batch_norm": False},
@@ -29,7 +22,6 @@ PERCENTILES = (15, 50, 85)  # those of Ioffe and Szegedy's figure 1
 # Distribution of a layer's scores, drawn as a box from the second to the fourth and whiskers to the outer two.
 BOX = (5, 25, 50, 75, 95)
 
-# Thresholds of the claims.
 UNIT = 0.01  # how far from mean 0 and standard deviation 1 a normalised unit may be
 DRIFTS = 0.5  # of a unit's first standard deviation
 
@@ -43,45 +35,24 @@ def measure(settings: Settings) -> dict[str, Any]:
     for name, arguments in VARIANTS.items():
         network = settings.network([INPUTS] + [width] * layers + [CLASSES], activation="relu", **arguments)
         watch = _Watch(network, digits.X)
-        history = gpunet.fit(
-            network,
-            digits.X,
-            digits.y,
-            epochs=epochs,
-            batch_size=64,
-            optimizer=gpunet.SGD(learning_rate),
-            callbacks=[watch],
-        )
+        history = digits.fit(network, learning_rate, epochs=epochs, batch_size=64, callbacks=[watch])
         parameters = network.get_parameters()
         variants[name] = watch.summary() | {
             "loss": history["loss"],
-            "test_accuracy": gpunet.evaluate(network, digits.X_test, digits.y_test).accuracy,
-            "gamma": [parameters[f"gamma{i}"].tolist() for i in range(1, layers + 1) if f"gamma{i}" in parameters],
-            "beta": [parameters[f"beta{i}"].tolist() for i in range(1, layers + 1) if f"beta{i}" in parameters],
+            "test_accuracy": digits.test_accuracy(network),
+            **{
+                kind: [parameters[f"{kind}{i}"].tolist() for i in range(1, layers + 1) if f"{kind}{i}" in parameters]
+                for kind in ("gamma", "beta")
+            },
         }
-    return {
-        "layers": layers,
-        "width": width,
-        "rows": rows,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "variants": variants,
-    }
+    sizes = {"layers": layers, "width": width, "rows": rows, "epochs": epochs, "learning_rate": learning_rate}
+    return sizes | {"variants": variants}
 
 
 def activation_inputs(network: Network, X: Array) -> list[Array]:
     """Return what enters the activation of each hidden layer when the rows of X are one training batch.
 
-    Parameters
-    ----------
-    network : Network
-        Its parameters and running averages stay as they are.
-    X : ndarray, (n, d)
-
-    Returns
-    -------
-    list of ndarray, (n, m_i)
-        s = W x + b, shat, or gamma shat + beta, whichever the layer has; float64 on the host.
+    It is (n, m_i) of float64: s = W x + b, shat, or gamma shat + beta, whichever the layer has.
     """
     parameters = network.get_parameters()
     found = []
@@ -133,106 +104,90 @@ class _Watch(Callback):
         }
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``normalised_is_unit``: without scale and shift every unit has, after every epoch, a mean within 0.01 of 0 and a
-    standard deviation within 0.01 of 1. ``drifts_without``: without batch norm the median unit's mean moves by at
-    least half of its first standard deviation. ``drifts_less``: batch norm with scale and shift moves it less.
-    ``scale_is_used``: with scale and shift the network moves some gamma by more than 0.01 from 1.
-    ``learns_faster``: both variants with batch norm have the lower training loss in every one of the first epochs,
-    the first quarter.
-    """
-    without, normalised, scaled = (numbers["variants"][name] for name in VARIANTS)
-    low, high = normalised["deviations"]
-    early = range(max(1, numbers["epochs"] // 4))
-    return {
-        "normalised_is_unit": normalised["largest_mean"] < UNIT and low > 1 - UNIT and high < 1 + UNIT,
-        "drifts_without": max(without["drift"]) >= DRIFTS,
-        "drifts_less": max(scaled["drift"]) < max(without["drift"]),
-        "scale_is_used": any(abs(gamma - 1) > UNIT for layer in scaled["gamma"] for gamma in layer),
-        "learns_faster": all(
-            variant["loss"][epoch] < without["loss"][epoch] for epoch in early for variant in (normalised, scaled)
-        ),
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, variants = claims(numbers), numbers["variants"]
-    without, normalised, scaled = (variants[name] for name in VARIANTS)
-    first, last = without["deviation_of_layers"][0], without["deviation_of_layers"][-1]
-    drifts = "moved" if shown["drifts_without"] else "hardly moved:"
-    unit = (
-        "keeps every unit at mean 0 and standard deviation 1"
-        if shown["normalised_is_unit"]
-        else "does not keep every unit at mean 0 and standard deviation 1"
-    )
-    gammas = np.concatenate(scaled["gamma"])
-    used = "used that freedom" if shown["scale_is_used"] else "hardly used that freedom"
-    less = "less than" if shown["drifts_less"] else "not less than"
-    early = max(1, numbers["epochs"] // 4)
-    faster = "Both kinds of batch norm" if shown["learns_faster"] else "Not both kinds of batch norm"
-    losses, last_losses = (
-        ", ".join(f"{name} {variant['loss'][epoch - 1]:.3f}" for name, variant in variants.items())
-        for epoch in (early, numbers["epochs"])
-    )
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    variants = numbers["variants"]
+    first, last = variants["without"]["deviation_of_layers"][0], variants["without"]["deviation_of_layers"][-1]
+    losses = ", ".join(f"{name} {variant['loss'][-1]:.3f}" for name, variant in variants.items())
     accuracies = ", ".join(f"{name} {variant['test_accuracy']:.1%}" for name, variant in variants.items())
     return (
         f"The upper panels follow what enters one ReLU of the last of {numbers['layers']} hidden layers while the "
         "network learns the digits: median and 15th and 85th percentile over the training rows, for a unit whose "
-        "median moves as far as the typical unit's. Without batch norm the distribution that the next layers have to "
-        f"follow {drifts} by up to {max(without['drift']):.1f} standard deviations (median of all units), and the "
-        f"layers' typical standard deviations went from {first[0]:.2f} to {last[0]:.2f} in the first and from "
-        f"{first[-1]:.2f} to {last[-1]:.2f} in the last. Batch norm without scale and shift {unit} (means up to "
-        f"{normalised['largest_mean']:.0e}, standard deviations {normalised['deviations'][0]:.3f} to "
-        f"{normalised['deviations'][1]:.3f}) whatever the weights do; its shape is all that changes. With scale and "
-        f"shift the network may choose mean and width again, and {used}: gamma went from 1 to between "
-        f"{gammas.min():.2f} and {gammas.max():.2f}, and the means moved by up to {max(scaled['drift']):.2f} standard "
-        f"deviations, {less} without batch norm. The lower left panels have the distribution in each layer before and "
-        f"after training, the lower right one the training loss. {faster} learn faster at first (losses after {early} "
-        f"epochs: {losses}); after {numbers['epochs']} epochs the losses are {last_losses}, those with batch norm "
-        f"under the noise of each batch's statistics, and the test accuracies {accuracies}."
+        "median moves as far as the typical unit's. The lower left panels have the distribution in each layer before "
+        "and after training, the lower right one the training loss. Without batch norm the layers' typical standard "
+        f"deviations went from {first[0]:.2f} to {last[0]:.2f} in the first and from {first[-1]:.2f} to {last[-1]:.2f} "
+        "in the last; with it the shape of the distribution is all that changes, unless scale and shift let the "
+        f"network choose mean and width again. After {numbers['epochs']} epochs the losses are {losses}, those with "
+        f"batch norm under the noise of each batch's statistics, and the test accuracies {accuracies}."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    without, normalised, scaled = (numbers["variants"][name] for name in VARIANTS)
+    low, high = normalised["deviations"]
+    gammas = np.concatenate(scaled["gamma"])
+    early = max(1, numbers["epochs"] // 4)
+    losses = ", ".join(f"{name} {variant['loss'][early - 1]:.3f}" for name, variant in numbers["variants"].items())
+    return {
+        "drifts_without": Claim(
+            "Without batch norm the distribution that the next layers have to follow moves by at least "
+            f"{DRIFTS:g} of its standard deviation",
+            max(without["drift"]) >= DRIFTS,
+            f"by up to {max(without['drift']):.1f}, median of all units",
+        ),
+        "normalised_is_unit": Claim(
+            "Batch norm without scale and shift keeps every unit at mean 0 and standard deviation 1, to "
+            f"{UNIT:g}, whatever the weights do",
+            normalised["largest_mean"] < UNIT and low > 1 - UNIT and high < 1 + UNIT,
+            f"means up to {normalised['largest_mean']:.0e}, standard deviations {low:.3f} to {high:.3f}",
+        ),
+        "scale_is_used": Claim(
+            "With scale and shift the network uses its freedom and moves gamma from 1",
+            bool((np.abs(gammas - 1) > UNIT).any()),
+            f"to between {gammas.min():.2f} and {gammas.max():.2f}",
+        ),
+        "drifts_less": Claim(
+            "The means then move less than without batch norm",
+            max(scaled["drift"]) < max(without["drift"]),
+            f"by up to {max(scaled['drift']):.2f} standard deviations",
+        ),
+        "learns_faster": Claim(
+            f"Both kinds of batch norm learn faster at first, in each of the first {early} epochs",
+            all(one["loss"][epoch] < without["loss"][epoch] for epoch in range(early) for one in (normalised, scaled)),
+            f"losses after {early}: {losses}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw percentiles of a unit over the epochs, the layers' distributions, and the losses."""
     figure, axes = panels(2, 4, width=0.95)
-    for column, (name, variant) in enumerate(numbers["variants"].items()):
+    variants = numbers["variants"]
+    for column, (name, variant) in enumerate(variants.items()):
         upper, lower = axes[:, column]
         for place, (percentile, values) in enumerate(zip(PERCENTILES, variant["percentiles"], strict=True)):
-            upper.plot(
-                values,
-                linestyle=STYLES[0] if percentile == 50 else STYLES[1],
-                color=COLOURS[place],
-                label=f"{percentile}th percentile",
-            )
-        label(upper, x="epoch", y="score entering ReLU", title=name)
+            style = {"linestyle": STYLES[int(percentile != 50)], "color": COLOURS[place]}
+            upper.plot(values, label=f"{percentile}th percentile", **style)
+        label(upper, "epoch", "score entering ReLU", name)
         for moment, colour, offset in (("start", COLOURS[4], -0.2), ("end", COLOURS[1], 0.2)):
             _draw_boxes(lower, variant["boxes"][moment], colour, offset)
             lower.plot([], [], color=colour, linewidth=6, label=f"at the {moment}")
         lower.set_xticks(range(1, numbers["layers"] + 1))
-        label(lower, x="hidden layer", y="scores entering ReLU", title=name)
+        label(lower, "hidden layer", "scores entering ReLU", name)
     _share_limits(axes[0, :3])
     _share_limits(axes[1, :3])
-    axes[0, 1].legend(fontsize=7, loc="lower left")
-    axes[1, 0].legend(fontsize=7, loc="upper left")
-    for place, (name, variant) in enumerate(numbers["variants"].items()):
-        axes[0, 3].plot(variant["drift"], linestyle=STYLES[place], color=COLOURS[place], label=name)
-        axes[1, 3].semilogy(
-            range(1, numbers["epochs"] + 1),
-            variant["loss"],
-            linestyle=STYLES[place],
-            color=COLOURS[place],
-            label=name,
-        )
-    label(axes[0, 3], x="epoch", y="move of the mean,\nstandard deviations", title="median over all units")
-    label(axes[1, 3], x="epoch", y="training loss", title="learning")
+    legend(axes[0, 1], "lower left", 7)
+    legend(axes[1, 0], "upper left", 7)
+    drifts, losses = ({name: variant[key] for name, variant in variants.items()} for key in ("drift", "loss"))
+    draw_lines(axes[0, 3], drifts, range(numbers["epochs"] + 1), size=None)
+    draw_lines(axes[1, 3], losses, size=None)
+    label(axes[0, 3], "epoch", "move of the mean,\nstandard deviations", "median over all units")
+    label(axes[1, 3], "epoch", "training loss", "learning", scale="y")
     for panel in axes[:, 3]:
-        panel.legend(fontsize=7)
+        legend(panel, size=7)
     for panel in (*axes[0], axes[1, 3]):
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        integer_ticks(panel)
     return figure
 
 

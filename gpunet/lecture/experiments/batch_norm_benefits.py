@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import gpunet
 from gpunet.diagnostics import inspect
 from gpunet.lecture.digits import CLASSES, INPUTS, TEST_ROWS, Digits, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import MAP, Figure, label, legend, look, name_ticks, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 INITIALIZERS: tuple[str, ...] = ("normal(0.01)", "xavier_normal", "he_normal", "normal(1)")
 KINDS = {"without": False, "with": True}
 CHANCE = 1 / CLASSES
 
-# Thresholds of the claims.
 LEARNS = 0.5  # test accuracy
 CLEARLY = 1.5
 SIGNIFICANT = 2.0  # standard errors
@@ -35,30 +27,21 @@ SIGNIFICANT = 2.0  # standard errors
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Train every cell of the grid, then small data sets in small batches."""
+    depths, rates, initializers = [2, 5, 10, 20, 50], [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], INITIALIZERS
+    epochs, width, rows, batch_size = 10, 50, 1280, 128
     if settings.quick:
         depths, rates, initializers, epochs, width, rows = [2, 4], [0.01, 0.1, 1.0], INITIALIZERS[1:3], 2, 20, 256
-    else:
-        depths, rates, initializers, epochs, width, rows = (
-            [2, 5, 10, 20, 50],
-            [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
-            INITIALIZERS,
-            10,
-            50,
-            1280,
-        )
-    batch_size = 128
     digits = split_digits(settings.seed, rows)
-    grid: dict[str, Any] = {
-        kind: {
-            initializer: [
-                [
-                    cell_accuracy(settings, digits, depth, width, initializer, uses, rate, epochs, batch_size)
-                    for rate in rates
-                ]
-                for depth in depths
-            ]
-            for initializer in initializers
-        }
+
+    def accuracies(initializer: str, uses: bool) -> list[list[float | None]]:
+        run = epochs, batch_size
+        return [
+            [cell_accuracy(settings, digits, depth, width, initializer, uses, rate, *run) for rate in rates]
+            for depth in depths
+        ]
+
+    grid = {
+        kind: {initializer: accuracies(initializer, uses) for initializer in initializers}
         for kind, uses in KINDS.items()
     }
     return {
@@ -90,11 +73,8 @@ def cell_accuracy(
     network = settings.network(
         [INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=uses_batch_norm, initializer=initializer
     )
-    try:
-        gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=batch_size, optimizer=gpunet.SGD(rate))
-    except gpunet.TrainingDivergedError:
-        return None
-    return gpunet.evaluate(network, digits.X_test, digits.y_test).accuracy
+    _, diverged = digits.fit_or_diverge(network, rate, epochs=epochs, batch_size=batch_size)
+    return None if diverged else digits.test_accuracy(network)
 
 
 def gradient_growth(settings: Settings, digits: Digits, depth: int, width: int) -> float:
@@ -125,8 +105,8 @@ def _regularisation(settings: Settings) -> dict[str, Any]:
             digits = split_digits(seed, rows)
             for kind, uses in KINDS.items():
                 network = settings.network([INPUTS, width, width, CLASSES], batch_norm=uses, seed=seed)
-                gpunet.fit(network, digits.X, digits.y, epochs=epochs, batch_size=size, optimizer=gpunet.SGD(rate))
-                accuracies[kind][-1].append(gpunet.evaluate(network, digits.X_test, digits.y_test).accuracy or 0.0)
+                digits.fit(network, rate, epochs=epochs, batch_size=size)
+                accuracies[kind][-1].append(digits.test_accuracy(network))
             noises.append(batch_noise(network, digits.X, size, seed))
         noise.append(float(np.mean(noises)))
     return {
@@ -199,73 +179,80 @@ def accuracy_difference(numbers: Numbers) -> list[tuple[float, float]]:
     return [(float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))) for d in differences]
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    A cell learns where its test accuracy is at least 50 %. ``deeper``: among the deep cells at least 1.5 times as many
-    learn with batch norm. ``higher_rates``: and among those in the highest decade of learning rates.
-    ``less_initialisation``: at the depths and rates where any initialiser learns, at least 1.5 times as many do.
-    ``depth_has_a_limit``: at the largest depth no cell learns even with batch norm. ``noise_falls``: the noise of the
-    batch statistics falls with the batch size. ``regularises``: with small data the test accuracy is better by more
-    than two standard errors at some batch size, and worse by as much at none.
-    """
-    without, with_it = reach(numbers, "without"), reach(numbers, "with")
-    differences = accuracy_difference(numbers)
-    noise = numbers["regularisation"]["noise"]
-    return {
-        "deeper": with_it["deep_share"] > 0 and with_it["deep_share"] >= CLEARLY * without["deep_share"],
-        "higher_rates": with_it["high_rate_share"] > 0
-        and with_it["high_rate_share"] >= CLEARLY * without["high_rate_share"],
-        "less_initialisation": with_it["initializer_share"] >= CLEARLY * without["initializer_share"],
-        "depth_has_a_limit": not learning(numbers, "with")[:, -1].any(),
-        "noise_falls": all(later < earlier for earlier, later in itertools.pairwise(noise)),
-        "regularises": any(mean > SIGNIFICANT * error for mean, error in differences)
-        and not any(mean < -SIGNIFICANT * error for mean, error in differences),
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, regular = claims(numbers), numbers["regularisation"]
-    without, with_it = reach(numbers, "without"), reach(numbers, "with")
-    deep = min(10, max(numbers["depths"]))
-    diverged = {
-        kind: sum(cell is None for rows in numbers["grid"][kind].values() for row in rows for cell in row)
-        for kind in KINDS
-    }
-    verdicts = {True: "yes", False: "not clearly"}
-    theory = math.sqrt(math.pi / (math.pi - 1))
-    limit = (
-        f"At {numbers['depths'][-1]} layers nothing learns within these {numbers['steps']} steps, batch norm or not: "
-        f"with it the gradients change {numbers['gradient_growth']:.2f}-fold from layer to layer on their way back "
-        f"({theory:.2f}-fold in theory, where layers are wide). "
-        if shown["depth_has_a_limit"] and not learning(numbers, "without")[:, -1].any()
-        else ""
-    )
-    differences = ", ".join(
-        f"{100 * mean:+.1f} ± {100 * error:.1f} points at batch size {size}"
-        for size, (mean, error) in zip(regular["batch_sizes"], accuracy_difference(numbers), strict=True)
-    )
-    noise = "falls" if shown["noise_falls"] else "does not fall steadily"
-    verdict = "it regularises here" if shown["regularises"] else "that makes it no better on test rows here"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    regular = numbers["regularisation"]
+    without, with_it = (reach(numbers, kind) for kind in KINDS)
+    diverged = [
+        sum(cell is None for rows in numbers["grid"][kind].values() for row in rows for cell in row) for kind in KINDS
+    ]
     return (
         "Each square is a network of that depth, learning the digits at that rate from those initial weights "
         f"({numbers['width']} units wide, {numbers['steps']} steps of SGD), with its test accuracy in per cent; "
-        f"crosses diverged ({diverged['without']} without and {diverged['with']} with batch norm). Counting as learnt "
-        f"what reaches {LEARNS:.0%}, {without['share']:.0%} of the squares learn without batch norm and "
-        f"{with_it['share']:.0%} with it. Deeper networks: {verdicts[shown['deeper']]}, of those with {deep} layers or "
-        f"more {without['deep_share']:.0%} against {with_it['deep_share']:.0%} learn, the deepest having "
-        f"{without['deepest']:.0f} and {with_it['deepest']:.0f}. Higher learning rates: "
-        f"{verdicts[shown['higher_rates']]}, of the squares in the highest decade {without['high_rate_share']:.0%} "
-        f"against {with_it['high_rate_share']:.0%} learn, and the rates that learn span {without['rate_range']:.1f} "
-        f"against {with_it['rate_range']:.1f} decades. Less dependence on the initial weights: "
-        f"{verdicts[shown['less_initialisation']]}, where any of the {len(numbers['initializers'])} initialisations "
-        f"learns, {without['initializer_share']:.0%} against {with_it['initializer_share']:.0%} of them do. {limit}The "
-        f"last column is about regularisation: the noise that a batch's statistics put on a row's score {noise} with "
-        f"the batch size, from {regular['noise'][0]:.2f} to {regular['noise'][-1]:.2f} standard deviations. Trained "
-        f"for {regular['epochs']} epochs on {regular['rows']} rows, the test accuracy with batch norm less that "
-        f"without is {differences} (mean and standard error of {regular['seeds']} seeds): {verdict}."
+        f"crosses diverged ({diverged[0]} without and {diverged[1]} with batch norm). Counting as learnt what reaches "
+        f"{LEARNS:.0%}, {without['share']:.0%} of the squares learn without batch norm and {with_it['share']:.0%} with "
+        f"it. With it the gradients of the deepest network change {numbers['gradient_growth']:.2f}-fold from layer to "
+        f"layer on their way back ({math.sqrt(math.pi / (math.pi - 1)):.2f}-fold in theory, where layers are wide). "
+        "The last column is about regularisation: the noise that a batch's statistics put on a row's score, and the "
+        f"test accuracy after {regular['epochs']} epochs on {regular['rows']} rows, mean and standard error of "
+        f"{regular['seeds']} seeds."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    regular, differences = numbers["regularisation"], accuracy_difference(numbers)
+    noise, depth = regular["noise"], numbers["depths"][-1]
+    without, with_it = (reach(numbers, kind) for kind in KINDS)
+    shares = {name: (with_it[name], without[name]) for name in with_it}
+
+    def clearly(name: str) -> bool:
+        return shares[name][0] > 0 and shares[name][0] >= CLEARLY * shares[name][1]
+
+    def both(name: str) -> str:
+        return f"{shares[name][0]:.0%} against {shares[name][1]:.0%}"
+
+    gained = ", ".join(
+        f"{100 * mean:+.1f} ± {100 * error:.1f} points at batch size {size}"
+        for size, (mean, error) in zip(regular["batch_sizes"], differences, strict=True)
+    )
+    return {
+        "deeper": Claim(
+            f"Deeper networks: of those with {min(10, depth)} layers or more, {CLEARLY:g} times as many learn with "
+            "batch norm",
+            clearly("deep_share"),
+            f"{both('deep_share')}, the deepest having {with_it['deepest']:.0f} and {without['deepest']:.0f}",
+        ),
+        "higher_rates": Claim(
+            f"Higher learning rates: in the highest decade {CLEARLY:g} times as many learn",
+            clearly("high_rate_share"),
+            f"{both('high_rate_share')}, and the rates that learn span {with_it['rate_range']:.1f} against "
+            f"{without['rate_range']:.1f} decades",
+        ),
+        "less_initialisation": Claim(
+            f"Less dependence on the initial weights: where any of the {len(numbers['initializers'])} initialisations "
+            f"learns, {CLEARLY:g} times as many of them do",
+            clearly("initializer_share"),
+            both("initializer_share"),
+        ),
+        "depth_has_a_limit": Claim(
+            f"Depth has a limit even with it: at {depth} layers nothing learns within these {numbers['steps']} steps",
+            not learning(numbers, "with")[:, -1].any(),
+            f"{learning(numbers, 'with')[:, -1].sum()} squares do",
+        ),
+        "noise_falls": Claim(
+            "The noise of a batch's statistics falls with the batch size",
+            all(later < earlier for earlier, later in itertools.pairwise(noise)),
+            f"from {noise[0]:.2f} to {noise[-1]:.2f} standard deviations",
+        ),
+        "regularises": Claim(
+            f"It regularises: on test rows batch norm is better by more than {SIGNIFICANT:g} standard errors at some "
+            "batch size, and worse by as much at none",
+            any(mean > SIGNIFICANT * error for mean, error in differences)
+            and not any(mean < -SIGNIFICANT * error for mean, error in differences),
+            gained,
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -283,29 +270,21 @@ def draw(numbers: Numbers) -> Figure:
     upper, lower = axes[:, columns]
     sizes = regular["batch_sizes"]
     theory = [math.sqrt((1 - size / regular["rows"]) / size) for size in sizes]
-    upper.loglog(sizes, regular["noise"], marker=MARKERS[0], color=COLOURS[0], markersize=4, label="measured")
-    upper.loglog(sizes, theory, linestyle=STYLES[1], color="0.5", label="of the mean, in theory")
+    upper.plot(sizes, regular["noise"], label="measured", **look(0))
+    upper.plot(sizes, theory, linestyle="--", color="0.5", label="of the mean, in theory")
+    label(upper, "batch size", "noise of a score,\nstandard deviations", "batch statistics", scale="xy")
     upper.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])
-    label(upper, x="batch size", y="noise of a score,\nstandard deviations", title="batch statistics")
     for place, kind in enumerate(KINDS):
         values = np.array(regular["test_accuracy"][kind])
-        lower.errorbar(
-            np.array(sizes) * (0.97, 1.03)[place],
-            values.mean(axis=1),
-            values.std(axis=1, ddof=1) / math.sqrt(values.shape[1]),
-            label=f"{kind} batch norm",
-            color=COLOURS[place],
-            linestyle=STYLES[place],
-            marker=MARKERS[place],
-            markersize=4,
-            capsize=2,
-        )
-    lower.set_xscale("log")
-    label(lower, x="batch size", y=f"accuracy on {TEST_ROWS} test rows", title=f"{regular['rows']} training rows")
+        beside = np.array(sizes) * (0.97, 1.03)[place]
+        errors = values.std(axis=1, ddof=1) / math.sqrt(values.shape[1])
+        lower.errorbar(beside, values.mean(axis=1), errors, label=f"{kind} batch norm", capsize=2, **look(place))
+    title = f"{regular['rows']} training rows"
+    label(lower, "batch size", f"accuracy on {TEST_ROWS} test rows", title, scale="x")
     for panel in (upper, lower):
-        panel.set_xticks(sizes, [str(size) for size in sizes])
+        name_ticks(panel, sizes)
         panel.minorticks_off()
-        panel.legend(fontsize=7)
+        legend(panel, size=7)
     return figure
 
 
@@ -316,10 +295,9 @@ def _draw_map(panel: Any, numbers: Numbers, kind: str, initializer: str) -> Any:
     for y, row in enumerate(cells):
         for x, cell in enumerate(row):
             text = "\u00d7" if cell is None else f"{100 * cell:.0f}"
-            panel.text(
-                x, y, text, ha="center", va="center", fontsize=7, color="white" if (cell or 0) < 0.7 else "black"
-            )
-    label(panel, x="learning rate", y="", title=initializer)
+            colour = "white" if (cell or 0) < 0.7 else "black"
+            panel.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
+    label(panel, "learning rate", "", initializer)
     panel.grid(visible=False)
     panel.set_xticks(range(len(numbers["learning_rates"])), [f"{rate:g}" for rate in numbers["learning_rates"]])
     panel.set_yticks(range(len(numbers["depths"])), [str(depth) for depth in numbers["depths"]])

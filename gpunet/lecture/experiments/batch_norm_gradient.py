@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import Identity
 from gpunet.backends import Backend
 from gpunet.lecture.derivations import batch_norm as derivation
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, panels
+from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 EPSILON = 1e-5
 TERMS = ("through shat", "through v_b", "through mu_b")
@@ -31,7 +27,7 @@ DROPPED = {
 LEARNING_RATE = 0.02
 STEP = 1e-5  # of the finite differences
 
-# Thresholds of the claims; the finite differences' own error is of the order of STEP squared.
+# The finite differences' own error is of the order of STEP squared.
 AGREES = 1e-12
 AGREES_WITH_DIFFERENCES = 1e-7
 VANISHES = 1e-12
@@ -71,17 +67,7 @@ class _Problem:
         _, d_normalised, s, normalised = self._forward(S)
         ds = self.backend.empty(S.shape, np.float64)
         self.backend.batch_norm_activation_backward(
-            d_normalised,
-            s,
-            normalised,
-            None,
-            None,
-            Identity(),
-            self._mean,
-            self._inverse_std,
-            ds,
-            None,
-            None,
+            d_normalised, s, normalised, None, None, Identity(), self._mean, self._inverse_std, ds, None, None
         )
         return self.backend.to_numpy(d_normalised).copy(), self.backend.to_numpy(ds).copy()
 
@@ -89,19 +75,8 @@ class _Problem:
         """Return J, dJ/dShat, S and Shat, the arrays on the device."""
         backend = self.backend
         s, normalised = backend.asarray(np.ascontiguousarray(S)), backend.empty(S.shape, np.float64)
-        backend.batch_norm_activation_forward(
-            s,
-            None,
-            None,
-            Identity(),
-            normalised,
-            self._mean,
-            self._inverse_std,
-            self._running_mean,
-            self._running_variance,
-            0.0,
-            EPSILON,
-        )
+        statistics = self._mean, self._inverse_std, self._running_mean, self._running_variance
+        backend.batch_norm_activation_forward(s, None, None, Identity(), normalised, *statistics, 0.0, EPSILON)
         logits = backend.empty((len(S), self._W.shape[0]), np.float64)
         backend.gemm(normalised, self._W, logits, transpose_b=True)
         d_logits, value = backend.empty(logits.shape, np.float64), backend.zeros(2, np.float64)
@@ -130,9 +105,16 @@ def measure(settings: Settings) -> dict[str, Any]:
     dJ_dS_hat, fused = problem.gradients(problem.S)
     terms = three_terms(dJ_dS_hat, problem.S)
     exact = terms.sum(axis=0)
+    dropped = {name: _total(terms, kept) for name, kept in DROPPED.items()}
     normalised = derivation.normalise(problem.S, EPSILON).S_hat
     unit = int(np.argmax(np.abs(terms[1]).mean(axis=0) * np.abs(terms[2]).mean(axis=0)))
-    largest = float(np.abs(exact).max())
+    collected = derivation.gradient_of_scores_closed_form(dJ_dS_hat, problem.S, EPSILON)
+
+    def sizes(of: Callable[[Array], Array]) -> dict[str, float]:
+        """Return the largest sum over the batch, relative to the gradient's largest element, by what is dropped."""
+        largest = float(np.abs(exact).max())
+        return {name: float(np.abs(of(gradient).sum(axis=0)).max()) / largest for name, gradient in dropped.items()}
+
     return {
         "rows": rows,
         "units": units,
@@ -142,19 +124,12 @@ def measure(settings: Settings) -> dict[str, Any]:
         "total": exact[:, unit].tolist(),
         "errors": {
             "fused operation": _error(fused, exact),
-            "collected formula": _error(
-                derivation.gradient_of_scores_closed_form(dJ_dS_hat, problem.S, EPSILON), exact
-            ),
+            "collected formula": _error(collected, exact),
             "finite differences": _error(_finite_differences(problem), exact),
         },
-        "sums": {
-            name: float(np.abs(_total(terms, kept).sum(axis=0)).max()) / largest for name, kept in DROPPED.items()
-        },
-        "shares": {
-            name: float(np.abs((_total(terms, kept) * normalised).sum(axis=0)).max()) / largest
-            for name, kept in DROPPED.items()
-        },
-        "wrong": {name: _error(_total(terms, kept), exact) for name, kept in DROPPED.items()},
+        "sums": sizes(lambda gradient: gradient),
+        "shares": sizes(lambda gradient: gradient * normalised),
+        "wrong": {name: _error(gradient, exact) for name, gradient in dropped.items()},
         "descent": {name: _descend(problem, kept, steps) for name, kept in DROPPED.items()},
     }
 
@@ -199,62 +174,64 @@ def _descend(problem: _Problem, kept: tuple[int, ...], steps: int) -> dict[str, 
     return track
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``terms_agree``: the three terms sum to what the fused operation and the collected formula give, to 1e-12, and to
-    the finite differences, to 1e-7. ``sums_vanish``: dJ/ds_i sums to 0 over the batch, to 1e-12 of its largest element.
-    ``no_radial_part``: and so does dJ/ds_i shat_i, up to a hundred epsilons. ``true_gradient_stays``: descent along it
-    leaves scale and bias where they are; ``mean_term_holds_bias``, ``variance_term_holds_scale``: without that term it
-    moves them, and the cost, which cannot depend on them, stays.
-    """
-    errors, descent = numbers["errors"], numbers["descent"]
-    true = descent["all three terms"]
-    no_variance, no_mean = descent["variance term dropped"], descent["mean term dropped"]
-    return {
-        "terms_agree": max(errors["fused operation"], errors["collected formula"]) < AGREES
-        and errors["finite differences"] < AGREES_WITH_DIFFERENCES,
-        "sums_vanish": numbers["sums"]["all three terms"] < VANISHES,
-        "no_radial_part": numbers["shares"]["all three terms"] < 100 * EPSILON,
-        "true_gradient_stays": true["bias"][-1] < STANDS_STILL and true["log_scale"][-1] < STANDS_STILL,
-        "mean_term_holds_bias": no_mean["bias"][-1] > GROWS and _cost_change(no_mean) < SAME_COST,
-        "variance_term_holds_scale": no_variance["log_scale"][-1] > GROWS and _cost_change(no_variance) < SAME_COST,
-    }
-
-
 def _cost_change(track: Numbers) -> float:
     """Return the largest change of J along a descent, relative to J."""
     costs = np.array(track["cost"])
     return float(np.abs(costs / costs[0] - 1).max())
 
 
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, errors, wrong, descent = claims(numbers), numbers["errors"], numbers["wrong"], numbers["descent"]
-    no_variance, no_mean = descent["variance term dropped"], descent["mean term dropped"]
-    agree = "agree" if shown["terms_agree"] else "do not all agree"
-    vanish = "add up to 0" if shown["sums_vanish"] else "do not add up to 0"
-    radial = "as do" if shown["no_radial_part"] else "unlike"
-    stays = "leaves both alone" if shown["true_gradient_stays"] else "does not leave both alone"
-    bias = "runs away" if shown["mean_term_holds_bias"] else "does not run away"
-    scale = "changes" if shown["variance_term_holds_scale"] else "hardly changes"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     return (
         "The upper left panel shows, for one unit and each example of a batch, the lecture's three terms of dJ/ds_i, "
         "through shat_i, the variance and the mean, and their sum, which is much smaller than its parts where they "
-        f"cancel. Four ways to the whole gradient of {numbers['rows']} examples and {numbers['units']} units {agree}: "
-        "relative to the three terms, the fused operation that training uses is off by "
-        f"{errors['fused operation']:.0e}, the collected formula by {errors['collected formula']:.0e} and finite "
-        f"differences by {errors['finite differences']:.0e}. Shifting a whole batch changes nothing, so the gradients "
-        f"of its examples {vanish} ({numbers['sums']['all three terms']:.0e} of the largest), {radial} the dJ/ds_i "
-        "shat_i, since scaling a batch changes nothing but epsilon's part "
-        f"({numbers['shares']['all three terms']:.0e}). Whoever drops the variance's term gets a gradient that is off "
-        f"by {wrong['variance term dropped']:.0%}, without the mean's by {wrong['mean term dropped']:.0%}. The lower "
-        "panels learn a scale and a bias just before the normalisation, which takes them out again: the true gradient "
-        f"{stays}; without the mean's term the bias {bias}, to {no_mean['bias'][-1]:.1f} in {numbers['steps']} steps, "
-        f"and without the variance's the scale {scale}, by a factor of up to "
-        f"{np.exp(no_variance['log_scale'][-1]):.1f}, while the cost changes by {_cost_change(no_mean):.0e} and "
-        f"{_cost_change(no_variance):.0e} of itself: nothing ever stops them."
+        "cancel; the upper right one other ways to that sum. Whoever drops the variance's term gets a gradient that is "
+        f"off by {numbers['wrong']['variance term dropped']:.0%}, without the mean's by "
+        f"{numbers['wrong']['mean term dropped']:.0%}. The lower panels learn a scale and a bias just before the "
+        "normalisation, which takes them out again."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    errors, descent, steps = numbers["errors"], numbers["descent"], numbers["steps"]
+    exact = "all three terms"
+    true, no_variance, no_mean = (descent[name] for name in (exact, "variance term dropped", "mean term dropped"))
+    moved = [true["bias"][-1], true["log_scale"][-1]]
+    return {
+        "terms_agree": Claim(
+            f"Four ways to the gradient of {numbers['rows']} examples and {numbers['units']} units agree",
+            max(errors["fused operation"], errors["collected formula"]) < AGREES
+            and errors["finite differences"] < AGREES_WITH_DIFFERENCES,
+            "relative to the three terms: " + ", ".join(f"{name} {tiny(error)}" for name, error in errors.items()),
+        ),
+        "sums_vanish": Claim(
+            "Shifting a whole batch changes nothing, so the gradients of its examples add up to 0",
+            numbers["sums"][exact] < VANISHES,
+            f"{tiny(numbers['sums'][exact])} of the largest",
+        ),
+        "no_radial_part": Claim(
+            "So do the dJ/ds_i shat_i, since scaling a batch changes nothing but epsilon's part",
+            numbers["shares"][exact] < 100 * EPSILON,
+            f"{tiny(numbers['shares'][exact])}",
+        ),
+        "true_gradient_stays": Claim(
+            "The true gradient leaves bias and scale alone",
+            max(moved) < STANDS_STILL,
+            f"after {steps} steps {tiny(moved[0])}, and for log scale {tiny(moved[1])}",
+        ),
+        "mean_term_holds_bias": Claim(
+            f"Without the mean's term the bias runs away, beyond {GROWS:g}, and the cost stays: nothing ever stops it",
+            no_mean["bias"][-1] > GROWS and _cost_change(no_mean) < SAME_COST,
+            f"to {no_mean['bias'][-1]:.1f}, the cost changing by {tiny(_cost_change(no_mean))} of itself",
+        ),
+        "variance_term_holds_scale": Claim(
+            f"Without the variance's the log of the scale does, beyond {GROWS:g}",
+            no_variance["log_scale"][-1] > GROWS and _cost_change(no_variance) < SAME_COST,
+            f"a factor of up to {np.exp(no_variance['log_scale'][-1]):.1f}, the cost changing by "
+            f"{tiny(_cost_change(no_variance))}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -266,24 +243,22 @@ def draw(numbers: Numbers) -> Figure:
         terms_panel.bar(examples + 0.27 * (place - 1), values, 0.27, color=COLOURS[place], label=name)
     terms_panel.plot(examples, numbers["total"], "_", color=COLOURS[6], markersize=7, markeredgewidth=2, label="sum")
     terms_panel.axhline(0, color="0.5", linewidth=0.6)
-    label(terms_panel, x="example", y="dJ/ds of one unit", title="the three terms")
+    label(terms_panel, "example", "dJ/ds of one unit", "the three terms")
     terms_panel.margins(y=0.3)
-    terms_panel.legend(fontsize=7, ncols=2, loc="upper center")
+    legend(terms_panel, "upper center", 7, ncols=2)
 
-    names = list(numbers["errors"])
     # An error of exactly 0 has no place on a logarithmic axis.
-    values = [max(numbers["errors"][name], float(np.finfo(np.float64).eps) / 10) for name in names]
-    errors_panel.barh(names, values, color=COLOURS[0])
-    errors_panel.set_xscale("log")
+    drawn = {name: max(error, float(np.finfo(np.float64).eps) / 10) for name, error in numbers["errors"].items()}
+    errors_panel.barh(list(drawn), list(drawn.values()), color=COLOURS[0])
+    label(errors_panel, "relative difference to the terms' sum", "", "four ways, one gradient", scale="x")
     errors_panel.set_xlim(1e-17, 1e-6)
-    label(errors_panel, x="relative difference to the terms' sum", y="", title="four ways, one gradient")
 
     for panel, quantity in ((bias_panel, "bias"), (scale_panel, "log_scale")):
-        for place, name in enumerate(DROPPED):
-            panel.plot(numbers["descent"][name][quantity], linestyle=STYLES[place], color=COLOURS[place], label=name)
+        lines = {name: numbers["descent"][name][quantity] for name in DROPPED}
+        draw_lines(panel, lines, range(numbers["steps"] + 1), size=None)
         top = panel.get_ylim()[1]
         panel.set_ylim(-0.05 * top, 1.45 * top)
-        panel.legend(fontsize=7, loc="upper left")
-    label(bias_panel, x="step", y="largest |b|", title="a bias before batch norm")
-    label(scale_panel, x="step", y="largest |log scale|", title="a scale before batch norm")
+        legend(panel, "upper left", 7)
+    label(bias_panel, "step", "largest |b|", "a bias before batch norm")
+    label(scale_panel, "step", "largest |log scale|", "a scale before batch norm")
     return figure

@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_points, draw_regions, moons, rounded
-from gpunet.lecture.plotting import COLOURS, MARKERS, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plane import decision_map, draw_plane, moons, rounded
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, panels
 from gpunet.lecture.wording import listing
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import CosineRate
 from gpunet.training import evaluate, fit
-
-Array = npt.NDArray[Any]
 
 ROWS, NOISE = 100, 0.32
 EXTENT = 2.2
@@ -29,7 +26,6 @@ SMALL_WIDTHS = (2, 3, 4, 6)
 TRIALS = 12
 STEPS, REPEATS, RATE = 500, 20, 0.03
 SHIFT_OF_SEED = 1000  # between the initial weights of the first row of panels and those of the second
-# What the paragraph says only where the numbers show it.
 CLEAR = 2.0  # standard errors of a mean difference
 SMOOTHER = 0.9  # of the boundary's length
 DIFFERENT = 0.01  # of the square
@@ -111,20 +107,66 @@ def _standard_errors_ahead(numbers: Numbers, better: str, worse: str) -> float:
     return float(np.mean(gaps) / max(float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5, 1e-12))
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
+def _percent(entries: list[Numbers], key: str) -> str:
+    return listing(f"{entry[key]:.0%}" for entry in entries)
+
+
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    first, _ = numbers["by_width"]
+    points = len(numbers["labels"])
+    errors = {
+        name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()
+    }
+    return (
+        f"Two half moons with noise, {points} points, and 2-m-2 networks. Upper row, without regularisation, m = "
+        f"{listing(entry['m'] for entry in first)} hidden nodes: {_percent(first, 'train_error')} of the points are on "
+        f"the wrong side of the boundary, and {_percent(first, 'test_error')} of new ones. Middle row, the same from "
+        f"other initial weights. Lower row, m = {BIG} with L2: {_percent(numbers['by_l2'], 'test_error')} of new "
+        f"points are wrong. Last panel, over {len(numbers['trials'])} draws of data and weights, the error on 4,000 "
+        f"new points, mean and standard deviation: m = {BIG} without L2 {errors['big']}; m = {BIG} with lambda chosen "
+        f"on {points} other points {errors['big_with_l2']}; without L2 with m chosen there, {SMALL_WIDTHS[0]} to "
+        f"{SMALL_WIDTHS[-1]}, {errors['small']}."
+    )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
     first, second = numbers["by_width"]
-    regularised = numbers["by_l2"]
+    narrow, wide = first[0], first[-1]
+    differences = [_disagreement(one, other) for one, other in zip(first, second, strict=True)]
+    lengths = [_boundary_length(entry) for entry in (wide, numbers["by_l2"][-1])]
+    helps, beats = (_standard_errors_ahead(numbers, "big_with_l2", worse) for worse in ("big", "small"))
     return {
-        "wide_fits_training": first[-1]["train_error"] < FITS * first[0]["train_error"],
-        "wide_overfits": _gap(first[-1]) > OVERFITS and _gap(first[-1]) > _gap(first[0]),
-        "depends_on_initialisation": any(
-            _disagreement(one, other) > DIFFERENT for one, other in zip(first, second, strict=True)
+        "wide_fits_training": Claim(
+            f"Many nodes fit the points better: m = {BIG} has less than {FITS:g} of the error of m = {WIDTHS[0]}",
+            wide["train_error"] < FITS * narrow["train_error"],
+            f"{wide['train_error']:.0%} and {narrow['train_error']:.0%}",
         ),
-        "l2_smooths": _boundary_length(regularised[-1]) < SMOOTHER * _boundary_length(first[-1]),
-        "l2_helps_big": _standard_errors_ahead(numbers, "big_with_l2", "big") > CLEAR,
-        "big_with_l2_beats_small": _standard_errors_ahead(numbers, "big_with_l2", "small") > CLEAR,
-        "small_beats_big_with_l2": _standard_errors_ahead(numbers, "small", "big_with_l2") > CLEAR,
+        "wide_overfits": Claim(
+            f"They fit noise too, which new points do not share: their error is larger by more than {OVERFITS:g}",
+            _gap(wide) > OVERFITS and _gap(wide) > _gap(narrow),
+            f"by {_gap(wide):.3f}, with m = {WIDTHS[0]} by {_gap(narrow):.3f}",
+        ),
+        "depends_on_initialisation": Claim(
+            f"From other initial weights the boundaries differ, somewhere in more than {DIFFERENT:.0%} of the square",
+            max(differences) > DIFFERENT,
+            f"in {listing(f'{share:.0%}' for share in differences)} of it",
+        ),
+        "l2_smooths": Claim(
+            f"L2 makes the boundary smoother: with lambda = {SHOWN_LAMBDAS[-1]:g} it has less than {SMOOTHER:g} of its "
+            "length",
+            lengths[1] < SMOOTHER * lengths[0],
+            f"{lengths[1]:.1f} and {lengths[0]:.1f} units along the grid",
+        ),
+        "l2_helps_big": Claim(
+            f"L2 helps the big model, by more than {CLEAR:g} standard errors", helps > CLEAR, f"{helps:+.1f}"
+        ),
+        "big_with_l2_beats_small": Claim(
+            f"With L2 it beats the small one, as the lecture has it, by more than {CLEAR:g} standard errors",
+            beats > CLEAR,
+            f"{beats:+.1f}",
+        ),
     }
 
 
@@ -144,55 +186,11 @@ def _boundary_length(entry: Numbers) -> float:
     return float(changes * 2 * EXTENT / (len(answers) - 1))
 
 
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown = claims(numbers)
-    first, second = numbers["by_width"]
-    regularised = numbers["by_l2"]
-    summary = {
-        name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()
-    }
-    return (
-        f"Two half moons with noise, {len(numbers['labels'])} points, and 2-m-2 networks. Upper row, without "
-        f"regularisation, m = {listing(entry['m'] for entry in first)} hidden nodes: {_percent(first, 'train_error')} "
-        f"of the points are on the wrong side of the boundary, and {_percent(first, 'test_error')} of new ones"
-        + (": many nodes fit the points better" if shown["wide_fits_training"] else ": here many nodes fit no better")
-        + (", and fit noise, which new points do not share. " if shown["wide_overfits"] else ". ")
-        + "Middle row, the same from other initial weights: "
-        + ("the boundaries differ" if shown["depends_on_initialisation"] else "the boundaries hardly differ")
-        + f", in {listing(f'{_disagreement(one, other):.0%}' for one, other in zip(first, second, strict=True))} of "
-        f"the square. Lower row, m = {BIG} with L2: "
-        + (
-            "the boundary becomes shorter and smoother"
-            if shown["l2_smooths"]
-            else "here the boundary does not become shorter"
-        )
-        + f", from {_boundary_length(first[-1]):.1f} to {_boundary_length(regularised[-1]):.1f} units along the grid, "
-        f"and {_percent(regularised, 'test_error')} of new points are wrong. Last panel, over {len(numbers['trials'])} "
-        f"draws of data and weights, the error on 4,000 new points, mean and standard deviation: m = {BIG} without L2 "
-        f"{summary['big']}; m = {BIG} with lambda chosen on {len(numbers['labels'])} other points "
-        f"{summary['big_with_l2']}; without L2 with m chosen there, {SMALL_WIDTHS[0]} to {SMALL_WIDTHS[-1]}, "
-        f"{summary['small']}. L2 "
-        + ("helps the big model clearly" if shown["l2_helps_big"] else "does not help the big model clearly")
-        + (
-            ", and regularised it clearly beats the small one, as the lecture has it."
-            if shown["big_with_l2_beats_small"]
-            else ", and here the small one clearly beats it regularised, against the lecture's advice."
-            if shown["small_beats_big_with_l2"]
-            else ", and regularised it is as good as the small one, as far as so many draws can tell."
-        )
-    )
-
-
-def _percent(entries: list[Numbers], key: str) -> str:
-    return listing(f"{entry[key]:.0%}" for entry in entries)
-
-
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def draw(numbers: Numbers) -> Figure:
+    """Draw the boundaries by width, initial weights and lambda, and the errors of the trials."""
     figure, axes = panels(3, 4, width=0.9, height=1.05)
-    for row, (entries, start) in enumerate(zip(numbers["by_width"], ("", "other weights, "), strict=True)):
-        for place, entry in zip(axes[row], entries, strict=True):
+    for row, start in enumerate(("", "other weights, ")):
+        for place, entry in zip(axes[row], numbers["by_width"][row], strict=True):
             _draw_boundary(place, numbers, entry, f"{start}m = {entry['m']}")
     for place, entry in zip(axes[2], numbers["by_l2"], strict=False):
         _draw_boundary(place, numbers, entry, f"m = {entry['m']}, lambda = {entry['l2']:g}")
@@ -201,9 +199,8 @@ def draw(numbers: Numbers) -> Any:
 
 
 def _draw_boundary(axes: Any, numbers: Numbers, entry: Numbers, title: str) -> None:
-    label(axes, x="x_1", y="x_2", title=f"{title}\nwrong: {entry['train_error']:.0%}, of new {entry['test_error']:.1%}")
-    draw_regions(axes, entry["decision"], EXTENT)
-    draw_points(axes, numbers["points"], numbers["labels"], 9)
+    errors = f"wrong: {entry['train_error']:.0%}, of new points {entry['test_error']:.1%}"
+    draw_plane(axes, entry["decision"], numbers["points"], numbers["labels"], EXTENT, f"{title}\n{errors}")
 
 
 def _draw_trials(axes: Any, numbers: Numbers) -> None:
@@ -214,4 +211,4 @@ def _draw_trials(axes: Any, numbers: Numbers) -> None:
         axes.plot(place + beside, errors, MARKERS[0], color=COLOURS[4], markersize=4)
         axes.errorbar(place + 0.2, 100 * mean, 100 * spread, color=COLOURS[place], marker=MARKERS[1], capsize=4)
     axes.set_xticks(range(len(names)), names.values())
-    label(axes, x="", y="error on new points, %", title=f"{len(numbers['trials'])} draws, mean and deviation")
+    label(axes, "", "error on new points, %", f"{len(numbers['trials'])} draws, mean and deviation")

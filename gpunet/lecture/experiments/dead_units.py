@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import gpunet
 from gpunet.layers import BiasActivation
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import Figure, label, legend, look, name_ticks, or_nan, panels
+from gpunet.lecture.wording import tiny
 from gpunet.network import Network
 from gpunet.training import Callback, EpochRecord, Run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
-
 # What is trained; the bias is the lecture's advice of row L18.
+BIASED = "relu, bias 0.1"
 NETWORKS: dict[str, dict[str, Any]] = {
     "sigmoid": {"activation": "sigmoid"},
     "tanh": {"activation": "tanh"},
     "relu": {"activation": "relu"},
-    "relu, bias 0.1": {"activation": "relu", "initial_bias": 0.1},
+    BIASED: {"activation": "relu", "initial_bias": 0.1},
     "leaky_relu": {"activation": "leaky_relu"},
     "elu": {"activation": "elu"},
 }
-RECTIFIERS = ("relu", "relu, bias 0.1", "leaky_relu", "elu")
+RECTIFIERS = ("relu", BIASED, "leaky_relu", "elu")
 HIDDEN_LAYERS = 2
 BATCH_SIZE = 64
 LEARNT = 0.02  # the training loss that counts as learnt
 
-# Thresholds of the claims.
 MANY_DEAD = 0.1
 FASTER = 1.2
 FEWER = 0.8
@@ -130,14 +124,8 @@ def _run(
         [INPUTS] + [width] * HIDDEN_LAYERS + [CLASSES], batch_norm=False, seed=settings.seed + seed, **arguments
     )
     watch = _Watch(network, digits.X)
-    try:
-        optimizer = gpunet.SGD(rate)
-        history = gpunet.fit(
-            network, digits.X, digits.y, epochs=epochs, batch_size=BATCH_SIZE, optimizer=optimizer, callbacks=[watch]
-        )
-        diverged = False
-    except gpunet.TrainingDivergedError as error:
-        history, diverged = error.history, True
+    arguments = {"epochs": epochs, "batch_size": BATCH_SIZE, "callbacks": [watch]}
+    history, diverged = digits.fit_or_diverge(network, rate, **arguments)
     silent = np.array(watch.silent)
     revived = silent[:-1] & ~silent[1:]
     return {
@@ -189,80 +177,78 @@ def fastest(numbers: Numbers, name: str) -> tuple[float, float] | None:
     return min(found, default=None)
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``relu_dies``: at the highest learning rate more than a tenth of the ReLU units end dead, and at least three times
-    as many as at the lowest. ``others_live``: no leaky ReLU or ELU unit dies at any learning rate. ``stays_dead``: no
-    dead ReLU unit of the first layer, whose inputs do not change, comes back. ``never_updates``: their weights and
-    biases stay as they are, to the bit. ``leaky_revives``: some silent leaky
-    ReLU units of that layer do. ``bias_helps``: a bias of 0.1 at the start leaves fewer than 0.8 times as many
-    dead, over all learning rates. ``faster_than_sigmoid``, ``faster_than_tanh``: ReLU needs fewer epochs by a factor
-    of at least 1.2, each at its own best learning rate.
-    """
-    dead = {name: [run["dead"][-1] for run in numbers["runs"][name]] for name in RECTIFIERS}
-    revived = {name: sum(run["revived"][0] for run in numbers["runs"][name]) for name in ("relu", "leaky_relu")}
-    return {
-        "relu_dies": dead["relu"][-1] > MANY_DEAD and dead["relu"][-1] >= 3 * dead["relu"][0],
-        "others_live": max(dead["leaky_relu"] + dead["elu"]) == 0,
-        "stays_dead": revived["relu"] == 0,
-        "never_updates": max(run["moved"] for run in numbers["runs"]["relu"]) == 0,
-        "leaky_revives": revived["leaky_relu"] > 0,
-        "bias_helps": sum(dead["relu, bias 0.1"]) < FEWER * sum(dead["relu"]),
-        "faster_than_sigmoid": _is_faster(numbers, "sigmoid"),
-        "faster_than_tanh": _is_faster(numbers, "tanh"),
-    }
-
-
-def _is_faster(numbers: Numbers, name: str) -> bool:
-    relu, other = fastest(numbers, "relu"), fastest(numbers, name)
-    return relu is not None and (other is None or other[0] >= FASTER * relu[0])
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, rates, runs = claims(numbers), numbers["learning_rates"], numbers["runs"]
-    dead = {name: [run["dead"][-1] for run in runs[name]] for name in RECTIFIERS}
-    silent, revived = (
-        {name: [sum(run[key][i] for run in runs[name]) for i in range(HIDDEN_LAYERS)] for name in RECTIFIERS}
-        for key in ("silent", "revived")
-    )
-    dies = "ReLU units die where the learning rate is high" if shown["relu_dies"] else "Few ReLU units die here"
-    lives = "none died at any rate"
-    if not shown["others_live"]:
-        lives = (
-            f"some died, at the worst rate {max(dead['leaky_relu']):.1%} of leaky ReLU's and {max(dead['elu']):.1%} of "
-            "ELU's, whose f' = exp(s) rounds to 0 far below 0"
-        )
-    updates = "did not change at all" if shown["never_updates"] else "did change"
-    stays = "never came back" if shown["stays_dead"] else "did not always stay dead"
-    leaky = (
-        f"of leaky ReLU's units that were silent in the same way {revived['leaky_relu'][0]} of "
-        f"{silent['leaky_relu'][0]} did"
-        if shown["leaky_revives"]
-        else "and no silent leaky ReLU unit did either"
-    )
-    bias = "helps" if shown["bias_helps"] else "makes no clear difference"
-    times = ", ".join(f"{name} {_epochs_text(numbers, name)}" for name in NETWORKS if name != "relu, bias 0.1")
-    faster = [name for name in ("sigmoid", "tanh") if shown[f"faster_than_{name}"]]
-    slower = [name for name in ("sigmoid", "tanh") if name not in faster]
-    verdict = f"ReLU converges clearly faster than {' and '.join(faster)}" if faster else "ReLU is not clearly faster"
-    if slower:
-        verdict += f", but not than {' and '.join(slower)}" if faster else f" than {' or '.join(slower)}"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    rates, runs = numbers["learning_rates"], numbers["runs"]
+    silent, revived = (sum(sum(run[key][1:]) for run in runs["relu"]) for key in ("silent", "revived"))
+    times = ", ".join(f"{name} {_epochs_text(numbers, name)}" for name in NETWORKS if name != BIASED)
     diverged = sum(run["diverged"] for name in NETWORKS for run in runs[name])
     return (
         "A unit is dead when f'(s) is 0 for every training row: no gradient reaches its weights. The upper panels "
-        f"count such units in networks of {HIDDEN_LAYERS} hidden layers of {numbers['width']} learning the digits "
-        f"(means of {numbers['seeds']} seeds). {dies}: after {numbers['epochs']} epochs {dead['relu'][0]:.1%} of them "
-        f"are dead at learning rate {rates[0]:g} and {dead['relu'][-1]:.1%} at {rates[-1]:g}. A bias of 0.1 at the "
-        f"start {bias} ({dead['relu, bias 0.1'][-1]:.1%} there); of the leaky ReLU and ELU units {lives}. From one "
-        f"epoch to the next the weights of dead ReLU units of the first layer {updates} and the units {stays} ("
-        f"{revived['relu'][0]} of {silent['relu'][0]} cases), {leaky}; in the layers above, where the inputs "
-        f"move, {sum(revived['relu'][1:])} of {sum(silent['relu'][1:])} ReLU cases came back. The lower panels "
+        f"count such units in networks of {HIDDEN_LAYERS} hidden layers of {numbers['width']} learning the digits for "
+        f"{numbers['epochs']} epochs (means of {numbers['seeds']} seeds). In the layers above the first, where the "
+        f"inputs move, {revived} of {silent} ReLU units that were silent after an epoch came back. The lower panels "
         f"compare how fast the training loss falls to {numbers['learnt']:g}, each activation at its best learning "
-        f"rate: {times}. On this task {verdict}{_same_rate_text(numbers)}; {diverged} of "
-        f"{len(NETWORKS) * len(rates) * numbers['seeds']} runs "
-        "diverged, and count as not learnt."
+        f"rate: {times}. {diverged} of {len(NETWORKS) * len(rates) * numbers['seeds']} runs diverged, and count as not "
+        "learnt."
+    )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    rates, runs = numbers["learning_rates"], numbers["runs"]
+    dead = {name: [run["dead"][-1] for run in runs[name]] for name in RECTIFIERS}
+    silent, revived = (
+        {name: sum(run[key][0] for run in runs[name]) for name in RECTIFIERS} for key in ("silent", "revived")
+    )
+    moved = max(run["moved"] for run in runs["relu"])
+    return {
+        "relu_dies": Claim(
+            f"Where the learning rate is high ReLU units die: more than {MANY_DEAD:.0%} of them, and at least three "
+            "times as many as where it is lowest",
+            dead["relu"][-1] > MANY_DEAD and dead["relu"][-1] >= 3 * dead["relu"][0],
+            f"{dead['relu'][0]:.1%} at {rates[0]:g} and {dead['relu'][-1]:.1%} at {rates[-1]:g}",
+        ),
+        "bias_helps": Claim(
+            f"A bias of 0.1 at the start leaves less than {FEWER:g} times as many dead, over all learning rates",
+            sum(dead[BIASED]) < FEWER * sum(dead["relu"]),
+            f"{dead[BIASED][-1]:.1%} at {rates[-1]:g}",
+        ),
+        "others_live": Claim(
+            "No leaky ReLU or ELU unit dies at any learning rate",
+            max(dead["leaky_relu"] + dead["elu"]) == 0,
+            f"at the worst rates {max(dead['leaky_relu']):.1%} and {max(dead['elu']):.1%}, where exp(s) rounds to 0",
+        ),
+        "never_updates": Claim(
+            "From one epoch to the next the weights of dead ReLU units of the first layer, whose inputs do not change, "
+            "stay as they are to the bit",
+            moved == 0,
+            f"largest change {tiny(moved)}",
+        ),
+        "stays_dead": Claim(
+            "None of these units comes back", revived["relu"] == 0, f"{revived['relu']} of {silent['relu']} cases"
+        ),
+        "leaky_revives": Claim(
+            "Of leaky ReLU's units that were silent in the same way some do",
+            revived["leaky_relu"] > 0,
+            f"{revived['leaky_relu']} of {silent['leaky_relu']}",
+        ),
+        **{f"faster_than_{name}": _faster(numbers, name) for name in ("sigmoid", "tanh")},
+    }
+
+
+def _faster(numbers: Numbers, name: str) -> Claim:
+    relu, other = fastest(numbers, "relu"), fastest(numbers, name)
+    shown = f"{_epochs_text(numbers, 'relu')} against {_epochs_text(numbers, name)}"
+    for rate, *both in zip(numbers["learning_rates"], numbers["runs"]["relu"], numbers["runs"][name], strict=True):
+        epochs = [run["epochs_to_learn"] for run in both]
+        if None not in epochs:
+            shown += f"; at the same rate, {rate:g}, {epochs[0]:.1f} against {epochs[1]:.1f}"
+            break
+    return Claim(
+        f"ReLU converges faster than {name} by a factor of at least {FASTER:g}, each at its best learning rate",
+        relu is not None and (other is None or other[0] >= FASTER * relu[0]),
+        shown,
     )
 
 
@@ -271,66 +257,40 @@ def _epochs_text(numbers: Numbers, name: str) -> str:
     return f"not within {numbers['epochs']} epochs" if best is None else f"{best[0]:.1f} epochs (at {best[1]:g})"
 
 
-def _same_rate_text(numbers: Numbers) -> str:
-    """Compare ReLU and tanh at the lowest learning rate that both learnt at."""
-    for rate, relu, tanh in zip(
-        numbers["learning_rates"], numbers["runs"]["relu"], numbers["runs"]["tanh"], strict=True
-    ):
-        if relu["epochs_to_learn"] is not None and tanh["epochs_to_learn"] is not None:
-            return (
-                f" (at the same learning rate, {rate:g}, it needs {relu['epochs_to_learn']:.1f} epochs and tanh "
-                f"{tanh['epochs_to_learn']:.1f})"
-            )
-    return ""
-
-
 def draw(numbers: Numbers) -> Figure:
     """Draw dead units over epochs and learning rates, loss over epochs, epochs to learn over learning rates."""
     figure, axes = panels(2, 2, width=1.35, height=1.05)
     rates, runs = numbers["learning_rates"], numbers["runs"]
     for place, (rate, run) in enumerate(list(zip(rates, runs["relu"], strict=True))[-5:]):
-        axes[0, 0].plot(
-            [100 * share for share in run["dead"]], linestyle=STYLES[place], color=COLOURS[place], label=f"{rate:g}"
-        )
-    label(axes[0, 0], x="epoch", y="dead units, %", title="ReLU")
+        axes[0, 0].plot([100 * share for share in run["dead"]], label=f"{rate:g}", **look(place, None))
+    label(axes[0, 0], "epoch", "dead units, %", "ReLU", whole=True)
     axes[0, 0].set_ylim(top=1.3 * max(1.0, axes[0, 0].get_ylim()[1]))
-    axes[0, 0].legend(fontsize=8, title="learning rate", title_fontsize=8, loc="upper left", ncols=5)
+    legend(axes[0, 0], "upper left", title="learning rate", ncols=5)
 
-    for name in RECTIFIERS:
-        axes[0, 1].semilogx(rates, [100 * run["dead"][-1] for run in runs[name]], label=name, **_look(name))
-    label(axes[0, 1], x="learning rate", y="dead units, %", title=f"after {numbers['epochs']} epochs")
-    for name in NETWORKS:
-        if name == "relu, bias 0.1":
+    for place, name in enumerate(NETWORKS):
+        look_of = look(place) | {"label": name}
+        if name in RECTIFIERS:
+            axes[0, 1].plot(rates, [100 * run["dead"][-1] for run in runs[name]], **look_of)
+        if name == BIASED:
             continue
         best = fastest(numbers, name)
         chosen = rates.index(best[1]) if best else _lowest_loss(runs[name])
         if chosen is not None:
             curve = runs[name][chosen]["loss"]
-            axes[1, 0].semilogy(range(1, len(curve) + 1), curve, label=f"{name}, rate {rates[chosen]:g}", **_look(name))
-        learnt = [float("nan") if run["epochs_to_learn"] is None else run["epochs_to_learn"] for run in runs[name]]
-        axes[1, 1].semilogx(rates, learnt, label=name, **_look(name))
+            axes[1, 0].plot(range(1, len(curve) + 1), curve, **look_of | {"label": f"{name}, rate {rates[chosen]:g}"})
+        axes[1, 1].plot(rates, or_nan(run["epochs_to_learn"] for run in runs[name]), **look_of)
     axes[1, 0].axhline(numbers["learnt"], color="0.5", linewidth=0.8)
-    label(axes[1, 0], x="epoch", y="training loss", title="at the best learning rate")
-    label(
-        axes[1, 1],
-        x="learning rate",
-        y=f"epochs to a loss of {numbers['learnt']:g}",
-        title="no marker: a seed did not get there",
-    )
+    label(axes[0, 1], "learning rate", "dead units, %", f"after {numbers['epochs']} epochs", scale="x")
+    label(axes[1, 0], "epoch", "training loss", "at the best learning rate", scale="y", whole=True)
+    y = f"epochs to a loss of {numbers['learnt']:g}"
+    label(axes[1, 1], "learning rate", y, "no marker: a seed did not get there", scale="x")
     axes[1, 1].set_ylim(0, numbers["epochs"] + 1)
     for panel in (axes[0, 1], *axes[1]):
-        panel.legend(fontsize=8)
-    for panel in axes[:, 0]:
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        legend(panel)
     for panel in axes[:, 1]:
-        panel.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        name_ticks(panel, rates)
         panel.minorticks_off()
     return figure
-
-
-def _look(name: str) -> dict[str, Any]:
-    place = list(NETWORKS).index(name)
-    return {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
 
 
 def _lowest_loss(runs: list[Any]) -> int | None:

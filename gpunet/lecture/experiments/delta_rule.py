@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.delta_rule import DeltaRule
-from gpunet.errors import ConvergenceWarning
-from gpunet.lecture.experiment import Numbers, Settings
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import rounded
-from gpunet.lecture.plotting import COLOURS, MAP, label, panels
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, panels
+from gpunet.lecture.probing import fit_quietly
 
 PATTERNS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64)
 XOR = np.array([0.0, 1.0, 1.0, 0.0])
@@ -25,7 +20,6 @@ XOR_TOLERANCE = 0.2
 TOLERANCE = 0.3
 BITS = 6
 
-# Thresholds of the claims.
 MOST = 0.7
 APART = 0.3
 OPPOSITE = 0.1
@@ -46,19 +40,13 @@ def _rule(settings: Settings, **arguments: Any) -> DeltaRule:
     return DeltaRule(**{"device": settings.device, "seed": settings.seed, **arguments})
 
 
-def _fit(model: DeltaRule, X: Array, T: Array) -> DeltaRule:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the numbers say which runs converged
-        return model.fit(X, T)
-
-
 def _xor(settings: Settings, seeds: int, epochs: int) -> dict[str, Any]:
     runs = []
     for run in range(seeds):
         model = _rule(
             settings, learning_rate=0.5, epochs=epochs, tolerance=XOR_TOLERANCE, seed=settings.seed * seeds + run
         )
-        _fit(model, PATTERNS, XOR)
+        fit_quietly(model, PATTERNS, XOR)
         outputs = rounded(model.predict(PATTERNS), 3)
         runs.append({"error": rounded(model.history_["error"]), "learnt": model.converged_, "outputs": outputs})
     return {"learning_rate": 0.5, "momentum": 0.9, "epochs": epochs, "tolerance": XOR_TOLERANCE, "runs": runs}
@@ -66,7 +54,7 @@ def _xor(settings: Settings, seeds: int, epochs: int) -> dict[str, Any]:
 
 def _encoder(settings: Settings, epochs: int) -> dict[str, Any]:
     patterns = np.eye(8)
-    model = _fit(_rule(settings, hidden_units=3, epochs=epochs, tolerance=TOLERANCE), patterns, patterns)
+    model = fit_quietly(_rule(settings, hidden_units=3, epochs=epochs, tolerance=TOLERANCE), patterns, patterns)
     return {
         "codes": rounded(model.hidden_outputs(patterns), 3),
         "epochs": model.n_iter_,
@@ -88,7 +76,7 @@ def _symmetry(settings: Settings, epochs: int) -> dict[str, Any]:
             tolerance=TOLERANCE,
             seed=settings.seed * SYMMETRY_ATTEMPTS + attempt - 1,
         )
-        _fit(model, patterns, targets)
+        fit_quietly(model, patterns, targets)
         if model.converged_:
             break
     parameters = model.network_.get_parameters()
@@ -97,28 +85,6 @@ def _symmetry(settings: Settings, epochs: int) -> dict[str, Any]:
         "epochs": model.n_iter_,
         "attempts": attempt,
         "accuracy": float(np.mean((model.predict(patterns) > 0.5) == (targets > 0.5))),
-    }
-
-
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``most_learn``: at least 70% of the seeds learn XOR; ``some_stuck``: and at least one does not. ``encoder_learnt``:
-    all 8 patterns come out right, and ``codes_differ``: any two codes differ by 0.3 in some unit. ``symmetry_learnt``:
-    all 64 patterns are classified rightly, and ``antisymmetric``: with weights that are opposite on either side of the
-    middle, to a tenth of the largest. ``distinct_sizes``: each pair's weights are at least 1.3 times the next smaller.
-    """
-    learnt = [run["learnt"] for run in numbers["xor"]["runs"]]
-    weights = np.array(numbers["symmetry"]["weights"])
-    sizes = _sizes(weights)
-    return {
-        "most_learn": sum(learnt) >= MOST * len(learnt),
-        "some_stuck": not all(learnt),
-        "encoder_learnt": numbers["encoder"]["right"] == 8,
-        "codes_differ": _closest(numbers["encoder"]["codes"]) >= APART,
-        "symmetry_learnt": numbers["symmetry"]["accuracy"] == 1,
-        "antisymmetric": bool(np.abs(weights + weights[:, ::-1]).max() <= OPPOSITE * np.abs(weights).max()),
-        "distinct_sizes": all(sizes[place + 1] >= DISTINCT * sizes[place] for place in range(len(sizes) - 1)),
     }
 
 
@@ -136,48 +102,65 @@ def _sizes(weights: npt.ArrayLike) -> list[float]:
     return [float(size / pairs.min()) for size in pairs]
 
 
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, xor, encoder, symmetry = claims(numbers), numbers["xor"], numbers["encoder"], numbers["symmetry"]
-    learnt = [run for run in xor["runs"] if run["learnt"]]
-    stuck = [run for run in xor["runs"] if not run["learnt"]]
-    ends = (
-        f"; the other {len(stuck)} stay at E of about {np.median([run['error'][-1] for run in stuck]):.2f}, in a local "
-        "minimum or on a plateau that the rule does not leave"
-        if shown["some_stuck"]
-        else "; none got stuck"
-    )
-    epochs = f" ({np.median([len(run['error']) for run in learnt]):.0f} epochs in the median)" if learnt else ""
-    often = "most seeds" if shown["most_learn"] else "few of the seeds"
-    codes = (
-        "has given each a code of its own"
-        if shown["codes_differ"] and shown["encoder_learnt"]
-        else "has not found eight codes that stay apart"
-    )
-    sizes = " : ".join(f"{size:.1f}" for size in _sizes(symmetry["weights"]))
-    distinct = "different" if shown["distinct_sizes"] else "not clearly different"
-    solved = (
-        "all 64 patterns are right" if shown["symmetry_learnt"] else f"{symmetry['accuracy']:.0%} of them are right"
-    )
-    sides = (
-        "each unit weighs the two bits of a pair with opposite signs, so that a palindrome adds up to nothing, and the "
-        f"sizes of the three pairs are {distinct}, {sizes}; with the 1 : 2 : 4 of the paper's own solution no other "
-        "pattern adds up to nothing"
-        if shown["antisymmetric"]
-        else "the weights on the two sides of the middle are not opposite, as the paper found them to be"
-    )
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    xor, symmetry = numbers["xor"], numbers["symmetry"]
     return (
         f"On the left, E = 1/2 sum (t - o)^2 over the four patterns of XOR, for {len(xor['runs'])} seeds with two "
         f"hidden sigmoid units, updates after each pattern, eta = {xor['learning_rate']:g} and alpha = "
-        f"{xor['momentum']:g}: {often}, {len(learnt)}, come within {xor['tolerance']:g} of every "
-        f"target{epochs}{ends}. In the middle are the outputs of the three hidden units of the 8-3-8 "
-        "encoder, which has to tell eight patterns apart after "
-        f"squeezing them through three units: after {encoder['epochs']} epochs it reproduces {encoder['right']} of 8 "
-        f"and {codes}; the two most alike differ by {_closest(encoder['codes']):.2f} in some unit. On the "
-        "right are the weights from six bits to two hidden units that decide whether the bits "
-        f"read the same both ways: after {symmetry['epochs']} epochs (attempt {symmetry['attempts']} of "
-        f"{SYMMETRY_ATTEMPTS} seeds) {solved}; {sides}."
+        f"{xor['momentum']:g}. In the middle are the outputs of the three hidden units of the 8-3-8 encoder, which has "
+        f"to tell eight patterns apart after squeezing them through three units, after {numbers['encoder']['epochs']} "
+        "epochs. On the right are the weights from six bits to two hidden units that decide whether the bits read the "
+        f"same both ways, after {symmetry['epochs']} epochs (attempt {symmetry['attempts']} of {SYMMETRY_ATTEMPTS} "
+        "seeds)."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    encoder, symmetry, runs = numbers["encoder"], numbers["symmetry"], numbers["xor"]["runs"]
+    learnt = [len(run["error"]) for run in runs if run["learnt"]]
+    stuck = [run["error"][-1] for run in runs if not run["learnt"]]
+    weights = np.array(symmetry["weights"])
+    sizes, apart = _sizes(weights), _closest(encoder["codes"])
+    unlike = float(np.abs(weights + weights[:, ::-1]).max() / np.abs(weights).max())
+    return {
+        "most_learn": Claim(
+            f"At least {MOST:.0%} of the seeds learn XOR: they come within {XOR_TOLERANCE:g} of every target",
+            len(learnt) >= MOST * len(runs),
+            f"{len(learnt)} of {len(runs)}" + (f", {np.median(learnt):.0f} epochs in the median" if learnt else ""),
+        ),
+        "some_stuck": Claim(
+            "Some do not: they stay in a local minimum or on a plateau that the rule does not leave",
+            bool(stuck),
+            f"{len(stuck)}" + (f", with E of about {np.median(stuck):.2f}" if stuck else ""),
+        ),
+        "encoder_learnt": Claim(
+            "The encoder reproduces all 8 patterns", encoder["right"] == 8, f"{encoder['right']} of 8"
+        ),
+        "codes_differ": Claim(
+            f"It has given each a code of its own: any two differ by {APART:g} in some unit",
+            apart >= APART,
+            f"the two most alike by {apart:.2f}",
+        ),
+        "symmetry_learnt": Claim(
+            "All 64 patterns of six bits are classified rightly",
+            symmetry["accuracy"] == 1,
+            f"{symmetry['accuracy']:.0%}",
+        ),
+        "antisymmetric": Claim(
+            "Each unit weighs the two bits of a pair with opposite signs, so that a palindrome adds up to nothing, to "
+            f"{OPPOSITE:g} of the largest weight",
+            unlike <= OPPOSITE,
+            f"off by {unlike:.2f} of it at most",
+        ),
+        "distinct_sizes": Claim(
+            f"The sizes of the three pairs differ by factors of at least {DISTINCT:g}; with the 1 : 2 : 4 of the paper "
+            "no other pattern adds up to nothing",
+            all(larger >= DISTINCT * smaller for smaller, larger in pairwise(sizes)),
+            " : ".join(f"{size:.1f}" for size in sizes),
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -195,9 +178,9 @@ def _draw_errors(panel: Any, xor: Numbers) -> None:
         for place, errors in enumerate(runs):
             title = f"{len(runs)} {'learnt' if learnt else 'stuck'}" if place == 0 else None
             panel.plot(np.arange(1, len(errors) + 1), errors, style, color=colour, linewidth=0.9, label=title)
-    label(panel, x="epoch", y="E, summed over the four patterns", title=f"XOR, {len(xor['runs'])} seeds")
+    label(panel, "epoch", "E, summed over the four patterns", f"XOR, {len(xor['runs'])} seeds")
     panel.set_ylim(bottom=0)
-    panel.legend(fontsize=8, loc="upper right")
+    legend(panel, "upper right")
 
 
 def _draw_codes(figure: Figure, panel: Any, codes: Array) -> None:
@@ -206,7 +189,7 @@ def _draw_codes(figure: Figure, panel: Any, codes: Array) -> None:
         panel.text(unit, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="k" if value > 0.5 else "w")
     panel.set_xticks(range(codes.shape[1]), [str(unit + 1) for unit in range(codes.shape[1])])
     panel.set_yticks(range(len(codes)), [str(row + 1) for row in range(len(codes))])
-    label(panel, x="hidden unit", y="pattern", title="8-3-8 encoder: hidden outputs")
+    label(panel, "hidden unit", "pattern", "8-3-8 encoder: hidden outputs")
     panel.grid(False)
     figure.colorbar(image, ax=panel, shrink=0.9).ax.tick_params(labelsize=8)
 
@@ -219,5 +202,5 @@ def _draw_weights(panel: Any, weights: Array) -> None:
     panel.axvline((BITS + 1) / 2, color=COLOURS[6], linewidth=0.8, linestyle=":")
     panel.set_xticks(bits)
     panel.set_ylim(1.05 * weights.min(), 1.45 * weights.max())
-    label(panel, x="input bit", y="weight to the hidden unit", title="symmetry of 6 bits")
-    panel.legend(fontsize=8, loc="upper right", ncols=2)
+    label(panel, "input bit", "weight to the hidden unit", "symmetry of 6 bits")
+    legend(panel, "upper right", ncols=2)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-import gpunet
 from gpunet.diagnostics import inspect
-from gpunet.errors import TrainingDivergedError
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import Figure, draw_lines, label, legend, panels
 
 BIASES = (-1.0, -0.1, 0.0, 0.01, 0.1)
 RATES = (0.05, 0.5, 2.0)
@@ -23,7 +18,6 @@ SAMPLE = 512  # rows that dead units are counted on
 BATCH_SIZE = 64
 SEEDS = 3
 
-# Thresholds of the claims.
 HELPS = 0.9  # of the loss with bias 0
 SAME = 0.15  # relative difference from it
 MOSTLY_DEAD = 0.5
@@ -69,11 +63,7 @@ def _train(
         return float(np.mean([layer.dead_share for layer in inspect(network, *sample).hidden]))
 
     before = dead()
-    try:
-        history = gpunet.fit(network, data.X, data.y, epochs=epochs, batch_size=BATCH_SIZE, optimizer=gpunet.SGD(rate))
-    except TrainingDivergedError as error:
-        history = error.history
-    losses = history["loss"] + [math.inf] * (epochs - len(history))
+    losses = data.losses(network, rate, epochs=epochs, batch_size=BATCH_SIZE)
     return {"losses": losses, "dead_before": before, "dead_after": dead()}
 
 
@@ -86,87 +76,80 @@ def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``positive_helps``: with the smallest rate, 0.1 leaves at most 90 % of the loss that 0 leaves.
-    ``hundredth_is_zero``: 0.01 leaves within 15 % of it. ``negative_kills``: with -1 most units are dead from the
-    start, and nothing is learnt. ``rate_kills``: with bias 0, at least a quarter of the units are dead after training
-    with the largest rate, and at most 5 % with the one before it. ``bias_does_not_protect``: with 0.1 at least a
-    quarter die as well.
-    """
-    runs = numbers["runs"]
-    slow = {name: _last(runs[name][0]) for name in runs}
-    return {
-        "positive_helps": slow["0.1"] <= HELPS * slow["0"],
-        "hundredth_is_zero": abs(slow["0.01"] - slow["0"]) <= SAME * slow["0"],
-        "negative_kills": runs["-1"][0]["dead_before"] >= MOSTLY_DEAD
-        and min(_last(run) for run in runs["-1"]) >= NOTHING_LEARNT * math.log(CLASSES),
-        "rate_kills": runs["0"][-1]["dead_after"] >= MANY_DEAD and runs["0"][-2]["dead_after"] <= FEW_DEAD,
-        "bias_does_not_protect": runs["0.1"][-1]["dead_after"] >= MANY_DEAD,
-    }
-
-
 def _last(run: dict[str, Any]) -> float:
     loss = run["losses"][-1]
     return math.inf if loss is None else float(loss)
 
 
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, runs, rates = claims(numbers), numbers["runs"], numbers["rates"]
-    slow = {name: _last(runs[name][0]) for name in runs}
-    helps = "helps" if shown["positive_helps"] else "does not clearly help"
-    hundredth = "hardly different from 0" if shown["hundredth_is_zero"] else "different from 0"
-    if shown["negative_kills"]:
-        negative = (
-            f"With -1, {runs['-1'][0]['dead_before']:.0%} of the hidden units are dead on every image before training "
-            "starts, and nothing is learnt at any learning rate"
-        )
-    else:
-        negative = f"With -1, {runs['-1'][0]['dead_before']:.0%} of the hidden units are dead before training starts"
-    largest = f"from bias 0, {runs['0'][-1]['dead_after']:.0%} of the units are dead after {numbers['epochs']} epochs"
-    if shown["rate_kills"]:
-        fewer = f"and {runs['0'][-2]['dead_after']:.1%} at {rates[-2]:g}"
-        rate = f"The learning rate kills too: at {rates[-1]:g}, {largest}, {fewer}"
-    else:
-        rate = f"The learning rate does not show a clear effect on them: at {rates[-1]:g}, {largest}"
-    protects = "does not protect" if shown["bias_does_not_protect"] else "protects"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    slow, faster = ({name: _last(runs[place]) for name, runs in numbers["runs"].items()} for place in (0, 1))
     return (
         f"ReLU networks with {numbers['depth']} hidden layers of {numbers['width']} units (He's weights, no batch "
         f"norm) learn {numbers['rows']:,} digits by plain gradient descent from different initial biases; medians of "
         f"{numbers['seeds']} seeds. Look at the order of the curves on the left, where the learning rate is "
-        f"{rates[0]:g}: a slightly positive bias {helps} there, for after {numbers['epochs']} epochs the loss is "
-        f"{slow['-0.1']:.2f} from -0.1, {slow['0']:.2f} from 0, {slow['0.01']:.2f} from 0.01 ({hundredth}) and "
-        f"{slow['0.1']:.2f} from 0.1; in the middle, at {rates[1]:g}, they end at {_last(runs['0'][1]):.2f} from 0 and "
-        f"{_last(runs['0.1'][1]):.2f} from 0.1. {negative}. {rate}; a bias of 0.1 {protects} against that "
-        f"({runs['0.1'][-1]['dead_after']:.0%} dead)."
+        f"{numbers['rates'][0]:g}: after {numbers['epochs']} epochs the loss is {slow['-0.1']:.2f} from -0.1, "
+        f"{slow['0']:.2f} from 0, {slow['0.01']:.2f} from 0.01 and {slow['0.1']:.2f} from 0.1; in the middle, at "
+        f"{numbers['rates'][1]:g}, they end at {faster['0']:.2f} from 0 and {faster['0.1']:.2f} from 0.1. On the right "
+        "are the hidden units that are dead on every image."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    runs, rates = numbers["runs"], numbers["rates"]
+    slow = {name: _last(runs[name][0]) for name in runs}
+    kills = {name: [run["dead_after"] for run in runs[name]] for name in runs}
+    negative, least = runs["-1"][0]["dead_before"], min(_last(run) for run in runs["-1"])
+    return {
+        "positive_helps": Claim(
+            f"A slightly positive bias helps at the smallest rate: 0.1 leaves at most {HELPS:.0%} of the loss that 0 "
+            "leaves",
+            slow["0.1"] <= HELPS * slow["0"],
+            f"{slow['0.1']:.2f} and {slow['0']:.2f}",
+        ),
+        "hundredth_is_zero": Claim(
+            f"0.01 is hardly different from 0: within {SAME:.0%}",
+            abs(slow["0.01"] - slow["0"]) <= SAME * slow["0"],
+            f"{slow['0.01']:.2f}",
+        ),
+        "negative_kills": Claim(
+            f"With -1 at least {MOSTLY_DEAD:.0%} of the units are dead at the start, and nothing is learnt at any rate",
+            negative >= MOSTLY_DEAD and least >= NOTHING_LEARNT * math.log(CLASSES),
+            f"{negative:.0%}, and a loss of {least:.2f} at the least",
+        ),
+        "rate_kills": Claim(
+            f"The learning rate kills too: from bias 0 at least {MANY_DEAD:.0%} of the units are dead after training "
+            f"at {rates[-1]:g}, and at most {FEW_DEAD:.0%} at {rates[-2]:g}",
+            kills["0"][-1] >= MANY_DEAD and kills["0"][-2] <= FEW_DEAD,
+            f"{kills['0'][-1]:.0%} and {kills['0'][-2]:.1%}",
+        ),
+        "bias_does_not_protect": Claim(
+            f"A bias of 0.1 does not protect against that: at least {MANY_DEAD:.0%} die as well",
+            kills["0.1"][-1] >= MANY_DEAD,
+            f"{kills['0.1'][-1]:.0%}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the loss over the epochs for two learning rates, and dead units before and after training."""
     figure, axes = panels(1, 3, width=1.1)
-    epochs = range(1, numbers["epochs"] + 1)
+    runs = numbers["runs"]
+    for place, rate in enumerate(numbers["rates"][:2]):
+        draw_lines(axes[0, place], {name: by_rate[place]["losses"] for name, by_rate in runs.items()})
+        title = f"learning rate {rate:g}"
+        label(axes[0, place], "epoch", "training loss (cross-entropy)", title, scale="y", whole=True)
+        axes[0, place].tick_params(which="minor", labelsize=7)
+    legend(axes[0, 0], title="initial bias")
+    last = axes[0, 2]
     stages = ["before\ntraining", *(f"rate\n{rate:g}" for rate in numbers["rates"])]
-    for place, (name, runs) in enumerate(numbers["runs"].items()):
-        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
-        for axis, run in zip(axes[0, :2], runs, strict=False):
-            axis.plot(epochs, [math.nan if loss is None else loss for loss in run["losses"]], label=name, **look)
-        dead = [runs[0]["dead_before"], *(run["dead_after"] for run in runs)]
-        axes[0, 2].plot(range(len(stages)), dead, label=name, **look)
-    for axis, rate in zip(axes[0, :2], numbers["rates"], strict=False):
-        axis.set_yscale("log")
-        axis.tick_params(which="minor", labelsize=7)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        label(axis, x="epoch", y="training loss (cross-entropy)", title=f"learning rate {rate:g}")
-    axes[0, 0].legend(title="initial bias", fontsize=8, title_fontsize=8)
-    axes[0, 2].set_xticks(range(len(stages)), stages)
-    axes[0, 2].set_ylim(-0.03, 1.03)
-    label(
-        axes[0, 2],
-        x=f"after {numbers['epochs']} epochs with the learning rate",
-        y="dead hidden units (share)",
-        title="dead units",
-    )
+    dead = {
+        name: [by_rate[0]["dead_before"], *(run["dead_after"] for run in by_rate)] for name, by_rate in runs.items()
+    }
+    draw_lines(last, dead, range(len(stages)))
+    last.set_xticks(range(len(stages)), stages)
+    last.set_ylim(-0.03, 1.03)
+    x = f"after {numbers['epochs']} epochs with the learning rate"
+    label(last, x, "dead hidden units (share)", "dead units")
     return figure

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gpunet.lecture.deep_network import draw_initializers, last_over_first, measure_initializers, spread_of
-from gpunet.lecture.experiment import Numbers, Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gpunet.lecture.deep_network import (
+    draw_initializers,
+    fades,
+    keeps,
+    last_over_first,
+    measure_initializers,
+    spread_of,
+)
+from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import Figure
 
 ZEROS, SMALL, LARGE, XAVIER = "zeros", "N(0, 0.01²)", "N(0, 1)", "Xavier"
 INITIALIZERS = {ZEROS: "zeros", SMALL: "normal(0.01)", LARGE: "normal(1)", XAVIER: "xavier_normal"}
 
-# Thresholds of the claims.
 FADED = 1e-3  # layer 10 over layer 1, or for gradients layer 1 over layer 10
 GROWN = 1e3
 SATURATED = 0.8  # share of the activations of every layer
@@ -25,70 +29,58 @@ def measure(settings: Settings) -> dict[str, Any]:
     return measure_initializers(settings, "tanh", INITIALIZERS)
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``zeros_stay``: all activations and all gradients of hidden layers are 0. ``small_fade``: the activations' standard
-    deviation falls below 1/1000 from layer 1 to 10, and the gradient's from 10 to 1. ``large_saturate``: at least 80 %
-    of the activations of every layer are saturated. ``large_gradients_fade``, ``large_gradients_grow``: on their way
-    from layer 10 to 1 they change by less than 1/1000, by more than 1000. ``xavier_stays``: standard deviations and
-    gradients of all layers lie within a factor of 5.
-    """
-    zeros, small, large, xavier = (numbers["initializers"][name] for name in (ZEROS, SMALL, LARGE, XAVIER))
-    back = _first_over_last(large["gradient"])
-    return {
-        "zeros_stay": max(zeros["std"]) == max(zeros["gradient"]) == 0,
-        "small_fade": last_over_first(small["std"]) < FADED and _first_over_last(small["gradient"]) < FADED,
-        "large_saturate": min(large["saturated"]) >= SATURATED,
-        "large_gradients_fade": back < FADED,
-        "large_gradients_grow": back > GROWN,
-        "xavier_stays": spread_of(xavier["std"]) < HOMOGENEOUS and spread_of(xavier["gradient"]) < HOMOGENEOUS,
-    }
-
-
-def _first_over_last(layers: list[float]) -> float:
-    return last_over_first(layers[::-1])
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown = claims(numbers)
-    small, large, xavier = (numbers["initializers"][name] for name in (SMALL, LARGE, XAVIER))
-    zeros = "stay 0 in every hidden layer" if shown["zeros_stay"] else "do not stay 0"
-    fade = "fade" if shown["small_fade"] else "do not both fade"
-    saturate = "almost all units saturate" if shown["large_saturate"] else "most units do not saturate"
-    back = _first_over_last(large["gradient"])
-    if shown["large_gradients_fade"]:
-        gradients = f"and the gradients fade to {back:.1e} of their size from layer {numbers['depth']} to layer 1"
-    elif shown["large_gradients_grow"]:
-        gradients = (
-            "so most factors tanh'(s) of the backward pass are near 0, as the lecture says; yet the gradients do not "
-            f"vanish but grow by a factor of {back:.1e} from layer {numbers['depth']} to layer 1, because the few "
-            "units that are not saturated pass them through weights of size 1"
-        )
-    else:
-        gradients = f"and the gradients change by a factor of {back:.1e} from layer {numbers['depth']} to layer 1"
-    stay = "stay homogeneous" if shown["xavier_stays"] else "do not stay homogeneous"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     return (
         f"Rows of histograms: activations (above, in one range) and gradients dJ/ds (below, each in its own) of tanh "
         f"networks with {numbers['depth']} hidden layers of {numbers['width']} units, before training, on "
-        f"{numbers['rows']} N(0, 1) inputs; the lines are medians of {numbers['seeds']} seeds. With zero weights, "
-        f"activations and gradients {zeros}, so they are not drawn: only the output biases learn. With {SMALL} both "
-        f"{fade}: the activations' standard deviation goes from {small['std'][0]:.2g} in layer 1 to "
-        f"{small['std'][-1]:.1e} in layer {numbers['depth']}, and the gradients' size back to "
-        f"{_first_over_last(small['gradient']):.1e} of what it was. With {LARGE} {saturate} "
-        f"({min(large['saturated']):.0%} or more in every layer), {gradients}. With Xavier's weights both {stay}: the "
-        f"standard deviations lie between {min(xavier['std']):.2f} and {max(xavier['std']):.2f}, and the gradients of "
-        f"the layers within a factor of {spread_of(xavier['gradient']):.1f}."
+        f"{numbers['rows']} N(0, 1) inputs; the lines are medians of {numbers['seeds']} seeds. Those of zero weights "
+        "are not drawn: there only the output biases learn."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    zeros, small, large, xavier = (numbers["initializers"][name] for name in (ZEROS, SMALL, LARGE, XAVIER))
+    back, depth = last_over_first(large["gradient"][::-1]), numbers["depth"]
+    return {
+        "zeros_stay": Claim(
+            "With zero weights activations and gradients are 0 in every hidden layer",
+            max(zeros["std"]) == max(zeros["gradient"]) == 0,
+            f"at most {max(zeros['std']):g} and {max(zeros['gradient']):g}",
+        ),
+        "small_fade": Claim(
+            f"With {SMALL} both fade, below {FADED:g} of what they were",
+            fades(small, FADED),
+            f"the activations' standard deviation goes from {small['std'][0]:.2g} in layer 1 to {small['std'][-1]:.1e} "
+            f"in layer {depth}, the gradients' size back to {last_over_first(small['gradient'][::-1]):.1e}",
+        ),
+        "large_saturate": Claim(
+            f"With {LARGE} at least {SATURATED:.0%} of the units of every layer saturate, so most factors tanh'(s) of "
+            "the backward pass are near 0",
+            min(large["saturated"]) >= SATURATED,
+            f"{min(large['saturated']):.0%} or more",
+        ),
+        "large_gradients_fade": Claim(
+            f"Therefore the gradients fade below {FADED:g} on their way to layer 1, as the lecture says",
+            back < FADED,
+            f"a factor of {back:.1e}",
+        ),
+        "large_gradients_grow": Claim(
+            f"They grow by more than {GROWN:g}: the few units that do not saturate pass them through weights of size 1",
+            back > GROWN,
+            f"a factor of {back:.1e} from layer {depth} to layer 1",
+        ),
+        "xavier_stays": Claim(
+            f"With Xavier's weights both stay homogeneous, within a factor of {HOMOGENEOUS:g}",
+            keeps(xavier, HOMOGENEOUS),
+            f"standard deviations of {min(xavier['std']):.2f} to {max(xavier['std']):.2f}, gradients within a factor "
+            f"of {spread_of(xavier['gradient']):.1f}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw histograms layer by layer for three of the four, and all four over the layers."""
-    return draw_initializers(
-        numbers,
-        limits=(-1.05, 1.05),
-        histograms=(SMALL, LARGE, XAVIER),
-        third="saturated",
-        third_name="saturated activations (share)",
-    )
+    histograms, name = (SMALL, LARGE, XAVIER), "saturated activations (share)"
+    return draw_initializers(numbers, limits=(-1.05, 1.05), histograms=histograms, third="saturated", third_name=name)

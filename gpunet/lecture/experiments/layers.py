@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_points, draw_regions, exclusive_or, rounded, spirals
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
+from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, rounded, spirals
+from gpunet.lecture.plotting import COLOURS, Figure, label, legend, look, name_ticks, panels
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
 from gpunet.optimizers import Adam
@@ -25,7 +25,6 @@ NARROW = 1  # the place in WIDTHS of 8 units, where depth is compared
 DRAWS = 3  # of the weights, for each width and depth
 BATCH = 100
 EXAMPLES = ([64, 10], [64, 100, 10], [64, 100, 100, 10], [64, 30, 200, 50, 10])
-# What the paragraph says only where the numbers show it.
 SOLVED, UNSOLVED = 0.97, 0.75
 LUCK = 0.01  # by which the mean accuracy may fall from one width to the next
 ROUNDING = 1e-12  # of float64
@@ -99,21 +98,15 @@ def _by_width(settings: Settings, points: Any, labels: Any, epochs: int) -> list
     ]
 
 
-def _hidden(parameters: dict[str, Any], x: Any) -> list[Any]:
-    """Return h_i = max(0, W_i h_{i-1} + b_i) of every hidden layer, as the lecture writes them."""
-    values = []
-    for i in range(1, len(parameters) // 2):
-        x = np.maximum(0, x @ parameters[f"W{i}"].T + parameters[f"b{i}"])
-        values.append(x)
-    return values
-
-
 def _difference_from_formula(settings: Settings) -> float:
     """Return how far the network's scores are from s = W_3 h_2 + b_3 for the lecture's 3-layer network."""
     network = settings.network([7, 5, 9, 4], batch_norm=False, dtype="float64", initial_bias=0.1)
     X = host_generator(settings.seed, Purpose.SPLIT, 1).standard_normal((11, 7))
     parameters = network.get_parameters()
-    scores = _hidden(parameters, X)[-1] @ parameters["W3"].T + parameters["b3"]
+    h = X
+    for i in (1, 2):
+        h = np.maximum(0, h @ parameters[f"W{i}"].T + parameters[f"b{i}"])
+    scores = h @ parameters["W3"].T + parameters["b3"]
     return float(np.abs(network.logits(X) - scores).max())
 
 
@@ -126,121 +119,108 @@ def _difference_without_activation(settings: Settings) -> float:
     return float(np.abs(network.logits(X) - X @ W.T).max())
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
-    spiral = [network["accuracy"] for network in numbers["spirals"]["networks"]]
-    linear, two_layers = (network["accuracy"] for network in numbers["exclusive_or"]["networks"])
-    means = [np.mean(entry["accuracies"], axis=1) for entry in numbers["by_width"]]
-    return {
-        "linear_fails": linear < UNSOLVED and spiral[0] < UNSOLVED,
-        "two_layers_solve_exclusive_or": two_layers >= SOLVED,
-        "depth_solves_spirals": spiral[-1] >= SOLVED and spiral[-1] > spiral[1],
-        "two_layers_solve_spirals": spiral[1] >= SOLVED,
-        "counts_agree": all(entry["formula"] == entry["counted"] for entry in numbers["parameters"]),
-        "scores_are_the_formula": numbers["difference_from_formula"] < ROUNDING,
-        "linear_without_activation": numbers["difference_without_activation"] < ROUNDING,
-        "width_helps": all(mean[-1] > mean[0] and (np.diff(mean) >= -LUCK).all() for mean in means),
-        "depth_helps_narrow": bool(max(mean[NARROW] for mean in means[1:]) > means[0][NARROW]),
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown = claims(numbers)
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     spiral = [f"{network['accuracy']:.0%}" for network in numbers["spirals"]["networks"]]
-    linear, two_layers = (network["accuracy"] for network in numbers["exclusive_or"]["networks"])
-    narrow = [f"{np.mean(entry['accuracies'][NARROW]):.0%}" for entry in numbers["by_width"]]
-    first = numbers["parameters"][1]
-    sizes = "-".join(map(str, first["sizes"]))
     return (
         f"The upper row separates two spirals with 1, 2, 3 and 4 linear layers, {WIDTH} units wide, with ReLU between "
-        f"them: {listing(spiral)} of the points lie in their own region. "
-        + (
-            "With depth the boundary follows the spirals. "
-            if shown["depth_solves_spirals"]
-            else "With these weights 2 layers follow the spirals already. "
-            if shown["two_layers_solve_spirals"]
-            else "Here depth does not make the boundary follow the spirals. "
-        )
-        + f"Below, a linear layer gets {linear:.0%} of the exclusive or right, and a 2-layer network with 8 hidden "
-        f"units {two_layers:.0%}"
-        + ("" if shown["two_layers_solve_exclusive_or"] else ", which is less than it should")
-        + (
-            ": no straight line can separate either of the two problems. "
-            if shown["linear_fails"]
-            else ", although no straight line should separate either of the two problems. "
-        )
-        + f"The third panel trains on the spirals with {WIDTHS[0]} to {WIDTHS[-1]} units per hidden layer: "
-        + ("wider is better at every depth" if shown["width_helps"] else "here wider is not better at every depth")
-        + f", and with {WIDTHS[NARROW]} units 2, 3 and 4 layers get {listing(narrow)} right"
-        + (
-            ", so that depth makes up for width. "
-            if shown["depth_helps_narrow"]
-            else ": here depth does not make up for width. "
-        )
-        + "A layer from d to m numbers has m d + m parameters"
-        + (
-            f", {first['counted']:,} in a {sizes} network"
-            if shown["counts_agree"]
-            else f", but here a {sizes} network has {first['counted']:,}"
-        )
-        + "; without activations k layers "
-        + ("are" if shown["linear_without_activation"] else "should be")
-        + f" one linear layer, W_k ... W_1 (largest difference {tiny(numbers['difference_without_activation'])}); and "
-        + ("" if shown["scores_are_the_formula"] else "against expectation ")
-        + "the scores of a 3-layer network differ from the lecture's formulas by "
-        f"{tiny(numbers['difference_from_formula'])}."
+        f"them: {listing(spiral)} of the points lie in their own region. Below are the exclusive or, by a linear layer "
+        f"and by 2 layers with 8 hidden units; the spirals again with {WIDTHS[0]} to {WIDTHS[-1]} units per hidden "
+        "layer; and how many parameters networks have, m d + m for each layer from d to m numbers."
     )
 
 
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    spiral = [network["accuracy"] for network in numbers["spirals"]["networks"]]
+    linear, two_layers = (network["accuracy"] for network in numbers["exclusive_or"]["networks"])
+    means = [np.mean(entry["accuracies"], axis=1) for entry in numbers["by_width"]]
+    narrow = [float(mean[NARROW]) for mean in means]
+    example = numbers["parameters"][1]
+    return {
+        "linear_fails": Claim(
+            f"A straight line separates neither problem: a linear layer stays below {UNSOLVED:.0%}",
+            linear < UNSOLVED and spiral[0] < UNSOLVED,
+            f"{linear:.0%} of the exclusive or, {spiral[0]:.0%} of the spirals",
+        ),
+        "two_layers_solve_exclusive_or": Claim(
+            f"Two layers get at least {SOLVED:.0%} of the exclusive or right", two_layers >= SOLVED, f"{two_layers:.0%}"
+        ),
+        "depth_solves_spirals": Claim(
+            f"With depth the boundary follows the spirals: {DEPTHS[-1]} layers get at least {SOLVED:.0%} right, and "
+            "more than 2 do",
+            spiral[-1] >= SOLVED and spiral[-1] > spiral[1],
+            f"{spiral[-1]:.0%} and {spiral[1]:.0%}",
+        ),
+        "two_layers_miss_spirals": Claim(
+            f"Two layers of {WIDTH} units are not enough for that", spiral[1] < SOLVED, f"{spiral[1]:.0%}"
+        ),
+        "width_helps": Claim(
+            "Wider is better at every depth",
+            all(mean[-1] > mean[0] and bool((np.diff(mean) >= -LUCK).all()) for mean in means),
+            f"from {listing(f'{mean[0]:.0%}' for mean in means)} to {listing(f'{mean[-1]:.0%}' for mean in means)} "
+            "with 2, 3 and 4 layers",
+        ),
+        "depth_helps_narrow": Claim(
+            f"Depth makes up for width: with {WIDTHS[NARROW]} units, more than 2 layers get more right",
+            max(narrow[1:]) > narrow[0],
+            f"{listing(f'{share:.0%}' for share in narrow)} with 2, 3 and 4 layers",
+        ),
+        "counts_agree": Claim(
+            "The library's networks have as many parameters as the sum of m d + m",
+            all(entry["formula"] == entry["counted"] for entry in numbers["parameters"]),
+            f"{example['counted']:,} in a {_sizes(example)} network",
+        ),
+        "linear_without_activation": Claim(
+            "Without activations k layers are one linear layer, W_k ... W_1",
+            numbers["difference_without_activation"] < ROUNDING,
+            f"largest difference {tiny(numbers['difference_without_activation'])}",
+        ),
+        "scores_are_the_formula": Claim(
+            "The scores of a 3-layer network are those of the lecture's formulas",
+            numbers["difference_from_formula"] < ROUNDING,
+            f"largest difference {tiny(numbers['difference_from_formula'])}",
+        ),
+    }
+
+
+def _sizes(entry: Numbers) -> str:
+    return "-".join(map(str, entry["sizes"]))
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw the regions of both problems, accuracy over width, and parameters."""
     figure, axes = panels(2, 4, width=0.95, height=1.1)
-    for place, network in zip(axes[0], numbers["spirals"]["networks"], strict=True):
-        _draw_regions(place, numbers["spirals"], network, EXTENT)
-    for place, network in zip(axes[1], numbers["exclusive_or"]["networks"], strict=False):
-        _draw_regions(place, numbers["exclusive_or"], network, 2.2)
+    for row, name, extent in ((0, "spirals", EXTENT), (1, "exclusive_or", 2.2)):
+        problem = numbers[name]
+        for place, network in zip(axes[row], problem["networks"], strict=False):
+            layers = "1 layer" if network["layers"] == 1 else f"{network['layers']} layers"
+            title = f"{layers}, {network['parameters']} parameters: {network['accuracy']:.0%} right"
+            draw_plane(place, network["decision"], problem["points"], problem["labels"], extent, title)
     _draw_widths(axes[1, 2], numbers["by_width"])
     _draw_parameters(axes[1, 3], numbers["parameters"])
     return figure
 
 
-def _draw_regions(axes: Any, problem: Numbers, network: Numbers, extent: float) -> None:
-    layers = "1 layer" if network["layers"] == 1 else f"{network['layers']} layers"
-    label(
-        axes, x="x_1", y="x_2", title=f"{layers}, {network['parameters']} parameters: {network['accuracy']:.0%} right"
-    )
-    draw_regions(axes, network["decision"], extent)
-    draw_points(axes, problem["points"], problem["labels"])
-
-
 def _draw_widths(axes: Any, by_width: list[Numbers]) -> None:
-    for entry, colour, marker, style in zip(by_width, COLOURS, MARKERS, STYLES, strict=False):
+    for number, entry in enumerate(by_width):
         low, mean, high = (
             [100 * float(reduce(part)) for part in entry["accuracies"]] for reduce in (np.min, np.mean, np.max)
         )
-        axes.fill_between(entry["widths"], low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(
-            entry["widths"], mean, color=colour, marker=marker, linestyle=style, label=f"{entry['layers']} layers"
-        )
+        axes.fill_between(entry["widths"], low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+        axes.plot(entry["widths"], mean, label=f"{entry['layers']} layers", **look(number, 6))
     draws = len(by_width[0]["accuracies"][0])
-    label(
-        axes,
-        x="units per hidden layer",
-        y="points in their own region, %",
-        title=f"spirals: mean and range of {draws} draws",
-    )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(by_width[0]["widths"], [str(width) for width in by_width[0]["widths"]])
-    axes.legend(fontsize=8, loc="lower right")
+    title = f"spirals: mean and range of {draws} draws"
+    label(axes, "units per hidden layer", "points in their own region, %", title)
+    name_ticks(axes, by_width[0]["widths"], base=2)
+    legend(axes, "lower right")
 
 
 def _draw_parameters(axes: Any, parameters: list[Numbers]) -> None:
-    names = ["-".join(map(str, entry["sizes"])) for entry in parameters]
     counts = [entry["counted"] for entry in parameters]
-    bars = axes.barh(range(len(names)), counts, color=COLOURS[0])
+    bars = axes.barh(range(len(counts)), counts, color=COLOURS[0])
     axes.bar_label(bars, [f" {count:,}" for count in counts], fontsize=8)
     axes.set_xlim(0, 1.3 * max(counts))
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(counts)), map(_sizes, parameters))
     axes.invert_yaxis()
-    label(axes, x="parameters, sum of m d + m over the layers", y="", title="any depth and widths")
+    label(axes, "parameters, sum of m d + m over the layers", "", "any depth and widths")

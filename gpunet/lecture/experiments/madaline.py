@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.classic.adaline import Adaline
 from gpunet.classic.madaline import Madaline
-from gpunet.errors import ConvergenceWarning
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plane import draw_points, draw_regions, exclusive_or, grid, rounded
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid, rounded
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend, look, panels
+from gpunet.lecture.probing import fit_quietly
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 EXTENT, RESOLUTION = 2.0, 301
 FEATURES = 20
 RELEVANT = (1, 2, 3, 4)
 TRAINING_ROWS, TEST_ROWS = 1000, 2000
 
-# Thresholds of the claims.
 LEARNT = 0.95
 GUESSING = 0.6
 ONE_LINE = 0.8  # above the three of four clouds that a line can get right
@@ -55,7 +47,7 @@ def _xor(settings: Settings) -> dict[str, Any]:
     """Return the weights of an ADALINE and of a Madaline with two hidden units, (w_1, w_2, b), on four clouds."""
     X, y = exclusive_or(80, 0.2, host_generator(settings.seed, Purpose.NOISE))
     adaline = Adaline(seed=settings.seed).fit(X, y)
-    madaline = _fit(Madaline(hidden_units=2, seed=settings.seed), X, y)
+    madaline = fit_quietly(Madaline(hidden_units=2, seed=settings.seed), X, y)
     return {
         "X": rounded(X),
         "y": y.tolist(),
@@ -73,7 +65,7 @@ def _parity(settings: Settings, relevant: int, run: int, rows: int, epochs: int)
     y = X[:, :relevant].prod(axis=1)
     seed = settings.seed + run
     adaline = Adaline(learning_rate=0.005, seed=seed).fit(X[:rows], y[:rows])
-    madaline = _fit(Madaline(seed=seed, max_epochs=epochs), X[:rows], y[:rows])
+    madaline = fit_quietly(Madaline(seed=seed, max_epochs=epochs), X[:rows], y[:rows])
     return {
         "ADALINE": adaline.score(X[rows:], y[rows:]),
         "Madaline": madaline.score(X[rows:], y[rows:]),
@@ -82,30 +74,57 @@ def _parity(settings: Settings, relevant: int, run: int, rows: int, epochs: int)
     }
 
 
-def _fit(model: Madaline, X: Array, y: Array) -> Madaline:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the numbers say which runs converged
-        return model.fit(X, y)
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    return (
+        "The first two panels show four clouds whose class is the XOR of their signs, divided by an ADALINE and by a "
+        f"Madaline of two hidden units, whose two lines are drawn, after {numbers['xor']['epochs']} epochs. The task "
+        f"of the other panels is the parity, the product, of the first k of {numbers['features']} features of -1 and "
+        f"+1, from {numbers['training_rows']} examples, with 5 hidden units, {len(numbers['parity']['3'])} seeds and "
+        f"at most {numbers['max_epochs']} epochs; k is not told, and for k of 2 or more no feature alone says anything."
+    )
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``xor_learnt``: the Madaline classifies all clouds rightly; ``xor_needs_two_lines``: the ADALINE at most 80 %.
-    ``one_line_learnt``: for k = 1 every seed of either reaches a test accuracy of 0.95.
-    ``parity_of_three_learnt``: every seed's Madaline reaches a test accuracy of 0.95, where ``adaline_guesses`` below
-    0.6 in the mean. ``sudden``: in every run that ends without errors, at most 5 epochs lie between the last with 40%
-    wrong and the first with less than 5%. ``parity_of_four_is_too_hard``: no seed's Madaline gets above 0.6 there.
-    """
-    xor, three, four = numbers["xor"]["accuracy"], numbers["parity"]["3"], numbers["parity"]["4"]
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    xor, parity = numbers["xor"]["accuracy"], numbers["parity"]
+    adaline, madaline = (
+        {k: [run[name] for run in runs] for k, runs in parity.items()} for name in ("ADALINE", "Madaline")
+    )
+    falls = [_fall(run["errors"]) for run in parity["3"] if run["converged"]]
     return {
-        "xor_learnt": xor["Madaline"] == 1,
-        "xor_needs_two_lines": xor["ADALINE"] <= ONE_LINE,
-        "one_line_learnt": min(min(run["ADALINE"], run["Madaline"]) for run in numbers["parity"]["1"]) >= LEARNT,
-        "parity_of_three_learnt": min(run["Madaline"] for run in three) >= LEARNT,
-        "adaline_guesses": float(np.mean([run["ADALINE"] for run in three])) < GUESSING,
-        "sudden": all(_fall(run["errors"]) <= SUDDEN for run in three if run["converged"]),
-        "parity_of_four_is_too_hard": max(run["Madaline"] for run in four) < GUESSING,
+        "xor_needs_two_lines": Claim(
+            f"No line separates the four clouds: the ADALINE gets at most {ONE_LINE:.0%} right",
+            xor["ADALINE"] <= ONE_LINE,
+            f"{xor['ADALINE']:.0%}",
+        ),
+        "xor_learnt": Claim("The Madaline learns them all", xor["Madaline"] == 1, f"{xor['Madaline']:.0%}"),
+        "one_line_learnt": Claim(
+            f"For k = 1 one line is enough, and both reach a test accuracy of {LEARNT:.0%} from every seed",
+            min(*adaline["1"], *madaline["1"]) >= LEARNT,
+            f"means {np.mean(madaline['1']):.1%} and {np.mean(adaline['1']):.1%}",
+        ),
+        "parity_of_three_learnt": Claim(
+            f"For k = 3 Madaline Rule II reaches {LEARNT:.0%} from every seed",
+            min(madaline["3"]) >= LEARNT,
+            f"mean {np.mean(madaline['3']):.1%}",
+        ),
+        "adaline_guesses": Claim(
+            f"There an ADALINE can only guess, below {GUESSING:.0%} in the mean",
+            float(np.mean(adaline["3"])) < GUESSING,
+            f"{np.mean(adaline['3']):.1%}",
+        ),
+        "sudden": Claim(
+            f"The Madaline's errors stay near one half for some epochs, and fall from {HIGH:.0%} to {LOW:.0%} within "
+            f"{SUDDEN}",
+            max(falls, default=0) <= SUDDEN,
+            f"within {max(falls, default=0)} at most",
+        ),
+        "parity_of_four_is_too_hard": Claim(
+            f"The parity of 4 is beyond it here: no seed gets above {GUESSING:.0%}",
+            max(madaline["4"]) < GUESSING,
+            f"mean {np.mean(madaline['4']):.1%}",
+        ),
     }
 
 
@@ -116,59 +135,17 @@ def _fall(errors: list[float]) -> int:
     return low - high[-1] if high else 0
 
 
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, xor, parity = claims(numbers), numbers["xor"], numbers["parity"]
-    mean = {
-        (name, relevant): float(np.mean([run[name] for run in runs]))
-        for relevant, runs in parity.items()
-        for name in ("ADALINE", "Madaline")
-    }
-    one_line = "no line separates" if shown["xor_needs_two_lines"] else "a line separates better than it should"
-    learnt = "learns them" if shown["xor_learnt"] else "does not learn all of them from this seed"
-    three = "learns it from every seed" if shown["parity_of_three_learnt"] else "does not learn it well from every seed"
-    guesses = "can only guess" if shown["adaline_guesses"] else "does better than guessing"
-    sudden = (
-        "its errors stay near one half for some epochs, and then are gone within a few"
-        if shown["sudden"]
-        else "its errors fall step by step"
-    )
-    one = "both learn it" if shown["one_line_learnt"] else "yet not both learn it from every seed"
-    four = (
-        "the parity of 4 is beyond it here, and every seed stays at guessing"
-        if shown["parity_of_four_is_too_hard"]
-        else "the parity of 4 it learns at least in part"
-    )
-    return (
-        f"The first two panels show four clouds whose class is the XOR of their signs: {one_line} them (the ADALINE "
-        f"gets {xor['accuracy']['ADALINE']:.0%} right), and a Madaline of two hidden units, whose two lines are drawn, "
-        f"{learnt} ({xor['accuracy']['Madaline']:.0%}, after {xor['epochs']} epochs). The task of the other panels is "
-        f"the parity, the product, of the first k of {numbers['features']} features of -1 and +1, from "
-        f"{numbers['training_rows']} examples; k is not told, and for k of 2 or more no feature alone says anything. "
-        f"With 5 hidden units and k = 3, Madaline Rule II {three}: a test accuracy of {mean['Madaline', '3']:.1%} "
-        f"(mean of {len(parity['3'])} seeds) where an ADALINE {guesses} ({mean['ADALINE', '3']:.1%}); {sudden}. "
-        f"For k = 1 one line is enough, and {one} ({mean['Madaline', '1']:.1%} and "
-        f"{mean['ADALINE', '1']:.1%}); {four} ({mean['Madaline', '4']:.1%} after {numbers['max_epochs']} epochs)."
-    )
-
-
 def draw(numbers: Numbers) -> Figure:
     """Draw the regions on XOR, the errors over the epochs, and the accuracy over k."""
     figure, axes = panels(1, 4, width=0.95, height=1.1)
-    xor = numbers["xor"]
-    points = grid(EXTENT, RESOLUTION)
-    adaline = _scores(points, [xor["adaline"]])[:, 0]
+    xor, points = numbers["xor"], grid(EXTENT, RESOLUTION)
     hidden = np.where(_scores(points, xor["hidden"]) > 0, 1.0, -1.0)
-    madaline = _scores(hidden, [xor["output"]])[:, 0]
-    for panel, name, scores in zip(axes[0, :2], ("ADALINE", "Madaline"), (adaline, madaline), strict=True):
-        draw_regions(panel, scores.reshape(RESOLUTION, RESOLUTION), EXTENT)
-        draw_points(panel, xor["X"], xor["y"], size=14)
-        label(panel, x="$x_1$", y="$x_2$", title=f"{name}: {xor['accuracy'][name]:.0%} right")
-        panel.grid(False)
-    for first, second, bias in xor["hidden"]:
-        foot = -bias / (first**2 + second**2) * np.array([first, second])
-        ends = np.array([foot + side * 4 * EXTENT * np.array([-second, first]) for side in (-1, 1)])
-        axes[0, 1].plot(*ends.T, color=COLOURS[6], linestyle="--", linewidth=1.2, scalex=False, scaley=False)
+    answers = {"ADALINE": _scores(points, [xor["adaline"]]), "Madaline": _scores(hidden, [xor["output"]])}
+    for panel, (name, scores) in zip(axes[0], answers.items(), strict=False):
+        title = f"{name}: {xor['accuracy'][name]:.0%} right"
+        draw_plane(panel, scores.reshape(RESOLUTION, RESOLUTION), xor["X"], xor["y"], EXTENT, title, size=14)
+    for unit in xor["hidden"]:
+        draw_line(axes[0, 1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2)
     _draw_errors(axes[0, 2], numbers["parity"]["3"])
     _draw_accuracies(axes[0, 3], numbers)
     return figure
@@ -182,31 +159,22 @@ def _scores(inputs: Array, units: list[list[float]]) -> Array:
 
 def _draw_errors(panel: Any, runs: list[Numbers]) -> None:
     for place, run in enumerate(runs):
-        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 3}
-        panel.plot(np.arange(1, len(run["errors"]) + 1), run["errors"], **look, label=f"{place + 1}")
-    label(panel, x="epoch", y="share of training examples wrong", title="Madaline, parity of k = 3")
+        panel.plot(range(1, len(run["errors"]) + 1), run["errors"], label=f"{place + 1}", **look(place, 3))
+    label(panel, "epoch", "share of training examples wrong", "Madaline, parity of k = 3")
     panel.set_ylim(-0.02, 0.72)
-    panel.legend(fontsize=8, title="seed", title_fontsize=8, ncols=5, loc="upper center", handlelength=1.5)
+    legend(panel, "upper center", title="seed", ncols=5, handlelength=1.5)
 
 
 def _draw_accuracies(panel: Any, numbers: Numbers) -> None:
+    ks = np.array([int(relevant) for relevant in numbers["parity"]])
     for place, name in enumerate(("ADALINE", "Madaline")):
-        offset = 0.08 * (2 * place - 1)
-        ks = [int(relevant) for relevant in numbers["parity"]]
+        beside = ks + 0.08 * (2 * place - 1)
         values = [[run[name] for run in runs] for runs in numbers["parity"].values()]
-        for k, found in zip(ks, values, strict=True):
-            panel.plot(np.full(len(found), k + offset), found, MARKERS[place], color=COLOURS[place], markersize=5)
-        means = [np.mean(found) for found in values]
-        panel.plot(
-            np.array(ks) + offset,
-            means,
-            color=COLOURS[place],
-            linestyle=STYLES[place],
-            marker=MARKERS[place],
-            label=name,
-        )
+        for k, found in zip(beside, values, strict=True):
+            panel.plot(np.full(len(found), k), found, MARKERS[place], color=COLOURS[place], markersize=5)
+        panel.plot(beside, [np.mean(found) for found in values], label=name, **look(place, 6))
     panel.axhline(0.5, color=COLOURS[6], linewidth=0.8, linestyle=":", label="guessing")
     panel.set_xticks(ks)
     panel.set_ylim(0.25, 1.03)
-    label(panel, x="relevant features k of 20", y=f"accuracy on {numbers['test_rows']} test rows", title="parity")
-    panel.legend(fontsize=8, loc="lower left")
+    label(panel, "relevant features k of 20", f"accuracy on {numbers['test_rows']} test rows", "parity")
+    legend(panel, "lower left")

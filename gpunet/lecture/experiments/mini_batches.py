@@ -6,18 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend, look, panels
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
-from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
-from gpunet.training import Callback, Run, evaluate, fit
-
-Array = npt.NDArray[Any]
+from gpunet.training import Callback, Run, evaluate
 
 ROWS = 1024
 HIDDEN = 32
@@ -26,7 +22,6 @@ EPOCHS = 30
 LOOK_AGAIN = 1.2  # after 1.2 times as many updates
 BATCHES = (1, 4, 16, 64, 256, ROWS)
 NOISE_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-# What the paragraph says only where the numbers show it.
 SLOPE_TOLERANCE = 0.08  # of the measured exponent, around -1/2
 ROUNDING = 1e-10  # float64 weights of size 1 after a few dozen updates
 LOW_LOSS = 0.3  # nats per example
@@ -71,16 +66,8 @@ class _LossByUpdates(Callback):
 
 def _run(settings: Settings, digits: Digits, size: int) -> dict[str, Any]:
     network, by_updates = _network(settings), _LossByUpdates(digits)
-    history = fit(
-        network,
-        digits.X,
-        digits.y,
-        epochs=2 if settings.quick else EPOCHS,
-        batch_size=size,
-        optimizer=SGD(RATE),
-        validation=(digits.X, digits.y),
-        callbacks=[by_updates],
-    )
+    arguments: dict[str, Any] = {"batch_size": size, "validation": (digits.X, digits.y), "callbacks": [by_updates]}
+    history = digits.fit(network, RATE, epochs=2 if settings.quick else EPOCHS, **arguments)
     return {
         "batch": size,
         "losses": [by_updates.losses[0], *history["validation_loss"]],
@@ -95,7 +82,7 @@ def _noise(settings: Settings, digits: Digits) -> dict[str, Any]:
     (n - B) / (n - 1), where sigma^2 is the mean squared distance of one example's gradient.
     """
     network = _network(settings, "float64")
-    fit(network, digits.X, digits.y, epochs=1, batch_size=64, optimizer=SGD(RATE))
+    digits.fit(network, RATE, epochs=1, batch_size=64)
     whole = _flat_gradient(network, digits.X, digits.y)
     norm = float(np.linalg.norm(whole))
     single = [_distance(network, digits, np.array([row]), whole) for row in range(len(digits.X))]
@@ -132,7 +119,7 @@ def _flat_gradient(network: Network, X: Array, y: Array) -> Array:
 def _difference_by_hand(settings: Settings, digits: Digits) -> float:
     """Return how far ``fit`` is from the lecture's four steps, written out, after an epoch of batches of 32."""
     network, by_hand = _network(settings, "float64"), _network(settings, "float64")
-    fit(network, digits.X, digits.y, epochs=1, batch_size=32, optimizer=SGD(RATE), l2=1e-3)
+    digits.fit(network, RATE, epochs=1, batch_size=32, l2=1e-3)
     order = np.arange(len(digits.X), dtype=np.int32)
     host_generator(by_hand.seed, Purpose.SHUFFLE, 0).shuffle(order)
     for start in range(0, len(order), 32):
@@ -146,96 +133,77 @@ def _difference_by_hand(settings: Settings, digits: Digits) -> float:
     return max(float(np.abs(trained[name] - value).max()) for name, value in by_hand.get_parameters().items())
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
-    runs = numbers["runs"]
-    reached = _reached(numbers)
-    return {
-        "small_batches_need_fewer_epochs": runs[1]["losses"][-1] < runs[-1]["losses"][-1],
-        "batches_need_similar_updates": len(reached) > 1 and max(reached.values()) <= SIMILAR * min(reached.values()),
-        "noise_is_root": abs(numbers["noise"]["exponent"] + 0.5) < SLOPE_TOLERANCE,
-        "fit_is_the_four_steps": numbers["difference_by_hand"] < ROUNDING,
-    }
-
-
-def _updates_to(run: Numbers) -> float:
-    """Return the updates after which the loss over all rows was first seen to be low."""
-    seen = run["by_updates"]
-    return next(
-        (update for update, loss in zip(seen["updates"], seen["losses"], strict=True) if loss < LOW_LOSS), math.inf
-    )
-
-
 def _reached(numbers: Numbers) -> dict[int, float]:
-    """Return the updates to a low loss by batch size, where it was reached."""
-    found = {run["batch"]: _updates_to(run) for run in numbers["runs"]}
+    """Return the updates after which the loss over all rows was first seen to be low, by batch size."""
+    found = {}
+    for run in numbers["runs"]:
+        seen = run["by_updates"]
+        low = (update for update, loss in zip(seen["updates"], seen["losses"], strict=True) if loss < LOW_LOSS)
+        found[run["batch"]] = next(low, math.inf)
     return {batch: updates for batch, updates in found.items() if updates < math.inf}
 
 
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown, runs, noise = claims(numbers), numbers["runs"], numbers["noise"]
-    reached = _reached(numbers)
-    epochs = len(runs[0]["losses"]) - 1
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    runs, reached = numbers["runs"], _reached(numbers)
     final = listing(f"{run['losses'][-1]:.2g}" for run in runs)
+    updates = listing(f"{updates:,.0f}" for updates in reached.values())
+    by_updates = f"about {updates} of them bring a loss of {LOW_LOSS:g} with batches of {listing(reached)}"
     return (
         f"The same network starts from the same weights and trains at the same learning rate, {numbers['rate']:g}, on "
-        f"{numbers['rows']:,} images of digits, with batches of {listing(run['batch'] for run in runs)}. "
-        f"Left, against epochs, each of which computes the gradient of every example once: after {epochs} epochs the "
-        f"loss over all of them is {final}"
-        + (
-            ", so that for the same work small batches get further, because they update more often. "
-            if shown["small_batches_need_fewer_epochs"]
-            else ", so that small batches do not get further here for the same work. "
-        )
-        + f"In the middle, against updates: {_updates_text(reached)}"
-        + (
-            ", so that an update brings much the same whatever its batch, within a factor of "
-            f"{max(reached.values()) / min(reached.values()):.1f}, although one of {max(reached)} examples costs "
-            f"{max(reached) // min(reached)} times one of {min(reached)}. "
-            if shown["batches_need_similar_updates"]
-            else ". "
-        )
-        + f"Right, how far the gradient of a batch of B is from that of all rows, over {noise['draws']} draws each: "
-        f"it falls with B to the power {noise['exponent']:.2f}"
-        + (
-            ", as the standard error of a mean does, -1/2, so that halving the noise takes four times the work. "
-            if shown["noise_is_root"]
-            else ", where a mean's standard error falls with -1/2. "
-        )
-        + "The lecture's four steps written out give "
-        + ("the same weights as" if shown["fit_is_the_four_steps"] else "other weights than")
-        + f" the library's training (largest difference {tiny(numbers['difference_by_hand'])})."
+        f"{numbers['rows']:,} images of digits, with batches of {listing(run['batch'] for run in runs)}. Left, against "
+        "epochs, each of which computes the gradient of every example once: after "
+        f"{len(runs[0]['losses']) - 1} epochs the loss over all of them is {final}. In the middle, against updates: "
+        f"{by_updates if reached else f'no batch size comes to a loss of {LOW_LOSS:g}'}. Right, how far the gradient "
+        f"of a batch of B is from that of all rows, over {numbers['noise']['draws']} draws each."
     )
 
 
-def _updates_text(reached: dict[int, float]) -> str:
-    if not reached:
-        return f"no batch size comes to a loss of {LOW_LOSS:g}"
-    updates = listing(f"{updates:,.0f}" for updates in reached.values())
-    return f"about {updates} of them bring a loss of {LOW_LOSS:g} with batches of {listing(reached)}"
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    small, large = (numbers["runs"][place]["losses"][-1] for place in (1, -1))
+    reached, exponent = _reached(numbers), numbers["noise"]["exponent"]
+    spread = max(reached.values()) / min(reached.values()) if reached else math.inf
+    return {
+        "small_batches_need_fewer_epochs": Claim(
+            "For the same work small batches get further, because they update more often",
+            small < large,
+            f"a loss of {small:.2g} with batches of {numbers['runs'][1]['batch']}, {large:.2g} with all rows at once",
+        ),
+        "batches_need_similar_updates": Claim(
+            f"An update brings much the same whatever its batch, within a factor of {SIMILAR:g}, although one of many "
+            "examples costs as many times more",
+            len(reached) > 1 and spread <= SIMILAR,
+            f"{spread:.1f} between batches of {min(reached)} and {max(reached)}" if reached else "none got there",
+        ),
+        "noise_is_root": Claim(
+            "The noise of a batch's gradient falls as the standard error of a mean does, with B to the power -1/2, so "
+            "that halving it takes four times the work",
+            abs(exponent + 0.5) < SLOPE_TOLERANCE,
+            f"to the power {exponent:.2f}",
+        ),
+        "fit_is_the_four_steps": Claim(
+            "The lecture's four steps written out give the same weights as the library's training",
+            numbers["difference_by_hand"] < ROUNDING,
+            f"largest difference {tiny(numbers['difference_by_hand'])}",
+        ),
+    }
 
 
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def draw(numbers: Numbers) -> Figure:
+    """Draw the loss over epochs and over updates, and the noise over the batch size."""
     figure, axes = panels(1, 3, width=1.1, height=1.15)
-    for run, colour, style, marker in zip(numbers["runs"], COLOURS, STYLES, MARKERS, strict=False):
-        look = {"color": colour, "linestyle": style, "marker": marker, "markersize": 3.5, "label": f"{run['batch']}"}
-        axes[0, 0].semilogy(range(len(run["losses"])), run["losses"], **look)
-        axes[0, 1].loglog(run["by_updates"]["updates"], run["by_updates"]["losses"], **look)
-    label(axes[0, 0], x="epochs", y="loss over all rows, nats per example", title="equal work per epoch")
-    label(axes[0, 1], x="updates", y="loss over all rows, nats per example", title="the same runs, by updates")
-    axes[0, 1].legend(title="batch size", fontsize=8, title_fontsize=8, ncols=2, loc="lower left")
-    noise = numbers["noise"]
-    place = axes[0, 2]
-    place.loglog(noise["batches"], noise["measured"], MARKERS[0], color=COLOURS[0], label="measured")
-    place.loglog(
-        noise["batches"],
-        noise["expected"],
-        "--",
-        color=COLOURS[1],
-        label="sigma / sqrt(B), of n rows without replacement",
-    )
-    label(place, x="batch size B", y="distance from the full gradient / its norm", title="noise of the gradient")
-    place.legend(fontsize=7, loc="lower left")
+    for place, run in enumerate(numbers["runs"]):
+        style = look(place, 3.5) | {"label": f"{run['batch']}"}
+        axes[0, 0].plot(range(len(run["losses"])), run["losses"], **style)
+        axes[0, 1].plot(run["by_updates"]["updates"], run["by_updates"]["losses"], **style)
+    label(axes[0, 0], "epochs", "loss over all rows, nats per example", "equal work per epoch", scale="y")
+    label(axes[0, 1], "updates", "loss over all rows, nats per example", "the same runs, by updates", scale="xy")
+    legend(axes[0, 1], "lower left", title="batch size", ncols=2)
+    noise, place = numbers["noise"], axes[0, 2]
+    place.plot(noise["batches"], noise["measured"], MARKERS[0], color=COLOURS[0], label="measured")
+    theory = "sigma / sqrt(B), of n rows without replacement"
+    place.plot(noise["batches"], noise["expected"], "--", color=COLOURS[1], label=theory)
+    label(place, "batch size B", "distance from the full gradient / its norm", "noise of the gradient", scale="xy")
+    legend(place, "lower left", 7)
     return figure

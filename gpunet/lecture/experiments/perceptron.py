@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plane import LINE, clouds, draw_points, rounded
-from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points, rounded
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, look, panels
 from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 NORMAL = np.array([0.6, 0.8, 0.15])  # the line that the separable classes keep their distance from, and its bias
 MARGINS = (0.4, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -26,7 +20,6 @@ POINTS_SHOWN_MARGIN = 0.1
 OVERLAPPING = [(-0.7, -0.4), (0.7, 0.4)]
 TEST_ROWS = 2000
 
-# Thresholds of the claims.
 GRADIENTS_AGREE = 1e-8
 MORE_MISTAKES = 3.0
 MORE_ACCURATE = 0.01
@@ -121,26 +114,59 @@ def _overlapping(settings: Settings, runs: int, epochs: int) -> dict[str, Any]:
     return {"test_rows": TEST_ROWS, **accuracies}
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    losses = numbers["path"]["losses"]
+    return (
+        "On the left each line is the decision boundary after one of the "
+        f"{len(losses)} updates w <- w + y x, from dark to light; an update turns the boundary towards the example it "
+        "got wrong, examples that are right change nothing. The second panel has the mean loss over all examples, from "
+        f"{losses[0]:.2f} after the first update to {losses[-1]:.2g} after the last; it rises with "
+        f"{int((np.diff(losses) > 0).sum())} of them, since each update looks at one example. In the third panel each "
+        "mark is one such run, under Novikoff's bound (R / gamma)^2, computed for each set from its best line, which "
+        "allows for the worst order and the worst data. On the right the classes overlap, and learning never ends: the "
+        "test accuracy of w jumps with the last mistakes it happened to make."
+    )
 
-    ``descends_the_loss``: every update is minus the gradient of the perceptron loss of its example, and the mean loss
-    ends at 0. ``separates``: every run on separable classes ended without a mistake on its examples.
-    ``within_bound``: none made more mistakes than Novikoff's bound. ``small_margins_cost``: the smallest margin made at
-    least 3 times the mistakes of the largest. ``averaging_helps``: on overlapping classes the average's accuracy after
-    the last epoch is at least a percentage point higher, in the mean. ``averaging_steadies``: it varies less than half
-    as much from epoch to epoch.
-    """
-    mistakes = _mean_mistakes(numbers)
-    last = {name: np.mean(_last(numbers, name)) for name in ("plain", "averaged")}
-    wobble = {name: _wobble(numbers, name) for name in ("plain", "averaged")}
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    path, bound, mistakes = numbers["path"], numbers["bound"], _mean_mistakes(numbers)
+    narrowest, widest = min(mistakes), max(mistakes)
+    accuracies = [np.array(numbers["overlapping"][name]) for name in ("plain", "averaged")]
+    plain, averaged = (float(one[:, -1].mean()) for one in accuracies)
+    jumps, steps = (float(np.abs(np.diff(one, axis=1)).mean()) for one in accuracies)
+    exact = sum(run["accuracy"] == 1 for run in [path, *bound])
+    closest = max(run["mistakes"] / run["bound"] for run in bound)
     return {
-        "descends_the_loss": numbers["path"]["gradient_error"] < GRADIENTS_AGREE and numbers["path"]["losses"][-1] == 0,
-        "separates": all(run["accuracy"] == 1 for run in [numbers["path"], *numbers["bound"]]),
-        "within_bound": all(run["mistakes"] <= run["bound"] for run in numbers["bound"]),
-        "small_margins_cost": mistakes[min(mistakes)] >= MORE_MISTAKES * mistakes[max(mistakes)],
-        "averaging_helps": bool(last["averaged"] >= last["plain"] + MORE_ACCURATE),
-        "averaging_steadies": wobble["averaged"] < STEADIER * wobble["plain"],
+        "descends_the_loss": Claim(
+            "Every update is a step of gradient descent at learning rate 1 on the perceptron loss of its example, "
+            "max(0, -y (w x + b)), and the mean loss ends at 0",
+            path["gradient_error"] < GRADIENTS_AGREE and path["losses"][-1] == 0,
+            f"largest difference from central differences {tiny(path['gradient_error'])}",
+        ),
+        "separates": Claim(
+            "On classes that a line separates, learning ends with every example right",
+            exact == 1 + len(bound),
+            f"in {exact} of {1 + len(bound)} runs",
+        ),
+        "small_margins_cost": Claim(
+            f"Small margins cost mistakes: the smallest at least {MORE_MISTAKES:g} times those of the largest",
+            mistakes[narrowest] >= MORE_MISTAKES * mistakes[widest],
+            f"{mistakes[widest]:.0f} on average at {widest:g}, {mistakes[narrowest]:.0f} at {narrowest:g}",
+        ),
+        "within_bound": Claim("No run exceeds the bound", closest <= 1, f"the nearest makes {closest:.0%} of it"),
+        "averaging_helps": Claim(
+            "On classes that overlap the average of w over all examples seen is more accurate after the last epoch, by "
+            f"at least {MORE_ACCURATE:.0%}",
+            averaged >= plain + MORE_ACCURATE,
+            f"{averaged:.1%} against {plain:.1%}, means of {len(accuracies[0])} runs",
+        ),
+        "averaging_steadies": Claim(
+            f"It is steadier: it changes less than {STEADIER:g} times as much from epoch to epoch",
+            steps < STEADIER * jumps,
+            f"{100 * steps:.2f} against {100 * jumps:.2f} percentage points",
+        ),
     }
 
 
@@ -153,57 +179,13 @@ def _mean_mistakes(numbers: Numbers) -> dict[float, float]:
     }
 
 
-def _last(numbers: Numbers, name: str) -> list[float]:
-    """Return each run's accuracy after the last epoch."""
-    return [run[-1] for run in numbers["overlapping"][name]]
-
-
-def _wobble(numbers: Numbers, name: str) -> float:
-    """Return the mean change of the accuracy from one epoch to the next."""
-    return float(np.abs(np.diff(numbers["overlapping"][name], axis=1)).mean())
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, mistakes = claims(numbers), _mean_mistakes(numbers)
-    closest = max(run["mistakes"] / run["bound"] for run in numbers["bound"])
-    within = (
-        f"no run exceeds it, and the nearest makes {closest:.0%} of it"
-        if shown["within_bound"]
-        else "some run exceeds it, which must not happen"
-    )
-    end = "ends with every example right" if shown["separates"] else "does not end with every example right everywhere"
-    cost = "small margins cost mistakes" if shown["small_margins_cost"] else "small margins cost few mistakes more"
-    plain, averaged = (np.mean(_last(numbers, name)) for name in ("plain", "averaged"))
-    descends = "is" if shown["descends_the_loss"] else "should be, but is not,"
-    path = numbers["path"]
-    helps = "is more accurate" if shown["averaging_helps"] else "is not clearly more accurate"
-    steadies = "steadier" if shown["averaging_steadies"] else "not clearly steadier"
-    return (
-        "On the left each line is the decision boundary after one of the "
-        f"{len(numbers['path']['weights'])} updates w <- w + y x, from dark to light; an update turns the boundary "
-        "towards the example it got wrong, examples that are right change nothing, and on classes that a line "
-        f"separates, learning {end}. The update {descends} a step of gradient descent at learning rate 1 on the "
-        "perceptron loss of that example, max(0, -y (w x + b)) (largest difference from central differences "
-        f"{tiny(path['gradient_error'])}); the second panel has its mean over all examples, from "
-        f"{path['losses'][0]:.2f} after the first update to {path['losses'][-1]:.2g} after the last; it rises with "
-        f"{int((np.diff(path['losses']) > 0).sum())} of them, since each update looks at one example. In "
-        f"the third panel each mark is one such run: {cost} "
-        f"({mistakes[max(mistakes)]:.0f} on average at {max(mistakes):g}, {mistakes[min(mistakes)]:.0f} at "
-        f"{min(mistakes):g}); Novikoff's bound (R / gamma)^2, computed for each set from its best line, allows for the "
-        f"worst order and the worst data: {within}. On the right the classes overlap, and learning never ends: the "
-        f"test accuracy of w jumps with the last mistakes it happened to make, while the average of w over all "
-        f"examples seen {helps} after the last epoch ({averaged:.1%} against {plain:.1%}, means of "
-        f"{len(numbers['overlapping']['plain'])} runs) and {steadies} (changes from epoch to epoch of "
-        f"{100 * _wobble(numbers, 'averaged'):.2f} against {100 * _wobble(numbers, 'plain'):.2f} percentage points)."
-    )
-
-
 def draw(numbers: Numbers) -> Figure:
     """Draw boundary and loss after each update, mistakes over the margin, and accuracy on overlapping classes."""
     figure, axes = panels(1, 4, width=0.95, height=1.1)
     _draw_path(axes[0, 0], numbers["path"])
-    _draw_losses(axes[0, 1], numbers["path"]["losses"])
+    losses = numbers["path"]["losses"]
+    axes[0, 1].plot(range(1, len(losses) + 1), losses, **look(0))
+    label(axes[0, 1], "update", "mean of max(0, -y (w x + b))", "perceptron loss, the same run", whole=True)
     _draw_bound(axes[0, 2], numbers["bound"])
     _draw_overlapping(axes[0, 3], numbers["overlapping"])
     return figure
@@ -212,36 +194,25 @@ def draw(numbers: Numbers) -> Figure:
 def _draw_path(panel: Any, path: Numbers) -> None:
     from matplotlib import colormaps
 
-    extent = 1.1
-    for number, (first, second, bias) in enumerate(path["weights"]):
-        is_last = number + 1 == len(path["weights"])
-        norm = first**2 + second**2
-        if norm == 0:
-            continue
-        foot, along = -bias / norm * np.array([first, second]), np.array([-second, first]) / np.sqrt(norm)
-        ends = np.array([foot - 4 * along, foot + 4 * along])
-        shade = LINE if is_last else colormaps[MAP](0.9 * number / len(path["weights"]))
-        panel.plot(*ends.T, color=shade, linewidth=2.2 if is_last else 0.9)
+    updates = len(path["weights"])
+    for number, weights in enumerate(path["weights"]):
+        is_last = number + 1 == updates
+        shade = LINE if is_last else colormaps[MAP](0.9 * number / updates)
+        draw_line(panel, weights, color=shade, linewidth=2.2 if is_last else 0.9)
     draw_points(panel, path["X"], path["y"], size=16)
-    panel.set_xlim(-extent, extent)
-    panel.set_ylim(-extent, extent)
+    panel.set_xlim(-1.1, 1.1)
+    panel.set_ylim(-1.1, 1.1)
     panel.set_aspect("equal")
-    label(panel, x="$x_1$", y="$x_2$", title=f"after each of {len(path['weights'])} updates; black: the last")
-
-
-def _draw_losses(panel: Any, losses: list[float]) -> None:
-    panel.plot(range(1, len(losses) + 1), losses, color=COLOURS[0], marker=MARKERS[0], markersize=4)
-    panel.xaxis.get_major_locator().set_params(integer=True)
-    label(panel, x="update", y="mean of max(0, -y (w x + b))", title="perceptron loss, the same run")
+    label(panel, "$x_1$", "$x_2$", f"after each of {updates} updates; black: the last")
 
 
 def _draw_bound(panel: Any, runs: list[Numbers]) -> None:
     margins = np.array([run["margin"] for run in runs])
     ticks = np.geomspace(margins.min(), margins.max(), 50)
-    panel.loglog(ticks, ticks**-2, "--", color=COLOURS[1], label="bound $(R/\\gamma)^2$")
-    panel.loglog(margins, [run["mistakes"] for run in runs], "o", color=COLOURS[0], markersize=4, label="one run")
-    label(panel, x="margin $\\gamma / R$", y="mistakes until none is left", title="separable classes")
-    panel.legend(fontsize=8)
+    panel.plot(ticks, ticks**-2, "--", color=COLOURS[1], label="bound $(R/\\gamma)^2$")
+    panel.plot(margins, [run["mistakes"] for run in runs], "o", color=COLOURS[0], markersize=4, label="one run")
+    label(panel, "margin $\\gamma / R$", "mistakes until none is left", "separable classes", scale="xy")
+    legend(panel)
 
 
 def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
@@ -250,16 +221,8 @@ def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
         epochs = np.arange(1, runs.shape[1] + 1)
         low, high = np.quantile(runs, [0.1, 0.9], axis=0)
         panel.fill_between(epochs, low, high, color=COLOURS[place], alpha=0.18, linewidth=0)
-        panel.plot(
-            epochs,
-            runs.mean(axis=0),
-            color=COLOURS[place],
-            linestyle=STYLES[place],
-            marker=MARKERS[place],
-            markersize=3,
-            label=f"{title} (mean, 10-90 % of runs)",
-        )
-    label(panel, x="epoch", y=f"accuracy on {accuracies['test_rows']} test points", title="overlapping classes")
+        panel.plot(epochs, runs.mean(axis=0), label=f"{title} (mean, 10-90 % of runs)", **look(place, 3))
+    label(panel, "epoch", f"accuracy on {accuracies['test_rows']} test points", "overlapping classes")
     low, high = panel.get_ylim()
     panel.set_ylim(low - 0.3 * (high - low), high)
-    panel.legend(fontsize=8, loc="lower right")
+    legend(panel, "lower right")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import DIVERGING_MAP, MARKERS, Figure, label, legend, look, panels
 from gpunet.lecture.starts import (
     CODE_INITIALIZERS,
     INITIALIZERS,
@@ -21,31 +20,13 @@ from gpunet.lecture.starts import (
     compare_starts,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
-
 STUCK = 0.5  # test error of ten classes; guessing has 0.9
 
 # Learning rates suit the best random start: chosen from 0.03 to 0.4 for the classifier, 0.01 to 0.04 for the code.
-SIZES: dict[str, Any] = {
-    "data": "mnist5k",
-    "train_rows": 2000,
-    "test_rows": 2000,
-    "batch_size": 100,
-    "hidden": [128] * 4,
-    "epochs": 20,
-    "more_epochs": 20,
-    "seeds": 5,
-    "learning_rate": 0.2,
-    "code": [256, 64, 16],
-    "code_epochs": 10,
-    "code_seeds": 3,
-    "code_learning_rate": 0.02,
-    "pretraining": 10,
-    "pretraining_batch_size": 50,
-}
+SIZES: dict[str, Any] = {"data": "mnist5k", "train_rows": 2000, "test_rows": 2000, "batch_size": 100}
+SIZES |= {"hidden": [128] * 4, "epochs": 20, "more_epochs": 20, "seeds": 5, "learning_rate": 0.2}
+SIZES |= {"code": [256, 64, 16], "code_epochs": 10, "code_seeds": 3, "code_learning_rate": 0.02}
+SIZES |= {"pretraining": 10, "pretraining_batch_size": 50}
 # Everything runs, on 8 x 8 pixels.
 QUICK_SIZES: dict[str, Any] = SIZES | {"data": "digits", "train_rows": 300, "test_rows": 200, "seeds": 2}
 QUICK_SIZES |= {"hidden": [24, 24], "epochs": 2, "more_epochs": 1, "pretraining": 2}
@@ -55,9 +36,6 @@ QUICK_SIZES |= {"code": [24, 4], "code_epochs": 2, "code_seeds": 2}
 def measure(settings: Settings) -> dict[str, Any]:
     """Train classifiers and auto-encoders from pre-trained and from random weights, for several seeds."""
     return compare_starts(settings, QUICK_SIZES if settings.quick else SIZES)
-
-
-# --- what the numbers show --------------------------------------------------------------------------------------------
 
 
 def final_errors(numbers: Numbers, kind: str = "errors") -> dict[str, Array]:
@@ -71,67 +49,65 @@ def paired_gain(numbers: Numbers) -> Array:
     return np.min([final[name] for name in INITIALIZERS], axis=0) - final[PRETRAINED]
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``pretraining_wins``: for every seed, the pre-trained sigmoid network has a lower final test error than each random
-    one of that seed; ``more_epochs_do_not_help``: also than the widest of them after its additional epochs.
-    ``xavier_is_stuck``: with Xavier's weights more than half are wrong on average. ``relu_gets_there``: ReLU with batch
-    norm has a mean of no more than the pre-trained one's and the standard deviation of their differences.
-    ``code_beats_random`` and ``code_beats_pca``: for every seed, the pre-trained auto-encoder reconstructs test images
-    better than the random ones, and than PCA.
-    """
-    final, codes = final_errors(numbers), final_errors(numbers, "reconstruction_errors")
-    relu = final[RELU] - final[PRETRAINED]
-    return {
-        "pretraining_wins": bool((paired_gain(numbers) > 0).all()),
-        "more_epochs_do_not_help": bool((final[PRETRAINED] < np.array(numbers["later_errors"])).all()),
-        "xavier_is_stuck": bool(final[XAVIER].mean() > STUCK),
-        "relu_gets_there": bool(100 * relu.mean() <= _spread(relu)),
-        "code_beats_random": bool(all((codes[PRETRAINED] < codes[name]).all() for name in CODE_INITIALIZERS)),
-        "code_beats_pca": bool((codes[PRETRAINED] < np.array(numbers["pca_errors"])).all()),
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    return f"{_describe_classifiers(numbers)} {_describe_codes(numbers)}"
-
-
-def _describe_classifiers(numbers: Numbers) -> str:
-    shown, final, gain = claims(numbers), final_errors(numbers), paired_gain(numbers)
-    later = np.array(numbers["later_errors"])
-    random = ", ".join(f"{_percent(final[name])} {name}" for name in INITIALIZERS)
-    won = "for every seed" if shown["pretraining_wins"] else f"for {int((gain > 0).sum())} of {len(gain)} seeds"
-    more = "do not make up for it" if shown["more_epochs_do_not_help"] else "make up for it for some seed"
-    xavier = "is still far from learning" if shown["xavier_is_stuck"] else "has learnt"
-    relu = "gets there from random weights" if shown["relu_gets_there"] else "does not get there"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    final = final_errors(numbers)
+    random = ", ".join(f"{_percent(final[name])} {name}" for name in (*INITIALIZERS, RELU))
     return (
         f"Top row: {len(numbers['hidden'])} sigmoid layers of {numbers['hidden'][0]} units without batch norm, trained "
         f"on {numbers['train_rows']:,} images of {numbers['data']} for {numbers['epochs']} epochs by the same SGD: "
         f"from weights that {numbers['pretraining']} epochs of contrastive divergence per layer found without labels "
         f"(left: some of the first layer's), or from random ones. The shares of {numbers['test_rows']:,} test images "
         f"that are wrong, mean and standard deviation of {numbers['seeds']} seeds, are {_percent(final[PRETRAINED])} "
-        f"pre-trained, and {random}. The pre-trained network beats the best random start of its seed {won}, by "
-        f"{100 * gain.mean():.1f} points on average (standard deviation {_spread(gain):.1f}). Pre-training takes time "
-        f"of its own, but {numbers['more_epochs']} more epochs for {LARGE} {more}: {_percent(later)}. Xavier's start, "
-        f"meant for activations of slope 1 at 0, where the sigmoid's is 1/4, {xavier} after {numbers['epochs']} "
-        f"epochs. What ended this chapter of history is on the right: {RELU} {relu}, {_percent(final[RELU])}."
+        f"pre-trained, and {random}. Bottom row: the auto-encoder with layers of "
+        f"{', '.join(map(str, numbers['code']))} units, the last one a linear code, unrolled and fine-tuned for "
+        f"{numbers['code_epochs']} epochs, its mean squared error per pixel of test images a mean of "
+        f"{numbers['code_seeds']} seeds."
     )
 
 
-def _describe_codes(numbers: Numbers) -> str:
-    shown, codes = claims(numbers), final_errors(numbers, "reconstruction_errors")
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    final, codes, gain = final_errors(numbers), final_errors(numbers, "reconstruction_errors"), paired_gain(numbers)
+    later, pca = np.array(numbers["later_errors"]), np.array(numbers["pca_errors"])
+    relu = final[RELU] - final[PRETRAINED]
     others = " and ".join(f"{codes[name].mean():.4f} from {name}" for name in CODE_INITIALIZERS)
-    random = "lower than" if shown["code_beats_random"] else "which is not for every seed lower than"
-    pca = "and than" if shown["code_beats_pca"] else "and not for every seed lower than"
-    return (
-        f"Bottom row: the auto-encoder with layers of {', '.join(map(str, numbers['code']))} units, the last one a "
-        f"linear code, unrolled and fine-tuned for {numbers['code_epochs']} epochs. Pre-trained, its mean squared "
-        f"error per pixel of test images is {codes[PRETRAINED].mean():.4f} (mean of {numbers['code_seeds']} seeds), "
-        f"{random} {others}, {pca} the {np.mean(numbers['pca_errors']):.4f} of {numbers['code'][-1]} principal "
-        "components."
-    )
+    return {
+        "pretraining_wins": Claim(
+            "The pre-trained network beats the best random sigmoid start of its seed, for every seed",
+            bool((gain > 0).all()),
+            f"for {int((gain > 0).sum())} of {len(gain)}, by {100 * gain.mean():.1f} points on average, standard "
+            f"deviation {_spread(gain):.1f}",
+        ),
+        "more_epochs_do_not_help": Claim(
+            f"Pre-training takes time of its own, but {numbers['more_epochs']} more epochs for {LARGE} do not make up "
+            "for it for any seed",
+            bool((final[PRETRAINED] < later).all()),
+            f"{_percent(later)}",
+        ),
+        "xavier_is_stuck": Claim(
+            "Xavier's start, meant for activations of slope 1 at 0, where the sigmoid's is 1/4, still has more than "
+            f"{STUCK:.0%} wrong in the end",
+            bool(final[XAVIER].mean() > STUCK),
+            f"{_percent(final[XAVIER])}",
+        ),
+        "relu_gets_there": Claim(
+            f"What ended this chapter of history, {RELU}, gets there from random weights, to within a standard "
+            "deviation of the differences",
+            bool(100 * relu.mean() <= _spread(relu)),
+            f"{_percent(final[RELU])}",
+        ),
+        "code_beats_random": Claim(
+            "The pre-trained auto-encoder reconstructs better than the random ones, for every seed",
+            all(bool((codes[PRETRAINED] < codes[name]).all()) for name in CODE_INITIALIZERS),
+            f"{codes[PRETRAINED].mean():.4f} against {others}",
+        ),
+        "code_beats_pca": Claim(
+            f"And better than {numbers['code'][-1]} principal components",
+            bool((codes[PRETRAINED] < pca).all()),
+            f"{pca.mean():.4f}",
+        ),
+    }
 
 
 def _percent(errors: Array) -> str:
@@ -143,19 +119,18 @@ def _spread(errors: Array) -> float:
     return float(100 * errors.std(ddof=1)) if len(errors) > 1 else 0.0
 
 
-# --- the figure -------------------------------------------------------------------------------------------------------
-
-
 def draw(numbers: Numbers) -> Figure:
     """Draw filters, errors by epoch and by seed; below, reconstructions and their errors."""
     figure, axes = panels(2, 3, width=1.15, height=1.1)
     names = [PRETRAINED, *INITIALIZERS, RELU]
     _draw_filters(axes[0, 0], numbers)
     _draw_curves(axes[0, 1], numbers["errors"], names, 1)
-    axes[0, 1].legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
-    label(axes[0, 1], x="epoch of back-propagation", y="test error (share wrong)", title="Classifiers: mean and range")
+    legend(axes[0, 1], "upper center", ncols=3, bbox_to_anchor=(0.5, -0.2), frameon=False)
+    label(
+        axes[0, 1], "epoch of back-propagation", "test error (share wrong)", "Classifiers: mean and range", whole=True
+    )
     _draw_seeds(axes[0, 2], final_errors(numbers), names)
-    label(axes[0, 2], x="start", y="final test error (share wrong)", title="One line per seed, and means")
+    label(axes[0, 2], "start", "final test error (share wrong)", "One line per seed, and means")
     for panel in axes[0, 1:]:
         _log_scale(panel, [0.03, 0.05, 0.1, 0.2, 0.5, 1.0])
     _draw_pictures(axes[1, 0], numbers)
@@ -164,14 +139,12 @@ def draw(numbers: Numbers) -> Figure:
     pca = float(np.mean(numbers["pca_errors"]))
     axes[1, 1].axhline(pca, color="0.3", linewidth=1, linestyle=(0, (1, 2)), label="PCA")
     _log_scale(axes[1, 1], [0.02, 0.03, 0.05, 0.1, 0.2, 0.3])
-    axes[1, 1].legend(fontsize=8)
-    label(axes[1, 1], x="epoch of back-propagation", y="mean squared error", title="Auto-encoders: mean and range")
+    legend(axes[1, 1])
+    label(axes[1, 1], "epoch of back-propagation", "mean squared error", "Auto-encoders: mean and range", whole=True)
     final = final_errors(numbers, "reconstruction_errors") | {"PCA": np.array(numbers["pca_errors"])}
     _draw_seeds(axes[1, 2], final, [*codes, "PCA"])
     axes[1, 2].set_ylim(bottom=0)
-    for panel in axes[:, 1]:
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    label(axes[1, 2], x="start", y="final mean squared error", title="One line per seed, and means")
+    label(axes[1, 2], "start", "final mean squared error", "One line per seed, and means")
     return figure
 
 
@@ -187,7 +160,7 @@ def _log_scale(axes: Any, ticks: list[float]) -> None:
 def _style(name: str) -> dict[str, Any]:
     """Return a start's colour and line style, the same in every panel."""
     place = list(dict.fromkeys([PRETRAINED, *INITIALIZERS, RELU, *CODE_INITIALIZERS])).index(name)
-    return {"color": COLOURS[place], "linestyle": STYLES[place]}
+    return look(place, None)
 
 
 def _draw_curves(axes: Any, errors: dict[str, Any], names: list[str], first: int) -> None:
@@ -213,7 +186,7 @@ def _draw_filters(axes: Any, numbers: Numbers) -> None:
     filters = np.array(numbers["filters"])
     rows = math.ceil(math.sqrt(len(filters)))
     grid = [filters[start : start + rows] for start in range(0, len(filters), rows)]
-    axes.imshow(_mosaic(grid, 0.0), cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.imshow(_mosaic(grid, 0.0), cmap=DIVERGING_MAP, vmin=-1, vmax=1)
     axes.set_title(f"First machine: weights of {len(filters)} hidden units", fontsize=10)
     axes.set_axis_off()
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gpunet.lecture.deep_network import draw_initializers, last_over_first, measure_initializers, spread_of
-from gpunet.lecture.experiment import Numbers, Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from gpunet.lecture.deep_network import (
+    draw_initializers,
+    fades,
+    keeps,
+    last_over_first,
+    measure_initializers,
+    spread_of,
+)
+from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import Figure
 
 XAVIER, HE = "Xavier", "He"
 INITIALIZERS = {XAVIER: "xavier_normal", HE: "he_normal"}
 
-# Thresholds of the claims.
 FADED = 0.1  # layer 10 over layer 1; gradients: layer 1 over layer 10
 HOMOGENEOUS = 2.0  # the largest layer over the smallest
 
@@ -23,61 +27,42 @@ def measure(settings: Settings) -> dict[str, Any]:
     return measure_initializers(settings, "relu", INITIALIZERS)
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``xavier_fades``: from layer 1 to 10 the activations' standard deviation falls below a tenth, and from 10 to 1 the
-    gradients' size. ``he_keeps``: either stays within a factor of 2 over all layers.
-    """
-    xavier, he = (numbers["initializers"][name] for name in (XAVIER, HE))
-    return {
-        "xavier_fades": last_over_first(xavier["std"]) < FADED and last_over_first(xavier["gradient"][::-1]) < FADED,
-        "he_keeps": spread_of(he["std"]) < HOMOGENEOUS and spread_of(he["gradient"]) < HOMOGENEOUS,
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown = claims(numbers)
-    xavier, he = (numbers["initializers"][name] for name in (XAVIER, HE))
-    depth = numbers["depth"]
-    rate = last_over_first(xavier["std"]) ** (1 / (depth - 1)) if depth > 1 else 1.0
-    fades = "Xavier's weights let both fade" if shown["xavier_fades"] else "Xavier's weights do not let both fade"
-    keeps = "He's, with twice the variance, keep both" if shown["he_keeps"] else "He's do not keep both"
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    xavier, he = (numbers["initializers"][name]["dead"][-1] for name in (XAVIER, HE))
     return (
         "A ReLU passes on half of a symmetric input, and with it half of its mean square: look at how the histograms "
         "of Xavier's rows narrow from layer to layer (activations above, in one range, the spike at 0 cut off; "
-        "gradients dJ/ds below, each in its own), and those of He's do not. In a network of "
-        f"{depth} hidden layers of {numbers['width']} ReLU units, on {numbers['rows']} N(0, 1) inputs (lines: medians "
-        f"of {numbers['seeds']} seeds), {fades}: the activations' standard deviation goes from {xavier['std'][0]:.2g} "
-        f"to {xavier['std'][-1]:.2g}, by a factor of {rate:.2f} per layer (1/√2 = 0.71 is expected), and the "
-        f"gradients' size back to {last_over_first(xavier['gradient'][::-1]):.2g} of what it was. {keeps}: the "
-        f"standard deviations lie between {min(he['std']):.2f} and {max(he['std']):.2f}, and the gradients of the "
-        f"layers within a factor of {spread_of(he['gradient']):.2f}. {_dead(numbers)}"
+        f"gradients dJ/ds below, each in its own), and those of He's do not. The network has {numbers['depth']} hidden "
+        f"layers of {numbers['width']} ReLU units, on {numbers['rows']} N(0, 1) inputs (lines: medians of "
+        f"{numbers['seeds']} seeds). In its last layer {xavier:.0%} of the units are 0 for every input with Xavier's "
+        f"weights and {he:.0%} with He's, which differ by a factor that should change no sign; behind many layers all "
+        "inputs look alike."
     )
 
 
-def _dead(numbers: Numbers) -> str:
-    """Say how many units of the last layer are 0 for every input."""
-    depth = numbers["depth"]
-    xavier, he = (numbers["initializers"][name]["dead"][-1] for name in (XAVIER, HE))
-    if xavier == he:
-        return (
-            f"With both, {he:.0%} of the units in layer {depth} are 0 for every input: the weights are the same but "
-            "for a factor, which changes no sign, and behind many layers all inputs look alike."
-        )
-    return (
-        f"Of the units in layer {depth}, {xavier:.0%} are 0 for every input with Xavier's weights, {he:.0%} with He's."
-    )
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    xavier, he = (numbers["initializers"][name] for name in (XAVIER, HE))
+    rate = last_over_first(xavier["std"]) ** (1 / (numbers["depth"] - 1))
+    return {
+        "xavier_fades": Claim(
+            f"Xavier's weights let activations and gradients fade below {FADED:g} of what they were",
+            fades(xavier, FADED),
+            f"the standard deviation goes from {xavier['std'][0]:.2g} to {xavier['std'][-1]:.2g}, by a factor of "
+            f"{rate:.2f} per layer where 1/√2 = 0.71 is expected, the gradients' size to "
+            f"{last_over_first(xavier['gradient'][::-1]):.2g}",
+        ),
+        "he_keeps": Claim(
+            f"He's, with twice the variance, keep both within a factor of {HOMOGENEOUS:g}",
+            keeps(he, HOMOGENEOUS),
+            f"standard deviations of {min(he['std']):.2f} to {max(he['std']):.2f}, gradients within a factor of "
+            f"{spread_of(he['gradient']):.2f}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw histograms layer by layer, and both over the layers."""
-    return draw_initializers(
-        numbers,
-        limits=(-0.1, 3.0),
-        histograms=(XAVIER, HE),
-        cut_spike=True,
-        third="dead",
-        third_name="dead units (share)",
-    )
+    third: dict[str, Any] = {"third": "dead", "third_name": "dead units (share)", "cut_spike": True}
+    return draw_initializers(numbers, limits=(-0.1, 3.0), histograms=(XAVIER, HE), **third)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.activations import get_activation
 from gpunet.layer_passes import backward_layers, forward_layers
 from gpunet.layers import Linear
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, STYLES, Figure, draw_lines, label, legend, panels
 from gpunet.lecture.probing import hidden_scores, run_activation
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 SQUASHING = ("sigmoid", "tanh")
 ACTIVATIONS = (*SQUASHING, "relu")
 CLASSES = 10
 SATURATED = 5.0  # the lecture's abs(s) > 5
 
-# Thresholds of the claims.
 SMALL_DERIVATIVE = 0.03  # of the largest derivative, at abs(s) = 5
 KILLED = 0.05  # of the gradient that reaches the first layer's scores with inputs of standard deviation 1
 KEPT = 0.5
@@ -119,25 +112,47 @@ def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], fl
     return gradients[:0:-1], float(np.mean(np.abs(scores) > SATURATED))
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    saturated = " and ".join(f"{numbers['saturated'][name][-1]:.0%} after {name}" for name in SQUASHING)
+    return (
+        "The gradient at a score is dJ/ds = dJ/dh f'(s), so look at the left panel's shaded part, abs(s) > 5. The "
+        f"middle panel has {numbers['depth']} hidden layers of {numbers['width']} units and N(0, scale\u00b2) inputs "
+        f"(medians of {numbers['seeds']} seeds); at scale {numbers['scales'][-1]:g}, {saturated} of the first layer's "
+        "scores are beyond 5. The right panel follows the gradient back through the layers, with inputs of standard "
+        "deviation 1."
+    )
 
-    ``derivative_is_small``: f'(5) is below 3 % of the largest f', for sigmoid and tanh. ``large_inputs_kill``: with
-    the largest inputs their first layers get less than 5 % of the gradient that inputs of standard deviation 1 give;
-    ``relu_keeps``: ReLU's gets at least half. ``deep_sigmoid_fades``: with inputs of standard deviation 1 the first
-    layer of the sigmoid network gets less than 1/1000 of what its last hidden layer gets; ``deep_relu_keeps``: ReLU's
-    gets at least half.
-    """
-    curves = numbers["curves"]
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    curves = [numbers["curves"][name] for name in SQUASHING]
+    shares = [curve["derivative_at_5"] / curve["largest_derivative"] for curve in curves]
+    zero = " and ".join(f"{curve['zero_in_float32_from']:g}" for curve in curves)
+    kept = {name: _kept(numbers, name) for name in ACTIVATIONS}
+    ratio = {name: _first_over_last(numbers, name) for name in ACTIVATIONS}
     return {
-        "derivative_is_small": all(
-            curves[name]["derivative_at_5"] < SMALL_DERIVATIVE * curves[name]["largest_derivative"]
-            for name in SQUASHING
+        "derivative_is_small": Claim(
+            f"At 5, f' is below {SMALL_DERIVATIVE:.0%} of its largest value for sigmoid and tanh",
+            max(shares) < SMALL_DERIVATIVE,
+            f"{curves[0]['derivative_at_5']:.2g}, {shares[0]:.1%}, and {curves[1]['derivative_at_5']:.2g}, "
+            f"{shares[1]:.2%}; in single precision exactly 0 from {zero} on",
         ),
-        "large_inputs_kill": all(_kept(numbers, name) < KILLED for name in SQUASHING),
-        "relu_keeps": _kept(numbers, "relu") >= KEPT,
-        "deep_sigmoid_fades": _first_over_last(numbers, "sigmoid") < FADED,
-        "deep_relu_keeps": _first_over_last(numbers, "relu") >= KEPT,
+        "large_inputs_kill": Claim(
+            f"Saturation by the largest inputs kills the gradient there: less than {KILLED:.0%} are left",
+            all(kept[name] < KILLED for name in SQUASHING),
+            f"{kept['sigmoid']:.1%} and {kept['tanh']:.1%}",
+        ),
+        "relu_keeps": Claim(f"ReLU keeps at least {KEPT:.0%}", kept["relu"] >= KEPT, f"{kept['relu']:.0%}"),
+        "deep_sigmoid_fades": Claim(
+            "On its way back through the sigmoid layers, whose f' is at most 1/4, the gradient fades to less than "
+            f"{FADED:g}",
+            ratio["sigmoid"] < FADED,
+            f"by a factor of {ratio['sigmoid']:.1e}; with tanh {ratio['tanh']:.2f}",
+        ),
+        "deep_relu_keeps": Claim(
+            f"Through ReLU it keeps at least {KEPT:g}", ratio["relu"] >= KEPT, f"a factor of {ratio['relu']:.2f}"
+        ),
     }
 
 
@@ -153,37 +168,6 @@ def _first_over_last(numbers: Numbers, name: str) -> float:
     return float(layers[0] / layers[-1])
 
 
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown = claims(numbers)
-    sigmoid, tanh = (numbers["curves"][name] for name in SQUASHING)
-    largest = numbers["scales"][-1]
-    kept = {name: _kept(numbers, name) for name in ACTIVATIONS}
-    ratio = {name: _first_over_last(numbers, name) for name in ACTIVATIONS}
-    killed = "kills" if shown["large_inputs_kill"] else "does not kill"
-    relu = "keeps" if shown["relu_keeps"] else "does not keep"
-    if shown["deep_sigmoid_fades"]:
-        deep = "the gradient fades on its way through the sigmoid layers, whose f' is at most 1/4,"
-    else:
-        deep = "the gradient does not fade below a thousandth in the sigmoid network"
-    deep += " and not through ReLU" if shown["deep_relu_keeps"] else "; it fades through ReLU too"
-    return (
-        "The gradient at a score is dJ/ds = dJ/dh f'(s), so look at the left panel's shaded part, abs(s) > 5. At 5 the "
-        f"sigmoid's f' is {sigmoid['derivative_at_5']:.2g}, "
-        f"{sigmoid['derivative_at_5'] / sigmoid['largest_derivative']:.1%} of its largest, and tanh's is "
-        f"{tanh['derivative_at_5']:.2g}, {tanh['derivative_at_5'] / tanh['largest_derivative']:.2%}; in single "
-        f"precision they are exactly 0 from s = {sigmoid['zero_in_float32_from']:g} and "
-        f"{tanh['zero_in_float32_from']:g} on. The middle panel has {numbers['depth']} hidden layers of "
-        f"{numbers['width']} units and N(0, scale\u00b2) inputs (medians of {numbers['seeds']} seeds). At scale "
-        f"{largest:g}, {numbers['saturated']['sigmoid'][-1]:.0%} of the first sigmoid layer's scores and "
-        f"{numbers['saturated']['tanh'][-1]:.0%} of the first tanh layer's are beyond 5: saturation {killed} the "
-        f"gradient there, of which {kept['sigmoid']:.1%} and {kept['tanh']:.1%} are left, while ReLU {relu} it "
-        f"({kept['relu']:.0%}). The right panel follows the gradient back through the layers, with inputs of standard "
-        f"deviation 1: {deep}: from the last hidden layer to the first it changes by a factor of "
-        f"{ratio['sigmoid']:.1e} with sigmoid, {ratio['tanh']:.2f} with tanh and {ratio['relu']:.2f} with ReLU."
-    )
-
-
 def draw(numbers: Numbers) -> Figure:
     """Draw f and f', the first layer's gradient over the inputs' scale, and the gradient layer by layer."""
     figure, axes = panels(1, 3, width=1.1)
@@ -194,23 +178,17 @@ def draw(numbers: Numbers) -> Figure:
         left.plot(curves["s"], curves[name]["derivative"], STYLES[1], color=COLOURS[place], label=f"{name} f'")
     for start, stop in ((-10, -SATURATED), (SATURATED, 10)):
         left.axvspan(start, stop, color="0.9", zorder=0)
-    label(left, x="score s", y="f(s), f'(s)", title="shaded: abs(s) > 5")
-    left.legend(fontsize=8, loc="upper left")
+    label(left, "score s", "f(s), f'(s)", "shaded: abs(s) > 5")
+    legend(left, "upper left")
 
-    at_one = numbers["scales"].index(1.0)
-    for place, name in enumerate(ACTIVATIONS):
-        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
-        first = [layers[0] for layers in numbers["gradients"][name]]
-        middle.loglog(numbers["scales"], [value / first[at_one] for value in first], label=name, **look)
-        layers = numbers["gradients"][name][at_one]
-        right.semilogy(range(1, len(layers) + 1), layers, label=name, **look)
-    label(
-        middle,
-        x="standard deviation of the inputs",
-        y="mean |dJ/ds| in layer 1,\nrelative to that at 1",
-        title="saturated by large inputs",
-    )
-    label(right, x="hidden layer", y="mean |n dJ/ds|", title="gradient on its way back")
-    for panel in (middle, right):
-        panel.legend(fontsize=8)
+    scales, gradients = numbers["scales"], numbers["gradients"]
+    at_one = scales.index(1.0)
+    first = {name: [layers[0] / flows[at_one][0] for layers in flows] for name, flows in gradients.items()}
+    draw_lines(middle, first, scales)
+    y = "mean |dJ/ds| in layer 1,\nrelative to that at 1"
+    label(middle, "standard deviation of the inputs", y, "saturated by large inputs", scale="xy")
+    draw_lines(right, {name: flows[at_one] for name, flows in gradients.items()})
+    label(right, "hidden layer", "mean |n dJ/ds|", "gradient on its way back", scale="y")
+    legend(middle)
+    legend(right)
     return figure

@@ -5,25 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.lecture.derivations import single_example as lecture
 from gpunet.lecture.derivations.activations import activation_named
-from gpunet.lecture.experiment import Numbers, Settings
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import rounded
-from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, MARKERS, label, panels
+from gpunet.lecture.plotting import DIVERGING_MAP, Figure, draw_differences, legend, panels
 from gpunet.lecture.probing import central_differences
 from gpunet.lecture.wording import listing, tiny
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
-Array = npt.NDArray[Any]
-
 INPUTS, HIDDEN, CLASSES = 3, 4, 3
 L2 = 0.01
+MEANINGS = {
+    "dJ/dp": "-y^T / (y^T p)",
+    "dp/ds": "diag(p) - p p^T",
+    "ds/dh": "W_2",
+    "dh/ds_1": "diag(Ind(s_1 > 0))",
+    "ds_1/db_1": "I_m",
+    "ds_1/dvec(W_1)": "I_m (x) x^T",
+}
 SMALLEST_SCORE = 0.05  # the kink of ReLU is further away than any step of a difference
-# What the paragraph says only where the numbers show it: rounding of float64 sums of a dozen products; and for central
-# differences of a step of 1e-5, rounding of about 1e-16 / 1e-5 and a third derivative times 1e-10 / 6.
+# Rounding of float64 sums of a dozen products; and for central differences of a step of 1e-5, rounding of about
+# 1e-16 / 1e-5 and a third derivative times 1e-10 / 6.
 GRADIENTS_AGREE, DIFFERENCES_AGREE = 1e-13, 1e-9
 
 
@@ -75,60 +80,57 @@ def _problem(settings: Settings) -> tuple[Network, Array, int]:
             return network, x, int(generator.integers(CLASSES))
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
-    jacobians = numbers["jacobians"]
-    active = [1.0 if s > 0 else 0.0 for s in numbers["s1"]]
-    return {
-        "library_agrees": max(numbers["cost_difference"], *numbers["library_difference"].values()) < GRADIENTS_AGREE,
-        "differences_agree": max(numbers["difference_error"].values()) < DIFFERENCES_AGREE,
-        "relu_is_indicator": np.diag(jacobians["dh/ds_1"]).tolist() == active,
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown = claims(numbers)
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     d, m, c = numbers["sizes"]
-    off = [str(place + 1) for place, s in enumerate(numbers["s1"]) if s <= 0]
-    units = f"unit{'' if len(off) == 1 else 's'} {listing(off)}"
-    rows = f"row{' of zeros is that' if len(off) == 1 else 's of zeros are those'}"
     return (
         f"Every local Jacobian of a 2-layer network with d = {d} inputs, m = {m} hidden units and c = {c} classes, for "
         "one example, with its numbers; grey is an exact 0. The chain rule multiplies them from J on the left to the "
-        "parameter on the right: dJ/dp dp/ds is (p - y)^T, ds/dh is W_2 itself, "
-        + (
-            f"dh/ds_1 is diag(Ind(s_1 > 0)), whose {rows} of hidden {units}, off for this example, "
-            if shown["relu_is_indicator"]
-            else "dh/ds_1 should be diag(Ind(s_1 > 0)) but is not, "
-        )
-        + f"ds_1/db_1 is I_m, and ds_1/dvec(W_1) = I_m (x) x^T has x^T once in each row, so that {m * d} columns make "
-        "an m x d gradient. Bottom right, the products "
-        + ("are" if shown["library_agrees"] else "differ from")
-        + " the gradients that the library computes without any of these matrices (largest difference "
-        f"{tiny(max(numbers['library_difference'].values()))}), and "
-        + ("both agree with" if shown["differences_agree"] else "do not agree with")
-        + f" central differences of J (largest error {tiny(max(numbers['difference_error'].values()))})."
+        "parameter on the right: dJ/dp dp/ds is (p - y)^T, ds/dh is W_2 itself, ds_1/db_1 is I_m, and ds_1/dvec(W_1) = "
+        f"I_m (x) x^T has x^T once in each row, so that {m * d} columns make an m x d gradient. Bottom right, the "
+        "gradients are compared."
     )
 
 
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    active = [float(s > 0) for s in numbers["s1"]]
+    off = listing(place + 1 for place, on in enumerate(active) if not on)
+    library, differences = (max(numbers[kind].values()) for kind in ("library_difference", "difference_error"))
+    return {
+        "relu_is_indicator": Claim(
+            "dh/ds_1 is diag(Ind(s_1 > 0)), with rows of zeros for the hidden units that are off for this example",
+            np.diag(numbers["jacobians"]["dh/ds_1"]).tolist() == active,
+            f"those are {off}",
+        ),
+        "library_agrees": Claim(
+            "The products are the gradients that the library computes without any of these matrices",
+            max(numbers["cost_difference"], library) < GRADIENTS_AGREE,
+            f"largest difference {tiny(library)}",
+        ),
+        "differences_agree": Claim(
+            "Both agree with central differences of J",
+            differences < DIFFERENCES_AGREE,
+            f"largest error {tiny(differences)}",
+        ),
+    }
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw the Jacobians and a gradient as matrices with their numbers, and how far the gradients differ."""
     figure, axes = panels(2, 4, width=0.95, height=0.95)
     figure.set_layout_engine("constrained", wspace=0.06)
-    explained = {
-        "dJ/dp": "-y^T / (y^T p)",
-        "dp/ds": "diag(p) - p p^T",
-        "ds/dh": "W_2",
-        "dh/ds_1": "diag(Ind(s_1 > 0))",
-        "ds_1/db_1": "I_m",
-        "ds_1/dvec(W_1)": "I_m (x) x^T",
-    }
-    places = [*axes[0], axes[1, 0], axes[1, 1]]
-    for place, (name, meaning) in zip(places, explained.items(), strict=True):
-        _draw_matrix(place, numbers["jacobians"][name], f"{name} = {meaning}")
-    _draw_matrix(axes[1, 2], numbers["gradients"]["W1"], "dJ/dW_1 = g^T x^T + 2 lambda W_1")
-    _draw_errors(axes[1, 3], numbers)
+    matrices = {f"{name} = {meaning}": numbers["jacobians"][name] for name, meaning in MEANINGS.items()}
+    matrices["dJ/dW_1 = g^T x^T + 2 lambda W_1"] = numbers["gradients"]["W1"]
+    for place, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        _draw_matrix(place, matrix, title)
+    last, names = axes[1, 3], list(numbers["library_difference"])
+    titles = {"library_difference": "Jacobians - library", "difference_error": "library - differences"}
+    errors = {title: [numbers[key][name] for name in names] for key, title in titles.items()}
+    draw_differences(last, errors, names, 1e-6, 1e-18)
+    last.set_ylim(len(names) + 0.6, -0.5)
+    last.set_title("gradients compared", fontsize=10)
+    legend(last, "lower center", 7, ncols=2)
     return figure
 
 
@@ -146,19 +148,3 @@ def _draw_matrix(axes: Any, matrix: list[list[float]], title: str) -> None:
     axes.set_xlabel(f"{values.shape[0]} x {values.shape[1]}", fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _draw_errors(axes: Any, numbers: Numbers) -> None:
-    floor = 1e-18  # where an error of 0 is drawn
-    names = list(numbers["library_difference"])
-    for place, (key, title) in enumerate(
-        (("library_difference", "Jacobians - library"), ("difference_error", "library - differences"))
-    ):
-        errors = [max(numbers[key][name], floor) for name in names]
-        axes.plot(errors, range(len(names)), MARKERS[place], color=COLOURS[place], label=title)
-    axes.set_xscale("log")
-    axes.set_xlim(floor / 3, 1e-6)
-    axes.set_ylim(len(names) + 0.6, -0.5)
-    axes.set_yticks(range(len(names)), names)
-    label(axes, x="largest difference (0 drawn as 1e-18)", y="", title="gradients compared")
-    axes.legend(fontsize=7, loc="lower center", ncols=2)

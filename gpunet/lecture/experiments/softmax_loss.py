@@ -6,26 +6,21 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
+from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import rounded
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, look, or_nan, panels
 from gpunet.lecture.wording import tiny
-from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
-from gpunet.training import evaluate, fit
-
-Array = npt.NDArray[Any]
+from gpunet.training import evaluate
 
 MARGINS = 6.0
 SCORES = (1.9, -0.4, 0.6, 2.4)  # of one example, whose class is the first
 SCALES = (1.0, 10.0, 50.0, 80.0, 100.0, 200.0, 500.0, 1000.0, 10_000.0)
 ROWS = 200  # to train on
 LAMBDAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-# What the paragraph says only where the numbers show it; the gradients are float64.
-GRADIENTS_AGREE = 1e-12
+GRADIENTS_AGREE, FACTOR_AGREES = 1e-12, 1e-9  # of float64
 FLOAT32_AGREES = 1e-6
 
 
@@ -38,7 +33,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         "gradient": _gradient(settings),
         "overflow": _overflow(settings),
         "penalty": _penalty(settings),
-        "trained": _trained(settings),
+        "trained": [_trained(settings, split_digits(settings.seed, ROWS), l2) for l2 in LAMBDAS],
     }
 
 
@@ -99,15 +94,9 @@ def _overflow(settings: Settings) -> dict[str, Any]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         powers = np.exp(scores)
         naive = -np.log(powers[:, 0] / powers.sum(axis=1))
-    return {
-        "scales": list(SCALES),
-        "library": [_finite(loss) for loss in losses],
-        "naive": [_finite(loss) for loss in naive],
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    kept = {"library": losses, "naive": naive}
+    finite = {name: [float(loss) if np.isfinite(loss) else None for loss in found] for name, found in kept.items()}
+    return {"scales": list(SCALES), **finite}
 
 
 def _penalty(settings: Settings) -> dict[str, float]:
@@ -132,88 +121,70 @@ def _penalty(settings: Settings) -> dict[str, float]:
     }
 
 
-def _trained(settings: Settings) -> list[dict[str, Any]]:
-    digits = split_digits(settings.seed, ROWS)
-    return [_trained_with(settings, digits, l2) for l2 in LAMBDAS]
-
-
-def _trained_with(settings: Settings, digits: Any, l2: float) -> dict[str, Any]:
+def _trained(settings: Settings, digits: Digits, l2: float) -> dict[str, Any]:
     network = settings.network([INPUTS, 64, CLASSES], batch_norm=False)
-    epochs = 3 if settings.quick else 150
-    fit(network, digits.X, digits.y, epochs=epochs, batch_size=50, optimizer=SGD(0.1, momentum=0.9), l2=l2)
+    digits.fit(network, 0.1, 0.9, epochs=3 if settings.quick else 150, batch_size=50, l2=l2)
     return {
         "l2": l2,
         "loss": evaluate(network, digits.X, digits.y).loss,
         "penalty": network.penalty(l2),
         "squared_weights": network.penalty(1.0),
-        "test_accuracy": evaluate(network, digits.X_test, digits.y_test).accuracy,
+        "test_accuracy": digits.test_accuracy(network),
     }
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show."""
-    gradient, overflow, penalty = numbers["gradient"], numbers["overflow"], numbers["penalty"]
-    squares = [entry["squared_weights"] for entry in numbers["trained"]]
-    return {
-        "gradient_is_p_minus_y": max(gradient["error"], gradient["error_lecture"]) < GRADIENTS_AGREE,
-        "library_is_right": _is_right(overflow),
-        "naive_overflows": None in overflow["naive"],
-        "factor_is_2": penalty["factor_error"] < 1e-9 and penalty["bias_change"] == 0,
-        "weights_shrink": all(larger > smaller for larger, smaller in pairwise(squares)),
-    }
-
-
-def _is_right(overflow: Numbers) -> bool:
-    """Return whether the library's losses are log(1 + exp(a)) to a few units in the last place of float32."""
-    expected = np.logaddexp(0.0, overflow["scales"])
-    losses = [np.inf if loss is None else loss for loss in overflow["library"]]
-    return bool(np.all(np.abs(losses / expected - 1) < FLOAT32_AGREES))
-
-
-def describe(numbers: Numbers) -> str:
-    """Return the paragraph."""
-    shown = claims(numbers)
-    overflow, trained, penalty = numbers["overflow"], numbers["trained"], numbers["penalty"]
-    first_lost = next(
-        (scale for scale, loss in zip(overflow["scales"], overflow["naive"], strict=True) if loss is None), None
-    )
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    margins, gradient, trained = numbers["margin_losses"], numbers["gradient"], numbers["trained"]
     return (
         "Top left, what an example costs whose own class leads by a margin: cross-entropy is "
-        f"{numbers['margin_losses']['at_0']:.3f} (log 2) where two scores are equal, and its slope is still "
-        f"{numbers['margin_losses']['slope_at_2']:.2f} at a margin of 2, so that examples that are right already still "
-        "push. Top right, the gradient with respect to the "
-        "scores of one example: "
-        + ("it is p - y, as it should be" if shown["gradient_is_p_minus_y"] else "it differs from p - y")
-        + f" (largest difference {tiny(numbers['gradient']['error'])}; from "
-        "the lecture's -(y^T / y^T p)(diag(p) - p p^T) by "
-        f"{tiny(numbers['gradient']['error_lecture'])}, from central differences by "
-        f"{tiny(numbers['gradient']['error_differences'])}). Bottom left, "
-        + (
-            f"exp(s) without the shift by the largest score is lost at a lead of {first_lost:g} in float32"
-            if shown["naive_overflows"]
-            else "here exp(s) does without the shift by the largest score"
-        )
-        + (
-            ", and the library's loss is log(1 + exp(a)) for all. "
-            if shown["library_is_right"]
-            else ", and the library's loss is not log(1 + exp(a)) for all. "
-        )
-        + f"Bottom right, J = mean cross-entropy + lambda sum ||W_i||^2 after training on {ROWS} images of digits: "
-        + (
-            "with lambda the weights become smaller throughout"
-            if shown["weights_shrink"]
-            else "here the weights do not become smaller with every larger lambda"
-        )
-        + f", sum ||W_i||^2 going from {trained[0]['squared_weights']:.0f} to {trained[-1]['squared_weights']:.2g}, "
-        f"while the mean loss goes from {trained[0]['loss']:.2g} to {trained[-1]['loss']:.2g}. "
-        "The penalty's gradient is "
-        + ("2 lambda W, and biases have none" if shown["factor_is_2"] else f"{penalty['factor']:.2f} lambda W")
-        + f" (largest error {tiny(penalty['factor_error'])} of the factor)."
+        f"{margins['at_0']:.3f} (log 2) where two scores are equal, and its slope is still {margins['slope_at_2']:.2f} "
+        "at a margin of 2, so that examples that are right already still push. Top right, the gradient with respect to "
+        f"the scores of one example, off central differences by {tiny(gradient['error_differences'])}. Bottom left, "
+        "losses of scores that lead ever further, with and without the shift by the largest score. Bottom right, J = "
+        f"mean cross-entropy + lambda sum ||W_i||^2 after training on {ROWS} images of digits: the mean loss goes from "
+        f"{trained[0]['loss']:.2g} to {trained[-1]['loss']:.2g}."
     )
 
 
-def draw(numbers: Numbers) -> Any:
-    """Return the figure."""
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    gradient, overflow, penalty = numbers["gradient"], numbers["overflow"], numbers["penalty"]
+    lost = [scale for scale, loss in zip(overflow["scales"], overflow["naive"], strict=True) if loss is None]
+    expected = np.logaddexp(0.0, overflow["scales"])
+    errors = np.abs(np.array([np.inf if loss is None else loss for loss in overflow["library"]]) / expected - 1)
+    squares = [entry["squared_weights"] for entry in numbers["trained"]]
+    return {
+        "gradient_is_p_minus_y": Claim(
+            "The gradient with respect to the scores is p - y, and the lecture's -(y^T / y^T p)(diag(p) - p p^T)",
+            max(gradient["error"], gradient["error_lecture"]) < GRADIENTS_AGREE,
+            f"largest differences {tiny(gradient['error'])} and {tiny(gradient['error_lecture'])}",
+        ),
+        "naive_overflows": Claim(
+            "exp(s) without the shift by the largest score overflows in float32",
+            bool(lost),
+            f"from a lead of {lost[0]:g}" if lost else "at none of the leads",
+        ),
+        "library_is_right": Claim(
+            "The library's loss is log(1 + exp(a)) for every lead a",
+            bool((errors < FLOAT32_AGREES).all()),
+            f"largest relative error {tiny(float(errors.max()))}",
+        ),
+        "weights_shrink": Claim(
+            "The larger lambda is, the smaller the weights become",
+            all(larger > smaller for larger, smaller in pairwise(squares)),
+            f"sum ||W_i||^2 goes from {squares[0]:.0f} to {squares[-1]:.2g}",
+        ),
+        "factor_is_2": Claim(
+            "The penalty's gradient is 2 lambda W, and biases have none",
+            penalty["factor_error"] < FACTOR_AGREES and penalty["bias_change"] == 0,
+            f"{penalty['factor']:.2f} lambda W, to {tiny(penalty['factor_error'])}",
+        ),
+    }
+
+
+def draw(numbers: Numbers) -> Figure:
+    """Draw losses over margins, a gradient, losses that overflow, and J over lambda."""
     figure, axes = panels(2, 2, width=1.25)
     _draw_margins(axes[0, 0], numbers)
     _draw_gradient(axes[0, 1], numbers["gradient"])
@@ -231,10 +202,9 @@ def _draw_margins(axes: Any, numbers: Numbers) -> None:
         "0-1": (margins < 0).astype(float),
         "slope of cross-entropy": losses["slope"],
     }
-    for (name, values), colour, style in zip(lines.items(), COLOURS, STYLES, strict=False):
-        axes.plot(margins, values, color=colour, linestyle=style, label=name)
-    label(axes, x="margin: own score minus the other", y="loss of the example", title="loss and its slope, two classes")
-    axes.legend(fontsize=8)
+    draw_lines(axes, lines, margins, size=None)
+    label(axes, "margin: own score minus the other", "loss of the example", "loss and its slope, two classes")
+    legend(axes)
 
 
 def _draw_gradient(axes: Any, gradient: Numbers) -> None:
@@ -247,46 +217,35 @@ def _draw_gradient(axes: Any, gradient: Numbers) -> None:
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xticks(places, [f"{place}\ns = {score:g}" for place, score in enumerate(gradient["scores"])])
     axes.set_ylim(-1.0, 1.5)
-    label(axes, x="class and its score; the example is of class 0", y="", title="the gradient of one example")
-    axes.legend(fontsize=8, ncols=2, loc="upper right")
+    label(axes, "class and its score; the example is of class 0", "", "the gradient of one example")
+    legend(axes, "upper right", ncols=2)
 
 
 def _draw_overflow(axes: Any, overflow: Numbers) -> None:
     scales = np.asarray(overflow["scales"])
-    for key, place in (("library", 0), ("naive", 1)):
-        losses = np.array([np.nan if loss is None else loss for loss in overflow[key]])
-        title = "shifted by the largest score" if key == "library" else "without the shift"
-        axes.loglog(
-            scales, losses, color=COLOURS[place], marker=MARKERS[place], linestyle=STYLES[place], label=title,
-            markersize=9 - 4 * place, zorder=2 + place,
-        )  # fmt: skip
-        lost = np.isnan(losses)
-        if lost.any():
-            axes.plot(
-                scales[lost],
-                scales[lost],
-                "x",
-                color=COLOURS[place],
-                markersize=10,
-                label=f"{title}: inf or nan",
-                zorder=4,
-            )
-    label(axes, x="lead a of the wrong class", y="loss of the example", title="scores (0, a) of class 0, float32")
-    axes.legend(fontsize=8)
+    for place, (key, title) in enumerate(
+        {"library": "shifted by the largest score", "naive": "without the shift"}.items()
+    ):
+        losses = or_nan(overflow[key])
+        axes.plot(scales, losses, label=title, zorder=2 + place, **look(place, 9 - 4 * place))
+        lost = scales[np.isnan(losses)]
+        if lost.size:
+            cross = {"color": COLOURS[place], "markersize": 10, "zorder": 4}
+            axes.plot(lost, lost, "x", label=f"{title}: inf or nan", **cross)
+    label(axes, "lead a of the wrong class", "loss of the example", "scores (0, a) of class 0, float32", scale="xy")
+    legend(axes)
 
 
 def _draw_penalty(axes: Any, trained: list[Numbers]) -> None:
     places = range(len(trained))
-    loss, penalty = ([entry[key] for entry in trained] for key in ("loss", "penalty"))
+    loss, penalty, squares = ([entry[key] for entry in trained] for key in ("loss", "penalty", "squared_weights"))
     axes.bar(places, loss, color=COLOURS[0], label="mean cross-entropy")
-    axes.bar(
-        places, penalty, bottom=loss, color=COLOURS[1], label="lambda sum ||W_i||^2", hatch="//", edgecolor="white"
-    )
+    stripes = {"color": COLOURS[1], "hatch": "//", "edgecolor": "white"}
+    axes.bar(places, penalty, bottom=loss, label="lambda sum ||W_i||^2", **stripes)
     axes.set_xticks(places, [f"{entry['l2']:g}" for entry in trained], rotation=30)
-    label(axes, x="lambda", y="J after training", title="how J divides, and sum ||W_i||^2")
+    label(axes, "lambda", "J after training", "how J divides, and sum ||W_i||^2")
     right = axes.twinx()
-    right.plot(places, [entry["squared_weights"] for entry in trained], color="black", marker="o", markersize=4)
-    right.set_yscale("log")
+    right.semilogy(places, squares, color="black", marker="o", markersize=4)
     right.set_ylabel("sum ||W_i||^2 (line)", fontsize=9)
     right.tick_params(labelsize=8)
-    axes.legend(fontsize=8, loc="center left")
+    legend(axes, "center left")

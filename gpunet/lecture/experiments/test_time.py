@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import gpunet
 from gpunet.layer_passes import kept_averages
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, name_ticks, panels
 from gpunet.lecture.probing import hidden_scores
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.training import Callback, EpochRecord, Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
@@ -29,7 +22,8 @@ SLOWEST = 0.001
 # Added to the centred pixels where the averages are watched from their start at 0: scores with a mean to find.
 BRIGHTNESS = 0.3
 
-# Thresholds of the claims.
+FAST = 0.01  # momenta above it have settled when the run ends
+ALONE = 1e-4  # of the logits' standard deviation
 SETTLED = 1.5  # times the noise that theory predicts
 WORSE = 0.05  # of accuracy
 
@@ -118,21 +112,14 @@ def _train(
     """Train; the momentum changes the running averages and nothing else."""
     network = settings.network(sizes, batch_norm_momentum=momentum)
     gaps = _Gaps(digits.X)
-    history = gpunet.fit(
-        network,
-        digits.X,
-        digits.y,
-        epochs=epochs,
-        batch_size=BATCH_SIZE,
-        optimizer=gpunet.SGD(LEARNING_RATE),
-        validation=(digits.X_test, digits.y_test),
-        callbacks=[gaps],
-    )
-    return network, {
-        "loss": history["loss"],
-        "test_accuracy": history["validation_accuracy"],
-        "mean_gap": gaps.mean_gap,
+    arguments: dict[str, Any] = {
+        "batch_size": BATCH_SIZE,
+        "validation": (digits.X_test, digits.y_test),
+        "callbacks": [gaps],
     }
+    history = digits.fit(network, LEARNING_RATE, epochs=epochs, **arguments)
+    found = {"loss": history["loss"], "test_accuracy": history["validation_accuracy"], "mean_gap": gaps.mean_gap}
+    return network, found
 
 
 def _compare_modes(settings: Settings, network: Network, digits: Digits) -> dict[str, Any]:
@@ -176,106 +163,99 @@ def _batch_accuracy(network: Network, X: Array, y: Array, batches: list[Array]) 
     return float(np.concatenate(hits).mean())
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``averages_settle``: the running mean ends as close to the data's as theory says, within a factor of 1.5, for
-    every momentum above 0.01. ``rows_are_independent``: a row predicted alone gets the logits that it gets among
-    others, to rounding. ``small_batches_hurt``: in training mode batches of two lose at least 5 points of accuracy;
-    ``one_class_hurts``: so do batches of one class, of any size. ``momentum_is_only_averages``: the training losses of
-    all momenta are the same. ``slow_averages_hurt``: with a momentum of 0.001 the averages lag so far behind that at
-    least 5 points of accuracy are lost against 0.1 after the first epoch.
-    """
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
     modes, training = numbers["modes"], numbers["training"]
-    return {
-        "averages_settle": all(
-            1 / SETTLED < run["settled_gap"] / run["predicted_noise"] < SETTLED
-            for name, run in numbers["settling"].items()
-            if float(name) > 0.01
-        ),
-        "rows_are_independent": modes["alone_difference"] < 1e-4 * modes["logit_deviation"],
-        "small_batches_hurt": modes["mixed"][0] <= modes["accuracy"] - WORSE,
-        "one_class_hurts": max(modes["one_class"]) <= modes["accuracy"] - WORSE,
-        "momentum_is_only_averages": len({tuple(curve["loss"]) for curve in training.values()}) == 1,
-        "slow_averages_hurt": training[f"{SLOWEST:g}"]["test_accuracy"][0]
-        <= training["0.1"]["test_accuracy"][0] - WORSE,
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown, modes, settling, training = claims(numbers), numbers["modes"], numbers["settling"], numbers["training"]
-    settled = ", ".join(
-        f"{run['settled_gap']:.3f} at momentum {name} (theory: {run['predicted_noise']:.3f})"
-        for name, run in settling.items()
-    )
-    settle = "as theory says" if shown["averages_settle"] else "not all as theory says"
-    late = [name for name, run in settling.items() if run["settled_gap"] > SETTLED * run["predicted_noise"]]
-    if late:
-        settle += f" (still on its way or above it: {', '.join(late)})"
     gaps = ", ".join(f"{curve['mean_gap'][-1]:.2f} at {name}" for name, curve in training.items())
     accuracies = ", ".join(f"{curve['test_accuracy'][-1]:.1%} at {name}" for name, curve in training.items())
-    same = "and nothing else" if shown["momentum_is_only_averages"] else "and, against the theory, the training"
-    lost = training["0.1"]["test_accuracy"][0] - training[f"{SLOWEST:g}"]["test_accuracy"][0]
-    slow = "costs" if shown["slow_averages_hurt"] else "costs only"
-    alone = "whatever else is in its batch" if shown["rows_are_independent"] else "depending on its batch"
-    small = "falls" if shown["small_batches_hurt"] else "hardly falls"
-    one_class = "and no batch size helps" if shown["one_class_hurts"] else "and some batch sizes hold up"
     return (
         "The two upper left panels feed batches to a network that does not learn: the running averages, which start at "
         "0 and 1, close in on the data's mean and variance at a rate set by the momentum, the weight of the new batch, "
-        f"until the noise of batches of {numbers['batch_size']} is left; the mean's is, in standard deviations of the "
-        f"scores, {settled}: {settle}. Where the network learns, the averages chase moving statistics (upper right; "
-        f"the momentum changes them {same}): after {numbers['epochs']} epochs their gap is {gaps} standard deviations, "
-        f"and the test accuracy {accuracies}; lagging with {SLOWEST:g} {slow} {100 * lost:.1f} points after the first "
-        f"epoch against 0.1. With running averages a row gets the same prediction {alone}: alone and among others its "
-        f"logits differ by at most {modes['alone_difference']:.0e}. In the wrong mode, with the statistics of the "
-        "batch of test rows itself, they depend on the company (lower middle): a row's logits vary by "
-        f"{modes['spread'][0]:.2f} in batches of {modes['batch_sizes'][0]} and by {modes['spread'][-1]:.2f} in batches "
-        f"of {modes['batch_sizes'][-1]}. Accuracy (lower right) then {small} from {modes['accuracy']:.1%} to "
-        f"{modes['mixed'][0]:.1%} for batches of {modes['batch_sizes'][0]}, and where all rows of a batch are of one "
-        f"class, as in sorted data, it is between {min(modes['one_class']):.1%} and {max(modes['one_class']):.1%}, "
-        f"{one_class}."
+        f"until the noise of batches of {numbers['batch_size']} is left. Where the network learns, the averages chase "
+        f"moving statistics (upper right): after {numbers['epochs']} epochs their gap is {gaps} standard deviations, "
+        f"and the test accuracy {accuracies}. In the wrong mode, with the statistics of the batch of test rows itself, "
+        f"predictions depend on the company (lower middle): a row's logits vary by {modes['spread'][0]:.2f} in batches "
+        f"of {modes['batch_sizes'][0]} and by {modes['spread'][-1]:.2f} in batches of {modes['batch_sizes'][-1]}; the "
+        "lower right panel has what that does to the accuracy."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    modes, training, settling = numbers["modes"], numbers["training"], numbers["settling"]
+    ratios = [
+        run["settled_gap"] / run["predicted_noise"] for momentum, run in settling.items() if float(momentum) > FAST
+    ]
+    settled = ", ".join(
+        f"{run['settled_gap']:.3f} at {name} where theory has {run['predicted_noise']:.3f}"
+        for name, run in settling.items()
+    )
+    losses = {tuple(curve["loss"]) for curve in training.values()}
+    lag = training["0.1"]["test_accuracy"][0] - training[f"{SLOWEST:g}"]["test_accuracy"][0]
+    best, pairs, one_class = modes["accuracy"], modes["mixed"][0], max(modes["one_class"])
+    return {
+        "averages_settle": Claim(
+            f"For every momentum above {FAST:g} the running mean ends as close to the data's as theory says, within a "
+            f"factor of {SETTLED:g}",
+            min(ratios) > 1 / SETTLED and max(ratios) < SETTLED,
+            f"in standard deviations of the scores {settled}",
+        ),
+        "momentum_is_only_averages": Claim(
+            "The momentum changes the averages and nothing else: the training losses of all momenta are the same",
+            len(losses) == 1,
+            f"distinct curves for {len(training)} momenta: {len(losses)}",
+        ),
+        "slow_averages_hurt": Claim(
+            f"With a momentum of {SLOWEST:g} the averages lag so far behind that at least {100 * WORSE:g} points of "
+            "accuracy are lost after the first epoch",
+            lag >= WORSE,
+            f"{100 * lag:.1f} against a momentum of 0.1",
+        ),
+        "rows_are_independent": Claim(
+            "With running averages a row gets the same prediction whatever else is in its batch",
+            modes["alone_difference"] < ALONE * modes["logit_deviation"],
+            f"alone and among others its logits differ by at most {modes['alone_difference']:.0e}",
+        ),
+        "small_batches_hurt": Claim(
+            f"In the wrong mode batches of {modes['batch_sizes'][0]} lose at least {100 * WORSE:g} points of accuracy",
+            best - pairs >= WORSE,
+            f"from {best:.1%} to {pairs:.1%}",
+        ),
+        "one_class_hurts": Claim(
+            "So do batches of one class, as in sorted data, of any size",
+            best - one_class >= WORSE,
+            f"{min(modes['one_class']):.1%} to {one_class:.1%}",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
     """Draw the averages settling and lagging, accuracy while training, and what the wrong mode does."""
     figure, axes = panels(2, 3, width=1.15)
-    for place, (name, run) in enumerate(numbers["settling"].items(), start=1):
-        look: dict[str, Any] = {"linestyle": STYLES[place], "color": COLOURS[place], "linewidth": 1}
-        axes[0, 0].semilogy(run["mean_gap"], label=name, **look)
+    settling, training, modes = numbers["settling"], numbers["training"], numbers["modes"]
+    batches = range(len(next(iter(settling.values()))["mean_gap"]))
+    for panel, key in zip(axes[0], ("mean_gap", "variance_gap"), strict=False):
+        draw_lines(panel, {name: run[key] for name, run in settling.items()}, batches, size=None, first=1, linewidth=1)
+    for place, run in enumerate(settling.values(), start=1):
         axes[0, 0].axhline(run["predicted_noise"], color=COLOURS[place], linewidth=0.8, alpha=0.6)
-        axes[0, 1].semilogy(run["variance_gap"], label=name, **look)
-    label(
-        axes[0, 0],
-        x="training batches seen",
-        y="RMS gap, standard deviations",
-        title="running mean, weights fixed (thin: theory)",
-    )
-    label(axes[0, 1], x="training batches seen", y="RMS gap, relative", title="running variance, weights fixed")
-    for place, (name, curve) in enumerate(numbers["training"].items()):
-        epochs = range(1, len(curve["test_accuracy"]) + 1)
-        look = {"linestyle": STYLES[place], "color": COLOURS[place], "marker": MARKERS[place], "markersize": 4}
-        axes[0, 2].semilogy(epochs, curve["mean_gap"], label=name, **look)
-        axes[1, 0].plot(epochs, curve["test_accuracy"], label=name, **look)
-    label(axes[0, 2], x="epoch", y="RMS gap, standard deviations", title="running mean of layer 2, weights learnt")
-    label(axes[1, 0], x="epoch", y="test accuracy", title="weights learnt")
-    axes[1, 0].legend(fontsize=8, title="momentum (all panels)", title_fontsize=8, loc="lower right")
+    for panel, key in ((axes[0, 2], "mean_gap"), (axes[1, 0], "test_accuracy")):
+        draw_lines(panel, {name: curve[key] for name, curve in training.items()})
+    deviations, seen = "RMS gap, standard deviations", "training batches seen"
+    label(axes[0, 0], seen, deviations, "running mean, weights fixed (thin: theory)", scale="y")
+    label(axes[0, 1], seen, "RMS gap, relative", "running variance, weights fixed", scale="y")
+    label(axes[0, 2], "epoch", deviations, "running mean of layer 2, weights learnt", scale="y")
+    label(axes[1, 0], "epoch", "test accuracy", "weights learnt")
+    legend(axes[1, 0], "lower right", title="momentum (all panels)")
 
-    modes = numbers["modes"]
-    axes[1, 1].plot(modes["batch_sizes"], modes["spread"], marker=MARKERS[0], color=COLOURS[1], markersize=4)
-    label(
-        axes[1, 1], x="batch size", y="standard deviation of its logits", title="wrong mode: a row in changing company"
-    )
+    sizes = modes["batch_sizes"]
+    axes[1, 1].plot(sizes, modes["spread"], marker=MARKERS[0], color=COLOURS[1], markersize=4)
+    label(axes[1, 1], "batch size", "standard deviation of its logits", "wrong mode: a row in changing company")
     axes[1, 2].axhline(modes["accuracy"], color=COLOURS[0], label="running averages")
-    for place, (key, text) in enumerate((("mixed", "wrong mode, mixed"), ("one_class", "wrong mode, one class")), 1):
-        look = {"linestyle": STYLES[place], "color": COLOURS[place], "marker": MARKERS[place], "markersize": 4}
-        axes[1, 2].plot(modes["batch_sizes"], modes[key], label=text, **look)
-    label(axes[1, 2], x="batch size", y="test accuracy", title="predictions in both modes")
-    axes[1, 2].legend(fontsize=8, loc="center right")
+    wrong = {"wrong mode, mixed": modes["mixed"], "wrong mode, one class": modes["one_class"]}
+    draw_lines(axes[1, 2], wrong, sizes, first=1)
+    label(axes[1, 2], "batch size", "test accuracy", "predictions in both modes")
+    legend(axes[1, 2], "center right")
     for panel in axes[1, 1:]:
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(modes["batch_sizes"], [str(size) for size in modes["batch_sizes"]])
+        name_ticks(panel, sizes, base=2)
         panel.set_ylim(bottom=0)
     return figure

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-import gpunet
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
-from gpunet.lecture.experiment import Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MAP, MARKERS, STYLES, label, panels
+from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, label, legend, name_ticks, panels
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = npt.NDArray[Any]
 
 # Inputs of the two-weight problem: uniform, of the same mean square 1/3.
 RANGES = {"positive": (0.0, 1.0), "zero-centred": (-1.0, 1.0)}
@@ -26,9 +19,9 @@ EXTENT = 2.5  # of the drawn part of the plane
 TOLERANCE = 0.1  # steps are counted until the distance to the optimum is this share of the first
 ACTIVATIONS = ("sigmoid", "relu", "tanh", "leaky_relu", "elu")
 
-# Thresholds of the claims.
 SLOWER = 1.5
 LONGER = 1.2
+FEW = 0.1
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -100,7 +93,7 @@ def _signs_in_network(settings: Settings, activation: str, batch_sizes: list[int
     width, batches = (10, 5) if settings.quick else (50, 50)
     digits = split_digits(settings.seed)
     network = settings.network([INPUTS, width, width, CLASSES], activation=activation, batch_norm=False)
-    gpunet.fit(network, digits.X, digits.y, epochs=2, batch_size=32, optimizer=gpunet.SGD(0.1))
+    digits.fit(network, 0.1, epochs=2, batch_size=32)
     generator = host_generator(settings.seed, Purpose.NOISE)
     found = []
     for size in batch_sizes:
@@ -123,60 +116,56 @@ def _one_sided(rows: Array) -> tuple[float, float]:
     return float(one_sign.mean()), float(sums.mean())
 
 
-def claims(numbers: Numbers) -> dict[str, bool]:
-    """Return what the numbers show.
-
-    ``moves_share_a_sign``: with positive inputs every step raises both weights or lowers both, with centred ones not.
-    ``slower``: positive inputs need at least 1.5 times the steps, each at its own best learning rate; ``longer``: and
-    a path at least 1.2 times as long. ``in_networks``: for single examples, every unit after a sigmoid or ReLU layer
-    has gradients of one sign, and fewer than a tenth after tanh. ``batches_help``: the largest batch lowers that share
-    for sigmoid.
-    """
-    positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
-    one_sign = {name: signs["one_sign"] for name, signs in numbers["signs"].items()}
-    return {
-        "moves_share_a_sign": positive["same_sign"] == 1 and centred["same_sign"] < 1,
-        "slower": positive["steps"] >= SLOWER * centred["steps"],
-        "longer": positive["length_over_straight"] >= LONGER * centred["length_over_straight"],
-        "in_networks": one_sign["sigmoid"][0] == 1 == one_sign["relu"][0] and one_sign["tanh"][0] < 0.1,
-        "batches_help": one_sign["sigmoid"][-1] < one_sign["sigmoid"][0],
-    }
-
-
-def describe(numbers: Numbers) -> str:
-    """Say what to look at and what this run showed."""
-    shown = claims(numbers)
-    positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
-    signs, sizes = numbers["signs"], numbers["batch_sizes"]
-    slower = "slower" if shown["slower"] else "not clearly slower"
-    longer = "longer" if shown["longer"] else "not clearly longer"
-    network = (
-        "as the lecture says"
-        if shown["in_networks"]
-        else "which is not what the lecture says of sigmoid, ReLU and tanh"
-    )
-    batches = (
-        "Averaging over a batch softens this"
-        if shown["batches_help"]
-        else "Averaging over a batch does not change this"
-    )
+def about(numbers: Numbers) -> str:
+    """Say what the figure shows."""
+    sigmoid, tanh = (numbers["signs"][name]["balance"][-1] for name in ("sigmoid", "tanh"))
     return (
         "The upper panels show a linear unit with two weights learning from one example at a time, from the dot to the "
         "star (the run of median length): the gradient (h - t) x is a multiple of x, so with inputs in [0, 1] a step "
-        f"can only raise both weights or lower both ({positive['same_sign']:.0%} of the steps did, against "
-        f"{centred['same_sign']:.0%} with inputs in [-1, 1], which have the same mean square). To lower one weight and "
-        f"raise the other it has to zig-zag: the way is {slower} and {longer}, {positive['steps']:.0f} steps to come "
-        f"within {numbers['tolerance']:.0%} of the first distance, and {positive['length_over_straight']:.1f} times "
-        f"the straight line, against {centred['steps']:.0f} steps and {centred['length_over_straight']:.1f} times "
-        f"(means of {numbers['orders']} runs, each kind of inputs at the best of the learning rates tried). The lower "
-        "left panel counts, in networks learning the digits, the units of the second hidden layer whose weights' "
-        f"gradients have no two opposite signs: for single examples {signs['sigmoid']['one_sign'][0]:.0%} after a "
-        f"sigmoid layer, {signs['relu']['one_sign'][0]:.0%} after ReLU, whose outputs are not zero-centred either, and "
-        f"{signs['tanh']['one_sign'][0]:.1%} after tanh, {network}. {batches}: with {sizes[-1]} examples the share is "
-        f"{signs['sigmoid']['one_sign'][-1]:.0%} after sigmoid. The lower right panel shows how one-sided the "
-        f"gradients stay: the sum of their components is {signs['sigmoid']['balance'][-1]:.0%} of the sum of their "
-        f"absolute values, against {signs['tanh']['balance'][-1]:.0%} after tanh."
+        "can only raise both weights or lower both; to lower one and raise the other it has to zig-zag. Inputs in "
+        f"[-1, 1] have the same mean square; either kind learns at the best of the learning rates tried, and numbers "
+        f"are means of {numbers['orders']} runs. The lower left panel counts, in networks learning the digits, the "
+        "units of the second hidden layer whose weights' gradients have no two opposite signs. The lower right panel "
+        f"shows how one-sided the gradients stay: with {numbers['batch_sizes'][-1]} examples the sum of their "
+        f"components is {sigmoid:.0%} of the sum of their absolute values after sigmoid, against {tanh:.0%} after tanh."
     )
+
+
+def claims(numbers: Numbers) -> Claims:
+    """Return what the numbers have to bear out."""
+    positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
+    one_sign = {name: signs["one_sign"] for name, signs in numbers["signs"].items()}
+    sigmoid, relu, tanh = (one_sign[name][0] for name in ("sigmoid", "relu", "tanh"))
+    return {
+        "moves_share_a_sign": Claim(
+            "With inputs in [0, 1] every step moves both weights the same way, and with centred ones not",
+            positive["same_sign"] == 1 and centred["same_sign"] < 1,
+            f"{positive['same_sign']:.0%} of the steps and {centred['same_sign']:.0%}",
+        ),
+        "slower": Claim(
+            f"The zig-zag takes at least {SLOWER:g} times the steps to come within {numbers['tolerance']:.0%} of the "
+            "first distance",
+            positive["steps"] >= SLOWER * centred["steps"],
+            f"{positive['steps']:.0f} against {centred['steps']:.0f}",
+        ),
+        "longer": Claim(
+            f"Its way is at least {LONGER:g} times as long",
+            positive["length_over_straight"] >= LONGER * centred["length_over_straight"],
+            f"{positive['length_over_straight']:.1f} times the straight line against "
+            f"{centred['length_over_straight']:.1f}",
+        ),
+        "in_networks": Claim(
+            "For single examples the gradients of every unit share a sign after a sigmoid or a ReLU layer, whose "
+            f"outputs are not zero-centred, and after tanh those of fewer than {FEW:.0%}",
+            sigmoid == 1 == relu and tanh < FEW,
+            f"{sigmoid:.0%}, {relu:.0%} and {tanh:.1%}",
+        ),
+        "batches_help": Claim(
+            "Averaging over a batch softens this",
+            one_sign["sigmoid"][-1] < sigmoid,
+            f"{one_sign['sigmoid'][-1]:.0%} after sigmoid with {numbers['batch_sizes'][-1]} examples",
+        ),
+    }
 
 
 def draw(numbers: Numbers) -> Figure:
@@ -184,17 +173,14 @@ def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(2, 2, width=1.25, height=1.1)
     for panel, (name, path) in zip(axes[0], numbers["paths"].items(), strict=True):
         _draw_path(panel, name, path)
-    for place, (name, signs) in enumerate(numbers["signs"].items()):
-        look = {"color": COLOURS[place], "linestyle": STYLES[place], "marker": MARKERS[place], "markersize": 4}
-        axes[1, 0].semilogx(numbers["batch_sizes"], signs["one_sign"], label=name, **look)
-        axes[1, 1].semilogx(numbers["batch_sizes"], signs["balance"], label=name, **look)
-    label(axes[1, 0], x="batch size", y="share of units", title="gradient of one sign")
-    label(axes[1, 1], x="batch size", y="|sum of g| / sum of |g|", title="how one-sided it is")
-    for panel in axes[1]:
-        panel.set_xscale("log", base=2)
-        panel.set_xticks(numbers["batch_sizes"], [str(size) for size in numbers["batch_sizes"]])
+    titles = {"one_sign": ("share of units", "gradient of one sign")}
+    titles["balance"] = ("|sum of g| / sum of |g|", "how one-sided it is")
+    for panel, (key, (y, title)) in zip(axes[1], titles.items(), strict=True):
+        draw_lines(panel, {name: signs[key] for name, signs in numbers["signs"].items()}, numbers["batch_sizes"])
+        label(panel, "batch size", y, title)
+        name_ticks(panel, numbers["batch_sizes"], base=2)
         panel.set_ylim(-0.03, 1.03)
-    axes[1, 1].legend(fontsize=8, title="activation", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    legend(axes[1, 1], "upper left", title="activation", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -209,9 +195,5 @@ def _draw_path(panel: Any, name: str, path: Numbers) -> None:
     panel.plot(*OPTIMUM, "*", color=COLOURS[6], markersize=12, zorder=3)
     panel.set_xlim(-EXTENT, EXTENT)
     panel.set_ylim(-EXTENT, EXTENT)
-    label(
-        panel,
-        x="weight $w_1$",
-        y="weight $w_2$",
-        title=f"{name} inputs, learning rate {path['learning_rate']:g}: {len(weights) - 1} steps",
-    )
+    title = f"{name} inputs, learning rate {path['learning_rate']:g}: {len(weights) - 1} steps"
+    label(panel, "weight $w_1$", "weight $w_2$", title)
