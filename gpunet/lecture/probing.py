@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,13 @@ from gpunet.layer_passes import forward_layers, kept_averages
 from gpunet.layers import Linear
 from gpunet.lecture.experiment import Array
 from gpunet.network import Network
+from gpunet.training import Callback, EpochRecord, Run
 
 
 def run_activation(backend: Backend, activation: Activation, s: Array) -> tuple[Array, Array]:
-    """Return f(s) and f'(s) as a layer computes them, on the backend's device.
+    """Return f(s) and f'(s) as a layer computes them, for scores (n,) in their precision, on the host.
 
     The derivative is what the backward operation makes of a gradient of ones.
-
-    Parameters
-    ----------
-    backend : Backend
-    activation : Activation
-    s : ndarray, (n,)
-        float32 or float64.
-
-    Returns
-    -------
-    ndarray, ndarray
-        On the host, (n,) each.
     """
     scores = backend.asarray(np.ascontiguousarray(s.reshape(-1, 1)))
     values = backend.empty(scores.shape, s.dtype)
@@ -45,16 +35,8 @@ def run_activation(backend: Backend, activation: Activation, s: Array) -> tuple[
 def hidden_scores(network: Network, X: Array) -> list[Array]:
     """Return W_i x_{i-1} of each hidden layer when the rows of X are one training batch, without its bias.
 
-    Parameters
-    ----------
-    network : Network
-        Its parameters and running averages stay as they are.
-    X : ndarray, (n, d)
-
-    Returns
-    -------
-    list of ndarray, (n, m_i)
-        float64, on the host; what batch norm takes, where a layer has it.
+    They are (n, m_i) of float64 on the host: what batch norm takes, where a layer has it. The network's parameters and
+    running averages stay as they are.
     """
     backend = network.backend
     last = len(network.layer_sizes) - 1
@@ -66,35 +48,51 @@ def hidden_scores(network: Network, X: Array) -> list[Array]:
         ]
 
 
-def central_differences(network: Network, X: Array, y: Array, l2: float, step: float = 1e-5) -> dict[str, Array]:
-    """Return dJ/d(each single parameter) by central differences of the network's own cost.
+def numeric_gradient(cost: Callable[[Array], float], x: Array, step: float = 1e-5) -> Array:
+    """Return the derivatives of a cost in each element of an array of float64, by central differences."""
+    gradient = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        above, below = x.copy(), x.copy()
+        above[place] += step
+        below[place] -= step
+        gradient[place] = (cost(above) - cost(below)) / (2 * step)
+    return gradient
 
-    Parameters
-    ----------
-    network : Network
-        Of float64; its parameters stay as they are.
-    X, y : ndarray, (n, d) and (n,)
-    l2 : float
-    step : float
 
-    Returns
-    -------
-    dict of str to ndarray
-        By the name and of the shape of the parameter.
+def central_differences(network: Network, X: Array, y: Array, l2: float) -> dict[str, Array]:
+    """Return dJ/d(each single parameter) of a float64 network by central differences, by the parameters' names.
+
+    J is the network's own cost of the rows of X; its parameters stay as they are.
     """
-    result = {}
-    for name, value in network.get_parameters().items():
-        result[name] = np.zeros_like(value)
-        for place in np.ndindex(value.shape):
-            costs = []
-            for change in (step, -step):
-                moved = value.copy()
-                moved[place] += change
-                network.set_parameters({name: moved})
-                costs.append(network.loss_and_gradients(X, y, l2=l2)[0])
-            result[name][place] = (costs[0] - costs[1]) / (2 * step)
+
+    def gradient(name: str, value: Array) -> Array:
+        def cost(moved: Array) -> float:
+            network.set_parameters({name: moved})
+            return network.loss_and_gradients(X, y, l2=l2)[0]
+
+        found = numeric_gradient(cost, value)
         network.set_parameters({name: value})
-    return result
+        return found
+
+    return {name: gradient(name, value) for name, value in network.get_parameters().items()}
+
+
+class EveryEpoch(Callback):
+    """Keeps what a function of the network returns after each epoch, and before the first where it is given then.
+
+    Attributes
+    ----------
+    seen : list
+        What it returned.
+    """
+
+    def __init__(self, look: Callable[[Network], Any], network: Network | None = None) -> None:
+        self._look = look
+        self.seen = [] if network is None else [look(network)]
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        """Look again."""
+        self.seen.append(self._look(run.network))
 
 
 def fit_quietly(model: Any, X: Array, y: Array) -> Any:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpunet.classic import RestrictedBoltzmannMachine, encoder_network, pretrain_stack, unroll
 from gpunet.data import load_for_training
-from gpunet.lecture.experiment import Settings
+from gpunet.lecture.experiment import Array, Settings
+from gpunet.lecture.probing import EveryEpoch
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
-from gpunet.training import Callback, EpochRecord, History, Run, fit
-
-Array = npt.NDArray[Any]
+from gpunet.training import History, fit
 
 PRETRAINED = "pre-trained"
 XAVIER, MEDIUM, LARGE = "Xavier", "N(0, 0.1²)", "N(0, 0.25²)"
@@ -53,18 +51,18 @@ def compare_starts(settings: Settings, sizes: dict[str, Any]) -> dict[str, Any]:
     return numbers
 
 
+def _pretrained(
+    settings: Settings, numbers: dict[str, Any], seed: int, X: Array, layers: str, **arguments: Any
+) -> list[RestrictedBoltzmannMachine]:
+    arguments |= {"epochs": numbers["pretraining"], "batch_size": numbers["pretraining_batch_size"]}
+    return pretrain_stack(X, numbers[layers], seed=seed, device=settings.device, **arguments)
+
+
 def _classifiers(
     settings: Settings, numbers: dict[str, Any], seed: int, X: Array, y: Array, X_test: Array, y_test: Array
 ) -> list[RestrictedBoltzmannMachine]:
     """Add the test error after each epoch of every start, and return the pre-trained machines."""
-    machines = pretrain_stack(
-        X,
-        numbers["hidden"],
-        epochs=numbers["pretraining"],
-        batch_size=numbers["pretraining_batch_size"],
-        seed=seed,
-        device=settings.device,
-    )
+    machines = _pretrained(settings, numbers, seed, X, "hidden")
     layers = [X.shape[1], *numbers["hidden"], 10]
     sigmoid: dict[str, Any] = {"activation": "sigmoid", "batch_norm": False, "seed": seed}
     networks = {PRETRAINED: encoder_network(machines, 10, seed=seed, device=settings.device)}
@@ -87,64 +85,28 @@ def _test_errors(history: History) -> list[float]:
     return [1 - float(record.validation_accuracy or 0) for record in history.records]
 
 
-class _TestError(Callback):
-    """Keeps the mean squared error of the reconstruction after each epoch."""
-
-    def __init__(self, network: Network, X_test: Array) -> None:
-        self.X_test = X_test
-        self.errors = [_squared_error(network.predict_proba(X_test), X_test)]
-
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        self.errors.append(_squared_error(run.network.predict_proba(self.X_test), self.X_test))
-
-
 def _autoencoders(
     settings: Settings, numbers: dict[str, Any], seed: int, X: Array, X_test: Array
 ) -> dict[str, Network]:
     """Add the test error of every start before and after each epoch, and PCA's; return what was trained."""
-    machines = pretrain_stack(
-        X,
-        numbers["code"],
-        linear_code=True,
-        epochs=numbers["pretraining"],
-        batch_size=numbers["pretraining_batch_size"],
-        seed=seed,
-        device=settings.device,
-    )
+    machines = _pretrained(settings, numbers, seed, X, "code", linear_code=True)
     networks = {PRETRAINED: unroll(machines, seed=seed, device=settings.device)}
     for name, initializer in CODE_INITIALIZERS.items():
-        networks[name] = settings.network(
-            list(networks[PRETRAINED].layer_sizes),
-            activation=networks[PRETRAINED].activations,
-            batch_norm=False,
-            initializer=initializer,
-            loss="sigmoid_cross_entropy",
-            seed=seed,
-        )
+        first = networks[PRETRAINED]
+        shape: dict[str, Any] = {"activation": first.activations, "batch_norm": False, "loss": "sigmoid_cross_entropy"}
+        networks[name] = settings.network(list(first.layer_sizes), initializer=initializer, seed=seed, **shape)
     for name, network in networks.items():
-        looking_on = _TestError(network, X_test)
-        fit(
-            network,
-            X,
-            X,
-            epochs=numbers["code_epochs"],
-            batch_size=numbers["batch_size"] // 2,
-            optimizer=SGD(numbers["code_learning_rate"], momentum=0.9),
-            callbacks=[looking_on],
-        )
-        numbers["reconstruction_errors"].setdefault(name, []).append(looking_on.errors)
+        watch = EveryEpoch(lambda network: _squared_error(network.predict_proba(X_test), X_test), network)
+        optimizer = SGD(numbers["code_learning_rate"], momentum=0.9)
+        sizes = {"epochs": numbers["code_epochs"], "batch_size": numbers["batch_size"] // 2}
+        fit(network, X, X, optimizer=optimizer, callbacks=[watch], **sizes)
+        numbers["reconstruction_errors"].setdefault(name, []).append(watch.seen)
     numbers["pca_errors"].append(_squared_error(pca_reconstruction(X, X_test, numbers["code"][-1]), X_test))
     return networks
 
 
 def pca_reconstruction(X: Array, X_test: Array, components: int) -> Array:
-    """Return the rows of X_test projected on the first principal components of X, the best linear code of that size.
-
-    Parameters
-    ----------
-    X, X_test : ndarray, (n, d) and (n', d)
-    components : int
-    """
+    """Return the rows of X_test projected on the first principal components of X, the best linear code of that size."""
     mean = X.mean(axis=0)
     centred = X - mean
     directions = np.linalg.eigh(centred.T @ centred)[1][:, -components:]

@@ -82,11 +82,7 @@ def _time_all(settings: Settings, backend: Backend) -> dict[str, Any]:
             seconds[name]["backward"].append(_seconds(backend, repeats, partial(backward, activation)))
         products.append(_seconds(backend, repeats, lambda: backend.gemm(s, weights, y, transpose_b=True)))
     scale = 1e9 / (rows * columns)
-    return {
-        "device": backend.device_name,
-        "rows": rows,
-        "columns": columns,
-        "rounds": rounds,
+    return {"device": backend.device_name, "rows": rows, "columns": columns, "rounds": rounds} | {
         "nanoseconds": {
             name: {way: statistics.median(times[1:]) * scale for way, times in ways.items()}
             for name, ways in seconds.items()
@@ -105,14 +101,7 @@ def _seconds(backend: Backend, repeats: int, run: Callable[[], None]) -> float:
 
 
 def committed_costs(on_device: bool, folder: Path) -> dict[str, Any] | None:
-    """Return the times of the first result file in a folder that has every activation, or None.
-
-    Parameters
-    ----------
-    on_device : bool
-        Whether to look for times of a GPU.
-    folder : Path
-        With the benchmark suite's ``*.json``.
+    """Return the times, of a GPU or not, of the first of a folder's result files that has every activation, or None.
 
     Raises
     ------
@@ -126,23 +115,17 @@ def committed_costs(on_device: bool, folder: Path) -> dict[str, Any] | None:
 def costs_of_results(results: Results, on_device: bool) -> dict[str, Any] | None:
     """Return nanoseconds per element of bias and activation, of the largest float32 case that all of them ran in.
 
-    Returns
-    -------
-    dict or None
-        ``machine``, ``rows``, ``columns``, and ``nanoseconds`` by activation and pass; None where one is missing.
+    They are under ``nanoseconds``, by activation and pass, beside the case's ``machine``, ``rows`` and ``columns``;
+    None where one is missing.
     """
     rows = [row for row in results.rows if _is_cost(row, on_device)]
     shapes = sorted({_shape(row) for row in rows}, key=lambda shape: shape[0] * shape[1], reverse=True)
     for shape in shapes:
         times = _by_activation(row for row in rows if _shape(row) == shape)
         if all(set(times.get(name, ())) == set(PASSES) for name in ACTIVATIONS):
-            return {
-                "machine": results.machine["name"],
-                "version": results.version,
-                "rows": shape[0],
-                "columns": shape[1],
-                "nanoseconds": {name: times[name] for name in ACTIVATIONS},
-            }
+            source = {"machine": results.machine["name"], "version": results.version}
+            source |= {"rows": shape[0], "columns": shape[1]}
+            return source | {"nanoseconds": {name: times[name] for name in ACTIVATIONS}}
     return None
 
 

@@ -9,9 +9,8 @@ import numpy as np
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, STYLES, Figure, draw_lines, integer_ticks, label, legend, panels
-from gpunet.lecture.probing import hidden_scores
+from gpunet.lecture.probing import EveryEpoch, hidden_scores
 from gpunet.network import Network
-from gpunet.training import Callback, EpochRecord, Run
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "without": {"batch_norm": False},
@@ -34,10 +33,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     variants = {}
     for name, arguments in VARIANTS.items():
         network = settings.network([INPUTS] + [width] * layers + [CLASSES], activation="relu", **arguments)
-        watch = _Watch(network, digits.X)
+        watch = EveryEpoch(lambda network: _look(network, digits.X), network)
         history = digits.fit(network, learning_rate, epochs=epochs, batch_size=64, callbacks=[watch])
         parameters = network.get_parameters()
-        variants[name] = watch.summary() | {
+        variants[name] = _summary(watch.seen) | {
             "loss": history["loss"],
             "test_accuracy": digits.test_accuracy(network),
             **{
@@ -65,43 +64,31 @@ def activation_inputs(network: Network, X: Array) -> list[Array]:
     return found
 
 
-class _Watch(Callback):
-    """Keeps percentiles, means and deviations of the activations' inputs, before the first epoch and after each."""
+def _look(network: Network, X: Array) -> tuple[Array, Array, Array, list[list[float]]]:
+    """Return percentiles of each unit of the last hidden layer, means, deviations and boxes of all layers."""
+    scores = activation_inputs(network, X)
+    means, deviations = np.array([z.mean(axis=0) for z in scores]), np.array([z.std(axis=0) for z in scores])
+    boxes = [np.percentile(z, BOX).tolist() for z in scores]
+    return np.percentile(scores[-1], PERCENTILES, axis=0), means, deviations, boxes
 
-    def __init__(self, network: Network, X: Array) -> None:
-        self._X = X
-        self._percentiles: list[Array] = []  # of each unit of the last hidden layer
-        self._means: list[Array] = []
-        self._deviations: list[Array] = []
-        self._boxes: list[list[list[float]]] = []
-        self._look(network)
 
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        self._look(run.network)
-
-    def _look(self, network: Network) -> None:
-        scores = activation_inputs(network, self._X)
-        self._percentiles.append(np.percentile(scores[-1], PERCENTILES, axis=0))
-        self._means.append(np.array([z.mean(axis=0) for z in scores]))
-        self._deviations.append(np.array([z.std(axis=0) for z in scores]))
-        self._boxes.append([np.percentile(z, BOX).tolist() for z in scores])
-
-    def summary(self) -> dict[str, Any]:
-        means, deviations = np.array(self._means), np.array(self._deviations)  # (epochs + 1, layers, units)
-        percentiles = np.array(self._percentiles)  # (epochs + 1, 3, units)
-        # The unit whose median moves as far as half of the units' do: typical, and not chosen by eye.
-        moved = np.ptp(percentiles[:, 1], axis=0)
-        unit = int(np.argsort(moved)[len(moved) // 2])
-        drift = np.abs(means - means[0]) / np.maximum(deviations[0], np.finfo(np.float64).tiny)
-        return {
-            "unit": unit,
-            "percentiles": percentiles[:, :, unit].T.tolist(),
-            "drift": np.median(drift, axis=(1, 2)).tolist(),
-            "largest_mean": float(np.abs(means).max()),
-            "deviations": [float(deviations.min()), float(deviations.max())],
-            "deviation_of_layers": np.median(deviations, axis=2).tolist(),
-            "boxes": {"start": self._boxes[0], "end": self._boxes[-1]},
-        }
+def _summary(seen: list[Any]) -> dict[str, Any]:
+    """Return what was seen before the first epoch and after each, of a typical unit and of all."""
+    # (epochs + 1, 3, units), and twice (epochs + 1, layers, units)
+    percentiles, means, deviations = (np.array([look[place] for look in seen]) for place in range(3))
+    # The unit whose median moves as far as half of the units' do: typical, and not chosen by eye.
+    moved = np.ptp(percentiles[:, 1], axis=0)
+    unit = int(np.argsort(moved)[len(moved) // 2])
+    drift = np.abs(means - means[0]) / np.maximum(deviations[0], np.finfo(np.float64).tiny)
+    return {
+        "unit": unit,
+        "percentiles": percentiles[:, :, unit].T.tolist(),
+        "drift": np.median(drift, axis=(1, 2)).tolist(),
+        "largest_mean": float(np.abs(means).max()),
+        "deviations": [float(deviations.min()), float(deviations.max())],
+        "deviation_of_layers": np.median(deviations, axis=2).tolist(),
+        "boxes": {"start": seen[0][3], "end": seen[-1][3]},
+    }
 
 
 def about(numbers: Numbers) -> str:

@@ -44,14 +44,11 @@ def measure(settings: Settings) -> dict[str, Any]:
         kind: {initializer: accuracies(initializer, uses) for initializer in initializers}
         for kind, uses in KINDS.items()
     }
-    return {
+    sizes = {"epochs": epochs, "steps": epochs * math.ceil(rows / batch_size), "width": width, "rows": rows}
+    return sizes | {
         "depths": depths,
         "learning_rates": rates,
         "initializers": list(initializers),
-        "epochs": epochs,
-        "steps": epochs * math.ceil(rows / batch_size),
-        "width": width,
-        "rows": rows,
         "grid": grid,
         "gradient_growth": gradient_growth(settings, digits, depths[-1], width),
         "regularisation": _regularisation(settings),
@@ -109,15 +106,8 @@ def _regularisation(settings: Settings) -> dict[str, Any]:
                 accuracies[kind][-1].append(digits.test_accuracy(network))
             noises.append(batch_noise(network, digits.X, size, seed))
         noise.append(float(np.mean(noises)))
-    return {
-        "rows": rows,
-        "epochs": epochs,
-        "seeds": seeds,
-        "learning_rate": rate,
-        "batch_sizes": sizes,
-        "test_accuracy": accuracies,
-        "noise": noise,
-    }
+    found = {"rows": rows, "epochs": epochs, "seeds": seeds, "learning_rate": rate, "batch_sizes": sizes}
+    return found | {"test_accuracy": accuracies, "noise": noise}
 
 
 def batch_noise(network: Network, X: Array, size: int, seed: int) -> float:

@@ -12,6 +12,7 @@ from gpunet.backends import Backend
 from gpunet.lecture.derivations import batch_norm as derivation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, panels
+from gpunet.lecture.probing import numeric_gradient
 from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
 
@@ -115,17 +116,13 @@ def measure(settings: Settings) -> dict[str, Any]:
         largest = float(np.abs(exact).max())
         return {name: float(np.abs(of(gradient).sum(axis=0)).max()) / largest for name, gradient in dropped.items()}
 
-    return {
-        "rows": rows,
-        "units": units,
-        "steps": steps,
-        "unit": unit,
+    return {"rows": rows, "units": units, "steps": steps, "unit": unit} | {
         "terms": terms[:, :, unit].tolist(),
         "total": exact[:, unit].tolist(),
         "errors": {
             "fused operation": _error(fused, exact),
             "collected formula": _error(collected, exact),
-            "finite differences": _error(_finite_differences(problem), exact),
+            "finite differences": _error(numeric_gradient(problem.cost, problem.S, STEP), exact),
         },
         "sums": sizes(lambda gradient: gradient),
         "shares": sizes(lambda gradient: gradient * normalised),
@@ -141,16 +138,6 @@ def _total(terms: Array, kept: tuple[int, ...]) -> Array:
 def _error(gradient: Array, exact: Array) -> float:
     """Return ||gradient - exact|| / ||exact||."""
     return float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
-
-
-def _finite_differences(problem: _Problem) -> Array:
-    gradient = np.empty_like(problem.S)
-    for place in np.ndindex(gradient.shape):
-        moved = [problem.S.copy(), problem.S.copy()]
-        moved[0][place] += STEP
-        moved[1][place] -= STEP
-        gradient[place] = (problem.cost(moved[0]) - problem.cost(moved[1])) / (2 * STEP)
-    return gradient
 
 
 def _descend(problem: _Problem, kept: tuple[int, ...], steps: int) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from gpunet.layers import BiasActivation
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import Figure, label, legend, look, name_ticks, or_nan, panels
+from gpunet.lecture.probing import EveryEpoch
 from gpunet.lecture.wording import tiny
 from gpunet.network import Network
-from gpunet.training import Callback, EpochRecord, Run
 
 # What is trained; the bias is the lecture's advice of row L18.
 BIASED = "relu, bias 0.1"
@@ -46,32 +46,15 @@ def measure(settings: Settings) -> dict[str, Any]:
         ]
         for name, arguments in NETWORKS.items()
     }
-    return {
-        "epochs": epochs,
-        "seeds": seeds,
-        "rows": rows,
-        "width": width,
-        "learnt": LEARNT,
-        "learning_rates": rates,
-        "runs": runs,
-    }
+    sizes = {"epochs": epochs, "seeds": seeds, "rows": rows, "width": width}
+    return sizes | {"learnt": LEARNT, "learning_rates": rates, "runs": runs}
 
 
 def dead_and_silent(network: Network, X: Array) -> tuple[Array, Array]:
-    """Return which hidden units are dead, and which are silent.
+    """Return which hidden units are dead, and which are silent: two arrays of bool, (layers, m).
 
-    Parameters
-    ----------
-    network : Network
-        Without batch norm, its hidden layers of one width m.
-    X : ndarray, (n, d)
-
-    Returns
-    -------
-    dead : ndarray of bool, (layers, m)
-        f'(s) is 0 for every row of X, so no gradient reaches the unit's weights.
-    silent : ndarray of bool, (layers, m)
-        s is not positive for any row; for ReLU the same.
+    Dead is where f'(s) is 0 for every row of X, so that no gradient reaches the unit's weights; silent where s is
+    positive for none, for ReLU the same. The network has no batch norm, and hidden layers of one width m.
     """
     network.forward(network.backend.asarray(network.check_inputs(X)))
     hidden = [layer for layer in network.layers if isinstance(layer, BiasActivation)][:-1]
@@ -80,40 +63,10 @@ def dead_and_silent(network: Network, X: Array) -> tuple[Array, Array]:
     return np.array([slope.max(axis=0) == 0 for slope in slopes]), np.array([y.max(axis=0) <= 0 for y in outputs])
 
 
-class _Watch(Callback):
-    """Looks at the hidden units before the first epoch and after each.
-
-    Attributes
-    ----------
-    dead, silent : list of ndarray of bool, (layers, m)
-    moved : float
-        Largest change of a first-layer weight or bias, over an epoch, of a unit that was dead when it began.
-    """
-
-    def __init__(self, network: Network, X: Array) -> None:
-        self._X = X
-        self.dead: list[Array] = []
-        self.silent: list[Array] = []
-        self.moved = 0.0
-        self._weights = _first_layer(network)
-        self._look(network)
-
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        self._look(run.network)
-
-    def _look(self, network: Network) -> None:
-        dead, silent = dead_and_silent(network, self._X)
-        weights = _first_layer(network)
-        if self.dead:
-            changes = np.abs(weights - self._weights)[self.dead[-1][0]]
-            self.moved = max(self.moved, float(changes.max(initial=0)))
-        self._weights = weights
-        self.dead.append(dead)
-        self.silent.append(silent)
-
-
-def _first_layer(network: Network) -> Array:
-    return np.column_stack([network.get_parameters()[name] for name in ("W1", "b1")])
+def _look(network: Network, X: Array) -> tuple[Array, Array, Array]:
+    """Return dead and silent units, and the weights and bias of each unit of the first layer as a row."""
+    weights = np.column_stack([network.get_parameters()[name] for name in ("W1", "b1")])
+    return (*dead_and_silent(network, X), weights)
 
 
 def _run(
@@ -123,16 +76,16 @@ def _run(
     network = settings.network(
         [INPUTS] + [width] * HIDDEN_LAYERS + [CLASSES], batch_norm=False, seed=settings.seed + seed, **arguments
     )
-    watch = _Watch(network, digits.X)
-    arguments = {"epochs": epochs, "batch_size": BATCH_SIZE, "callbacks": [watch]}
-    history, diverged = digits.fit_or_diverge(network, rate, **arguments)
-    silent = np.array(watch.silent)
+    watch = EveryEpoch(lambda network: _look(network, digits.X), network)
+    history, diverged = digits.fit_or_diverge(network, rate, epochs=epochs, batch_size=BATCH_SIZE, callbacks=[watch])
+    dead, silent, weights = (np.array(seen) for seen in zip(*watch.seen, strict=True))
     revived = silent[:-1] & ~silent[1:]
+    moves = np.abs(np.diff(weights, axis=0))[dead[:-1, 0]]
     return {
         "loss": history["loss"],
         "diverged": diverged,
-        "moved": watch.moved,
-        "dead": [float(dead.mean()) for dead in watch.dead],
+        "moved": float(moves.max(initial=0)),
+        "dead": dead.mean(axis=(1, 2)).tolist(),
         "silent": silent[:-1].sum(axis=(0, 2)).tolist(),
         "revived": revived.sum(axis=(0, 2)).tolist(),
     }
@@ -146,7 +99,10 @@ def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
     ``moved`` is the largest change of a dead first-layer unit's weights over an epoch.
     """
     padded = [run["dead"] + run["dead"][-1:] * (epochs + 1 - len(run["dead"])) for run in runs]
-    learnt = [_epochs_to_learn(run) for run in runs]
+    learnt = [
+        next((epoch for epoch, loss in enumerate(run["loss"], start=1) if loss <= LEARNT and not run["diverged"]), None)
+        for run in runs
+    ]
     finished = [run["loss"] for run in runs if not run["diverged"]]
     return {
         "dead": np.mean(padded, axis=0).tolist(),
@@ -158,13 +114,6 @@ def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
         "epochs_to_learn": None if None in learnt else float(np.mean([epoch for epoch in learnt if epoch])),
         "loss": np.mean(finished, axis=0).tolist() if len(finished) == len(runs) else None,
     }
-
-
-def _epochs_to_learn(run: dict[str, Any]) -> int | None:
-    """Return the first epoch with a training loss of at most ``LEARNT``, of a run that did not diverge."""
-    if run["diverged"]:
-        return None
-    return next((epoch for epoch, loss in enumerate(run["loss"], start=1) if loss <= LEARNT), None)
 
 
 def fastest(numbers: Numbers, name: str) -> tuple[float, float] | None:

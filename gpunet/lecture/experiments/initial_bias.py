@@ -39,16 +39,8 @@ def measure(settings: Settings) -> dict[str, Any]:
         ]
         for bias in BIASES
     }
-    return {
-        "depth": depth,
-        "width": width,
-        "epochs": epochs,
-        "seeds": seeds,
-        "rows": rows,
-        "biases": list(BIASES),
-        "rates": list(RATES),
-        "runs": runs,
-    }
+    sizes = {"depth": depth, "width": width, "epochs": epochs, "seeds": seeds, "rows": rows}
+    return sizes | {"biases": list(BIASES), "rates": list(RATES), "runs": runs}
 
 
 def _train(

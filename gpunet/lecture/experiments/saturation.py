@@ -34,12 +34,8 @@ def measure(settings: Settings) -> dict[str, Any]:
         name: [_median_flow(settings, name, depth, width, rows, seeds, scale) for scale in scales]
         for name in ACTIVATIONS
     }
-    return {
-        "depth": depth,
-        "width": width,
-        "rows": rows,
-        "seeds": seeds,
-        "scales": scales,
+    sizes = {"depth": depth, "width": width, "rows": rows, "seeds": seeds, "scales": scales}
+    return sizes | {
         "curves": _curves(settings),
         "gradients": {name: [flow[0] for flow in flows] for name, flows in by_scale.items()},
         "saturated": {name: [flow[1] for flow in flows] for name, flows in by_scale.items()},
@@ -84,21 +80,10 @@ def _median_flow(
 
 
 def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], float]:
-    """Return the gradient at the scores of each hidden layer, and the share of the first one's that saturate.
+    """Return the gradient at the scores of each hidden layer, and the share of the first one's with abs(s) > 5.
 
-    Parameters
-    ----------
-    network : Network
-        Without batch norm and dropout.
-    X, y : ndarray, (n, d) and (n,)
-
-    Returns
-    -------
-    gradients : list of float
-        Mean of abs(n dJ/ds_i) over the rows and units of hidden layer i: what one example contributes. Not the root
-        mean square, which the few units that are not saturated would decide.
-    saturated : float
-        Share of the first layer's scores with abs(s) > 5.
+    A layer's is the mean of abs(n dJ/ds_i) over the rows and units: what one example contributes. Not the root mean
+    square, which the few units that are not saturated would decide. The network has no batch norm and no dropout.
     """
     backend = network.backend
     *_, (_, outputs) = forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False)

@@ -11,10 +11,9 @@ from gpunet.layer_passes import kept_averages
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, name_ticks, panels
-from gpunet.lecture.probing import hidden_scores
+from gpunet.lecture.probing import EveryEpoch, hidden_scores
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-from gpunet.training import Callback, EpochRecord, Run
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
@@ -35,18 +34,12 @@ def measure(settings: Settings) -> dict[str, Any]:
     sizes = [INPUTS, width, width, CLASSES]
     momenta = [0.1, 0.5] if settings.quick else [0.01, 0.1, 0.5, 1.0]
     trained = {f"{momentum:g}": _train(settings, sizes, digits, momentum, epochs) for momentum in [SLOWEST, *momenta]}
-    network = trained["0.1"][0]
-    return {
-        "width": width,
-        "rows": rows,
-        "epochs": epochs,
-        "batch_size": BATCH_SIZE,
-        "momenta": momenta,
-        "settling": {
-            f"{momentum:g}": _settle(settings, sizes, digits.X + BRIGHTNESS, momentum) for momentum in momenta
-        },
+    found = {"width": width, "rows": rows, "epochs": epochs, "batch_size": BATCH_SIZE, "momenta": momenta}
+    bright = digits.X + BRIGHTNESS
+    return found | {
+        "settling": {f"{momentum:g}": _settle(settings, sizes, bright, momentum) for momentum in momenta},
         "training": {name: curve for name, (_, curve) in trained.items()},
-        "modes": _compare_modes(settings, network, digits),
+        "modes": _compare_modes(settings, trained["0.1"][0], digits),
     }
 
 
@@ -92,18 +85,11 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-class _Gaps(Callback):
-    """Follows the gap between the second hidden layer's averages and its statistics over all rows, as both move."""
-
-    def __init__(self, X: Array) -> None:
-        self._X = X
-        self.mean_gap: list[float] = []
-
-    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        mean, variance = batch_statistics(run.network, self._X)[1]
-        # A ReLU unit may be silent for every row: its variance is 0.
-        variance = np.maximum(variance, np.finfo(np.float32).eps)
-        self.mean_gap.append(_gaps(run.network, 2, mean, variance)[0])
+def _lag(network: Network, X: Array) -> float:
+    """Return the gap between the second hidden layer's running mean and that over all rows, as both move."""
+    mean, variance = batch_statistics(network, X)[1]
+    # A ReLU unit may be silent for every row: its variance is 0.
+    return _gaps(network, 2, mean, np.maximum(variance, np.finfo(np.float32).eps))[0]
 
 
 def _train(
@@ -111,15 +97,11 @@ def _train(
 ) -> tuple[Network, dict[str, Any]]:
     """Train; the momentum changes the running averages and nothing else."""
     network = settings.network(sizes, batch_norm_momentum=momentum)
-    gaps = _Gaps(digits.X)
-    arguments: dict[str, Any] = {
-        "batch_size": BATCH_SIZE,
-        "validation": (digits.X_test, digits.y_test),
-        "callbacks": [gaps],
-    }
+    lags, test = EveryEpoch(lambda network: _lag(network, digits.X)), (digits.X_test, digits.y_test)
+    arguments: dict[str, Any] = {"batch_size": BATCH_SIZE, "validation": test, "callbacks": [lags]}
     history = digits.fit(network, LEARNING_RATE, epochs=epochs, **arguments)
-    found = {"loss": history["loss"], "test_accuracy": history["validation_accuracy"], "mean_gap": gaps.mean_gap}
-    return network, found
+    curves = {"loss": history["loss"], "test_accuracy": history["validation_accuracy"], "mean_gap": lags.seen}
+    return network, curves
 
 
 def _compare_modes(settings: Settings, network: Network, digits: Digits) -> dict[str, Any]:
