@@ -18,8 +18,7 @@ EXPERIMENTS = (
         "s = W x + b",
         title="The linear scoring function s = Wx + b",
         shows="A linear classifier's rows are templates, and its regions are bounded by straight lines.",
-        figure="Ten small images of weights, ten bars of scores beside the image of a digit, and a plane in three "
-        "colours",
+        figure="Ten images of weights, bars of scores beside the image of a digit, and a plane in three colours",
         code=("layers/linear.py", "layers/activation.py"),
         tests=("test_gradients.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
@@ -31,8 +30,7 @@ EXPERIMENTS = (
         "2, 3, k layers, any widths",
         title="Networks of 2, 3 and k layers",
         shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
-        figure="Regions of the plane of two spirals and of four clouds, accuracy over width, and bars of parameter"
-        " counts",
+        figure="Regions around spirals and clouds of points, accuracy over width, and bars of parameter counts",
         code=("layer_stack.py", "network.py"),
         tests=("test_network.py", "lecture/experiments/test_networks.py"),
         is_documented=True,
@@ -53,8 +51,7 @@ EXPERIMENTS = (
         "softmax, cross-entropy, J with L2 on every W_i",
         title="Softmax, cross-entropy and the cost J",
         shows="The gradient is p - y, the shift keeps it finite, and J is the mean loss plus lambda sum ||W_i||^2.",
-        figure="Losses over the margin, bars of p, y and the gradient, losses of growing scores, and stacked bars "
-        "of J over lambda",
+        figure="Losses over the margin and of growing scores, bars of p, y and the gradient, and of J over lambda",
         code=("layers/softmax_cross_entropy.py", "backends/losses.py"),
         tests=("layers/test_softmax_cross_entropy.py", "test_gradients.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
@@ -65,8 +62,7 @@ EXPERIMENTS = (
         "mini-batch SGD: sample, forward, backward, update",
         title="Mini-batch stochastic gradient descent",
         shows="Sample, forward, backward, update: what a batch's size costs and brings, and how noisy its gradient is.",
-        figure="Loss over epochs and over updates for several batch sizes, and the noise of the gradient over the "
-        "batch size",
+        figure="Loss over epochs and over updates by batch size, and the noise of the gradient over the batch size",
         code=("training/step.py", "training/loop.py", "optimizers.py"),
         tests=("training/test_fit.py", "test_optimizers.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
@@ -77,8 +73,7 @@ EXPERIMENTS = (
         "one example, node by node, explicit Jacobians",
         title="Back propagation for one example, with explicit Jacobians",
         shows="The product of the local Jacobians is the gradient that the library computes without them.",
-        figure="Seven matrices with their numbers written in them, and differences between gradients on a "
-        "logarithmic axis",
+        figure="Seven matrices with their numbers, and differences between gradients on a logarithmic axis",
         code=("lecture/derivations/single_example.py",),
         tests=("lecture/derivations/test_single_example.py", "lecture/experiments/test_derivations.py"),
     ),
@@ -89,7 +84,7 @@ EXPERIMENTS = (
         title="The gradient of a batch, looped and vectorised",
         shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves "
         "operations.",
-        figure="Operations and multiplications over the batch size, and differences between gradients over the layers",
+        figure="Operations and multiplications over the batch size, and differences of gradients over the layers",
         code=("lecture/derivations/batch_gradient.py", "lecture/counting.py"),
         tests=("lecture/derivations/test_batch_gradient.py", "lecture/experiments/test_derivations.py"),
         is_documented=True,
@@ -100,8 +95,7 @@ EXPERIMENTS = (
         "number of hidden nodes, initial weights, L2; big model or small",
         title="Hidden nodes, initial weights and L2",
         shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
-        figure="Eleven planes with two half moons and the boundary of a network, and errors of three models in "
-        "twelve draws",
+        figure="Eleven planes with two half moons and a boundary between them, and errors of three models",
         code=("network.py", "training/loop.py"),
         tests=("lecture/experiments/test_networks.py",),
         is_documented=True,
@@ -113,8 +107,7 @@ EXPERIMENTS = (
         title="The perceptron learns from its mistakes, and makes no more than the margin allows",
         shows="Updates on mistakes separate the classes within Novikoff's bound; averaging helps where nothing "
         "separates.",
-        figure="Decision boundaries after each update, the loss, mistakes under the curve of their bound, accuracy"
-        " over epochs",
+        figure="Boundaries after each update, the loss, mistakes under their bound, and accuracy over the epochs",
         code=("classic/perceptron.py",),
         tests=("classic/test_perceptron.py", "lecture/experiments/test_rules.py"),
     ),
@@ -125,8 +118,7 @@ EXPERIMENTS = (
         title="ADALINE converges below a learning rate that the data set, and diverges above",
         shows="The Widrow-Hoff rule reaches the least-squares solution for rates below 2 / lambda_max, and "
         "diverges above.",
-        figure="Excess errors over the epochs that fall or rise with the rate, and the pace over the rate beside "
-        "its theory",
+        figure="Errors over the epochs that fall or rise with the rate, and the pace over the rate beside theory",
         code=("classic/adaline.py",),
         tests=("classic/test_adaline.py", "lecture/experiments/test_rules.py"),
     ),
@@ -137,8 +129,7 @@ EXPERIMENTS = (
         title="A Madaline learns what no single ADALINE can",
         shows="Madaline Rule II trains a layer of ADALINEs, without a gradient, to learn XOR and the parity of "
         "features.",
-        figure="Four clouds divided by one line and by two, errors over the epochs, and accuracy over the number "
-        "of features",
+        figure="Four clouds divided by one line and by two, errors over the epochs, and accuracy over features",
         code=("classic/madaline.py",),
         tests=("classic/test_madaline.py", "lecture/experiments/test_rules.py"),
     ),
@@ -148,8 +139,7 @@ EXPERIMENTS = (
         "Rumelhart, Hinton, Williams 1986: the generalised delta rule",
         title="The generalised delta rule finds internal representations",
         shows="Back-propagation as of 1986 learns XOR from most seeds, codes in the encoder, and to detect symmetry.",
-        figure="Errors on exclusive or over the epochs, an 8 by 3 table of hidden outputs, and bars of mirrored "
-        "weights",
+        figure="Errors on exclusive or over the epochs, a table of hidden outputs, and bars of mirrored weights",
         code=("classic/delta_rule.py", "layers/squared_error.py"),
         tests=("classic/test_delta_rule.py", "lecture/experiments/test_rules.py"),
     ),
@@ -160,7 +150,7 @@ EXPERIMENTS = (
         title="Layer-wise pre-training with restricted Boltzmann machines",
         shows="A stack of restricted Boltzmann machines gives deep sigmoid networks a better start than random "
         "weights do.",
-        figure="Weights as images, test errors over the epochs and by seed, and digits with their reconstructions",
+        figure="Weights as images, test errors over the epochs and by seed, and digits with reconstructions",
         code=(
             "classic/restricted_boltzmann.py",
             "classic/contrastive_divergence.py",
@@ -184,7 +174,7 @@ EXPERIMENTS = (
         "saturation of sigmoid and tanh kills gradients",
         title="Saturated units pass no gradient on",
         shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
-        figure="Sigmoid and tanh with their derivatives, and gradients over the inputs' scale and over the layers",
+        figure="Sigmoid and tanh with derivatives, and gradients over the inputs' scale and over the layers",
         code=("activations.py", "layer_passes.py"),
         tests=("lecture/experiments/test_activations.py",),
     ),
@@ -195,8 +185,7 @@ EXPERIMENTS = (
         title="Inputs that are not zero-centred make gradient descent zig-zag",
         shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum "
         "zig-zags.",
-        figure="Two paths over the contours of a cost, one a zig-zag, and the one-sidedness of gradients over the "
-        "batch size",
+        figure="Two paths over the contours of a cost, one a zig-zag, and gradients' signs over the batch size",
         code=("activations.py",),
         tests=("lecture/experiments/test_activations.py",),
         data_sets=("digits",),
@@ -219,8 +208,7 @@ EXPERIMENTS = (
         "dead ReLU units; leaky ReLU and ELU; which learns fastest",
         title="Dead ReLU units, and which activation learns fastest",
         shows="ReLU units that die and never update, their remedies, and the epochs each activation needs to learn.",
-        figure="Dead units over epochs and over learning rates, losses over the epochs, epochs to learn over "
-        "learning rates",
+        figure="Dead units over epochs and learning rates, losses over epochs, epochs to learn over learning rates",
         code=("activations.py", "diagnostics/findings.py"),
         tests=("lecture/experiments/test_activations.py", "diagnostics/test_inspection.py"),
         data_sets=("digits",),
@@ -232,7 +220,7 @@ EXPERIMENTS = (
         title="ReLU: initial biases, learning rates and dead units",
         shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning "
         "rates do.",
-        figure="Losses over the epochs for five initial biases at two learning rates, and dead units before and after",
+        figure="Losses over the epochs for five initial biases at two rates, and dead units before and after",
         code=("layer_stack.py",),
         tests=("test_initializers.py", "lecture/experiments/test_initialization.py"),
         data_sets=("digits",),
@@ -244,8 +232,7 @@ EXPERIMENTS = (
         title="Initial weights of a deep tanh network: activations and gradients before training",
         shows="How zero, small and large random weights and Xavier's pass activations and gradients through ten "
         "layers.",
-        figure="Histograms of activations and gradients in six layers for three kinds of weights, and lines over "
-        "the layers",
+        figure="Histograms of activations and gradients of three kinds of weights, and lines over the layers",
         code=("initializers.py", "diagnostics/inspection.py"),
         tests=("test_initializers.py", "test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
         is_documented=True,
@@ -256,8 +243,7 @@ EXPERIMENTS = (
         "Xavier fails for ReLU, He repairs it",
         title="Initial weights of a deep ReLU network: Xavier's fade, He's do not",
         shows="How Xavier's weights lose half of the mean square in every ReLU layer, and He's keep it.",
-        figure="Histograms of activations and gradients in six layers for two kinds of weights, and lines over the"
-        " layers",
+        figure="Histograms of activations and gradients of two kinds of weights, and lines over the layers",
         code=("initializers.py",),
         tests=("test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
         is_documented=True,
@@ -269,8 +255,7 @@ EXPERIMENTS = (
         title="The six initialisers that the lecture cites",
         shows="How Glorot's, orthogonal, random-walk, He's, data-dependent and LSUV weights start and train deep "
         "networks.",
-        figure="Activations and gradients over the layers and losses over the epochs for six initialisers, tanh "
-        "above ReLU",
+        figure="Activations and gradients over the layers, losses over the epochs, for tanh above and ReLU below",
         code=("initializers.py", "data_initializers/data_dependent.py", "data_initializers/lsuv.py"),
         tests=(
             "test_initializers.py",
@@ -286,8 +271,7 @@ EXPERIMENTS = (
         title="What batch normalisation does to the scores",
         shows="The distribution of what enters each activation during training: without batch norm, with, and with"
         " scale and shift.",
-        figure="Percentiles of a unit's scores over the epochs, boxes of the layers' scores, drift of the means, "
-        "and losses",
+        figure="Percentiles of a unit's scores over the epochs, boxes of the layers' scores, drift, and losses",
         code=("layers/batch_norm.py", "backends/base.py"),
         tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
         data_sets=("digits",),
@@ -298,7 +282,7 @@ EXPERIMENTS = (
         "batch norm at test time: running averages",
         title="Batch norm at test time: running averages",
         shows="Running averages settle, make predictions independent of the batch, and what happens without them.",
-        figure="Gaps of running averages over batches and epochs, test accuracy, and predictions over the batch size",
+        figure="Gaps of running averages over batches and epochs, accuracy, and predictions over the batch size",
         code=("layers/batch_norm.py",),
         tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
         data_sets=("digits",),
@@ -309,8 +293,7 @@ EXPERIMENTS = (
         "batch norm backward, term by term",
         title="The gradient through batch norm, term by term",
         shows="The three terms of dJ/ds_i, four ways to compute their sum, and what happens where one is dropped.",
-        figure="Bars of three terms for each example, errors of three other ways, and a bias and a scale over "
-        "descent steps",
+        figure="Bars of three terms for each example, errors of other ways, and a bias and a scale over steps",
         code=("lecture/derivations/batch_norm.py", "layers/batch_norm.py"),
         tests=("lecture/derivations/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
     ),
@@ -320,7 +303,7 @@ EXPERIMENTS = (
         "what batch norm buys",
         title="What batch norm buys",
         shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
-        figure="Eight maps of test accuracy over learning rate and depth, noise and accuracy over the batch size",
+        figure="Eight maps of accuracy over learning rate and depth, and noise and accuracy over the batch size",
         code=("layers/batch_norm.py",),
         tests=("lecture/experiments/test_batch_norm.py",),
         data_sets=("digits",),

@@ -25,8 +25,7 @@ class Correction(NamedTuple):
 
 CORRECTIONS = (
     Correction(
-        ("L3",),
-        "The slope of leaky ReLU is .1 on one slide and .01 on another: a parameter here, .01 by default.",
+        ("L3",), "The slope of leaky ReLU is .1 on one slide and .01 on another: a parameter here, .01 by default."
     ),
     Correction(
         ("L3",),
@@ -71,10 +70,7 @@ CORRECTIONS = (
         "The slide with Rumelhart, Hinton and Williams's derivation is garbled: the paper has "
         "Delta_p w_ji = eta delta_pj o_pi, with E_p = 1/2 sum_j (t_pj - o_pj)^2.",
     ),
-    Correction(
-        ("L19",),
-        'N(w; 0, .01^2) gives a variance; Xavier\'s "1/sqrt(500)" is a standard deviation.',
-    ),
+    Correction(("L19",), 'N(w; 0, .01^2) gives a variance; Xavier\'s "1/sqrt(500)" is a standard deviation.'),
     Correction(
         ("L19",),
         "With N(0, 1) weights in the tanh network the gradients are said to be all zero. Almost every factor tanh'(s) "

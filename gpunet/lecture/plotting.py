@@ -86,15 +86,7 @@ def or_nan(values: Iterable[float | None]) -> list[float]:
     return [float("nan") if value is None else value for value in values]
 
 
-def label(
-    axes: Any,
-    x: str,
-    y: str,
-    title: str | None = None,
-    *,
-    scale: str = "",
-    whole: bool = False,
-) -> None:
+def label(axes: Any, x: str, y: str, title: str | None = None, *, scale: str = "", whole: bool = False) -> None:
     """Name the axes, with units where there are any, and lighten the frame.
 
     Parameters

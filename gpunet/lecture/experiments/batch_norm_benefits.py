@@ -19,6 +19,7 @@ from gpunet.random import Purpose, host_generator
 INITIALIZERS: tuple[str, ...] = ("normal(0.01)", "xavier_normal", "he_normal", "normal(1)")
 KINDS = {"without": False, "with": True}
 CHANCE = 1 / CLASSES
+BATCH_SIZE = 128
 
 LEARNS = 0.5  # test accuracy
 CLEARLY = 1.5
@@ -28,23 +29,20 @@ SIGNIFICANT = 2.0  # standard errors
 def measure(settings: Settings) -> dict[str, Any]:
     """Train every cell of the grid, then small data sets in small batches."""
     depths, rates, initializers = [2, 5, 10, 20, 50], [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], INITIALIZERS
-    epochs, width, rows, batch_size = 10, 50, 1280, 128
+    epochs, width, rows = 10, 50, 1280
     if settings.quick:
         depths, rates, initializers, epochs, width, rows = [2, 4], [0.01, 0.1, 1.0], INITIALIZERS[1:3], 2, 20, 256
     digits = split_digits(settings.seed, rows)
 
-    def accuracies(initializer: str, uses: bool) -> list[list[float | None]]:
-        run = epochs, batch_size
+    def accuracies(uses: bool, initializer: str) -> list[list[float | None]]:
+        arguments = {"batch_norm": uses, "initializer": initializer}
         return [
-            [cell_accuracy(settings, digits, depth, width, initializer, uses, rate, *run) for rate in rates]
+            [cell_accuracy(digits, _network(settings, depth, width, **arguments), rate, epochs) for rate in rates]
             for depth in depths
         ]
 
-    grid = {
-        kind: {initializer: accuracies(initializer, uses) for initializer in initializers}
-        for kind, uses in KINDS.items()
-    }
-    sizes = {"epochs": epochs, "steps": epochs * math.ceil(rows / batch_size), "width": width, "rows": rows}
+    grid = {kind: {name: accuracies(uses, name) for name in initializers} for kind, uses in KINDS.items()}
+    sizes = {"epochs": epochs, "steps": epochs * math.ceil(rows / BATCH_SIZE), "width": width, "rows": rows}
     return sizes | {
         "depths": depths,
         "learning_rates": rates,
@@ -55,22 +53,14 @@ def measure(settings: Settings) -> dict[str, Any]:
     }
 
 
-def cell_accuracy(
-    settings: Settings,
-    digits: Digits,
-    depth: int,
-    width: int,
-    initializer: str,
-    uses_batch_norm: bool,
-    rate: float,
-    epochs: int,
-    batch_size: int,
-) -> float | None:
-    """Return the test accuracy of a network of ``depth`` linear layers, None where training diverged."""
-    network = settings.network(
-        [INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=uses_batch_norm, initializer=initializer
-    )
-    _, diverged = digits.fit_or_diverge(network, rate, epochs=epochs, batch_size=batch_size)
+def _network(settings: Settings, depth: int, width: int, **arguments: Any) -> Network:
+    """Return a network of ``depth`` linear layers."""
+    return settings.network([INPUTS] + [width] * (depth - 1) + [CLASSES], **arguments)
+
+
+def cell_accuracy(digits: Digits, network: Network, rate: float, epochs: int) -> float | None:
+    """Return the test accuracy of a network once it is trained, None where training diverged."""
+    _, diverged = digits.fit_or_diverge(network, rate, epochs=epochs, batch_size=BATCH_SIZE)
     return None if diverged else digits.test_accuracy(network)
 
 
@@ -80,7 +70,7 @@ def gradient_growth(settings: Settings, digits: Digits, depth: int, width: int) 
     Of the deepest network with batch norm, He's initial weights, and the training rows as one batch. For wide ReLU
     layers Yang et al. 2019, "A mean field theory of batch normalization", give sqrt(pi / (pi - 1)) = 1.21.
     """
-    network = settings.network([INPUTS] + [width] * (depth - 1) + [CLASSES], batch_norm=True, initializer="he_normal")
+    network = _network(settings, depth, width, batch_norm=True, initializer="he_normal")
     layers = inspect(network, digits.X, digits.y, bins=1).hidden
     first, last = (layers[place].score_gradients.root_mean_square for place in (0, -1))
     return float((first / last) ** (1 / max(1, len(layers) - 1)))
@@ -95,8 +85,8 @@ def _regularisation(settings: Settings) -> dict[str, Any]:
     accuracies: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     noise = []
     for size in sizes:
-        for found in accuracies.values():
-            found.append([])
+        for by_size in accuracies.values():
+            by_size.append([])
         noises = []
         for seed in range(settings.seed, settings.seed + seeds):
             digits = split_digits(seed, rows)
@@ -135,15 +125,11 @@ def learning(numbers: Numbers, kind: str) -> Array:
 def reach(numbers: Numbers, kind: str) -> dict[str, float]:
     """Return what the cells that learnt span.
 
-    Returns
-    -------
-    dict
-        ``share``: of all cells. ``deepest``: the largest depth at which any initialiser and rate learnt.
-        ``deep_share``: of the cells with at least 10 layers, or the deepest there are. ``high_rate_share``:
-        of the cells whose learning rate is in the highest decade. ``rate_range``: decades between the lowest and the
-        highest learning rate that learn, mean over initialisers and depths (a single one counts 0).
-        ``initializer_share``: mean share of the initialisers that learn, over the depths and rates at which at least
-        one does, with or without batch norm.
+    ``share``: of all cells. ``deepest``: the largest depth at which any initialiser and rate learnt. ``deep_share``:
+    of the cells with at least 10 layers, or the deepest there are. ``high_rate_share``: of the cells whose learning
+    rate is in the highest decade. ``rate_range``: decades between the lowest and the highest learning rate that
+    learn, mean over initialisers and depths (a single one counts 0). ``initializer_share``: mean share of the
+    initialisers that learn, over the depths and rates at which at least one does, with or without batch norm.
     """
     learnt = learning(numbers, kind)
     depths, rates = np.array(numbers["depths"]), np.log10(numbers["learning_rates"])

@@ -135,7 +135,7 @@ def _draw_templates(figure: Figure, axes: Any, templates: list[list[float]]) -> 
 def _draw_scores(axes: Any, example: Numbers) -> None:
     axes.bar(range(10), example["scores"], color=[COLOURS[int(digit == example["label"])] for digit in range(10)])
     axes.axhline(0, color="black", linewidth=0.6)
-    label(axes, "digit i", "score s_i = w_i x + b_i", "the scores of one test image")
+    label(axes, "digit i", "score $s_i = w_i x + b_i$", "the scores of one test image")
     axes.set_xticks(range(10))
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.45 * (high - low))
@@ -152,4 +152,4 @@ def _draw_regions(axes: Any, plane: Numbers) -> None:
         tip: Array = 1.3 * np.asarray(w) / np.linalg.norm(w)
         axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 2}, zorder=4)
         box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        axes.annotate(f"w_{number}", 1.3 * tip, fontsize=9, ha="center", va="center", bbox=box, zorder=5)
+        axes.annotate(f"$w_{number}$", 1.3 * tip, fontsize=9, ha="center", va="center", bbox=box, zorder=5)

@@ -291,9 +291,13 @@ def test_a_claim_of_the_benefits_is_lost_with_its_numbers(
 
 def test_cells_of_the_grid() -> None:
     # Three that the full run decides: too small, too large and right initial weights for five layers.
-    settings, digits = Settings(), split_digits(0)
+    digits = split_digits(0)
+
+    def network(initializer: str, uses: bool) -> gpunet.Network:
+        return batch_norm_benefits._network(Settings(), 5, 50, initializer=initializer, batch_norm=uses)
+
     accuracy = {
-        (initializer, uses): batch_norm_benefits.cell_accuracy(settings, digits, 5, 50, initializer, uses, 0.3, 10, 128)
+        (initializer, uses): batch_norm_benefits.cell_accuracy(digits, network(initializer, uses), 0.3, 10)
         for initializer in ("normal(0.01)", "normal(1)", "he_normal")
         for uses in (False, True)
     }
