@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy.typing as npt
 
+from gpunet.lecture.wording import tiny
 from gpunet.network import Network
 
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ class Claim:
     sentence: str
     holds: bool
     numbers: str
+
+    @classmethod
+    def agree(cls, sentence: str, difference: float, tolerance: float) -> Claim:
+        """Return the claim that a difference is below what rounding, or theory, allows."""
+        return cls(sentence, difference < tolerance, f"largest difference {tiny(difference)}")
+
+    @classmethod
+    def at_least(cls, sentence: str, value: float, bound: float, form: str = ".0%") -> Claim:
+        """Return the claim that a value is not below a bound, which ends the sentence; either as a format says."""
+        return cls(f"{sentence} at least {bound:{form}}", value >= bound, f"{value:{form}}")
+
+    @classmethod
+    def below(cls, sentence: str, value: float, bound: float, form: str = ".0%") -> Claim:
+        """Return the claim that a value is below a bound, which ends the sentence."""
+        return cls(f"{sentence} less than {bound:{form}}", value < bound, f"{value:{form}}")
 
     def __str__(self) -> str:
         return f"{'' if self.holds else 'Not so in this run: '}{self.sentence} ({self.numbers})."

@@ -13,7 +13,6 @@ from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, Figure, draw_differences, label, legend, panels
 from gpunet.lecture.probing import run_activation
-from gpunet.lecture.wording import tiny
 
 # The panels, each with the variants that it shows.
 FAMILIES = {
@@ -86,30 +85,21 @@ def about(numbers: Numbers) -> str:
 def claims(numbers: Numbers) -> Claims:
     """Return what the numbers have to bear out."""
     variants = _variants(numbers)
-    differences, formulas = (
-        max(entry[key] for entry in variants.values()) for key in ("difference_error", "formula_error")
+    errors = {key: max(entry[key] for entry in variants.values()) for key in ("difference_error", "formula_error")}
+    finite, steepest = (
+        sum(one["finite_far_away"] for one in variants.values()),
+        variants["sigmoid"]["largest_derivative"],
     )
-    finite = sum(entry["finite_far_away"] for entry in variants.values())
     return {
-        "sigmoid_is_flat": Claim(
-            "Sigmoid's derivative is nowhere above 1/4",
-            variants["sigmoid"]["largest_derivative"] <= 0.25,
-            f"at most {variants['sigmoid']['largest_derivative']:.2f}",
+        "sigmoid_is_flat": Claim("Sigmoid's derivative is nowhere above 1/4", steepest <= 0.25, f"{steepest:.2f}"),
+        "differences_agree": Claim.agree(
+            "The derivatives agree with central differences in float64", errors["difference_error"], DIFFERENCES_AGREE
         ),
-        "differences_agree": Claim(
-            "The derivatives agree with central differences in float64",
-            differences < DIFFERENCES_AGREE,
-            f"largest error {tiny(differences)}",
-        ),
-        "formulas_agree": Claim(
-            "They agree with the lecture's formulas in s",
-            formulas < FORMULAS_AGREE,
-            f"largest difference {tiny(formulas)}",
+        "formulas_agree": Claim.agree(
+            "They agree with the lecture's formulas in s", errors["formula_error"], FORMULAS_AGREE
         ),
         "finite_far_away": Claim(
-            f"At s = -{FAR:g} and {FAR:g} every value and derivative is finite",
-            finite == len(variants),
-            f"{finite} of {len(variants)} activations",
+            f"At s = -{FAR:g} and {FAR:g} all are finite", finite == len(variants), f"{finite} of {len(variants)}"
         ),
     }
 

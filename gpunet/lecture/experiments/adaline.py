@@ -10,7 +10,7 @@ from gpunet.classic.adaline import Adaline, rate_bound, single_example_bound
 from gpunet.errors import InvalidValueError
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, panels
-from gpunet.lecture.wording import listing, tiny
+from gpunet.lecture.wording import listing
 from gpunet.random import Purpose, host_generator
 
 ROWS, INPUTS = 200, 4
@@ -101,44 +101,39 @@ def _settled(curve: list[float]) -> float:
 def about(numbers: Numbers) -> str:
     """Say what the figure shows."""
     return (
-        "All curves show by how much the mean of (y - yhat)^2 exceeds its least value, "
-        f"{numbers['smallest_loss']:.3f}, that of the least-squares solution. On the left, every update uses all "
-        "examples: with lambda_max the largest eigenvalue of their correlation matrix, rates below 2 / lambda_max = "
-        f"{numbers['bound']:.3f} should converge and rates above diverge. In the middle is the factor by which the "
-        "distance to the solution changes in an epoch; the best rate lies between the slowest direction's need and the "
-        "steepest one's limit. On the right, the Widrow-Hoff rule proper takes one example at a time, so that an epoch "
-        "makes many updates and early progress is fast; but examples that contradict one another keep the weights "
-        "moving around the solution."
+        "Curves show by how much the mean of (y - yhat)^2 exceeds that of the least-squares solution, "
+        f"{numbers['smallest_loss']:.3f}. On the left, every update uses all examples: with lambda_max the largest "
+        f"eigenvalue of their correlation matrix, the bound is 2 / lambda_max = {numbers['bound']:.3f}. In the middle "
+        "is the factor by which the distance to the solution changes in an epoch; the best rate lies between the "
+        "slowest direction's need and the steepest one's limit. On the right, the Widrow-Hoff rule proper takes one "
+        "example at a time: early progress is fast, but examples that contradict one another keep the weights moving."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
     """Return what the numbers have to bear out."""
     sweep, curves = numbers["sweep"], numbers["all_at_once"]
-    worst = max(abs(step["measured"] - step["predicted"]) for step in sweep)
-    half, below, above = (f"{curves[part][-1]:.0e} at {part}" for part in ("0.5", "0.99", "1.01"))
-    refused = [step["part"] for step in sweep if step["refused"]]
     ends = {part: _settled(curve) for part, curve in numbers["single"].items()}
     (largest, first), *_, (smallest, last) = ends.items()
     return {
         "bound_decides": Claim(
-            "Below the bound the distance to the least-squares solution shrinks in every epoch, above it grows",
+            "Below the bound the distance to the solution shrinks, above it grows",
             all((step["measured"] < 1) == (step["part"] < 1) for step in sweep),
-            f"the excess after {numbers['epochs']} epochs is {half}, {below} and {above} of the bound",
+            f"the excess after {numbers['epochs']} epochs is "
+            + listing(f"{curves[part][-1]:.0e} at {part}" for part in ("0.5", "0.99", "1.01")),
         ),
-        "as_told": Claim(
-            f"It does so at the pace that theory gives, max |1 - eta lambda|, to {AGREES:g}",
-            worst <= AGREES,
-            tiny(worst),
+        "as_told": Claim.agree(
+            "It does so at theory's pace, max |1 - eta lambda|",
+            max(abs(step["measured"] - step["predicted"]) for step in sweep),
+            AGREES,
         ),
         "refused": Claim(
             "fit refuses the rates above the bound and no other",
             all(step["refused"] == (step["part"] >= 1) for step in sweep),
-            f"refused: {listing(f'{part:g}' for part in refused)}",
+            f"refused: {listing(step['part'] for step in sweep if step['refused'])}",
         ),
         "single_examples_stay_off": Claim(
-            "With single examples the error stays above the least, the closer the smaller the rate is, by a factor of "
-            f"at least {LOWER:g}",
+            f"With single examples an excess stays, {LOWER:g} times smaller at the smallest rate than at the largest",
             min(ends.values()) > SMALLEST_EXCESS and last < first / LOWER,
             f"over the last quarter {first:.0e} on average at {largest} of 2 / max ||x||^2 = "
             f"{numbers['single_bound']:.3f}, {last:.0e} at {smallest}",

@@ -160,7 +160,8 @@ def about(numbers: Numbers) -> str:
     regular = numbers["regularisation"]
     without, with_it = (reach(numbers, kind) for kind in KINDS)
     diverged = [
-        sum(cell is None for rows in numbers["grid"][kind].values() for row in rows for cell in row) for kind in KINDS
+        sum(cell is None for rows in maps.values() for row in rows for cell in row)
+        for maps in [numbers["grid"][kind] for kind in KINDS]
     ]
     return (
         "Each square is a network of that depth, learning the digits at that rate from those initial weights "
@@ -169,9 +170,8 @@ def about(numbers: Numbers) -> str:
         f"{LEARNS:.0%}, {without['share']:.0%} of the squares learn without batch norm and {with_it['share']:.0%} with "
         f"it. With it the gradients of the deepest network change {numbers['gradient_growth']:.2f}-fold from layer to "
         f"layer on their way back ({math.sqrt(math.pi / (math.pi - 1)):.2f}-fold in theory, where layers are wide). "
-        "The last column is about regularisation: the noise that a batch's statistics put on a row's score, and the "
-        f"test accuracy after {regular['epochs']} epochs on {regular['rows']} rows, mean and standard error of "
-        f"{regular['seeds']} seeds."
+        "The last column has the noise that a batch's statistics put on a row's score, and the test accuracy after "
+        f"{regular['epochs']} epochs on {regular['rows']} rows, mean and standard error of {regular['seeds']} seeds."
     )
 
 
@@ -180,41 +180,27 @@ def claims(numbers: Numbers) -> Claims:
     regular, differences = numbers["regularisation"], accuracy_difference(numbers)
     noise, depth = regular["noise"], numbers["depths"][-1]
     without, with_it = (reach(numbers, kind) for kind in KINDS)
-    shares = {name: (with_it[name], without[name]) for name in with_it}
+    unexpected = int(learning(numbers, "with")[:, -1].sum())
 
-    def clearly(name: str) -> bool:
-        return shares[name][0] > 0 and shares[name][0] >= CLEARLY * shares[name][1]
+    def clearly_more(of: str, share: str, more: str = "") -> Claim:
+        sentence = f"{of} {CLEARLY:g} times as many learn with batch norm"
+        holds = with_it[share] > 0 and with_it[share] >= CLEARLY * without[share]
+        return Claim(sentence, holds, f"{with_it[share]:.0%} against {without[share]:.0%}{more}")
 
-    def both(name: str) -> str:
-        return f"{shares[name][0]:.0%} against {shares[name][1]:.0%}"
-
+    deepest = f", the deepest having {with_it['deepest']:.0f} and {without['deepest']:.0f}"
+    decades = f", and the rates span {with_it['rate_range']:.1f} against {without['rate_range']:.1f} decades"
     gained = ", ".join(
         f"{100 * mean:+.1f} ± {100 * error:.1f} points at batch size {size}"
         for size, (mean, error) in zip(regular["batch_sizes"], differences, strict=True)
     )
     return {
-        "deeper": Claim(
-            f"Deeper networks: of those with {min(10, depth)} layers or more, {CLEARLY:g} times as many learn with "
-            "batch norm",
-            clearly("deep_share"),
-            f"{both('deep_share')}, the deepest having {with_it['deepest']:.0f} and {without['deepest']:.0f}",
-        ),
-        "higher_rates": Claim(
-            f"Higher learning rates: in the highest decade {CLEARLY:g} times as many learn",
-            clearly("high_rate_share"),
-            f"{both('high_rate_share')}, and the rates that learn span {with_it['rate_range']:.1f} against "
-            f"{without['rate_range']:.1f} decades",
-        ),
-        "less_initialisation": Claim(
-            f"Less dependence on the initial weights: where any of the {len(numbers['initializers'])} initialisations "
-            f"learns, {CLEARLY:g} times as many of them do",
-            clearly("initializer_share"),
-            both("initializer_share"),
-        ),
+        "deeper": clearly_more(f"Of networks with {min(10, depth)} layers or more", "deep_share", deepest),
+        "higher_rates": clearly_more("In the highest decade of learning rates", "high_rate_share", decades),
+        "less_initialisation": clearly_more("Of the initial weights, where any of them does,", "initializer_share"),
         "depth_has_a_limit": Claim(
-            f"Depth has a limit even with it: at {depth} layers nothing learns within these {numbers['steps']} steps",
-            not learning(numbers, "with")[:, -1].any(),
-            f"{learning(numbers, 'with')[:, -1].sum()} squares do",
+            f"Even with it nothing learns at {depth} layers within these {numbers['steps']} steps",
+            unexpected == 0,
+            f"{unexpected} squares",
         ),
         "noise_falls": Claim(
             "The noise of a batch's statistics falls with the batch size",
@@ -222,8 +208,8 @@ def claims(numbers: Numbers) -> Claims:
             f"from {noise[0]:.2f} to {noise[-1]:.2f} standard deviations",
         ),
         "regularises": Claim(
-            f"It regularises: on test rows batch norm is better by more than {SIGNIFICANT:g} standard errors at some "
-            "batch size, and worse by as much at none",
+            f"It regularises: on test rows it is better by more than {SIGNIFICANT:g} standard errors at some batch "
+            "size, and worse by as much at none",
             any(mean > SIGNIFICANT * error for mean, error in differences)
             and not any(mean < -SIGNIFICANT * error for mean, error in differences),
             gained,

@@ -119,14 +119,14 @@ def about(numbers: Numbers) -> str:
         name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()
     }
     return (
-        f"Two half moons with noise, {points} points, and 2-m-2 networks. Upper row, without regularisation, m = "
-        f"{listing(entry['m'] for entry in first)} hidden nodes: {_percent(first, 'train_error')} of the points are on "
-        f"the wrong side of the boundary, and {_percent(first, 'test_error')} of new ones. Middle row, the same from "
-        f"other initial weights. Lower row, m = {BIG} with L2: {_percent(numbers['by_l2'], 'test_error')} of new "
-        f"points are wrong. Last panel, over {len(numbers['trials'])} draws of data and weights, the error on 4,000 "
-        f"new points, mean and standard deviation: m = {BIG} without L2 {errors['big']}; m = {BIG} with lambda chosen "
-        f"on {points} other points {errors['big_with_l2']}; without L2 with m chosen there, {SMALL_WIDTHS[0]} to "
-        f"{SMALL_WIDTHS[-1]}, {errors['small']}."
+        f"Two half moons with noise, {points} points, and 2-m-2 networks. Upper row, m = "
+        f"{listing(entry['m'] for entry in first)} without regularisation: {_percent(first, 'train_error')} of the "
+        f"points are on the wrong side, and {_percent(first, 'test_error')} of new ones. Middle row, from other "
+        f"initial weights. Lower row, m = {BIG} with L2: {_percent(numbers['by_l2'], 'test_error')} of new points are "
+        f"wrong. Last panel, {len(numbers['trials'])} draws of data and weights: the error on 4,000 new points is "
+        f"{errors['big']} with m = {BIG} (mean and standard deviation), {errors['big_with_l2']} with lambda chosen on "
+        f"{points} other points, and {errors['small']} without L2 and m chosen there from {SMALL_WIDTHS[0]} to "
+        f"{SMALL_WIDTHS[-1]}."
     )
 
 
@@ -139,23 +139,22 @@ def claims(numbers: Numbers) -> Claims:
     helps, beats = (_standard_errors_ahead(numbers, "big_with_l2", worse) for worse in ("big", "small"))
     return {
         "wide_fits_training": Claim(
-            f"Many nodes fit the points better: m = {BIG} has less than {FITS:g} of the error of m = {WIDTHS[0]}",
+            f"Many nodes fit the points better: {BIG} have less than {FITS:g} of the error of {WIDTHS[0]}",
             wide["train_error"] < FITS * narrow["train_error"],
             f"{wide['train_error']:.0%} and {narrow['train_error']:.0%}",
         ),
         "wide_overfits": Claim(
-            f"They fit noise too, which new points do not share: their error is larger by more than {OVERFITS:g}",
+            f"They fit noise too: on new points the error is larger by more than {OVERFITS:g}",
             _gap(wide) > OVERFITS and _gap(wide) > _gap(narrow),
             f"by {_gap(wide):.3f}, with m = {WIDTHS[0]} by {_gap(narrow):.3f}",
         ),
         "depends_on_initialisation": Claim(
-            f"From other initial weights the boundaries differ, somewhere in more than {DIFFERENT:.0%} of the square",
+            f"Other initial weights change more than {DIFFERENT:.0%} of the square for some m",
             max(differences) > DIFFERENT,
-            f"in {listing(f'{share:.0%}' for share in differences)} of it",
+            listing(f"{share:.0%}" for share in differences),
         ),
         "l2_smooths": Claim(
-            f"L2 makes the boundary smoother: with lambda = {SHOWN_LAMBDAS[-1]:g} it has less than {SMOOTHER:g} of its "
-            "length",
+            f"L2 smooths the boundary: lambda = {SHOWN_LAMBDAS[-1]:g} leaves less than {SMOOTHER:g} of its length",
             lengths[1] < SMOOTHER * lengths[0],
             f"{lengths[1]:.1f} and {lengths[0]:.1f} units along the grid",
         ),

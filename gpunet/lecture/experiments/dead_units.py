@@ -150,33 +150,30 @@ def claims(numbers: Numbers) -> Claims:
     silent, revived = (
         {name: sum(run[key][0] for run in runs[name]) for name in RECTIFIERS} for key in ("silent", "revived")
     )
+    worst = max(dead["leaky_relu"]), max(dead["elu"])
     moved = max(run["moved"] for run in runs["relu"])
     return {
         "relu_dies": Claim(
-            f"Where the learning rate is high ReLU units die: more than {MANY_DEAD:.0%} of them, and at least three "
-            "times as many as where it is lowest",
+            f"At the highest rate more than {MANY_DEAD:.0%} of the ReLU units die, thrice as many as at the lowest",
             dead["relu"][-1] > MANY_DEAD and dead["relu"][-1] >= 3 * dead["relu"][0],
             f"{dead['relu'][0]:.1%} at {rates[0]:g} and {dead['relu'][-1]:.1%} at {rates[-1]:g}",
         ),
         "bias_helps": Claim(
-            f"A bias of 0.1 at the start leaves less than {FEWER:g} times as many dead, over all learning rates",
+            f"A bias of 0.1 at the start leaves less than {FEWER:g} times as many dead, over all rates",
             sum(dead[BIASED]) < FEWER * sum(dead["relu"]),
             f"{dead[BIASED][-1]:.1%} at {rates[-1]:g}",
         ),
         "others_live": Claim(
-            "No leaky ReLU or ELU unit dies at any learning rate",
-            max(dead["leaky_relu"] + dead["elu"]) == 0,
-            f"at the worst rates {max(dead['leaky_relu']):.1%} and {max(dead['elu']):.1%}, where exp(s) rounds to 0",
+            "No leaky ReLU or ELU unit dies at any rate",
+            max(worst) == 0,
+            f"at the worst {worst[0]:.1%} and {worst[1]:.1%}; exp(s) may round to 0",
         ),
         "never_updates": Claim(
-            "From one epoch to the next the weights of dead ReLU units of the first layer, whose inputs do not change, "
-            "stay as they are to the bit",
+            "Dead ReLU units of the first layer, whose inputs do not change, keep their weights to the bit",
             moved == 0,
-            f"largest change {tiny(moved)}",
+            f"largest change in an epoch {tiny(moved)}",
         ),
-        "stays_dead": Claim(
-            "None of these units comes back", revived["relu"] == 0, f"{revived['relu']} of {silent['relu']} cases"
-        ),
+        "stays_dead": Claim("None of these comes back", revived["relu"] == 0, f"{revived['relu']} of {silent['relu']}"),
         "leaky_revives": Claim(
             "Of leaky ReLU's units that were silent in the same way some do",
             revived["leaky_relu"] > 0,
@@ -192,7 +189,7 @@ def _faster(numbers: Numbers, name: str) -> Claim:
     for rate, *both in zip(numbers["learning_rates"], numbers["runs"]["relu"], numbers["runs"][name], strict=True):
         epochs = [run["epochs_to_learn"] for run in both]
         if None not in epochs:
-            shown += f"; at the same rate, {rate:g}, {epochs[0]:.1f} against {epochs[1]:.1f}"
+            shown += f"; both at {rate:g} {epochs[0]:.1f} against {epochs[1]:.1f}"
             break
     return Claim(
         f"ReLU converges faster than {name} by a factor of at least {FASTER:g}, each at its best learning rate",
@@ -203,7 +200,7 @@ def _faster(numbers: Numbers, name: str) -> Claim:
 
 def _epochs_text(numbers: Numbers, name: str) -> str:
     best = fastest(numbers, name)
-    return f"not within {numbers['epochs']} epochs" if best is None else f"{best[0]:.1f} epochs (at {best[1]:g})"
+    return f"not within {numbers['epochs']} epochs" if best is None else f"{best[0]:.1f} epochs at rate {best[1]:g}"
 
 
 def draw(numbers: Numbers) -> Figure:

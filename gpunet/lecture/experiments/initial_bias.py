@@ -95,8 +95,7 @@ def claims(numbers: Numbers) -> Claims:
     negative, least = runs["-1"][0]["dead_before"], min(_last(run) for run in runs["-1"])
     return {
         "positive_helps": Claim(
-            f"A slightly positive bias helps at the smallest rate: 0.1 leaves at most {HELPS:.0%} of the loss that 0 "
-            "leaves",
+            f"At the smallest rate a bias of 0.1 leaves at most {HELPS:.0%} of the loss that 0 leaves",
             slow["0.1"] <= HELPS * slow["0"],
             f"{slow['0.1']:.2f} and {slow['0']:.2f}",
         ),
@@ -106,20 +105,18 @@ def claims(numbers: Numbers) -> Claims:
             f"{slow['0.01']:.2f}",
         ),
         "negative_kills": Claim(
-            f"With -1 at least {MOSTLY_DEAD:.0%} of the units are dead at the start, and nothing is learnt at any rate",
+            f"With -1 at least {MOSTLY_DEAD:.0%} of the units are dead at the start, and no rate learns anything",
             negative >= MOSTLY_DEAD and least >= NOTHING_LEARNT * math.log(CLASSES),
             f"{negative:.0%}, and a loss of {least:.2f} at the least",
         ),
         "rate_kills": Claim(
-            f"The learning rate kills too: from bias 0 at least {MANY_DEAD:.0%} of the units are dead after training "
-            f"at {rates[-1]:g}, and at most {FEW_DEAD:.0%} at {rates[-2]:g}",
+            f"The rate kills too: of units with bias 0, {rates[-1]:g} leaves at least {MANY_DEAD:.0%} dead, and "
+            f"{rates[-2]:g} at most {FEW_DEAD:.0%}",
             kills["0"][-1] >= MANY_DEAD and kills["0"][-2] <= FEW_DEAD,
             f"{kills['0'][-1]:.0%} and {kills['0'][-2]:.1%}",
         ),
-        "bias_does_not_protect": Claim(
-            f"A bias of 0.1 does not protect against that: at least {MANY_DEAD:.0%} die as well",
-            kills["0.1"][-1] >= MANY_DEAD,
-            f"{kills['0.1'][-1]:.0%}",
+        "bias_does_not_protect": Claim.at_least(
+            "A bias of 0.1 does not protect: that rate kills", kills["0.1"][-1], MANY_DEAD
         ),
     }
 

@@ -109,7 +109,6 @@ def claims(numbers: Numbers) -> Claims:
     """Return what the numbers have to bear out."""
     relu, glorot = numbers["relu"], numbers["relu"][GLOROT]
     final, scaled = _final(numbers, "relu"), (SAXE, SUSSILLO, HE, MISHKIN)
-    least = min(final.values())
     others = max(loss for name, loss in final.items() if name != GLOROT)
     tanh = [keeps(layers, HOMOGENEOUS) for layers in numbers["tanh"].values()]
     kept = [keeps(relu[name], HOMOGENEOUS) for name in scaled]
@@ -124,21 +123,19 @@ def claims(numbers: Numbers) -> Claims:
             "With ReLU those of Saxe, Sussillo, He and Mishkin do", all(kept), f"{sum(kept)} of {len(kept)}"
         ),
         "relu_glorot_fades": Claim(
-            f"Glorot's weights, made for units around 0, let both fade there, below {FADED:g} of what they were",
+            f"Glorot's, made for units around 0, let both fade there, below {FADED:g} of what they were",
             fades(glorot, FADED),
-            f"the activations' standard deviation goes to {last_over_first(glorot['std']):.2g} and the gradients' size "
-            f"to {last_over_first(glorot['gradient'][::-1]):.2g}",
+            f"to {last_over_first(glorot['std']):.2g} and {last_over_first(glorot['gradient'][::-1]):.2g}",
         ),
         "centring_revives": Claim(
-            "Krähenbühl's biases centre every ReLU on the data, so that none of his units is dead before training, as "
-            "some are with those four",
+            "Krähenbühl's biases centre every ReLU on the data: no unit starts dead, as some do with those four",
             dead[KRAEHENBUEHL] == 0 < min(dead[name] for name in scaled),
             f"{dead[KRAEHENBUEHL]:.0%} in the worst layer, {dead[HE]:.0%} of He's",
         ),
         "faded_learns_least": Claim(
-            f"The faded ReLU network learns least: its loss is at least {CLEARLY:g} times that of any other",
+            f"The faded ReLU network learns least: its loss is {CLEARLY:g} times that of any other",
             final[GLOROT] >= CLEARLY * others,
-            f"{final[GLOROT]:.2g}, the others {least:.2g} to {others:.2g}",
+            f"{final[GLOROT]:.2g}, the others {min(final.values()):.2g} to {others:.2g}",
         ),
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, rounded, spirals
 from gpunet.lecture.plotting import COLOURS, Figure, label, legend, look, name_ticks, panels
-from gpunet.lecture.wording import listing, tiny
+from gpunet.lecture.wording import listing
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
@@ -135,51 +135,47 @@ def claims(numbers: Numbers) -> Claims:
     spiral = [network["accuracy"] for network in numbers["spirals"]["networks"]]
     linear, two_layers = (network["accuracy"] for network in numbers["exclusive_or"]["networks"])
     means = [np.mean(entry["accuracies"], axis=1) for entry in numbers["by_width"]]
-    narrow = [float(mean[NARROW]) for mean in means]
+    ends = [listing(f"{mean[place]:.0%}" for mean in means) for place in (0, NARROW, -1)]
     example = numbers["parameters"][1]
     return {
         "linear_fails": Claim(
-            f"A straight line separates neither problem: a linear layer stays below {UNSOLVED:.0%}",
+            f"No straight line separates either problem: one linear layer stays below {UNSOLVED:.0%}",
             linear < UNSOLVED and spiral[0] < UNSOLVED,
             f"{linear:.0%} of the exclusive or, {spiral[0]:.0%} of the spirals",
         ),
-        "two_layers_solve_exclusive_or": Claim(
-            f"Two layers get at least {SOLVED:.0%} of the exclusive or right", two_layers >= SOLVED, f"{two_layers:.0%}"
+        "two_layers_solve_exclusive_or": Claim.at_least(
+            "Two layers solve the exclusive or, with an accuracy of", two_layers, SOLVED
         ),
         "depth_solves_spirals": Claim(
-            f"With depth the boundary follows the spirals: {DEPTHS[-1]} layers get at least {SOLVED:.0%} right, and "
-            "more than 2 do",
+            f"With depth the boundary follows the spirals: {DEPTHS[-1]} layers get {SOLVED:.0%}, and more than 2 do",
             spiral[-1] >= SOLVED and spiral[-1] > spiral[1],
             f"{spiral[-1]:.0%} and {spiral[1]:.0%}",
         ),
-        "two_layers_miss_spirals": Claim(
-            f"Two layers of {WIDTH} units are not enough for that", spiral[1] < SOLVED, f"{spiral[1]:.0%}"
-        ),
+        "two_layers_miss_spirals": Claim.below(f"Two layers of {WIDTH} units do not: they get", spiral[1], SOLVED),
         "width_helps": Claim(
             "Wider is better at every depth",
             all(mean[-1] > mean[0] and bool((np.diff(mean) >= -LUCK).all()) for mean in means),
-            f"from {listing(f'{mean[0]:.0%}' for mean in means)} to {listing(f'{mean[-1]:.0%}' for mean in means)} "
-            "with 2, 3 and 4 layers",
+            f"with 2, 3 and 4 layers from {ends[0]} to {ends[2]}",
         ),
         "depth_helps_narrow": Claim(
-            f"Depth makes up for width: with {WIDTHS[NARROW]} units, more than 2 layers get more right",
-            max(narrow[1:]) > narrow[0],
-            f"{listing(f'{share:.0%}' for share in narrow)} with 2, 3 and 4 layers",
+            f"Depth makes up for width: with {WIDTHS[NARROW]} units more layers get more right",
+            max(float(mean[NARROW]) for mean in means[1:]) > float(means[0][NARROW]),
+            f"{ends[1]} with 2, 3 and 4 layers",
         ),
         "counts_agree": Claim(
-            "The library's networks have as many parameters as the sum of m d + m",
+            "The library's networks have the sum of m d + m parameters",
             all(entry["formula"] == entry["counted"] for entry in numbers["parameters"]),
             f"{example['counted']:,} in a {_sizes(example)} network",
         ),
-        "linear_without_activation": Claim(
+        "linear_without_activation": Claim.agree(
             "Without activations k layers are one linear layer, W_k ... W_1",
-            numbers["difference_without_activation"] < ROUNDING,
-            f"largest difference {tiny(numbers['difference_without_activation'])}",
+            numbers["difference_without_activation"],
+            ROUNDING,
         ),
-        "scores_are_the_formula": Claim(
-            "The scores of a 3-layer network are those of the lecture's formulas",
-            numbers["difference_from_formula"] < ROUNDING,
-            f"largest difference {tiny(numbers['difference_from_formula'])}",
+        "scores_are_the_formula": Claim.agree(
+            "A 3-layer network's scores are those of the lecture's formulas",
+            numbers["difference_from_formula"],
+            ROUNDING,
         ),
     }
 

@@ -10,7 +10,6 @@ from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import clouds, decision_map, draw_plane, rounded
 from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, panels
-from gpunet.lecture.wording import tiny
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
 from gpunet.training import evaluate, fit
@@ -70,12 +69,11 @@ def _plane(settings: Settings) -> dict[str, Any]:
 def about(numbers: Numbers) -> str:
     """Say what the figure shows."""
     return (
-        "On the left, each row w_i of W is drawn as an image: red pixels speak for digit i, blue ones against it, so "
-        "that w_i is a template and the score s_i = w_i x + b_i says how well an image x fits it. In the middle are "
-        f"the ten scores of one test image, a {numbers['example']['label']}. On the right, for points in the plane, "
-        "the regions in which each of three scores is the highest are bounded by straight lines, and "
-        f"{numbers['plane']['accuracy']:.1%} of the points lie in their own; the arrows are the rows of W, drawn at "
-        "one length: the directions in which the scores grow."
+        "Left, each row w_i of W as an image: red pixels speak for digit i, blue ones against it, so w_i is a template "
+        "and s_i = w_i x + b_i says how well x fits it. In the middle, the scores of one test image, a "
+        f"{numbers['example']['label']}. Right, the regions in which each of three scores is the highest, bounded by "
+        f"straight lines; {numbers['plane']['accuracy']:.1%} of the points lie in their own, and the arrows are the "
+        "rows of W, drawn at one length: the directions in which the scores grow."
     )
 
 
@@ -83,26 +81,21 @@ def claims(numbers: Numbers) -> Claims:
     """Return what the numbers have to bear out."""
     scores, own = numbers["example"]["scores"], numbers["example"]["label"]
     matched = sum(best == digit for digit, best in enumerate(numbers["best_match"]))
+    others = max(scores[:own] + scores[own + 1 :])
     return {
         "templates_match": Claim(
-            "The mean image of each of the ten digits gets its highest score from its own template",
-            matched == CLASSES,
-            f"{matched} of them",
+            "Each digit's mean image gets its highest score from its own template", matched == CLASSES, f"{matched} do"
         ),
         "example_scores_highest": Claim(
-            "The test image's own score is the highest of the ten",
-            int(np.argmax(scores)) == own,
-            f"{scores[own]:.1f}, the best of the others {max(scores[:own] + scores[own + 1 :]):.1f}",
+            "The test image's own score is the highest", scores[own] > others, f"{scores[own]:.1f}, then {others:.1f}"
         ),
-        "accurate": Claim(
-            f"Choosing the highest score is right for at least {ACCURATE:.0%} of the test images",
-            numbers["test_accuracy"] >= ACCURATE,
-            f"{numbers['test_accuracy']:.1%} of {numbers['test_rows']}",
+        "accurate": Claim.at_least(
+            "The share of test images that are right is", numbers["test_accuracy"], ACCURATE, ".1%"
         ),
-        "scores_are_the_formula": Claim(
-            "The network's scores are W x + b worked out from its parameters, to rounding",
-            numbers["difference_from_formula"] < ROUNDING,
-            f"largest difference {tiny(numbers['difference_from_formula'])}",
+        "scores_are_the_formula": Claim.agree(
+            "The network's scores are W x + b worked out from its parameters",
+            numbers["difference_from_formula"],
+            ROUNDING,
         ),
     }
 

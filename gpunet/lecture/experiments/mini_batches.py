@@ -10,7 +10,7 @@ import numpy as np
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend, look, panels
-from gpunet.lecture.wording import listing, tiny
+from gpunet.lecture.wording import listing
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.training import Callback, Run, evaluate
@@ -171,21 +171,17 @@ def claims(numbers: Numbers) -> Claims:
             f"a loss of {small:.2g} with batches of {numbers['runs'][1]['batch']}, {large:.2g} with all rows at once",
         ),
         "batches_need_similar_updates": Claim(
-            f"An update brings much the same whatever its batch, within a factor of {SIMILAR:g}, although one of many "
-            "examples costs as many times more",
+            f"An update brings much the same, within a factor of {SIMILAR:g}, although it costs as much as its batch",
             len(reached) > 1 and spread <= SIMILAR,
             f"{spread:.1f} between batches of {min(reached)} and {max(reached)}" if reached else "none got there",
         ),
         "noise_is_root": Claim(
-            "The noise of a batch's gradient falls as the standard error of a mean does, with B to the power -1/2, so "
-            "that halving it takes four times the work",
+            "The noise falls with B to the power -1/2, so that halving it takes four times the work",
             abs(exponent + 0.5) < SLOPE_TOLERANCE,
             f"to the power {exponent:.2f}",
         ),
-        "fit_is_the_four_steps": Claim(
-            "The lecture's four steps written out give the same weights as the library's training",
-            numbers["difference_by_hand"] < ROUNDING,
-            f"largest difference {tiny(numbers['difference_by_hand'])}",
+        "fit_is_the_four_steps": Claim.agree(
+            "The lecture's four steps written out give the library's weights", numbers["difference_by_hand"], ROUNDING
         ),
     }
 

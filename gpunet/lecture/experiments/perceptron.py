@@ -118,14 +118,12 @@ def about(numbers: Numbers) -> str:
     """Say what the figure shows."""
     losses = numbers["path"]["losses"]
     return (
-        "On the left each line is the decision boundary after one of the "
-        f"{len(losses)} updates w <- w + y x, from dark to light; an update turns the boundary towards the example it "
-        "got wrong, examples that are right change nothing. The second panel has the mean loss over all examples, from "
-        f"{losses[0]:.2f} after the first update to {losses[-1]:.2g} after the last; it rises with "
-        f"{int((np.diff(losses) > 0).sum())} of them, since each update looks at one example. In the third panel each "
-        "mark is one such run, under Novikoff's bound (R / gamma)^2, computed for each set from its best line, which "
-        "allows for the worst order and the worst data. On the right the classes overlap, and learning never ends: the "
-        "test accuracy of w jumps with the last mistakes it happened to make."
+        f"On the left each line is the decision boundary after one of {len(losses)} updates w <- w + y x, from dark to "
+        "light; examples that are right change nothing. The second panel has the mean loss over all examples, from "
+        f"{losses[0]:.2f} to {losses[-1]:.2g}; it rises with {int((np.diff(losses) > 0).sum())} of the updates, since "
+        "each looks at one example. In the third panel each mark is such a run, under Novikoff's bound (R / gamma)^2, "
+        "which allows for the worst order and the worst data. On the right the classes overlap, and the test accuracy "
+        "of w jumps with the last mistakes it happened to make."
     )
 
 
@@ -135,37 +133,36 @@ def claims(numbers: Numbers) -> Claims:
     narrowest, widest = min(mistakes), max(mistakes)
     accuracies = [np.array(numbers["overlapping"][name]) for name in ("plain", "averaged")]
     plain, averaged = (float(one[:, -1].mean()) for one in accuracies)
-    jumps, steps = (float(np.abs(np.diff(one, axis=1)).mean()) for one in accuracies)
-    exact = sum(run["accuracy"] == 1 for run in [path, *bound])
+    jumps, steps = (100 * float(np.abs(np.diff(one, axis=1)).mean()) for one in accuracies)
+    exact = [run["accuracy"] == 1 for run in [path, *bound]]
     closest = max(run["mistakes"] / run["bound"] for run in bound)
     return {
         "descends_the_loss": Claim(
-            "Every update is a step of gradient descent at learning rate 1 on the perceptron loss of its example, "
-            "max(0, -y (w x + b)), and the mean loss ends at 0",
+            "An update is a step of gradient descent, at rate 1, on its example's loss max(0, -y (w x + b)), and the "
+            "mean loss ends at 0",
             path["gradient_error"] < GRADIENTS_AGREE and path["losses"][-1] == 0,
             f"largest difference from central differences {tiny(path['gradient_error'])}",
         ),
         "separates": Claim(
-            "On classes that a line separates, learning ends with every example right",
-            exact == 1 + len(bound),
-            f"in {exact} of {1 + len(bound)} runs",
+            "On classes that a line separates, every run ends with every example right",
+            all(exact),
+            f"{sum(exact)} of {len(exact)}",
         ),
         "small_margins_cost": Claim(
-            f"Small margins cost mistakes: the smallest at least {MORE_MISTAKES:g} times those of the largest",
+            f"Small margins cost mistakes: the smallest {MORE_MISTAKES:g} times those of the largest",
             mistakes[narrowest] >= MORE_MISTAKES * mistakes[widest],
             f"{mistakes[widest]:.0f} on average at {widest:g}, {mistakes[narrowest]:.0f} at {narrowest:g}",
         ),
         "within_bound": Claim("No run exceeds the bound", closest <= 1, f"the nearest makes {closest:.0%} of it"),
         "averaging_helps": Claim(
-            "On classes that overlap the average of w over all examples seen is more accurate after the last epoch, by "
-            f"at least {MORE_ACCURATE:.0%}",
+            f"The average of w over all examples seen is more accurate in the end, by {MORE_ACCURATE:.0%} or more",
             averaged >= plain + MORE_ACCURATE,
             f"{averaged:.1%} against {plain:.1%}, means of {len(accuracies[0])} runs",
         ),
         "averaging_steadies": Claim(
-            f"It is steadier: it changes less than {STEADIER:g} times as much from epoch to epoch",
+            f"From epoch to epoch it changes less than {STEADIER:g} times as much",
             steps < STEADIER * jumps,
-            f"{100 * steps:.2f} against {100 * jumps:.2f} percentage points",
+            f"{steps:.2f} against {jumps:.2f} percentage points",
         ),
     }
 

@@ -76,26 +76,23 @@ def claims(numbers: Numbers) -> Claims:
         "pretraining_wins": Claim(
             "The pre-trained network beats the best random sigmoid start of its seed, for every seed",
             bool((gain > 0).all()),
-            f"for {int((gain > 0).sum())} of {len(gain)}, by {100 * gain.mean():.1f} points on average, standard "
-            f"deviation {_spread(gain):.1f}",
+            f"{int((gain > 0).sum())} of {len(gain)}, by {100 * gain.mean():.1f} points on average, standard deviation "
+            f"{_spread(gain):.1f}",
         ),
         "more_epochs_do_not_help": Claim(
-            f"Pre-training takes time of its own, but {numbers['more_epochs']} more epochs for {LARGE} do not make up "
-            "for it for any seed",
+            f"{numbers['more_epochs']} more epochs for {LARGE} do not make up for it for any seed",
             bool((final[PRETRAINED] < later).all()),
-            f"{_percent(later)}",
+            _percent(later),
         ),
         "xavier_is_stuck": Claim(
-            "Xavier's start, meant for activations of slope 1 at 0, where the sigmoid's is 1/4, still has more than "
-            f"{STUCK:.0%} wrong in the end",
+            f"Xavier's start, meant for a slope of 1 at 0 where the sigmoid's is 1/4, has more than {STUCK:.0%} wrong",
             bool(final[XAVIER].mean() > STUCK),
-            f"{_percent(final[XAVIER])}",
+            _percent(final[XAVIER]),
         ),
         "relu_gets_there": Claim(
-            f"What ended this chapter of history, {RELU}, gets there from random weights, to within a standard "
-            "deviation of the differences",
+            f"{RELU} gets there from random weights, to within a standard deviation: it ended this chapter of history",
             bool(100 * relu.mean() <= _spread(relu)),
-            f"{_percent(final[RELU])}",
+            _percent(final[RELU]),
         ),
         "code_beats_random": Claim(
             "The pre-trained auto-encoder reconstructs better than the random ones, for every seed",

@@ -151,62 +151,55 @@ def about(numbers: Numbers) -> str:
     gaps = ", ".join(f"{curve['mean_gap'][-1]:.2f} at {name}" for name, curve in training.items())
     accuracies = ", ".join(f"{curve['test_accuracy'][-1]:.1%} at {name}" for name, curve in training.items())
     return (
-        "The two upper left panels feed batches to a network that does not learn: the running averages, which start at "
-        "0 and 1, close in on the data's mean and variance at a rate set by the momentum, the weight of the new batch, "
-        f"until the noise of batches of {numbers['batch_size']} is left. Where the network learns, the averages chase "
-        f"moving statistics (upper right): after {numbers['epochs']} epochs their gap is {gaps} standard deviations, "
-        f"and the test accuracy {accuracies}. In the wrong mode, with the statistics of the batch of test rows itself, "
-        f"predictions depend on the company (lower middle): a row's logits vary by {modes['spread'][0]:.2f} in batches "
-        f"of {modes['batch_sizes'][0]} and by {modes['spread'][-1]:.2f} in batches of {modes['batch_sizes'][-1]}; the "
-        "lower right panel has what that does to the accuracy."
+        "The two upper left panels feed batches to a network that does not learn: the running averages close in on the "
+        "data's mean and variance at a rate set by the momentum, the weight of the new batch, until the noise of "
+        f"batches of {numbers['batch_size']} is left. Where the network learns, they chase moving statistics (upper "
+        f"right): after {numbers['epochs']} epochs their gap is {gaps} standard deviations, and the test accuracy "
+        f"{accuracies}. In the wrong mode, with the statistics of the batch of test rows itself, a row's logits depend "
+        f"on its company (lower middle), by {modes['spread'][0]:.2f} in batches of {modes['batch_sizes'][0]} and "
+        f"{modes['spread'][-1]:.2f} in those of {modes['batch_sizes'][-1]}; lower right, the accuracy."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
     """Return what the numbers have to bear out."""
     modes, training, settling = numbers["modes"], numbers["training"], numbers["settling"]
-    ratios = [
-        run["settled_gap"] / run["predicted_noise"] for momentum, run in settling.items() if float(momentum) > FAST
-    ]
+    ratios = [run["settled_gap"] / run["predicted_noise"] for name, run in settling.items() if float(name) > FAST]
     settled = ", ".join(
         f"{run['settled_gap']:.3f} at {name} where theory has {run['predicted_noise']:.3f}"
         for name, run in settling.items()
     )
     losses = {tuple(curve["loss"]) for curve in training.values()}
-    lag = training["0.1"]["test_accuracy"][0] - training[f"{SLOWEST:g}"]["test_accuracy"][0]
-    best, pairs, one_class = modes["accuracy"], modes["mixed"][0], max(modes["one_class"])
+    first = {name: curve["test_accuracy"][0] for name, curve in training.items()}
+    lost = {"lag": first["0.1"] - first[f"{SLOWEST:g}"], "pairs": modes["accuracy"] - modes["mixed"][0]}
+    lost["one class"] = modes["accuracy"] - max(modes["one_class"])
     return {
         "averages_settle": Claim(
-            f"For every momentum above {FAST:g} the running mean ends as close to the data's as theory says, within a "
-            f"factor of {SETTLED:g}",
+            f"At a momentum above {FAST:g} the running mean ends as close as theory says, to a factor of {SETTLED:g}",
             min(ratios) > 1 / SETTLED and max(ratios) < SETTLED,
-            f"in standard deviations of the scores {settled}",
+            f"in standard deviations {settled}",
         ),
         "momentum_is_only_averages": Claim(
-            "The momentum changes the averages and nothing else: the training losses of all momenta are the same",
+            "The momentum changes nothing else: all have the same training loss",
             len(losses) == 1,
             f"distinct curves for {len(training)} momenta: {len(losses)}",
         ),
-        "slow_averages_hurt": Claim(
-            f"With a momentum of {SLOWEST:g} the averages lag so far behind that at least {100 * WORSE:g} points of "
-            "accuracy are lost after the first epoch",
-            lag >= WORSE,
-            f"{100 * lag:.1f} against a momentum of 0.1",
+        "slow_averages_hurt": Claim.at_least(
+            f"Averages that lag, at a momentum of {SLOWEST:g}, cost accuracy after an epoch:",
+            lost["lag"],
+            WORSE,
+            ".1%",
         ),
-        "rows_are_independent": Claim(
-            "With running averages a row gets the same prediction whatever else is in its batch",
-            modes["alone_difference"] < ALONE * modes["logit_deviation"],
-            f"alone and among others its logits differ by at most {modes['alone_difference']:.0e}",
+        "rows_are_independent": Claim.agree(
+            "With running averages a row's logits are the same whatever else is in its batch",
+            modes["alone_difference"],
+            ALONE * modes["logit_deviation"],
         ),
-        "small_batches_hurt": Claim(
-            f"In the wrong mode batches of {modes['batch_sizes'][0]} lose at least {100 * WORSE:g} points of accuracy",
-            best - pairs >= WORSE,
-            f"from {best:.1%} to {pairs:.1%}",
+        "small_batches_hurt": Claim.at_least(
+            f"In the wrong mode batches of {modes['batch_sizes'][0]} cost accuracy:", lost["pairs"], WORSE, ".1%"
         ),
-        "one_class_hurts": Claim(
-            "So do batches of one class, as in sorted data, of any size",
-            best - one_class >= WORSE,
-            f"{min(modes['one_class']):.1%} to {one_class:.1%}",
+        "one_class_hurts": Claim.at_least(
+            "So do batches of one class, as in sorted data, whatever their size:", lost["one class"], WORSE, ".1%"
         ),
     }
 

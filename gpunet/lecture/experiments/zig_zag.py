@@ -120,14 +120,12 @@ def about(numbers: Numbers) -> str:
     """Say what the figure shows."""
     sigmoid, tanh = (numbers["signs"][name]["balance"][-1] for name in ("sigmoid", "tanh"))
     return (
-        "The upper panels show a linear unit with two weights learning from one example at a time, from the dot to the "
-        "star (the run of median length): the gradient (h - t) x is a multiple of x, so with inputs in [0, 1] a step "
-        "can only raise both weights or lower both; to lower one and raise the other it has to zig-zag. Inputs in "
-        f"[-1, 1] have the same mean square; either kind learns at the best of the learning rates tried, and numbers "
-        f"are means of {numbers['orders']} runs. The lower left panel counts, in networks learning the digits, the "
-        "units of the second hidden layer whose weights' gradients have no two opposite signs. The lower right panel "
-        f"shows how one-sided the gradients stay: with {numbers['batch_sizes'][-1]} examples the sum of their "
-        f"components is {sigmoid:.0%} of the sum of their absolute values after sigmoid, against {tanh:.0%} after tanh."
+        "The upper panels show a linear unit learning two weights from one example at a time, from the dot to the star "
+        "(the run of median length of each kind of inputs, at its best learning rate): the gradient (h - t) x is a "
+        "multiple of x, so with inputs in [0, 1] a step raises both weights or lowers both. Below, networks learn the "
+        "digits: on the left the units of the second hidden layer whose weights' gradients have no two opposite signs; "
+        f"on the right how one-sided they stay, the sum of their components being, with {numbers['batch_sizes'][-1]} "
+        f"examples, {sigmoid:.0%} of the sum of absolute values after sigmoid and {tanh:.0%} after tanh."
     )
 
 
@@ -136,27 +134,26 @@ def claims(numbers: Numbers) -> Claims:
     positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
     one_sign = {name: signs["one_sign"] for name, signs in numbers["signs"].items()}
     sigmoid, relu, tanh = (one_sign[name][0] for name in ("sigmoid", "relu", "tanh"))
+    lengths = positive["length_over_straight"], centred["length_over_straight"]
     return {
         "moves_share_a_sign": Claim(
-            "With inputs in [0, 1] every step moves both weights the same way, and with centred ones not",
+            "With inputs in [0, 1] every step moves both weights the same way, with those in [-1, 1] not",
             positive["same_sign"] == 1 and centred["same_sign"] < 1,
             f"{positive['same_sign']:.0%} of the steps and {centred['same_sign']:.0%}",
         ),
         "slower": Claim(
-            f"The zig-zag takes at least {SLOWER:g} times the steps to come within {numbers['tolerance']:.0%} of the "
-            "first distance",
+            f"The zig-zag takes {SLOWER:g} times the steps to within {numbers['tolerance']:.0%} of the first distance",
             positive["steps"] >= SLOWER * centred["steps"],
-            f"{positive['steps']:.0f} against {centred['steps']:.0f}",
+            f"{positive['steps']:.0f} against {centred['steps']:.0f}, means of {numbers['orders']} runs",
         ),
         "longer": Claim(
-            f"Its way is at least {LONGER:g} times as long",
-            positive["length_over_straight"] >= LONGER * centred["length_over_straight"],
-            f"{positive['length_over_straight']:.1f} times the straight line against "
-            f"{centred['length_over_straight']:.1f}",
+            f"Its way is {LONGER:g} times as long",
+            lengths[0] >= LONGER * lengths[1],
+            f"{lengths[0]:.1f} times the straight line against {lengths[1]:.1f}",
         ),
         "in_networks": Claim(
-            "For single examples the gradients of every unit share a sign after a sigmoid or a ReLU layer, whose "
-            f"outputs are not zero-centred, and after tanh those of fewer than {FEW:.0%}",
+            "For single examples every unit's gradients share a sign after sigmoid and ReLU, neither zero-centred, and "
+            f"fewer than {FEW:.0%} of them after tanh",
             sigmoid == 1 == relu and tanh < FEW,
             f"{sigmoid:.0%}, {relu:.0%} and {tanh:.1%}",
         ),
