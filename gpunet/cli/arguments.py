@@ -63,8 +63,11 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
 def in_options(message: str, command: argparse.ArgumentParser) -> str:
     """Return a message of the library, which speaks of arguments, with the options that set them here.
 
-    ``batch_size: 1 is`` becomes ``--batch-size: 1 is``, and ``task="regression"`` becomes ``--task regression``.
+    ``batch_size: 1 is`` becomes ``--batch-size: 1 is``, and ``task="regression"`` becomes ``--task regression``; where
+    an argument has no option, as the name of an experiment, ``name: 'x' is`` becomes ``NAME: 'x' is``.
     """
+    for action in command._get_positional_actions():
+        message = re.sub(rf"^{action.dest}(?=: )", str(action.metavar or action.dest), message)
     for flag in command._option_string_actions:
         argument = re.escape(flag.removeprefix("--").replace("-", "_"))
         message = re.sub(rf"^{argument}(?=: )", flag, message)

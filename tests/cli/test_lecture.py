@@ -143,7 +143,7 @@ def test_files_of_an_earlier_run_do_not_stay_beside_an_error(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("initialisation",), "name: 'initialisation' is not known. Did you mean 'initialization'?"),
+        (("initialisation",), "NAME: 'initialisation' is not known. Did you mean 'initialization'?"),
         (("linear",), "Did you mean 'linear-scores'?"),
         (("lst",), "Did you mean 'list'?"),
         (("alll",), "Did you mean 'all'?"),
@@ -319,12 +319,12 @@ def test_an_experiment_that_fails_stops_no_other(capsys: Capture, monkeypatch: p
     only(monkeypatch, broken, known)
     result = shell(capsys, "lecture", "all", "--out", "book", "--quick")
     assert (result.status, result.errors) == (1, "")
-    assert "L2 no-such failed: name: 'no-such' is not known." in result.output
+    assert "L2 no-such failed: NAME: 'no-such' is not known." in result.output
     assert "1 of 2 experiments" in result.output
     checker = check_page(Path("book/index.html"))
     text = "".join(checker.text)
     assert "1 of 2 experiments failed." in text
-    assert "This experiment failed: name: 'no-such' is not known." in text
+    assert "This experiment failed: NAME: 'no-such' is not known." in text
     assert "Broken <title> & more" in text
     assert len(checker.sources) == 1
 
