@@ -13,9 +13,8 @@ from gpunet.lecture.experiment import Experiment
 
 EXPERIMENTS = (
     Experiment(
-        "L1",
-        "linear-scores",
-        "s = W x + b",
+        row="L1",
+        name="linear-scores",
         title="The linear scoring function s = Wx + b",
         shows="A linear classifier's rows are templates, and its regions are bounded by straight lines.",
         figure="Ten images of weights, bars of scores beside the image of a digit, and a plane in three colours",
@@ -25,9 +24,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L2",
-        "layers",
-        "2, 3, k layers, any widths",
+        row="L2",
+        name="layers",
         title="Networks of 2, 3 and k layers",
         shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
         figure="Regions around spirals and clouds of points, accuracy over width, and bars of parameter counts",
@@ -36,9 +34,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L3",
-        "activations",
-        "sigmoid, tanh, ReLU, leaky ReLU, ELU and their derivatives",
+        row="L3",
+        name="activations",
         title="Activation functions and their derivatives",
         shows="Sigmoid, tanh, ReLU, leaky ReLU and ELU, with derivatives that agree with numerical ones.",
         figure="Curves of five activations and their derivatives, and their errors on a logarithmic axis",
@@ -46,9 +43,8 @@ EXPERIMENTS = (
         tests=("test_activations.py", "lecture/experiments/test_networks.py"),
     ),
     Experiment(
-        "L4",
-        "softmax-loss",
-        "softmax, cross-entropy, J with L2 on every W_i",
+        row="L4",
+        name="softmax-loss",
         title="Softmax, cross-entropy and the cost J",
         shows="The gradient is p - y, the shift keeps it finite, and J is the mean loss plus lambda sum ||W_i||^2.",
         figure="Losses over the margin and of growing scores, bars of p, y and the gradient, and of J over lambda",
@@ -57,9 +53,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L5",
-        "mini-batches",
-        "mini-batch SGD: sample, forward, backward, update",
+        row="L5",
+        name="mini-batches",
         title="Mini-batch stochastic gradient descent",
         shows="Sample, forward, backward, update: what a batch's size costs and brings, and how noisy its gradient is.",
         figure="Loss over epochs and over updates by batch size, and the noise of the gradient over the batch size",
@@ -68,9 +63,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L6",
-        "single-example",
-        "one example, node by node, explicit Jacobians",
+        row="L6",
+        name="single-example",
         title="Back propagation for one example, with explicit Jacobians",
         shows="The product of the local Jacobians is the gradient that the library computes without them.",
         figure="Seven matrices with their numbers, and differences between gradients on a logarithmic axis",
@@ -78,9 +72,8 @@ EXPERIMENTS = (
         tests=("lecture/derivations/test_single_example.py", "lecture/experiments/test_derivations.py"),
     ),
     Experiment(
-        "L7",
-        "batch-gradient",
-        "the batch as a loop, the aggregated pass for k layers, vectorised",
+        row="L7",
+        name="batch-gradient",
         title="The gradient of a batch, looped and vectorised",
         shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves "
         "operations.",
@@ -90,9 +83,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L8",
-        "capacity",
-        "number of hidden nodes, initial weights, L2; big model or small",
+        row="L8",
+        name="capacity",
         title="Hidden nodes, initial weights and L2",
         shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
         figure="Eleven planes with two half moons and a boundary between them, and errors of three models",
@@ -101,9 +93,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L9",
-        "perceptron",
-        "perceptron: rule, loss, update on mistakes",
+        row="L9",
+        name="perceptron",
         title="The perceptron learns from its mistakes, and makes no more than the margin allows",
         shows="Updates on mistakes separate the classes within Novikoff's bound; averaging helps where nothing "
         "separates.",
@@ -112,9 +103,8 @@ EXPERIMENTS = (
         tests=("classic/test_perceptron.py", "lecture/experiments/test_rules.py"),
     ),
     Experiment(
-        "L10",
-        "adaline",
-        "ADALINE: squared loss, Widrow-Hoff update",
+        row="L10",
+        name="adaline",
         title="ADALINE converges below a learning rate that the data set, and diverges above",
         shows="The Widrow-Hoff rule reaches the least-squares solution for rates below 2 / lambda_max, and "
         "diverges above.",
@@ -123,9 +113,8 @@ EXPERIMENTS = (
         tests=("classic/test_adaline.py", "lecture/experiments/test_rules.py"),
     ),
     Experiment(
-        "L11",
-        "madaline",
-        "Madaline Rule II",
+        row="L11",
+        name="madaline",
         title="A Madaline learns what no single ADALINE can",
         shows="Madaline Rule II trains a layer of ADALINEs, without a gradient, to learn XOR and the parity of "
         "features.",
@@ -134,9 +123,8 @@ EXPERIMENTS = (
         tests=("classic/test_madaline.py", "lecture/experiments/test_rules.py"),
     ),
     Experiment(
-        "L12",
-        "delta-rule",
-        "Rumelhart, Hinton, Williams 1986: the generalised delta rule",
+        row="L12",
+        name="delta-rule",
         title="The generalised delta rule finds internal representations",
         shows="Back-propagation as of 1986 learns XOR from most seeds, codes in the encoder, and to detect symmetry.",
         figure="Errors on exclusive or over the epochs, a table of hidden outputs, and bars of mirrored weights",
@@ -144,9 +132,8 @@ EXPERIMENTS = (
         tests=("classic/test_delta_rule.py", "lecture/experiments/test_rules.py"),
     ),
     Experiment(
-        "L13",
-        "pretraining",
-        "RBMs layer by layer, unrolled auto-encoder, pre-trained classifier",
+        row="L13",
+        name="pretraining",
         title="Layer-wise pre-training with restricted Boltzmann machines",
         shows="A stack of restricted Boltzmann machines gives deep sigmoid networks a better start than random "
         "weights do.",
@@ -169,9 +156,8 @@ EXPERIMENTS = (
         data_sets=("digits", "mnist5k"),
     ),
     Experiment(
-        "L14",
-        "saturation",
-        "saturation of sigmoid and tanh kills gradients",
+        row="L14",
+        name="saturation",
         title="Saturated units pass no gradient on",
         shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
         figure="Sigmoid and tanh with derivatives, and gradients over the inputs' scale and over the layers",
@@ -179,9 +165,8 @@ EXPERIMENTS = (
         tests=("lecture/experiments/test_activations.py",),
     ),
     Experiment(
-        "L15",
-        "zig-zag",
-        "sigmoid is not zero-centred: one sign for all gradients of w_i, zig-zag",
+        row="L15",
+        name="zig-zag",
         title="Inputs that are not zero-centred make gradient descent zig-zag",
         shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum "
         "zig-zags.",
@@ -192,9 +177,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L16",
-        "activation-cost",
-        "exp is expensive",
+        row="L16",
+        name="activation-cost",
         title="What an activation costs: exp is expensive",
         shows="Operations and nanoseconds per element of each activation, forward and backward.",
         figure="Bars of operations and of nanoseconds per element for five activations, forward and backward",
@@ -203,9 +187,8 @@ EXPERIMENTS = (
         is_timed=True,
     ),
     Experiment(
-        "L17",
-        "dead-units",
-        "dead ReLU units; leaky ReLU and ELU; which learns fastest",
+        row="L17",
+        name="dead-units",
         title="Dead ReLU units, and which activation learns fastest",
         shows="ReLU units that die and never update, their remedies, and the epochs each activation needs to learn.",
         figure="Dead units over epochs and learning rates, losses over epochs, epochs to learn over learning rates",
@@ -214,9 +197,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L18",
-        "initial-bias",
-        "slightly positive initial biases, care with learning rates: `Network(initial_bias=...)`",
+        row="L18",
+        name="initial-bias",
         title="ReLU: initial biases, learning rates and dead units",
         shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning "
         "rates do.",
@@ -226,9 +208,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L19",
-        "initialization",
-        "zeros, N(0, .01²), N(0, 1), Xavier in a 10-layer tanh network",
+        row="L19",
+        name="initialization",
         title="Initial weights of a deep tanh network: activations and gradients before training",
         shows="How zero, small and large random weights and Xavier's pass activations and gradients through ten "
         "layers.",
@@ -238,9 +219,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L20",
-        "relu-initialization",
-        "Xavier fails for ReLU, He repairs it",
+        row="L20",
+        name="relu-initialization",
         title="Initial weights of a deep ReLU network: Xavier's fade, He's do not",
         shows="How Xavier's weights lose half of the mean square in every ReLU layer, and He's keep it.",
         figure="Histograms of activations and gradients of two kinds of weights, and lines over the layers",
@@ -249,9 +229,8 @@ EXPERIMENTS = (
         is_documented=True,
     ),
     Experiment(
-        "L21",
-        "initializers",
-        "the six cited initialisers",
+        row="L21",
+        name="initializers",
         title="The six initialisers that the lecture cites",
         shows="How Glorot's, orthogonal, random-walk, He's, data-dependent and LSUV weights start and train deep "
         "networks.",
@@ -265,9 +244,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L22",
-        "batch-norm",
-        "batch norm, with and without scale and shift",
+        row="L22",
+        name="batch-norm",
         title="What batch normalisation does to the scores",
         shows="The distribution of what enters each activation during training: without batch norm, with, and with"
         " scale and shift.",
@@ -277,9 +255,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L23",
-        "test-time",
-        "batch norm at test time: running averages",
+        row="L23",
+        name="test-time",
         title="Batch norm at test time: running averages",
         shows="Running averages settle, make predictions independent of the batch, and what happens without them.",
         figure="Gaps of running averages over batches and epochs, accuracy, and predictions over the batch size",
@@ -288,9 +265,8 @@ EXPERIMENTS = (
         data_sets=("digits",),
     ),
     Experiment(
-        "L24",
-        "batch-norm-gradient",
-        "batch norm backward, term by term",
+        row="L24",
+        name="batch-norm-gradient",
         title="The gradient through batch norm, term by term",
         shows="The three terms of dJ/ds_i, four ways to compute their sum, and what happens where one is dropped.",
         figure="Bars of three terms for each example, errors of other ways, and a bias and a scale over steps",
@@ -298,9 +274,8 @@ EXPERIMENTS = (
         tests=("lecture/derivations/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
     ),
     Experiment(
-        "L25",
-        "batch-norm-benefits",
-        "what batch norm buys",
+        row="L25",
+        name="batch-norm-benefits",
         title="What batch norm buys",
         shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
         figure="Eight maps of accuracy over learning rate and depth, and noise and accuracy over the batch size",

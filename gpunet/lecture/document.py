@@ -41,7 +41,7 @@ def filled(text: str) -> str:
 
 def _table() -> str:
     rows = [["row", "what", "code", "test", "command"], ["---"] * 5]
-    rows += [[one.row, one.topic, _paths(_code(one)), _paths(one.tests), _command(one)] for one in EXPERIMENTS]
+    rows += [[one.row, one.title, _paths(_code(one)), _paths(one.tests), _command(one)] for one in EXPERIMENTS]
     return "\n".join(f"| {' | '.join(cells)} |".replace("| --- ", "|---").replace("--- |", "---|") for cells in rows)
 
 

@@ -106,10 +106,8 @@ class Experiment:
         ``"L1"`` to ``"L25"``.
     name : str
         What the shell calls it: lower case, words joined by ``-``.
-    topic : str
-        What the lecture has there, for the table of docs/lecture.md.
     title : str
-        Heading of the figure and of the page's section.
+        Heading of the figure and of the page's section, and what docs/lecture.md calls the row.
     shows : str
         One sentence: what it demonstrates.
     figure : str
@@ -127,7 +125,6 @@ class Experiment:
 
     row: str
     name: str
-    topic: str
     title: str
     shows: str
     figure: str

@@ -41,7 +41,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment(row: str, name: str, title: str = "A title") -> Experiment:
-    return Experiment(row, name, "a topic", title, "Shows.", "A figure", (), ())
+    return Experiment(row, name, title, "Shows.", "A figure", (), ())
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *wanted: Experiment) -> None:

@@ -41,14 +41,13 @@ def test_an_experiment_is_complete(experiment: Experiment) -> None:
     for text in (experiment.title, experiment.figure):
         assert text[0].isupper()
         assert not text.endswith(".")
-    assert experiment.topic
     assert experiment.shows.endswith(".")
     assert experiment.shows.count(". ") == 0  # one sentence
     assert "\n" not in experiment.title + experiment.shows + experiment.figure
     assert set(experiment.figure.lower().split()) != set(experiment.title.lower().split())
 
 
-@pytest.mark.parametrize("field", ["title", "figure", "shows", "topic"])
+@pytest.mark.parametrize("field", ["title", "figure", "shows"])
 def test_no_two_say_the_same(field: str) -> None:
     assert len({getattr(experiment, field) for experiment in EXPERIMENTS}) == len(EXPERIMENTS)
 
@@ -98,7 +97,7 @@ def test_a_paragraph_has_each_claim_with_whether_it_held_and_its_numbers(monkeyp
 
     steps = types.SimpleNamespace(about=lambda numbers: "Two bars.", claims=claims)
     monkeypatch.setitem(sys.modules, f"{experiments.__name__}.made_up", steps)
-    experiment = Experiment("L1", "made-up", "topic", "Title", "Shows.", "Two bars", (), ())
+    experiment = Experiment("L1", "made-up", "Title", "Shows.", "Two bars", (), ())
     told = experiment.describe({"a": 0.5, "b": 2})
     assert told == "Two bars. In this run both claims hold. A is below 1 (0.5). B is above 1 (2)."
     told = experiment.describe({"a": 0.5, "b": 0})
