@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpunet.errors import FileFormatError
+from gpunet.files import write_text
 from gpunet.lecture.catalogue import EXPERIMENTS
 from gpunet.lecture.corrections import CORRECTIONS
 from gpunet.lecture.experiment import Experiment
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="what `gpunet lecture all` wrote")
     arguments = parser.parse_args(argv)
     text = arguments.document.read_text(encoding="utf-8")
-    arguments.document.write_text(filled(text), encoding="utf-8")
+    write_text(arguments.document, filled(text))
     if arguments.figures is not None:
         for experiment in EXPERIMENTS:
             if experiment.is_documented:
