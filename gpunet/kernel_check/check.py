@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gpunet.backends import kernel_library as library
 from gpunet.backends.batch_norm_plan import batch_norm_group
-from gpunet.backends.devices.cupy import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
+from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
 from gpunet.kernel_check.resources import Resources, parse_log

@@ -1,20 +1,26 @@
 """The part of CuPy that :class:`CupyDevice` uses, on a machine without a GPU.
 
 It stands for what matters about the real one: operations on a stream run later, when somebody waits for them, and read
-host memory then; a capturing stream records and refuses to wait; arrays are not NumPy arrays and give no access to
-their elements. Kernels run on the emulated device. That every name used exists in the real CuPy is tested apart.
+host memory then; a capturing stream records and refuses to wait, and whoever waits for the whole device invalidates
+its recording; a kernel has one limit of dynamic shared memory, whoever set it; arrays are not NumPy arrays and give no
+access to their elements. Kernels run on the emulated device. That every name used exists in the real CuPy is tested
+apart.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from gpunet.backends.devices import cupy as cupy_device
+from gpunet.backends.devices import resources
 from tests.emulation import EmulatedDevice, EmulationError
 
 Operation = Callable[[], Any]
@@ -40,6 +46,7 @@ class Stream:
         self.by_address[self.ptr] = self
         self.queue: list[Operation] = []
         self.recording: list[Operation] | None = None
+        self.invalidated = False
 
     def __enter__(self) -> Stream:
         self.current.append(self)
@@ -49,6 +56,8 @@ class Stream:
         assert self.current.pop() is self
 
     def submit(self, operation: Operation) -> None:
+        if self.recording is not None and self.invalidated:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         (self.queue if self.recording is None else self.recording).append(operation)
 
     def synchronize(self) -> None:
@@ -59,12 +68,23 @@ class Stream:
 
     def begin_capture(self) -> None:
         assert self.recording is None
-        self.recording = []
+        self.recording, self.invalidated = [], False
 
     def end_capture(self) -> Graph:
         assert self.recording is not None
         operations, self.recording = self.recording, None
+        if self.invalidated:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         return Graph(operations)
+
+    @classmethod
+    def wait_for_device(cls) -> None:
+        """What cudaDeviceSynchronize does, and cublasDestroy with it."""
+        for stream in list(cls.by_address.values()):
+            if stream.recording is None:
+                stream.synchronize()
+            else:
+                stream.invalidated = True
 
 
 class Graph:
@@ -163,6 +183,9 @@ class FakeCupy:
         self.emulated = emulated
         self.free = free
         self.attributes: list[tuple[int, int]] = []
+        self.allowed: dict[int, int] = {}
+        self.allocations: list[int] = []
+        self.freed_streams: list[Stream] = []
         self.kernels: dict[int, Any] = {}
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
@@ -179,14 +202,14 @@ class FakeCupy:
             runtime=runtime,
             driver=SimpleNamespace(
                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
-                funcSetAttribute=lambda kernel, attribute, value: self.attributes.append((kernel, value)),
+                funcSetAttribute=self._set_attribute,
             ),
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             compiler=SimpleNamespace(CompileException=EmulationError),
             Device=Device,
             Stream=Stream,
             Event=Event,
-            alloc=lambda size: SimpleNamespace(ptr=0x1000),
+            alloc=self._allocate,
             alloc_pinned_memory=bytearray,
             get_elapsed_time=lambda start, stop: 1.0,
         )
@@ -202,6 +225,17 @@ class FakeCupy:
             "sharedMemPerMultiprocessor": emulated.shared_memory_per_multiprocessor,
             "l2CacheSize": emulated.l2_bytes,
         }
+
+    def _set_attribute(self, kernel: int, attribute: int, value: int) -> None:
+        self.attributes.append((kernel, value))
+        self.allowed[kernel] = value
+
+    def _allocate(self, size: int) -> Any:
+        self.allocations.append(size)
+        return SimpleNamespace(ptr=0x1000)
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(free_all_blocks=lambda stream: self.freed_streams.append(stream))
 
     def _memcpy_async(self, destination: int, source: int, size: int, kind: int, stream: int) -> None:
         assert kind == 4
@@ -231,6 +265,8 @@ class FakeCupy:
         def call(grid: Any, block: Any, args: Any, shared_mem: int = 0, *, stream: Stream) -> None:
             assert isinstance(grid, tuple)
             assert isinstance(block, tuple)
+            if shared_mem > self.allowed.get(id(kernel), 48 * 1024):
+                raise CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
             stream.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem))
 
@@ -240,16 +276,18 @@ class FakeCupy:
 class FakeCublas:
     """Stands for libcublas: real ctypes functions, so that arguments are converted as they would be."""
 
+    handles = 0
+
     TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # noqa: RUF012
 
-    def __init__(self) -> None:
+    def __init__(self, cupy: Any = None) -> None:
         self.calls: list[str] = []
         self.computes: list[int] = []
         self.stream = 0
         number, address, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
         matrix = [address, number, number]
         self.cublasCreate_v2 = ctypes.CFUNCTYPE(number, address)(self._create)
-        self.cublasDestroy_v2 = ctypes.CFUNCTYPE(number, address)(lambda handle: 0)
+        self.cublasDestroy_v2 = ctypes.CFUNCTYPE(number, address)(self._destroy)
         self.cublasSetStream_v2 = ctypes.CFUNCTYPE(number, address, address)(self._set_stream)
         self.cublasSetWorkspace_v2 = ctypes.CFUNCTYPE(number, address, address, size)(self._set_workspace)
         products = [address, *[number] * 5, address, *matrix, *matrix, address, *matrix, number, number]
@@ -257,6 +295,13 @@ class FakeCublas:
 
     def _create(self, handle: int) -> int:
         ctypes.c_void_p.from_address(handle).value = 0x123456789AB
+        FakeCublas.handles += 1
+        return 0
+
+    def _destroy(self, handle: int) -> int:
+        assert handle == 0x123456789AB
+        Stream.wait_for_device()
+        FakeCublas.handles -= 1
         return 0
 
     def _set_stream(self, handle: int, stream: int) -> int:
@@ -290,6 +335,16 @@ class FakeCublas:
         return 0
 
 
+def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    """Let :class:`CupyDevice` find this CuPy, as in a new process."""
+    monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
+    monkeypatch.setattr(resources, "load_cublas", FakeCublas)
+    monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
+    for name in ("_loaded", "_shared_memory_allowed"):
+        monkeypatch.setattr(cupy_device.CupyDevice, name, {})
+    cupy_device.CupyDevice._say_once.cache_clear()
+
+
 def _column_major(address: int, shape: tuple[int, int], step: int, dtype: Any) -> Any:
     """Return a matrix whose columns are ``step`` elements apart, as cuBLAS sees it."""
     assert step >= shape[0]
@@ -309,6 +364,8 @@ NAMES = (
     "cuda.Device",
     "cuda.Stream",
     "cuda.Event",
+    "get_default_memory_pool",
+    "cuda.MemoryPool.free_all_blocks",
     "cuda.alloc",
     "cuda.alloc_pinned_memory",
     "cuda.get_elapsed_time",

@@ -8,8 +8,13 @@ stable for years; a call through ctypes costs about 2 µs on the host, and nothi
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import weakref
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gpunet.errors import DeviceError
@@ -36,10 +41,45 @@ WORKSPACE_BYTES_HOPPER = 32 * 1024 * 1024
 PRECISIONS = ("float32", "tf32")
 
 
+def load_cublas(cupy: ModuleType) -> ctypes.CDLL:
+    """Return cuBLAS of the CUDA version that CuPy's runtime has; the process has one copy of it.
+
+    Wheels of two CUDA versions may be installed side by side, and then cuda-pathfinder finds one of them.
+
+    Raises
+    ------
+    DeviceError
+        It is not installed, not found, or not loadable.
+    """
+    major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    name = f"cublas64_{major}.dll" if sys.platform == "win32" else f"libcublas.so.{major}"
+    problem: Exception | None = None
+    for path in _cublas_paths(name):
+        try:
+            return ctypes.CDLL(path)
+        except OSError as error:
+            problem = error
+    raise DeviceError(f"cuBLAS of CUDA {major} cannot be loaded: {problem}") from problem
+
+
+def _cublas_paths(name: str) -> Iterator[str]:
+    with contextlib.suppress(Exception):  # not installed, not found, or not loadable
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # CuPy depends on it
+
+        path = load_nvidia_dynamic_lib("cublas").abs_path
+        if Path(path).name.startswith(name):
+            yield path
+    wheels = importlib.util.find_spec("nvidia")
+    for folder in (wheels.submodule_search_locations or ()) if wheels else ():
+        yield from map(str, Path(folder).glob(f"*/*/{name}"))
+    yield name
+
+
 class Cublas:
     """A cuBLAS handle on one stream, with a workspace of its own.
 
-    Without a workspace, cuBLAS would allocate one inside a captured step.
+    Without a workspace, cuBLAS would allocate one inside a captured step. The owner calls :meth:`close`; at the end of
+    the process the driver takes the handle back.
 
     Parameters
     ----------
@@ -64,8 +104,6 @@ class Cublas:
         _check("cublasCreate", library.cublasCreate_v2(ctypes.byref(handle)))
         self._library, self._handle = library, handle.value
         self._stream, self._workspace = stream, workspace
-        # At the end of the process the driver takes the handle back, and may be gone before this could.
-        weakref.finalize(self, library.cublasDestroy_v2, handle.value).atexit = False
         # Setting the stream takes the workspace away: this order matters.
         _check("cublasSetStream", library.cublasSetStream_v2(self._handle, stream.ptr))
         _check(
@@ -75,6 +113,11 @@ class Cublas:
         self._scalars = {
             kind: {value: kind(value) for value in (0.0, 1.0)} for kind in (ctypes.c_float, ctypes.c_double)
         }
+
+    def close(self) -> None:
+        """Destroy the handle, which waits for the device, and let go of the workspace."""
+        self._library.cublasDestroy_v2(self._handle)
+        self._workspace = None
 
     def gemm(
         self,

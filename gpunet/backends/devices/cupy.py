@@ -1,10 +1,11 @@
-"""The real device: a thin layer over CuPy, with its own stream, staging memory and cuBLAS handle."""
+"""The real device: a thin layer over CuPy, with a stream, staging memory and cuBLAS handle that a thread shares."""
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import logging
 import math
-import weakref
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
@@ -13,15 +14,32 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.backends.devices.cublas import WORKSPACE_BYTES, WORKSPACE_BYTES_HOPPER, Cublas
-from gpunet.backends.devices.device import Argument, Array, Dimensions
-from gpunet.backends.devices.staging import RING_BYTES, StagingRing
-from gpunet.errors import DeviceError, InvalidTypeError, OutOfDeviceMemoryError
+from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
+from gpunet.backends.devices.device import Argument, Array, Dimensions, Replay
+from gpunet.backends.devices.resources import (
+    CLUSTER_COMPUTE_CAPABILITY,
+    LARGEST_CLUSTER,
+    RECORDER,
+    StreamResources,
+)
+from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, OutOfDeviceMemoryError
 
 OLDEST_COMPUTE_CAPABILITY = (7, 5)
-CLUSTER_COMPUTE_CAPABILITY = (9, 0)
-# Portable size: every device with clusters has them up to this.
-LARGEST_CLUSTER = 8
+# After one of these the driver refuses every further call of the process.
+_STICKY_ERRORS = (
+    "cudaErrorIllegalAddress",
+    "cudaErrorMisalignedAddress",
+    "cudaErrorInvalidAddressSpace",
+    "cudaErrorInvalidPc",
+    "cudaErrorIllegalInstruction",
+    "cudaErrorHardwareStackError",
+    "cudaErrorLaunchFailure",
+    "cudaErrorLaunchTimeout",
+    "cudaErrorAssert",
+    "cudaErrorECCUncorrectable",
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_LAUNCH_FAILED",
+)
 # Every block gets this much dynamic shared memory without asking.
 SHARED_MEMORY_WITHOUT_ASKING = 32 * 1024
 
@@ -51,16 +69,6 @@ def import_cupy() -> ModuleType:
     return cupy
 
 
-def load_cublas() -> ctypes.CDLL:
-    """Return the cuBLAS library that CuPy uses: the process has one copy of it."""
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib  # CuPy depends on it
-
-        return ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
-    except Exception as error:  # not installed, not found, or not loadable
-        raise DeviceError(f"cuBLAS cannot be loaded: {error}") from error
-
-
 class CupyDevice:
     """A CUDA device.
 
@@ -86,8 +94,11 @@ class CupyDevice:
         CuPy or the driver is missing, there is no such device, or it is older than compute capability 7.5.
     """
 
-    # Kernels belong to the device and not to a stream: the networks of a process share them.
+    # Kernels, and how much shared memory each was allowed, belong to the device and not to a stream: the networks of a
+    # process share them.
     _loaded: ClassVar[dict[tuple[int, str, tuple[str, ...], tuple[str, ...]], dict[str, Any]]] = {}
+    _shared_memory_allowed: ClassVar[dict[tuple[int, int], int]] = {}
+    _lock_of_kernels: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, index: int = 0) -> None:
         cupy = self._cupy = import_cupy()
@@ -111,15 +122,12 @@ class CupyDevice:
 
         self._device = cupy.cuda.Device(index)
         self._capturing = False
-        self._shared_memory_allowed: dict[int, int] = {}
-        with self._device:
-            # Non-blocking: work on CuPy's default stream, the user's own, neither waits for ours nor holds it up.
-            self._stream = cupy.cuda.Stream(non_blocking=True)
-            # The memory of pending operations must not be handed out again: wait for them before the stream goes.
-            weakref.finalize(self, self._stream.synchronize).atexit = False
-            pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(RING_BYTES), np.uint8, RING_BYTES)
-        self._staging = StagingRing(pinned, self._new_event)
-        self._blas = self._new_blas()
+        # Where to look when the device fails: errors of kernels show at a later call.
+        self._last_operation: Any = "none"
+        self._last_good: Any = "none"
+        with self._device, self._errors("setting up"), self._memory_errors(WORKSPACE_BYTES_HOPPER):
+            self._resources = StreamResources.of_thread(cupy, index, self.compute_capability)
+        self._stream = self._resources.stream
 
     def __repr__(self) -> str:
         return f"CupyDevice({self.index})"
@@ -129,12 +137,12 @@ class CupyDevice:
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         self._refuse_while_capturing("allocation")
         size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
-        with self._current(), self._memory_errors(size):
+        with self._current("allocation"), self._memory_errors(size):
             return self._cupy.empty(shape, dtype)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         array: Any = self.empty(shape, dtype)
-        with self._current():
+        with self._current("filling with zeros"):
             array.data.memset_async(0, array.nbytes, self._stream)
         return array
 
@@ -150,14 +158,16 @@ class CupyDevice:
         # The array may be one of ours, still being written on our stream, which the user's does not wait for.
         self.synchronize()
         # On CuPy's current stream, the user's: what they have asked for so far is in the array then.
-        with self._device:
+        with self._device, self._errors("a copy to the host"):
             return self._cupy.asnumpy(self._cupy.asarray(values))
 
     def to_numpy(self, array: Array) -> Array:
         self._refuse_while_capturing("reading an array")
         checked: Any = self._check(array, "to_numpy", contiguous=False)
-        with self._current():
-            return checked.get(stream=self._stream)
+        with self._current("a copy to the host"):
+            values: Array = checked.get(stream=self._stream)
+            self._last_good = self._last_operation
+        return values
 
     def copy(self, destination: Array, source: Array) -> None:
         if destination.shape != source.shape or destination.dtype != source.dtype:
@@ -171,10 +181,10 @@ class CupyDevice:
             return
         self._refuse_while_capturing("a copy from the host")
         host = np.asarray(source, order="C")
-        if host.nbytes <= self._staging.segment_bytes:
-            with self._device:
-                staged = self._staging.stage(host)
-            self._copy_bytes(target.data.ptr, staged, host.nbytes)
+        staging = self._resources.staging
+        if host.nbytes <= staging.segment_bytes:
+            with self._current("a copy from the host"):
+                self._copy_bytes(target.data.ptr, staging.stage(host), host.nbytes)
         else:
             # Rare and large: a data set, a vector of weights. The caller may overwrite it when this returns.
             self._copy_bytes(target.data.ptr, host.ctypes.data, host.nbytes)
@@ -182,19 +192,20 @@ class CupyDevice:
 
     def _copy_bytes(self, destination: int, source: int, size: int) -> None:
         runtime = self._cupy.cuda.runtime
-        with self._device:
+        with self._current("a copy"):
             runtime.memcpyAsync(destination, source, size, runtime.memcpyDefault, self._stream.ptr)
 
     # --- kernels ----------------------------------------------------------------------------------------------------
 
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:
         key = (self.index, source, tuple(options), tuple(kernels))
-        if key not in self._loaded:
-            self._loaded[key] = self._compile(*key[1:], name)
-        return self._loaded[key]
+        with self._lock_of_kernels:
+            if key not in self._loaded:
+                self._loaded[key] = self._compile(*key[1:], name)
+            return self._loaded[key]
 
     def _compile(self, source: str, options: tuple[str, ...], kernels: tuple[str, ...], name: str) -> dict[str, Any]:
-        with self._current():
+        with self._current(f"compiling {name}"):
             module = self._cupy.RawModule(code=source, options=options, name_expressions=kernels)
             try:
                 # The Function itself: calling the RawKernel around it costs several microseconds more.
@@ -221,14 +232,30 @@ class CupyDevice:
         for position, argument in enumerate(args):
             if not isinstance(argument, np.generic):
                 self._check(argument, f"argument {position} of a kernel", contiguous=True)
-        with self._device:
-            if shared_memory > self._shared_memory_allowed.get(kernel.ptr, SHARED_MEMORY_WITHOUT_ASKING):
-                driver = self._cupy.cuda.driver
-                driver.funcSetAttribute(
-                    kernel.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_memory
+        with self._resources.lock, self._device:
+            try:
+                if shared_memory > SHARED_MEMORY_WITHOUT_ASKING:
+                    self._allow_shared_memory(kernel, shared_memory)
+                kernel(
+                    _dimensions(grid), _dimensions(block), tuple(args), shared_mem=shared_memory, stream=self._stream
                 )
-                self._shared_memory_allowed[kernel.ptr] = shared_memory
-            kernel(_dimensions(grid), _dimensions(block), tuple(args), shared_mem=shared_memory, stream=self._stream)
+            except RuntimeError as error:
+                raise self._device_error(f"launching {self._operation_name(kernel)}", error) from error
+            self._last_operation = kernel
+
+    def _allow_shared_memory(self, kernel: Any, size: int) -> None:
+        """Have the driver allow ``kernel`` at least ``size`` bytes: it keeps one number for all networks."""
+        key = (self.index, kernel.ptr)
+        with self._lock_of_kernels:
+            if size > self._shared_memory_allowed.get(key, 0):
+                driver = self._cupy.cuda.driver
+                driver.funcSetAttribute(kernel.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, size)
+                self._shared_memory_allowed[key] = size
+
+    def _operation_name(self, operation: Any) -> str:
+        """Return the C++ name of a kernel; what else there is has its name already."""
+        names = (name for loaded in self._loaded.values() for name, kernel in loaded.items() if kernel is operation)
+        return next(names, str(operation))
 
     def gemm(
         self,
@@ -242,26 +269,44 @@ class CupyDevice:
     ) -> None:
         for matrix in (a, b, out):
             self._check(matrix, "gemm", contiguous=True)
-        with self._device:
-            self._blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
+        with self._current("a matrix product"):
+            self._resources.blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
+            self._last_operation = "a matrix product"
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def capture(self, step: Callable[[], object]) -> _GraphReplay:
+    def capture(self, step: Callable[[], object]) -> Replay:
+        """Record a step; see :meth:`Device.capture`. One that the driver refuses to record is repeated as it is."""
         self._refuse_while_capturing("another capture")
-        with self._current():
-            self._stream.begin_capture()
-            self._capturing = True
+        with self._resources.lock, RECORDER.recording(), self._device, self._stream:
             try:
-                step()
-            except BaseException:
-                self._abandon_capture()
-                raise
-            finally:
-                self._capturing = False
-            graph = self._stream.end_capture()
-            graph.upload(self._stream)
-        return _GraphReplay(graph, self._device, self._stream)
+                graph = self._record(step)
+                graph.upload(self._stream)
+            except (_DriverError, self._cupy.cuda.runtime.CUDARuntimeError) as error:
+                self._say_once(f"{self.name} records no training steps and runs them one operation at a time: {error}")
+                return _Repetition(step)
+        return _GraphReplay(graph, self)
+
+    def _record(self, step: Callable[[], object]) -> Any:
+        self._stream.begin_capture()
+        self._capturing = True
+        try:
+            step()
+        except BaseException:
+            self._abandon_capture()
+            raise
+        finally:
+            self._capturing = False
+        return self._stream.end_capture()
+
+    def launch_graph(self, graph: Any) -> None:
+        """Run a graph of :meth:`capture` again."""
+        with self._resources.lock, self._device:
+            try:
+                graph.launch(self._stream)
+            except RuntimeError as error:
+                raise self._device_error("launching a recorded step", error) from error
+            self._last_operation = "a recorded step"
 
     def _abandon_capture(self) -> None:
         """End a capture whose step has failed; the stream works again, and the step's own error is what counts."""
@@ -272,31 +317,60 @@ class CupyDevice:
 
     def synchronize(self) -> None:
         self._refuse_while_capturing("waiting")
-        with self._device:
+        with self._current("waiting for the device"):
             self._stream.synchronize()
+            self._last_good = self._last_operation
 
     def record_event(self) -> Any:
         self._refuse_while_capturing("an event")
-        with self._device:
+        with self._current("an event"):
             event = self._cupy.cuda.Event()
             event.record(self._stream)
         return event
 
     def elapsed(self, start: Any, stop: Any) -> float:
-        with self._device:
+        with self._device, self._errors("waiting for an event"):
             stop.synchronize()
             return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1000
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
-        """Make the device and its stream CuPy's current ones: memory that is freed goes back to this stream's pool.
+    def _current(self, what: str) -> Iterator[None]:
+        """Make the device and its stream CuPy's current ones, and keep other threads from this stream.
 
-        Another stream's pool could hand it out while operations on this stream still use it.
+        Memory that is freed then goes back to this stream's pool: another stream's could hand it out while operations
+        on this stream still use it.
         """
-        with self._device, self._stream:
+        with self._resources.lock, self._device, self._stream, self._errors(what):
             yield
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turn the errors of CuPy, driver and compiler into ours."""
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, GpunetError):
+                raise
+            raise self._device_error(what, error) from error
+
+    def _device_error(self, what: str, error: RuntimeError) -> DeviceError:
+        message = f"{self.name} ({self.model}), {what}: {error}"
+        if "CUDA headers" in str(error):
+            message += ". They come with pip install 'gpunet[cuda12]', or with 'gpunet[cuda13]' for CUDA 13"
+        if any(name in str(error) for name in _STICKY_ERRORS):
+            good, last = self._operation_name(self._last_good), self._operation_name(self._last_operation)
+            message += (
+                f". The last operation known to have succeeded is {good}, the last one asked for is {last}. CUDA works "
+                "again only after a restart of the process"
+            )
+        return _DriverError(message)
+
+    @staticmethod
+    @functools.cache
+    def _say_once(message: str) -> None:
+        logging.getLogger(__name__).warning(message)
 
     @contextmanager
     def _memory_errors(self, size: int) -> Iterator[None]:
@@ -327,42 +401,30 @@ class CupyDevice:
         if self._capturing:
             raise DeviceError(f"{what} is not possible while a step is captured")
 
-    def _new_event(self) -> _StreamEvent:
-        with self._device:
-            return _StreamEvent(self._cupy.cuda.Event(disable_timing=True), self._stream)
 
-    def _new_blas(self) -> Cublas:
-        size = WORKSPACE_BYTES_HOPPER if self.compute_capability >= CLUSTER_COMPUTE_CAPABILITY else WORKSPACE_BYTES
-        with self._current(), self._memory_errors(size):
-            # CuPy's memory blocks start at multiples of 512 bytes.
-            return Cublas(load_cublas(), self._stream, self._cupy.cuda.alloc(size), size)
-
-
-class _StreamEvent:
-    """An event of one stream; see :class:`gpunet.backends.devices.staging.Event`."""
-
-    def __init__(self, event: Any, stream: Any) -> None:
-        self._event = event
-        self._stream = stream
-
-    def record(self) -> None:
-        self._event.record(self._stream)
-
-    def synchronize(self) -> None:
-        self._event.synchronize()
+class _DriverError(DeviceError):
+    """What CuPy, the driver or the compiler refused."""
 
 
 class _GraphReplay:
     """A captured graph; see :class:`gpunet.backends.devices.device.Replay`."""
 
-    def __init__(self, graph: Any, device: Any, stream: Any) -> None:
+    def __init__(self, graph: Any, device: CupyDevice) -> None:
         self._graph = graph
         self._device = device
-        self._stream = stream
 
     def launch(self) -> None:
-        with self._device:
-            self._graph.launch(self._stream)
+        self._device.launch_graph(self._graph)
+
+
+class _Repetition:
+    """A step that could not be recorded; see :class:`gpunet.backends.devices.device.Replay`."""
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        self._step = step
+
+    def launch(self) -> None:
+        self._step()
 
 
 def _dimensions(size: Dimensions) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from benchmarks.cases import Case
 from benchmarks.problem import make_problem
 from benchmarks.providers import find_provider
 from benchmarks.providers.base import Provider
-from gpunet.backends.devices import cupy as cupy_device
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
 from tests.helpers.benchmark_work import check, network, operation_cases
@@ -28,7 +27,7 @@ class Pool:
     def total_bytes(self) -> int:
         return self.total
 
-    def free_all_blocks(self) -> None:
+    def free_all_blocks(self, stream: Any = None) -> None:
         self.total = self.used
 
 
@@ -44,9 +43,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
         return array
 
     cupy.empty, cupy.get_default_memory_pool = counted, lambda: pool
-    monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
-    monkeypatch.setattr(cupy_device, "load_cublas", fake_cupy.FakeCublas)
-    monkeypatch.setattr(cupy_device.CupyDevice, "_loaded", {})
+    fake_cupy.install(monkeypatch, cupy)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     return cupy
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import inspect
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +20,8 @@ import gpunet
 from gpunet.backends import Backend, select_backend, selection
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
-from gpunet.backends.devices.cublas import Cublas
+from gpunet.backends.devices import resources
+from gpunet.backends.devices.cublas import WORKSPACE_BYTES, Cublas, load_cublas
 from gpunet.backends.devices.device import Device
 from gpunet.backends.devices.probe import GpuReport
 from gpunet.backends.devices.staging import SEGMENTS, StagingRing
@@ -31,9 +35,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> fake_cupy.FakeCupy:
     """A stand-in for CuPy with one device, which the device under test imports."""
     # Compute capability 8.0: the size of a cluster is compiled in, which only a real device can see.
     cupy = fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=4, compute_capability=(8, 0)))
-    monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
-    monkeypatch.setattr(cupy_device, "load_cublas", fake_cupy.FakeCublas)
-    monkeypatch.setattr(cupy_device.CupyDevice, "_loaded", {})
+    fake_cupy.install(monkeypatch, cupy)
     return cupy
 
 
@@ -208,13 +210,177 @@ def test_networks_share_compiled_kernels(cupy: fake_cupy.FakeCupy, monkeypatch: 
     assert len(compiled) == 1
 
 
-def test_pending_operations_end_before_the_stream(cupy: fake_cupy.FakeCupy) -> None:
-    device = cupy_device.CupyDevice(0)
-    there = device.zeros(3, np.float32)
-    device.copy(there, np.ones(3, np.float32))
-    del device
+def test_networks_of_a_thread_share_its_stream_and_handle(cupy: fake_cupy.FakeCupy) -> None:
+    handles = fake_cupy.FakeCublas.handles
+    devices = {id(cupy_device.CupyDevice(0)._stream) for _ in range(200)}
+    assert len(devices) == 1
+    assert fake_cupy.FakeCublas.handles == handles + 1
+    assert cupy.allocations == [WORKSPACE_BYTES]
+
+
+def test_what_a_thread_had_goes_with_it(cupy: fake_cupy.FakeCupy) -> None:
+    """Pending operations end before the stream, whose free memory nothing else could use."""
+    handles = fake_cupy.FakeCublas.handles
+    there = []
+
+    def work() -> None:
+        device = cupy_device.CupyDevice(0)
+        there.append(device.zeros(3, np.float32))
+        device.copy(there[0], np.ones(3, np.float32))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
     gc.collect()
-    np.testing.assert_array_equal(there.values, 1)
+    np.testing.assert_array_equal(there[0].values, 1)
+    assert fake_cupy.FakeCublas.handles == handles
+    assert len(cupy.freed_streams) == 1
+
+
+def test_a_second_network_with_less_shared_memory_leaves_the_first_what_it_was_allowed(cupy: Any) -> None:
+    """The driver keeps one limit for each kernel, and the networks of a process share the kernels."""
+    losses = []
+    backends = [CudaBackend(cupy_device.CupyDevice(0)) for _ in range(2)]
+    for backend, columns in zip([*backends, backends[0]], [16_000, 13_000, 16_000], strict=True):
+        logits, labels = backend.zeros((2, columns), np.float32), backend.zeros(2, np.int32)
+        gradient, loss = backend.zeros((2, columns), np.float32), backend.zeros(2, np.float32)
+        backend.softmax_cross_entropy(logits, labels, None, gradient, loss)
+        losses.append(backend.to_numpy(loss)[0])
+    np.testing.assert_allclose(losses, np.log([16_000, 13_000, 16_000]), rtol=1e-6)
+
+
+def test_garbage_with_a_handle_does_not_end_a_recording(
+    backend: CudaBackend, cupy: fake_cupy.FakeCupy, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+            self.held = resources.StreamResources(cupy, (8, 0))
+
+        def __del__(self) -> None:
+            fake_cupy.Stream.wait_for_device()  # as other libraries' objects may, of which gpunet knows nothing
+
+    there, handles = backend.zeros(3, np.float32), fake_cupy.FakeCublas.handles
+    source = backend.asarray(np.ones(3, np.float32))
+    garbage = [Cycle()]
+
+    def step() -> None:
+        garbage.clear()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(1, 1, 1)
+        kept = [[number] for number in range(1000)]  # enough to call the collector, were it on
+        gc.set_threshold(*thresholds)
+        del kept
+        resources.RECORDER.destroy(fake_cupy.Stream.wait_for_device)  # what this thread itself destroys
+        backend.copy(source, there)
+
+    backend.capture(step)()
+    np.testing.assert_array_equal(backend.to_numpy(there), 1)
+    assert not caplog.text
+    assert gc.isenabled()
+    gc.collect()
+    assert fake_cupy.FakeCublas.handles == handles
+
+
+def test_another_thread_waits_until_a_recording_has_ended(backend: CudaBackend) -> None:
+    there, other = backend.zeros(3, np.float32), backend.zeros(3, np.float32)
+    ones, twos = (backend.asarray(np.full(3, value, np.float32)) for value in (1, 2))
+    thread = threading.Thread(target=lambda: backend.copy(twos, other))
+
+    def step() -> None:
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        backend.copy(ones, there)
+
+    replay = backend.capture(step)
+    thread.join()
+    np.testing.assert_array_equal(backend.to_numpy(other), 2)
+    backend.copy(ones, other)
+    replay()  # has the copy into `there`, and no other
+    np.testing.assert_array_equal(backend.to_numpy(there), 1)
+    np.testing.assert_array_equal(backend.to_numpy(other), 1)
+
+
+@pytest.mark.parametrize("fails", ["during the step", "at its end", "at the upload"])
+def test_training_goes_on_where_recording_is_refused(
+    fails: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begin_capture, end_capture = fake_cupy.Stream.begin_capture, fake_cupy.Stream.end_capture
+
+    def invalid_from_the_start(stream: fake_cupy.Stream) -> None:
+        begin_capture(stream)
+        stream.invalidated = True
+
+    def invalid_at_the_end(stream: fake_cupy.Stream) -> Any:
+        stream.invalidated = True
+        return end_capture(stream)
+
+    def refused(graph: Any, stream: Any) -> None:
+        raise fake_cupy.CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+
+    replaced = {
+        "during the step": (fake_cupy.Stream, "begin_capture", invalid_from_the_start),
+        "at its end": (fake_cupy.Stream, "end_capture", invalid_at_the_end),
+        "at the upload": (fake_cupy.Graph, "upload", refused),
+    }
+    monkeypatch.setattr(*replaced[fails])
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((50, 9)), rng.integers(0, 4, 50)
+    found = []
+    for device in (CudaBackend(cupy_device.CupyDevice(0)), "cpu"):
+        network = gpunet.Network([9, 21, 4], dropout=0.2, seed=1, dtype="float64", device=device)
+        history = gpunet.fit(network, X, y, epochs=3, batch_size=16, optimizer=gpunet.Adam(0.01))
+        found.append((network.get_parameters(), network.steps, history["loss"]))
+    (parameters, steps, losses), (expected, expected_steps, expected_losses) = found
+    assert steps == expected_steps
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-11)
+    for name, values in expected.items():
+        np.testing.assert_allclose(parameters[name], values, rtol=0, atol=1e-11, err_msg=name)
+    assert caplog.text.count("records no training steps") == 1
+
+
+def test_an_error_of_the_step_itself_is_not_taken_for_a_refused_recording(backend: CudaBackend) -> None:
+    def step() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        backend.capture(step)
+
+
+def test_errors_of_the_driver_are_device_errors(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(stream: fake_cupy.Stream) -> None:
+        raise fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    x = backend.zeros((2, 2), np.float32)
+    backend.to_numpy(x)
+    backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
+    backend.gemm(x, x, backend.zeros((2, 2), np.float32))
+    monkeypatch.setattr(fake_cupy.Stream, "synchronize", fail)
+    with pytest.raises(gpunet.DeviceError, match="cudaErrorIllegalAddress") as caught:
+        backend.synchronize()
+    assert "last one asked for is a matrix product" in str(caught.value)
+    assert "known to have succeeded is none" in str(caught.value)
+    assert "restart" in str(caught.value)
+
+
+def test_a_refused_launch_names_the_kernel(backend: CudaBackend, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend.device, "_allow_shared_memory", lambda kernel, size: None)
+    logits, labels = backend.zeros((2, 16_000), np.float32), backend.zeros(2, np.int32)
+    with pytest.raises(gpunet.DeviceError, match=r"launching softmax_cross_entropy.*: CUDA_ERROR_INVALID_VALUE"):
+        backend.softmax_cross_entropy(
+            logits, labels, None, backend.zeros((2, 16_000), np.float32), backend.zeros(2, np.float32)
+        )
+
+
+def test_missing_cuda_headers_say_how_to_get_them(backend: CudaBackend, cupy: Any, monkeypatch: Any) -> None:
+    def no_headers(**arguments: Any) -> Any:
+        raise RuntimeError("Failed to find CUDA headers. Please install the CUDA toolkit headers.")
+
+    x = backend.zeros((2, 2), np.float32)
+    monkeypatch.setattr(cupy, "RawModule", no_headers)
+    with pytest.raises(gpunet.DeviceError, match=r"compiling activation\.cu.*pip install 'gpunet\[cuda12\]'"):
+        backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
 
 
 def test_time_between_events(backend: CudaBackend) -> None:
@@ -287,6 +453,32 @@ def test_gemm_refuses_what_does_not_fit() -> None:
         blas.gemm(a, b, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True)
     with pytest.raises(ValueError, match="precision"):
         blas.gemm(a, a, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True, precision="fp8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the library has another name there")
+@pytest.mark.parametrize("major", [12, 13])
+def test_cublas_is_that_of_cupys_cuda(major: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wheels of two CUDA versions lie side by side, and CuPy's tool finds the newer."""
+    found = {12: tmp_path / "nvidia/cublas/lib/libcublas.so.12", 13: tmp_path / "nvidia/cu13/lib/libcublas.so.13"}
+    for path in found.values():
+        path.parent.mkdir(parents=True)
+        path.touch()
+    pathfinder = SimpleNamespace(load_nvidia_dynamic_lib=lambda name: SimpleNamespace(abs_path=str(found[13])))
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(pathfinder=pathfinder))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: path)
+    cupy = fake_cupy.FakeCupy(EmulatedDevice())
+    cupy.cuda.runtime.runtimeGetVersion = lambda: major * 1000 + 20
+    assert load_cublas(cupy) == str(found[major])
+
+
+def test_cublas_of_another_cuda_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = fake_cupy.FakeCupy(EmulatedDevice())
+    cupy.cuda.runtime.runtimeGetVersion = lambda: 77_000
+    with pytest.raises(gpunet.DeviceError, match=r"cuBLAS of CUDA 77 cannot be loaded: .*libcublas\.so\.77"):
+        load_cublas(cupy)
 
 
 def test_cublas_errors_are_raised() -> None:
