@@ -241,12 +241,14 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
 
 
 def check_targets(
-    argument: str, values: Any, rows: int, columns: int, dtype: npt.DTypeLike, *, probabilities: bool = False
+    argument: str, values: Any, rows: int, columns: int | None, dtype: npt.DTypeLike, *, probabilities: bool = False
 ) -> Array:
     """Return ``values`` as a finite (rows, columns) array of targets that are numbers; (rows,) fits one column.
 
     Parameters
     ----------
+    columns : int or None
+        None takes any number from 1.
     probabilities : bool
         Whether the numbers must lie in [0, 1]; true and false will do then.
 
@@ -258,6 +260,8 @@ def check_targets(
         Not in [0, 1]; the message has the row and the column.
     """
     array = _numeric_array(argument, values, booleans=probabilities)
+    if columns is None:
+        columns = max(array.shape[1], 1) if array.ndim == 2 else 1
     if array.ndim == 1 and columns == 1:
         array = array.reshape(-1, 1)
     if array.shape != (rows, columns):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
-from gpunet.classic.estimator import Estimator
-from gpunet.classic.inputs import check_probabilities
-from gpunet.classic.pretraining import check_hidden_layer_sizes, pretrain_stack, unroll
+from gpunet.classic.columns import column_names
+from gpunet.classic.estimator import after_fit, check_schedule, learns, parameter
+from gpunet.classic.pretrained_network import PretrainedNetwork
+from gpunet.classic.pretraining import check_hidden_layer_sizes, unroll
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
-from gpunet.initializers import Initializer
 from gpunet.network import Network
-from gpunet.optimizers import SGD
-from gpunet.schedules import Schedule, as_schedule
-from gpunet.training import History, fit
-from gpunet.validation import check_dtype, check_flag, check_integer, check_number
+from gpunet.schedules import Schedule
+from gpunet.validation import check_flag, check_integer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class Autoencoder(Estimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class Autoencoder(PretrainedNetwork):
     """Sigmoid layers down to a code and back up, trained on the cross-entropy between v and its reconstruction.
 
     Parameters
@@ -59,13 +59,12 @@ class Autoencoder(Estimator):
 
     Attributes
     ----------
-    machines_ : list of RestrictedBoltzmannMachine
-        As they were before back-propagation; empty without pre-training.
     network_, encoder_, decoder_ : gpunet.Network
         All layers, those up to the code, and those after it.
-    history_ : gpunet.History
-        Of back-propagation.
-    n_features_in_ : int
+    machines_, history_
+        See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
+    n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.estimator.Estimator`.
 
     Examples
     --------
@@ -78,45 +77,13 @@ class Autoencoder(Estimator):
 
     _estimator_type: ClassVar[str | None] = "transformer"
 
-    machines_: list[RestrictedBoltzmannMachine]
-    network_: Network
-    encoder_: Network
-    decoder_: Network
-    history_: History
+    hidden_layer_sizes: Sequence[int] = parameter((256, 64, 16), check_hidden_layer_sizes)
+    linear_code: bool = parameter(True, check_flag)
+    code_learning_rate: float | Schedule = parameter(0.005, check_schedule)
+    learning_rate: float | Schedule = parameter(0.005, check_schedule)
+    batch_size: int = parameter(20, check_integer, minimum=1)
 
-    def __init__(
-        self,
-        *,
-        hidden_layer_sizes: Sequence[int] = (256, 64, 16),
-        linear_code: bool = True,
-        pretraining_epochs: int = 10,
-        pretraining_learning_rate: float | Schedule = 0.1,
-        code_learning_rate: float | Schedule = 0.005,
-        epochs: int = 20,
-        learning_rate: float | Schedule = 0.005,
-        batch_size: int = 20,
-        momentum: float = 0.9,
-        l2: float = 0.0,
-        initializer: str | Initializer | None = None,
-        seed: int = 0,
-        dtype: npt.DTypeLike = "float32",
-        device: str | Backend = "auto",
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.linear_code = linear_code
-        self.pretraining_epochs = pretraining_epochs
-        self.pretraining_learning_rate = pretraining_learning_rate
-        self.code_learning_rate = code_learning_rate
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.momentum = momentum
-        self.l2 = l2
-        self.initializer = initializer
-        self.seed = seed
-        self.dtype = dtype
-        self.device = device
-
+    @learns
     def fit(self, X: npt.ArrayLike, y: object = None) -> Self:
         """Pre-train, unroll and fine-tune.
 
@@ -125,115 +92,71 @@ class Autoencoder(Estimator):
         X : array_like, (n, d)
             Numbers from 0 to 1, here and in every other method.
         y : ignored
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-            X, or a parameter of the constructor, is not valid. Nothing has changed then.
-        TrainingDivergedError
-            Weights became NaN or infinite. Nothing has changed then either.
         """
-        sizes = check_hidden_layer_sizes(self.hidden_layer_sizes)
-        linear_code = check_flag("linear_code", self.linear_code)
-        pretraining_epochs = check_integer("pretraining_epochs", self.pretraining_epochs, 0)
-        epochs = check_integer("epochs", self.epochs, 1)
-        batch_size = check_integer("batch_size", self.batch_size, 1)
-        l2 = check_number("l2", self.l2)
-        as_schedule(self.pretraining_learning_rate, "pretraining_learning_rate")
-        as_schedule(self.code_learning_rate, "code_learning_rate")
-        dtype = check_dtype(self.dtype)
-        features = check_probabilities("X", X, None, dtype, self.device)
-        arguments: dict[str, Any] = {"seed": self.seed, "dtype": dtype, "device": self.device}
-        optimizer = SGD(self.learning_rate, momentum=self.momentum)
+        given = self._checked_parameters()
+        names = column_names("X", X)
+        features = given._new_data("X", X)
+        network, machines, history = given._learn(
+            given._random_network(features.shape[1]),
+            features,
+            features,
+            features,
+            linear_code=given.linear_code,
+            code_learning_rate=given.code_learning_rate,
+        )
+        encoder, decoder = split_at_code(network, self.device)
+        self._adopt(network, machines, history)
+        self.encoder_, self.decoder_ = encoder, decoder
+        self._set_columns(features.shape[1], names)
+        return self
+
+    def _random_network(self, inputs: int) -> Network:
+        sizes = self.hidden_layer_sizes
         activations = ["sigmoid"] * (2 * len(sizes) - 1)
-        activations[len(sizes) - 1] = "identity" if linear_code else "sigmoid"
-        network = Network(
-            [features.shape[1], *sizes, *sizes[-2::-1], features.shape[1]],
+        activations[len(sizes) - 1] = "identity" if self.linear_code else "sigmoid"
+        return Network(
+            [inputs, *sizes, *sizes[-2::-1], inputs],
             activation=activations,
             batch_norm=False,
             initializer=self.initializer,
             loss="sigmoid_cross_entropy",
-            **arguments,
+            seed=self.seed,
+            dtype=self.dtype,
+            device=self.device,
         )
-        machines = []
-        if pretraining_epochs:
-            machines = pretrain_stack(
-                features,
-                sizes,
-                linear_code=linear_code,
-                epochs=pretraining_epochs,
-                learning_rate=self.pretraining_learning_rate,
-                code_learning_rate=self.code_learning_rate,
-                batch_size=self.batch_size,
-                **arguments,
-            )
-            network = unroll(machines, **arguments)
-        history = fit(
-            network,
-            features,
-            features,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            l2=l2,
-        )
-        self.network_, self.machines_, self.history_ = network, machines, history
-        self.encoder_, self.decoder_ = split_at_code(network, self.device)
-        self.n_features_in_ = features.shape[1]
-        return self
 
+    def _stacked_network(self, machines: list[RestrictedBoltzmannMachine], random: Network) -> Network:
+        return unroll(machines, seed=self.seed, dtype=self.dtype, device=self.device)
+
+    @after_fit
     def transform(self, X: npt.ArrayLike) -> Array:
-        """Return the code of each row, (n, m_k).
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        self._require_fitted("transform")
+        """Return the code of each row, (n, m_k)."""
         return self.encoder_.predict(self._check_inputs(X))
 
     def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
         """Return ``fit(X).transform(X)``."""
         return self.fit(X).transform(X)
 
+    @after_fit
     def inverse_transform(self, codes: npt.ArrayLike) -> Array:
-        """Return what the decoder makes of codes, (n, d): probabilities.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        self._require_fitted("inverse_transform")
+        """Return what the decoder makes of codes, (n, d): probabilities."""
         return self.decoder_.predict_proba(self.decoder_.check_inputs(codes, "codes"))
 
+    @after_fit
     def reconstruct(self, X: npt.ArrayLike) -> Array:
-        """Return ``inverse_transform(transform(X))``.
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        self._require_fitted("reconstruct")
+        """Return ``inverse_transform(transform(X))``."""
         return self.network_.predict_proba(self._check_inputs(X))
 
+    @after_fit
     def reconstruction_error(self, X: npt.ArrayLike) -> Array:
-        """Return the mean squared difference between each row and its reconstruction, float64 (n,).
-
-        Raises
-        ------
-        NotFittedError, ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-        """
-        self._require_fitted("reconstruction_error")
+        """Return the mean squared difference between each row and its reconstruction, float64 (n,)."""
         data = self._check_inputs(X)
         return np.square(self.network_.predict_proba(data).astype(np.float64) - data).mean(axis=1)
 
+    @after_fit
     def score(self, X: npt.ArrayLike, y: object = None) -> float:
         """Return minus the mean of :meth:`reconstruction_error`: more is better."""
         return -float(self.reconstruction_error(X).mean())
-
-    def _check_inputs(self, X: npt.ArrayLike) -> Array:
-        """Return X as a host array (n, d) of numbers from 0 to 1, or raise."""
-        return check_probabilities("X", X, self.n_features_in_, self.network_.dtype, self.network_.backend)
 
 
 def split_at_code(network: Network, device: str | Backend) -> tuple[Network, Network]:
@@ -253,12 +176,7 @@ def split_at_code(network: Network, device: str | Backend) -> tuple[Network, Net
     """
     sizes, activations = network.layer_sizes, network.activations
     half = len(sizes) // 2
-    common: dict[str, Any] = {
-        "batch_norm": False,
-        "seed": network.seed,
-        "dtype": network.dtype,
-        "device": device,
-    }
+    common: dict[str, Any] = {"batch_norm": False, "seed": network.seed, "dtype": network.dtype, "device": device}
     encoder = Network(
         sizes[: half + 1],
         activation=activations[: half - 1],

@@ -16,6 +16,7 @@ restricted Boltzmann machines".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,38 @@ class ContrastiveDivergence:
         if rows not in self._steps:
             self._steps[rows] = _Step(self, rows)
         self._steps[rows](data, index, step, errors)
+
+    def learn_epoch(self, data: Array, order: Array, step: int) -> float:
+        """Learn once from every row, batch by batch.
+
+        Parameters
+        ----------
+        data : array, (N, d)
+            On the device.
+        order : ndarray of int32, (N,)
+        step : int
+            Updates done before.
+
+        Returns
+        -------
+        float
+            The mean squared distance, per element, between v and the chains' last visible units; NaN where that, or a
+            weight, is not finite.
+        """
+        backend, machine = self.machine.backend, self.machine
+        errors = backend.zeros((self.updates(len(order)), 2, 2), machine.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for below, once per epoch
+            for number in range(len(errors)):
+                index = order[number * self.batch_size : (number + 1) * self.batch_size]
+                self.update(data, index, step + number, errors[number])
+        host = backend.to_numpy(errors).astype(np.float64)
+        if not all(np.isfinite(array).all() for array in (host, *machine.get_parameters())):
+            return math.nan
+        return 2 * float(host[:, 0, 0] @ host[:, 0, 1]) / (len(order) * machine.visible)
+
+    def updates(self, rows: int) -> int:
+        """Return how many updates an epoch of so many rows takes."""
+        return -(-rows // self.batch_size)
 
 
 class _Step:

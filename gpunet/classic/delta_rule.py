@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import Estimator
-from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, unknown_name
+from gpunet.classic.columns import column_names
+from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
+from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
-from gpunet.validation import check_features, check_flag, check_integer, check_number, check_targets
+from gpunet.validation import check_features, check_flag, check_integer, check_number, check_rate, check_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,6 +28,15 @@ Array = npt.NDArray[Any]
 _LARGEST_RANGE = 1e38
 
 
+def _check_hidden_units(argument: str, value: Any) -> list[int]:
+    """Return the units of each hidden layer; one number stands for one layer."""
+    if isinstance(value, str):
+        raise InvalidTypeError(f"{argument}: got {value!r}. Expected an integer or a sequence of integers.")
+    counts = value if isinstance(value, Sequence) or np.ndim(value) == 1 else [value]
+    return [check_integer(argument, count, 1) for count in counts]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeltaRule(Estimator):
     """A network of sigmoid units trained by the generalised delta rule, on the CPU or a GPU.
 
@@ -76,7 +86,8 @@ class DeltaRule(Estimator):
     history_ : dict of str to list
         ``"error"``: E in each epoch, each pattern's E_p taken when its turn came.
     n_outputs_ : int
-    n_features_in_ : int
+    n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.estimator.Estimator`.
 
     References
     ----------
@@ -93,33 +104,19 @@ class DeltaRule(Estimator):
 
     _estimator_type: ClassVar[str | None] = "regressor"
 
-    def __init__(
-        self,
-        *,
-        hidden_units: int | Sequence[int] = 2,
-        learning_rate: float = 0.25,
-        momentum: float = 0.9,
-        update: str = "pattern",
-        epochs: int = 2000,
-        tolerance: float = 0.0,
-        initial_range: float = 1.0,
-        shuffle: bool = False,
-        seed: int = 0,
-        dtype: npt.DTypeLike = "float32",
-        device: str = "auto",
-    ) -> None:
-        self.hidden_units = hidden_units
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.update = update
-        self.epochs = epochs
-        self.tolerance = tolerance
-        self.initial_range = initial_range
-        self.shuffle = shuffle
-        self.seed = seed
-        self.dtype = dtype
-        self.device = device
+    hidden_units: int | Sequence[int] = parameter(2, _check_hidden_units)
+    learning_rate: float = parameter(0.25, check_number, above=True)
+    momentum: float = parameter(0.9, check_rate)
+    update: str = parameter("pattern", check_name, names=("pattern", "epoch"))
+    epochs: int = parameter(2000, check_integer, minimum=1)
+    tolerance: float = parameter(0.0, check_number)
+    initial_range: float = parameter(1.0, check_number, above=True, maximum=_LARGEST_RANGE)
+    shuffle: bool = parameter(False, check_flag)
+    seed: int = parameter(0, check_seed)
+    dtype: npt.DTypeLike = parameter("float32", check_float_type)
+    device: str = "auto"
 
+    @learns
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
         """Learn from scratch; warn (ConvergenceWarning) where outputs are not within the tolerance at the end.
 
@@ -128,108 +125,71 @@ class DeltaRule(Estimator):
         X : array_like, (n, d)
         y : array_like, (n, c) or (n,)
             Targets from 0 to 1. A sigmoid never gets to 0 or 1; the paper uses 0.1 and 0.9 where it wants them reached.
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, NonFiniteError
-            X or y is not what it should be.
-        InvalidValueError
-            A target or a parameter out of its range.
-        DeviceError
-            The device cannot be used.
-        TrainingDivergedError
-            Weights became infinite: the learning rate is far too high. The estimator is as it was.
         """
-        rate = check_number("learning_rate", self.learning_rate, above=True)
-        tolerance = check_number("tolerance", self.tolerance)
+        given = self._checked_parameters()
+        names = column_names("X", X)
         features = check_features("X", X, None, np.float64)
-        shape = _shape(y)
-        columns = max(shape[1], 1) if len(shape) == 2 else 1
-        targets = check_targets("y", y, len(features), columns, np.float64, probabilities=True)
-        if self.update not in ("pattern", "epoch"):
-            raise unknown_name("update", self.update, ("pattern", "epoch"))
-        by_pattern = self.update == "pattern"
+        targets = check_targets("y", y, len(features), None, np.float64, probabilities=True)
+        by_pattern = given.update == "pattern"
         # The library's J is the mean of the E_p, the paper's E their sum.
-        step = rate if by_pattern else rate * len(features)
+        step = given.learning_rate if by_pattern else given.learning_rate * len(features)
         if not math.isfinite(step):
-            raise InvalidValueError(f"learning_rate: {rate!r} is too large for the sum over {len(features)} patterns.")
-        optimizer = SGD(step, momentum=self.momentum)
-
-        network = self._new_network(features.shape[1], targets.shape[1])
-        reached = _Reached(features, targets, tolerance)
+            raise InvalidValueError(
+                f"learning_rate: {given.learning_rate!r} is too large for the sum over {len(features)} patterns."
+            )
+        network = given._new_network(features.shape[1], targets.shape[1])
+        reached = _Reached(features, targets, given.tolerance)
         history = fit(
             network,
             features,
             targets,
-            epochs=self.epochs,
+            epochs=given.epochs,
             batch_size=1 if by_pattern else len(features),
-            optimizer=optimizer,
-            shuffle=check_flag("shuffle", self.shuffle),
-            callbacks=[reached] if tolerance > 0 else [],
+            optimizer=SGD(step, momentum=given.momentum),
+            shuffle=given.shuffle,
+            callbacks=[reached] if given.tolerance > 0 else [],
         )
         self.network_ = network
-        self.n_features_in_, self.n_outputs_ = features.shape[1], targets.shape[1]
+        self._set_columns(features.shape[1], names)
+        self.n_outputs_ = targets.shape[1]
         self.converged_ = reached.stopped
         self.n_iter_ = len(history)
         self.history_: dict[str, list[float]] = {"error": [record.loss * len(features) for record in history]}
-        self._is_vector = len(shape) == 1
-        if tolerance > 0 and not self.converged_:
+        self._is_vector = np.ndim(y) == 1
+        if given.tolerance > 0 and not self.converged_:
             warnings.warn(
                 f"DeltaRule: after {self.n_iter_} epochs E is {self.history_['error'][-1]:.3g} and not every output is "
-                f"within {tolerance:g} of its target. Another seed, more hidden units or more epochs may help.",
+                f"within {given.tolerance:g} of its target. Another seed, more hidden units or more epochs may help.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
         return self
 
+    @after_fit
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs for X: (n, c), or (n,) where ``fit`` was given such targets.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator.
-        """
-        self._require_fitted("predict")
+        """Return the outputs for X: (n, c), or (n,) where ``fit`` was given such targets."""
+        self._check_columns(X)
         outputs = self.network_.predict(X)
         return outputs[:, 0] if self._is_vector else outputs
 
+    @after_fit
     def hidden_outputs(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs of the last hidden layer, (n, units): the internal representations of the paper's title.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        InvalidValueError
-            There is no hidden layer.
-        ShapeError, InvalidTypeError, NonFiniteError
-            X does not fit the estimator.
-        """
-        self._require_fitted("hidden_outputs")
+        """Return the outputs of the last hidden layer, (n, units): the paper's internal representations."""
         network = self.network_
         if len(network.layer_sizes) == 2:
             raise InvalidValueError("hidden_outputs: this network has no hidden units.")
+        self._check_columns(X)
         with network.lock:
             network.forward(network.backend.asarray(network.check_inputs(X)))
             # Each layer is a linear map and the activation behind it: the last two belong to the outputs.
             return network.backend.to_numpy(network.layers[-3].output).copy()
 
+    @after_fit
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Return R^2, 1 - sum (t - o)^2 / sum (t - mean t)^2, averaged over the outputs.
 
         An output whose targets are all the same counts 1 where it equals them, else 0.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
-            X or y does not fit the estimator.
         """
-        self._require_fitted("score")
         outputs = self.predict(X).reshape(-1, self.n_outputs_)
         targets = check_targets("y", y, len(outputs), self.n_outputs_, np.float64, probabilities=True)
         residual = ((targets - outputs) ** 2).sum(axis=0)
@@ -239,17 +199,12 @@ class DeltaRule(Estimator):
         return float(explained.mean())
 
     def _new_network(self, inputs: int, outputs: int) -> Network:
-        given: Any = self.hidden_units
-        if isinstance(given, str):
-            raise InvalidTypeError(f"hidden_units: got {given!r}. Expected an integer or a sequence of integers.")
-        hidden = given if isinstance(given, Sequence) or np.ndim(given) == 1 else [given]
-        units = [check_integer("hidden_units", count, 1) for count in hidden]
         return Network(
-            [inputs, *units, outputs],
+            [inputs, *_check_hidden_units("hidden_units", self.hidden_units), outputs],
             activation="sigmoid",
             output_activation="sigmoid",
             batch_norm=False,
-            initializer=_Uniform(check_number("initial_range", self.initial_range, above=True, maximum=_LARGEST_RANGE)),
+            initializer=_Uniform(self.initial_range),
             loss="squared_error",
             seed=self.seed,
             dtype=self.dtype,
@@ -287,10 +242,3 @@ class _Reached(Callback):
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
         distances = np.abs(run.network.predict(self.features) - self.targets)
         self.stopped = run.stop = bool((distances <= self.tolerance).all())
-
-
-def _shape(y: npt.ArrayLike) -> tuple[int, ...]:
-    try:
-        return np.asarray(y).shape
-    except ValueError:  # rows of different lengths, which the check of the targets refuses by name
-        return ()

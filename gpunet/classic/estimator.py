@@ -3,28 +3,35 @@
 Constructors take keyword-only parameters and store them as given; ``fit`` checks them, returns the estimator, and sets
 attributes whose names end with an underscore. So ``sklearn.base.clone``, pipelines and searches work, and scikit-learn
 is imported only when it asks for its own tags.
+
+An estimator is a dataclass: a field declares a parameter with its default and, by :func:`parameter`, its check.
 """
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Collection
+from dataclasses import field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, NotFittedError, ShapeError, unknown_name
-from gpunet.validation import check_features, read_array
+from gpunet.classic.columns import check_same_names, column_names
+from gpunet.errors import NotFittedError, unknown_name
+from gpunet.schedules import Schedule, as_schedule
+from gpunet.validation import check_dtype, check_features, check_integer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = npt.NDArray[Any]
 
-_LABELS_SHOWN = 6
-# Scores are sums of products of features and of weights that are sums of features: those have to be finite too.
-_LARGEST_FEATURE = 1e140
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Estimator:
@@ -34,19 +41,21 @@ class Estimator:
     ----------
     n_features_in_ : int
         Columns of the X that ``fit`` was given.
+    feature_names_in_ : ndarray of str, (n_features_in_,)
+        Their names, where that X was a data frame whose column names are all text.
     """
 
     _estimator_type: ClassVar[str | None] = None
 
     n_features_in_: int
+    feature_names_in_: Array
 
-    @classmethod
-    def _parameter_names(cls) -> list[str]:
-        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    # Subclasses are dataclasses.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's parameters by name; ``deep`` is scikit-learn's, no parameter has parameters here."""
-        return {name: getattr(self, name) for name in self._parameter_names()}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **parameters: Any) -> Self:
         """Set constructor parameters; ``fit`` checks their values.
@@ -56,7 +65,7 @@ class Estimator:
         InvalidValueError
             A name that the constructor does not have; nothing has been set then.
         """
-        valid = self._parameter_names()
+        valid = self.get_params()
         for name in parameters:
             if name not in valid:
                 raise unknown_name(f"{type(self).__name__} parameter", name, valid)
@@ -66,7 +75,7 @@ class Estimator:
 
     def __repr__(self) -> str:
         """Return a call that builds an equal estimator: only what differs from the defaults."""
-        defaults = inspect.signature(type(self).__init__).parameters
+        defaults = inspect.signature(type(self)).parameters
         given = [
             f"{name}={value!r}"
             for name, value in self.get_params().items()
@@ -90,172 +99,117 @@ class Estimator:
             input_tags=InputTags(),
         )
 
+    def _declared_parameters(self) -> dict[str, Any]:
+        """Return what the class declares, whatever the constructor of a subclass takes."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    def _checked_parameters(self) -> Self:
+        """Return a copy with the parameters as their checks return them, or raise what a check raises."""
+        given = copy.copy(self)
+        for one in fields(self):
+            if "check" in one.metadata:
+                setattr(given, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
+        return given
+
     def _require_fitted(self, method: str) -> None:
         """Raise NotFittedError where ``fit`` has not been called."""
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet. Expected fit(...) first.")
 
-    def _fitted_features(self, method: str, X: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Array:
-        """Return X as a finite (n, n_features_in_) array, or raise."""
-        self._require_fitted(method)
-        return check_features("X", X, self.n_features_in_, dtype)
+    def _fitted_features(self, X: npt.ArrayLike) -> Array:
+        """Return X as a finite float64 array (n, n_features_in_), its columns those of ``fit``, or raise."""
+        self._check_columns(X)
+        return check_features("X", X, self.n_features_in_, np.float64)
+
+    def _check_columns(self, X: npt.ArrayLike) -> None:
+        """Raise InvalidValueError where the names of X's columns are known and not those of ``fit``."""
+        check_same_names("X", column_names("X", X), getattr(self, "feature_names_in_", None), type(self).__name__)
+
+    def _set_columns(self, count: int, names: Array | None) -> None:
+        """Take over what ``fit`` knows of the columns of X."""
+        self.n_features_in_ = count
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
 
-class BinaryClassifier(Estimator, ABC):
-    """A classifier for two classes that decides by the sign of a score.
-
-    Attributes
-    ----------
-    classes_ : ndarray, (2,)
-        The two labels that ``fit`` was given, sorted; ``classes_[1]`` is +1 inside.
-    """
-
-    _estimator_type: ClassVar[str | None] = "classifier"
-
-    classes_: Array
-
-    def _fitted_features(self, method: str, X: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Array:
-        """Return X as a finite (n, n_features_in_) array of moderate numbers, or raise."""
-        features = super()._fitted_features(method, X, dtype)
-        check_moderate("X", features)
-        return features
-
-    @abstractmethod
-    def decision_function(self, X: npt.ArrayLike) -> Array:
-        """Return the score of each row, float64 (n,); above 0 stands for ``classes_[1]``.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
-            X does not fit the estimator, or has numbers above 1e140.
-        """
-
-    def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the label of each row, (n,).
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
-            X does not fit the estimator, or has numbers above 1e140.
-        """
-        self._require_fitted("predict")
-        return self.classes_[(self.decision_function(X) > 0).astype(np.intp)]
-
-    def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
-        """Return the fraction of rows whose label is predicted.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` has not been called.
-        ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
-            X does not fit the estimator or has numbers above 1e140, or y does not fit X.
-        """
-        self._require_fitted("score")
-        predicted = self.predict(X)
-        return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
-
-
-def check_moderate(argument: str, features: Array) -> None:
-    """Raise InvalidValueError where a feature is so large that scores or squares of it would overflow."""
-    largest = np.unravel_index(np.abs(features).argmax(), features.shape)
-    if abs(features[largest]) > _LARGEST_FEATURE:
-        row, column = largest
-        raise InvalidValueError(
-            f"{argument}: {features[largest]} in row {row}, column {column} is too large to add up squares of such "
-            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
-        )
-
-
-def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
-    """Return labels of any kind (numbers, text, booleans) as an array (rows,), or raise.
-
-    Raises
-    ------
-    ShapeError
-        Not one label per row.
-    InvalidTypeError
-        Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
-    NonFiniteError
-        NaN or infinity.
-    """
-    labels = read_array(argument, y)
-    if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
-        kinds = set(map(type, labels))
-        if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
-            labels = np.array(labels.tolist())
-    if labels.ndim != 1:
-        hint = f" Use {argument}.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else ""
-        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).{hint}")
-    if len(labels) != rows:
-        raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
-    if labels.dtype.kind not in "iufbU":
-        raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        row = int(np.argmax(~np.isfinite(labels)))
-        raise NonFiniteError(f"{argument}: {labels[row]} in row {row}. Expected finite labels.")
-    return labels
-
-
-def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int) -> tuple[Array, Array]:
-    """Return the two labels, sorted, and each row's label as -1.0 or +1.0, float64 (rows,).
-
-    Labels -1 and +1 stand for themselves; of any other two, the one that sorts last becomes +1.
-
-    Raises
-    ------
-    InvalidValueError
-        Not exactly two different labels; the message names them.
-    ShapeError, InvalidTypeError, NonFiniteError
-        See :func:`check_label_vector`.
-    """
-    classes, index = np.unique(check_label_vector(argument, y, rows), return_inverse=True)
-    if len(classes) != 2:
-        shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
-        more = ", ..." if len(classes) > _LABELS_SHOWN else ""
-        count = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
-        raise InvalidValueError(f"{argument}: got {count} ({shown}{more}). Expected exactly two classes.")
-    return classes, np.where(index == 1, 1.0, -1.0)
-
-
-def encode_known_classes(
-    argument: str, y: npt.ArrayLike, rows: int, known: Array | None, classes: npt.ArrayLike | None
-) -> tuple[Array, Array]:
-    """Return both labels and each row's label as -1.0 or +1.0, for data that may lack one of them.
+def parameter(default: Any, check: Callable[..., Any], *, optional: bool = False, **limits: Any) -> Any:
+    """Declare a parameter of an estimator.
 
     Parameters
     ----------
-    argument : str
-    y : array_like, (rows,)
-    rows : int
-    known : ndarray, (2,), or None
-        The labels that were settled before.
-    classes : array_like, (2,), or None
-        The labels to settle now; None takes those of ``y``.
-
-    Raises
-    ------
-    InvalidValueError
-        A label that is not one of the two, or ``classes`` that differ from those known.
-    ShapeError, InvalidTypeError, NonFiniteError
-        See :func:`check_label_vector`.
+    default : object
+    check : callable
+        Takes the name, the value and ``limits``; returns the value that ``fit`` uses, or raises.
+    optional : bool
+        Whether None will do, unchecked.
     """
-    if classes is not None:
-        settled, _ = encode_two_classes("classes", classes, 2)
-        if known is not None and not np.array_equal(settled, known):
-            raise InvalidValueError(f"classes: got {settled.tolist()}. Expected {known.tolist()}, as before.")
-        known = settled
-    if known is None:
-        return encode_two_classes(argument, y, rows)
-    labels = check_label_vector(argument, y, rows)
-    strange = (labels != known[0]) & (labels != known[1])
-    if strange.any():
-        row = int(np.argmax(strange))
-        raise InvalidValueError(
-            f"{argument}: label {labels.tolist()[row]!r} in row {row} is not known. Expected one of {known.tolist()}."
-        )
-    return known, np.where(labels == known[1], 1.0, -1.0)
+
+    def checked(name: str, value: Any) -> Any:
+        return None if optional and value is None else check(name, value, **limits)
+
+    return field(default=default, metadata={"check": checked})
+
+
+def check_name(argument: str, value: Any, names: Collection[str]) -> str:
+    """Return ``value`` if it is one of some names."""
+    if not isinstance(value, str) or value not in names:
+        raise unknown_name(argument, value, names)
+    return value
+
+
+def check_seed(argument: str, value: Any) -> int:
+    """Return a seed of 64 bits."""
+    return check_integer(argument, value, 0, 2**64 - 1)
+
+
+def check_float_type(argument: str, value: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64; the argument is called ``dtype`` everywhere."""
+    return check_dtype(value)
+
+
+def check_schedule(argument: str, value: Any) -> Schedule:
+    """Return a learning rate as a schedule."""
+    return as_schedule(value, argument)
+
+
+_RAISES_LEARNING = """
+
+Raises
+------
+ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+    The data or a parameter of the constructor is not what it should be. Nothing has changed, here and below.
+DeviceError
+    The device cannot be used; for estimators that have one.
+TrainingDivergedError
+    Weights or the loss became NaN or infinite: a lower learning rate may help."""
+
+_RAISES_AFTER_FIT = """
+
+Raises
+------
+NotFittedError
+    ``fit`` has not been called.
+ShapeError, InvalidTypeError, NonFiniteError, InvalidValueError
+    An argument does not fit the estimator: its width, the names of its columns, or its values. Nothing has changed."""
+
+
+def learns(method: _Method) -> _Method:
+    """Add to the docstring of ``fit`` or ``partial_fit`` what each of them raises."""
+    if method.__doc__:
+        method.__doc__ = inspect.cleandoc(method.__doc__) + _RAISES_LEARNING
+    return method
+
+
+def after_fit(method: Callable[Concatenate[Any, _P], _Result]) -> Callable[Concatenate[Any, _P], _Result]:
+    """Make a method refuse to run before ``fit``, and add to its docstring what every such method raises."""
+
+    @functools.wraps(method)
+    def checked(self: Estimator, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        self._require_fitted(method.__name__)
+        return method(self, *args, **kwargs)
+
+    if method.__doc__:
+        checked.__doc__ = inspect.cleandoc(method.__doc__) + _RAISES_AFTER_FIT
+    return checked

@@ -1,4 +1,4 @@
-"""What a machine's visible units take: numbers from 0 to 1, checked where they enter."""
+"""What X may hold, checked where it enters: numbers from 0 to 1, or numbers whose squares can be added up."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from gpunet.validation import check_features, is_on_cuda
 
 Array = npt.NDArray[Any]
 
+# Scores are sums of products of features and of weights that are sums of features: those have to be finite too.
+_LARGEST_FEATURE = 1e140
+
 
 def check_probabilities(
-    argument: str, values: npt.ArrayLike, columns: int | None, dtype: np.dtype[Any], device: str | Backend
+    argument: str, values: npt.ArrayLike, columns: int | None, dtype: npt.DTypeLike, device: str | Backend
 ) -> Array:
     """Return ``values`` as a finite, C-contiguous host array (n, columns) of numbers from 0 to 1.
 
@@ -48,3 +51,14 @@ def check_probabilities(
             "to 1, such as scikit-learn's MinMaxScaler(clip=True) makes."
         )
     return array
+
+
+def check_moderate(argument: str, features: Array) -> None:
+    """Raise InvalidValueError where a feature is so large that scores or squares of it would overflow."""
+    largest = np.unravel_index(np.abs(features).argmax(), features.shape)
+    if abs(features[largest]) > _LARGEST_FEATURE:
+        row, column = largest
+        raise InvalidValueError(
+            f"{argument}: {features[largest]} in row {row}, column {column} is too large to add up squares of such "
+            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
+        )

@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
-import warnings
+import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import BinaryClassifier, check_moderate, encode_known_classes, encode_two_classes
-from gpunet.classic.separability import signed_examples, signed_separation
-from gpunet.errors import ConvergenceWarning, InvalidValueError
-from gpunet.random import Purpose, host_generator
-from gpunet.validation import check_features, check_flag, check_integer, check_targets
+from gpunet.classic.binary_classifier import LinearClassifier
+from gpunet.classic.epochs import mistakes
+from gpunet.classic.estimator import check_seed, parameter
+from gpunet.classic.separability import signed_separation
+from gpunet.errors import InvalidValueError
+from gpunet.validation import check_flag, check_integer, check_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Array = npt.NDArray[Any]
 
-_FIRST_BLOCK = 8
 # Products of smaller numbers, and shares of such products, fade to 0.
 _SMALLEST_LENGTH = 1e-140
 
 
-class Perceptron(BinaryClassifier):
+class PerceptronRule:
+    """The perceptron rule on the signed examples p_i = y_i (x_i, 1): a mistake is w . p_i <= 0, an update w += p_i.
+
+    Parameters
+    ----------
+    count : int
+        Weights, which are 0 to begin with.
+
+    Attributes
+    ----------
+    weights : ndarray, (count,)
+        w.
+    late_updates : ndarray, (count,)
+        The sum of the updates, each times the number of examples before it.
+    seen, mistakes : int
+        Examples and mistakes so far.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.weights = np.zeros(count)
+        self.late_updates = np.zeros(count)
+        self.seen = self.mistakes = 0
+
+    @property
+    def averaged_weights(self) -> Array:
+        """The average of w over the examples seen: an update is missing from the averages of those before it."""
+        return self.weights - self.late_updates / self.seen
+
+    def learn_epoch(self, examples: Array, signs: Array, order: Array | slice = slice(None)) -> int:
+        """Apply the rule to the signed examples, (n, count), and return the number of mistakes."""
+        examples = examples[order]
+        count = 0
+        for row in mistakes(len(examples), lambda rows: examples[rows] @ self.weights <= 0):
+            self.weights += examples[row]
+            self.late_updates += (self.seen + row) * examples[row]
+            count += 1
+        self.seen += len(examples)
+        self.mistakes += count
+        return count
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Perceptron(LinearClassifier[PerceptronRule]):
     """A linear classifier trained by the perceptron rule.
 
     Predicts ``classes_[1]`` where w . x + b > 0 and ``classes_[0]`` otherwise. Learning starts at w = 0, b = 0, takes
@@ -44,7 +87,8 @@ class Perceptron(BinaryClassifier):
     bias : bool
         Whether b is learnt, as the weight of an input that is always 1; otherwise it is 0.
     max_epochs : int or None
-        Passes over the examples at most. None sets no limit, and is refused for classes that no hyperplane separates.
+        Passes over the examples at most; ``fit`` warns where they end it. None sets no limit, and ``fit`` refuses it
+        (InvalidValueError) for classes that no hyperplane separates.
     shuffle : bool
         Whether each epoch has an order of its own; False keeps the order of X.
     seed : int
@@ -52,20 +96,14 @@ class Perceptron(BinaryClassifier):
 
     Attributes
     ----------
-    coef_ : ndarray, (d,)
-        w.
-    intercept_ : float
-        b.
     converged_ : bool
         Whether the last epoch had no mistake. That holds for the last w and b, not for their averages.
     mistakes_ : int
         Updates in all.
-    n_iter_ : int
-        Epochs done.
     history_ : dict of str to list
         ``"mistakes"``: the mistakes of each epoch.
-    classes_, n_features_in_
-        See :class:`gpunet.classic.estimator.BinaryClassifier`.
+    coef_, intercept_, classes_, n_iter_, n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.binary_classifier.LinearClassifier`.
 
     References
     ----------
@@ -79,107 +117,17 @@ class Perceptron(BinaryClassifier):
     (['b'], True)
     """
 
-    def __init__(
-        self,
-        *,
-        averaged: bool = False,
-        bias: bool = True,
-        max_epochs: int | None = 1000,
-        shuffle: bool = True,
-        seed: int = 0,
-    ) -> None:
-        self.averaged = averaged
-        self.bias = bias
-        self.max_epochs = max_epochs
-        self.shuffle = shuffle
-        self.seed = seed
+    averaged: bool = parameter(False, check_flag)
+    bias: bool = parameter(True, check_flag)
+    max_epochs: int | None = parameter(1000, check_integer, minimum=1, optional=True)
+    shuffle: bool = parameter(True, check_flag)
+    seed: int = parameter(0, check_seed)
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
-        """Learn from scratch; warn (ConvergenceWarning) where ``max_epochs`` ended it.
+    _measure = "mistakes"
 
-        Parameters
-        ----------
-        X : array_like, (n, d)
-        y : array_like, (n,)
-            Two different labels.
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, NonFiniteError
-            X or y is not what it should be.
-        InvalidValueError
-            Not exactly two classes, a number in X above 1e140, an X of nothing but numbers below 1e-140 without a bias,
-            a parameter out of its range, or ``max_epochs=None`` where no hyperplane separates the classes.
-        """
-        self._check_parameters()
-        features = check_features("X", X, None, np.float64)
-        classes, signs = encode_two_classes("y", y, len(features))
-        examples = self._examples(features, signs)
-        if self.max_epochs is None and not signed_separation(examples).is_separable:
-            raise InvalidValueError(
-                "max_epochs: None sets no limit, but no hyperplane separates the classes: the rule would never stop. "
-                "Expected a number of epochs."
-            )
-
-        self._start(features.shape[1], classes, examples.shape[1])
-        while not self.converged_ and (self.max_epochs is None or self.n_iter_ < self.max_epochs):
-            order = np.arange(len(examples))
-            if self.shuffle:
-                host_generator(self.seed, Purpose.SHUFFLE, self.n_iter_).shuffle(order)
-            self._learn(examples[order])
-        if not self.converged_:
-            warnings.warn(
-                f"Perceptron: {self.history_['mistakes'][-1]} mistakes in the last of {self.n_iter_} epochs. More "
-                "epochs help only if a hyperplane separates the classes; averaged=True helps also otherwise.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        return self
-
-    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> Self:
-        """Go over the rows once, in their order, from where learning stands.
-
-        Parameters
-        ----------
-        X : array_like, (n, d)
-        y : array_like, (n,)
-        classes : array_like, (2,), or None
-            Both labels; needed by the first call, where ``y`` may hold only one of them.
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, NonFiniteError
-            X or y is not what it should be, or X has another width than before.
-        InvalidValueError
-            A label that is not one of the two classes, an X that ``fit`` would refuse, a parameter out of its range, or
-            another ``bias`` than before.
-        """
-        self._check_parameters()
-        is_fitted = self.__sklearn_is_fitted__()
-        if is_fitted and self.bias != (len(self._weights) > self.n_features_in_):
-            raise InvalidValueError(f"bias: got {self.bias}. Expected {not self.bias}, as before; fit learns anew.")
-        features = check_features("X", X, self.n_features_in_ if is_fitted else None, np.float64)
-        known, signs = encode_known_classes("y", y, len(features), self.classes_ if is_fitted else None, classes)
-        examples = self._examples(features, signs)
-        if not is_fitted:
-            self._start(features.shape[1], known, examples.shape[1])
-        self._learn(examples)
-        return self
-
-    def decision_function(self, X: npt.ArrayLike) -> Array:
-        return self._fitted_features("decision_function", X) @ self.coef_ + self.intercept_
-
-    def _check_parameters(self) -> None:
-        for name in ("averaged", "bias", "shuffle"):
-            check_flag(name, getattr(self, name))
-        check_integer("seed", self.seed, 0, 2**64 - 1)
-        if self.max_epochs is not None:
-            check_integer("max_epochs", self.max_epochs, 1)
-
-    def _examples(self, features: Array, signs: Array) -> Array:
+    def _inputs(self, features: Array, signs: Array) -> Array:
         """Return the p_i, (n, m), whose products w . p_i neither overflow nor fade; or raise."""
-        check_moderate("X", features)
-        examples = signed_examples(features, signs, bias=self.bias)
+        examples = super()._inputs(features, signs) * signs[:, np.newaxis]
         largest = float(np.abs(examples).max())
         if 0 < largest < _SMALLEST_LENGTH:
             raise InvalidValueError(
@@ -188,64 +136,36 @@ class Perceptron(BinaryClassifier):
             )
         return examples
 
-    def _start(self, inputs: int, classes: Array, weights: int) -> None:
-        """Forget everything: zero weights, which a bias makes one more than the inputs."""
-        self.n_features_in_ = inputs
-        self.classes_ = classes
-        self.converged_ = False
-        self.mistakes_ = 0
-        self.n_iter_ = 0
-        self.history_: dict[str, list[int]] = {"mistakes": []}
-        self._weights = np.zeros(weights)
-        self._late_updates = np.zeros(weights)
-        self._seen = 0
+    def _new_rule(self, inputs: Array) -> PerceptronRule:
+        if self.max_epochs is None and not signed_separation(inputs).is_separable:
+            raise InvalidValueError(
+                "max_epochs: None sets no limit, but no hyperplane separates the classes: the rule would never stop. "
+                "Expected a number of epochs."
+            )
+        return self._empty_rule(inputs.shape[1])
 
-    def _learn(self, examples: Array) -> None:
-        """Go over the signed examples once and set the attributes."""
-        mistakes = learn_epoch(examples, self._weights, self._late_updates, self._seen)
-        self._seen += len(examples)
-        self.converged_ = mistakes == 0
-        self.mistakes_ += mistakes
-        self.n_iter_ += 1
-        self.history_["mistakes"].append(mistakes)
+    def _empty_rule(self, weights: int) -> PerceptronRule:
+        return PerceptronRule(weights)
 
-        weights = self._weights - self._late_updates / self._seen if self.averaged else self._weights
-        self.coef_ = weights[: self.n_features_in_].copy()
-        self.intercept_ = float(weights[-1]) if self.bias else 0.0
+    def _resumed_rule(self, given: Self) -> PerceptronRule:
+        if given.bias != (len(self._rule.weights) > self.n_features_in_):
+            raise InvalidValueError(f"bias: got {given.bias}. Expected {not given.bias}, as before; fit learns anew.")
+        return copy.deepcopy(self._rule)
 
+    def _adopt(self, rule: PerceptronRule, history: list[float]) -> None:
+        super()._adopt(rule, history)
+        self._rule = rule
+        self._set_weights(rule.averaged_weights if self.averaged else rule.weights)
+        self.mistakes_ = rule.mistakes
+        self.converged_ = history[-1] == 0
 
-def learn_epoch(examples: Array, weights: Array, late_updates: Array, seen: int) -> int:
-    """Apply the perceptron rule to the signed examples p_i, in order, and return the number of mistakes.
-
-    Parameters
-    ----------
-    examples : ndarray, (n, m)
-        p_i = y_i (x_i, 1): a mistake is w . p_i <= 0, an update w += p_i.
-    weights : ndarray, (m,)
-        w; changed in place.
-    late_updates : ndarray, (m,)
-        Changed in place: each update, times the number of examples before it. With t examples seen, the average over
-        them of w after each is w - late_updates / t: an update is missing from the averages of those before it.
-    seen : int
-        Examples seen in earlier epochs.
-    """
-    mistakes = start = 0
-    block = _FIRST_BLOCK
-    while start < len(examples):
-        # Weights change at mistakes only: look for the next one in blocks, larger ones where mistakes are rare.
-        wrong = examples[start : start + block] @ weights <= 0
-        first = int(wrong.argmax())
-        if not wrong[first]:
-            start += block
-            block *= 2
-            continue
-        start += first
-        weights += examples[start]
-        late_updates += (seen + start) * examples[start]
-        mistakes += 1
-        start += 1
-        block = _FIRST_BLOCK
-    return mistakes
+    def _advice(self, history: list[float]) -> str:
+        if history[-1] == 0:
+            return ""
+        return (
+            f"{history[-1]} mistakes in the last of {len(history)} epochs. More epochs help only if a hyperplane "
+            "separates the classes; averaged=True helps also otherwise."
+        )
 
 
 def perceptron_loss(signs: npt.ArrayLike, scores: npt.ArrayLike) -> Array:

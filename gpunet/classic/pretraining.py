@@ -71,7 +71,7 @@ def pretrain_stack(
     ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError, TrainingDivergedError
         As :meth:`RestrictedBoltzmannMachine.fit`.
     """
-    sizes = check_hidden_layer_sizes(hidden_layer_sizes)
+    sizes = check_hidden_layer_sizes("hidden_layer_sizes", hidden_layer_sizes)
     linear_code = check_flag("linear_code", linear_code)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
     as_schedule(code_learning_rate, "code_learning_rate")  # before the machines below are trained
@@ -158,15 +158,13 @@ def unroll(machines: Sequence[RestrictedBoltzmannMachine], **arguments: Any) -> 
     return network
 
 
-def check_hidden_layer_sizes(hidden_layer_sizes: Sequence[int]) -> list[int]:
+def check_hidden_layer_sizes(argument: str, sizes: Any) -> list[int]:
     """Return the sizes as a list, or raise."""
-    if isinstance(hidden_layer_sizes, (str, bytes)) or not isinstance(hidden_layer_sizes, (Sequence, np.ndarray)):
-        raise InvalidTypeError(
-            f"hidden_layer_sizes: got {hidden_layer_sizes!r}. Expected a sequence such as (256, 64)."
-        )
-    if len(hidden_layer_sizes) == 0:
-        raise InvalidValueError("hidden_layer_sizes: got no layers. Expected at least one.")
-    return [check_integer(f"hidden_layer_sizes[{place}]", size, 1) for place, size in enumerate(hidden_layer_sizes)]
+    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, (Sequence, np.ndarray)):
+        raise InvalidTypeError(f"{argument}: got {sizes!r}. Expected a sequence such as (256, 64).")
+    if len(sizes) == 0:
+        raise InvalidValueError(f"{argument}: got no layers. Expected at least one.")
+    return [check_integer(f"{argument}[{place}]", size, 1) for place, size in enumerate(sizes)]
 
 
 def _layers(machines: Sequence[RestrictedBoltzmannMachine]) -> tuple[list[int], list[str]]:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.activations import Sigmoid
 from gpunet.backends import Backend, select_backend
-from gpunet.classic.boltzmann_model import BoltzmannModel
+from gpunet.classic.columns import column_names
 from gpunet.classic.contrastive_divergence import ContrastiveDivergence, Rule
 from gpunet.classic.device_machine import SAMPLING_DRAWS, DeviceMachine
-from gpunet.classic.hidden_units import HIDDEN_UNITS, HiddenUnits
+from gpunet.classic.epochs import epoch_orders
+from gpunet.classic.estimator import (
+    Estimator,
+    after_fit,
+    check_float_type,
+    check_name,
+    check_schedule,
+    check_seed,
+    learns,
+    parameter,
+)
+from gpunet.classic.hidden_units import HIDDEN_UNITS
 from gpunet.classic.inputs import check_probabilities
-from gpunet.errors import InvalidValueError, TrainingDivergedError, unknown_name
+from gpunet.errors import InvalidValueError, TrainingDivergedError
 from gpunet.initializers import Normal
 from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import Schedule
-from gpunet.validation import check_dtype, check_flag, check_integer, check_number
+from gpunet.validation import check_features, check_flag, check_integer, check_number, check_parameter, check_rate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,12 +42,14 @@ Array = npt.NDArray[Any]
 _INITIAL_STD = 0.01
 
 
-class RestrictedBoltzmannMachine(BoltzmannModel):
+@dataclass(kw_only=True, eq=False, repr=False)
+class RestrictedBoltzmannMachine(Estimator):
     """A model of binary vectors v by hidden units h without links among either: p(v, h) = exp(-E(v, h)) / Z.
 
     E(v, h) = -a.v - b.h - h.(W v), so p(h_j = 1 | v) = sigmoid(b + W v)_j and p(v_i = 1 | h) = sigmoid(a + W^T h)_i.
     Training follows an estimate of the log-likelihood's gradient, see :mod:`gpunet.classic.contrastive_divergence`.
-    Visible values between 0 and 1 stand for probabilities.
+    Visible values between 0 and 1 stand for probabilities. Methods that change nothing go by the parameters of the
+    constructor that ``fit`` had, whatever ``set_params`` has said since; the device alone may change.
 
     Parameters
     ----------
@@ -68,19 +84,15 @@ class RestrictedBoltzmannMachine(BoltzmannModel):
 
     Attributes
     ----------
-    components_ : ndarray, (m, d)
-        W.
-    intercept_hidden_ : ndarray, (m,)
-        b.
-    intercept_visible_ : ndarray, (d,)
-        a.
+    components_, intercept_hidden_, intercept_visible_ : ndarray, (m, d), (m,) and (d,)
+        W, b and a. Other arrays of these shapes, set by hand, are used by every method.
     reconstruction_errors_ : list of float
         For each epoch of ``fit``, the mean over v's elements of the squared distance to where the chain ended, while
         learning. Empty for persistent chains, which do not begin at v.
     n_updates_ : int
         Updates so far.
-    n_features_in_ : int
-        d.
+    n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.estimator.Estimator`.
 
     References
     ----------
@@ -96,44 +108,25 @@ class RestrictedBoltzmannMachine(BoltzmannModel):
     (4, 2)
     """
 
-    reconstruction_errors_: list[float]
-    n_updates_: int
+    _estimator_type: ClassVar[str | None] = "transformer"
 
-    _learner: ContrastiveDivergence | None = None
-
-    def __init__(
-        self,
-        *,
-        n_components: int = 256,
-        learning_rate: float | Schedule = 0.1,
-        epochs: int = 10,
-        batch_size: int = 20,
-        gibbs_steps: int = 1,
-        persistent: bool = False,
-        sample_visible: bool = True,
-        momentum: float = 0.0,
-        l2: float = 0.0,
-        hidden_units: str = "bernoulli",
-        seed: int = 0,
-        dtype: npt.DTypeLike = "float32",
-        device: str | Backend = "auto",
-    ) -> None:
-        self.n_components = n_components
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.gibbs_steps = gibbs_steps
-        self.persistent = persistent
-        self.sample_visible = sample_visible
-        self.momentum = momentum
-        self.l2 = l2
-        self.hidden_units = hidden_units
-        self.seed = seed
-        self.dtype = dtype
-        self.device = device
+    n_components: int = parameter(256, check_integer, minimum=1)
+    learning_rate: float | Schedule = parameter(0.1, check_schedule)
+    epochs: int = parameter(10, check_integer, minimum=1)
+    batch_size: int = parameter(20, check_integer, minimum=1)
+    gibbs_steps: int = parameter(1, check_integer, minimum=1, maximum=SAMPLING_DRAWS // 2 - 1)
+    persistent: bool = parameter(False, check_flag)
+    sample_visible: bool = parameter(True, check_flag)
+    momentum: float = parameter(0.0, check_rate)
+    l2: float = parameter(0.0, check_number)
+    hidden_units: str = parameter("bernoulli", check_name, names=HIDDEN_UNITS)
+    seed: int = parameter(0, check_seed)
+    dtype: npt.DTypeLike = parameter("float32", check_float_type)
+    device: str | Backend = "auto"
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
+    @learns
     def fit(self, X: npt.ArrayLike, y: object = None) -> Self:
         """Learn from new initial weights, N(0, 0.01^2), and biases of zero.
 
@@ -142,102 +135,89 @@ class RestrictedBoltzmannMachine(BoltzmannModel):
         X : array_like, (n, d)
             Numbers from 0 to 1.
         y : ignored
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
-            X, or a parameter of the constructor, is not valid. Nothing has changed then.
-        TrainingDivergedError
-            The weights became NaN or infinite. The estimator is what it was before.
         """
-        data = check_probabilities("X", X, None, check_dtype(self.dtype), self.device)
-        epochs = check_integer("epochs", self.epochs, 1)
-        learner = self._new_learner(data.shape[1])
+        given = self._checked_parameters()
+        names = column_names("X", X)
+        data = check_probabilities("X", X, None, given.dtype, self.device)
+        learner = given._new_learner(data.shape[1])
         learner.machine.set_parameters(*self._initial_parameters(data.shape[1]))
         on_device = learner.machine.backend.asarray(data)
-        errors, updates = [], 0
-        for epoch in range(1, epochs + 1):
-            order = np.arange(len(data), dtype=np.int32)
-            host_generator(learner.machine.seed, Purpose.SHUFFLE, updates).shuffle(order)
-            errors.append(self._learn(learner, on_device, order, updates, epoch))
-            updates += -(-len(data) // learner.batch_size)
-        self._adopt(learner, data.shape[1], updates)
-        self._gibbs_calls = 0
-        self.reconstruction_errors_ = [] if self.persistent else errors
+        errors: list[float] = []
+        updates = learner.updates(len(data))
+        for order in epoch_orders(len(data), given.epochs, seed=given.seed, stride=updates):
+            errors.append(self._learn(learner, on_device, order, len(errors) * updates, len(errors) + 1))
+        self._set_columns(data.shape[1], names)
+        self._adopt(learner, given.epochs * updates)
+        self._start_counting([] if given.persistent else errors)
         return self
 
     def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
         """Return ``fit(X).transform(X)``."""
         return self.fit(X).transform(X)
 
+    @learns
     def partial_fit(self, X: npt.ArrayLike, y: object = None) -> Self:
         """Go on learning from X, in batches of ``batch_size`` in the order of its rows.
 
         The first call begins as ``fit`` does. Momentum and persistent chains go on from call to call, unless a
         parameter of the constructor has changed, the estimator has been pickled or the last call failed; then they
-        begin at zero. A schedule counts ``n_updates_``.
+        begin at zero. A schedule counts ``n_updates_``. Another ``n_components`` or ``hidden_units`` is for ``fit``.
 
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1.
+            Numbers from 0 to 1, with the columns of the first call.
         y : ignored
-
-        Raises
-        ------
-        ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError, TrainingDivergedError
-            As ``fit``; also where ``n_components`` or ``hidden_units`` has changed, which only ``fit`` follows.
         """
+        given = self._checked_parameters()
         fitted = self.__sklearn_is_fitted__()
-        columns = self.n_features_in_ if fitted else None
-        data = check_probabilities("X", X, columns, check_dtype(self.dtype), self.device)
-        learner = self._learner_of(data.shape[1])
+        names = column_names("X", X)
+        if fitted:
+            self._check_columns(X)
+        data = check_probabilities("X", X, self.n_features_in_ if fitted else None, given.dtype, self.device)
+        learner = self._learner_of(given) if fitted else given._new_learner(data.shape[1])
         updates = self.n_updates_ if fitted else 0
         learner.machine.set_parameters(*(self._learnt() if fitted else self._initial_parameters(data.shape[1])))
-        self._learner = None  # until its momentum and chains belong to the weights again
+        self._learner: ContrastiveDivergence | None = None  # until its momentum and chains belong to the weights again
         order = np.arange(len(data), dtype=np.int32)
         self._learn(learner, learner.machine.backend.asarray(data), order, updates, 1)
-        self._adopt(learner, data.shape[1], updates + -(-len(data) // learner.batch_size))
         if not fitted:
-            self._gibbs_calls = 0
-            self.reconstruction_errors_ = []
+            self._set_columns(data.shape[1], names)
+            self._start_counting([])
+        self._adopt(learner, updates + learner.updates(len(data)))
         return self
 
     def _learn(self, learner: ContrastiveDivergence, data: Array, order: Array, updates: int, epoch: int) -> float:
-        """Make one pass and return the mean squared error per element, of the chains' last visible units."""
-        backend, size = learner.machine.backend, learner.batch_size
-        starts = range(0, len(order), size)
-        errors = backend.zeros((len(starts), 2, 2), learner.machine.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # looked for below, once per pass
-            for number, start in enumerate(starts):
-                learner.update(data, order[start : start + size], updates + number, errors[number])
-        host = backend.to_numpy(errors).astype(np.float64)
-        finite = all(np.isfinite(array).all() for array in (host, *learner.machine.get_parameters()))
-        if not finite:
+        """Go over the rows once and return the mean squared error per element, of the chains' last visible units."""
+        error = learner.learn_epoch(data, order, updates)
+        if math.isnan(error):
             raise TrainingDivergedError(
                 f"the weights became NaN or infinite in epoch {epoch}. A lower learning_rate may help: "
                 f"{self.hidden_units} hidden units with learning_rate={self.learning_rate!r}.",
                 epoch,
-                updates + len(starts),
+                updates + learner.updates(len(order)),
                 "components_",
             )
-        return 2 * float(host[:, 0, 0] @ host[:, 0, 1]) / (len(order) * learner.machine.visible)
+        return error
 
-    def _adopt(self, learner: ContrastiveDivergence, features: int, updates: int) -> None:
+    def _adopt(self, learner: ContrastiveDivergence, updates: int) -> None:
         """Take over what was learnt: the host's arrays are what every method reads."""
         self.components_, self.intercept_hidden_, self.intercept_visible_ = learner.machine.get_parameters()
         self.n_updates_ = updates
-        self.n_features_in_ = features
-        self._learner, self._machine, self._machine_device = learner, learner.machine, self.device
-        self._fitted_parameters = self.get_params()
+        self._learner = learner
+        self._machine: DeviceMachine | None = learner.machine
+        self._machine_device = self.device
+        self._fitted_parameters = self._declared_parameters()
 
-    def _learner_of(self, features: int) -> ContrastiveDivergence:
+    def _start_counting(self, errors: list[float]) -> None:
+        self._gibbs_calls = 0
+        self.reconstruction_errors_ = errors
+
+    def _learner_of(self, given: Self) -> ContrastiveDivergence:
         """Return what the last call learnt with, or a new one where the parameters are others now."""
-        if not self.__sklearn_is_fitted__():
-            return self._new_learner(features)
-        if self._learner is not None and self._fitted_parameters == self.get_params():
+        if self._learner is not None and self._fitted_parameters == self._declared_parameters():
             return self._learner
-        learner = self._new_learner(features)
+        learner = given._new_learner(self.n_features_in_)
         for name in ("n_components", "hidden_units"):
             before, now = self._fitted_parameters[name], getattr(self, name)
             if before != now:
@@ -246,32 +226,125 @@ class RestrictedBoltzmannMachine(BoltzmannModel):
         return learner
 
     def _new_learner(self, features: int) -> ContrastiveDivergence:
-        rule = Rule(
-            gibbs_steps=check_integer("gibbs_steps", self.gibbs_steps, 1, SAMPLING_DRAWS // 2 - 1),
-            persistent=check_flag("persistent", self.persistent),
-            sample_visible=check_flag("sample_visible", self.sample_visible),
-            l2=check_number("l2", self.l2),
-        )
-        batch_size = check_integer("batch_size", self.batch_size, 1)
-        optimizer = SGD(self.learning_rate, momentum=self.momentum)
-        return ContrastiveDivergence(self._new_machine(features), rule, optimizer, batch_size)
-
-    def _new_machine(self, features: int) -> DeviceMachine:
-        hidden = check_integer("n_components", self.n_components, 1)
-        seed = check_integer("seed", self.seed, 0, 2**64 - 1)
-        return DeviceMachine(
-            select_backend(self.device), features, hidden, self._units(), seed, check_dtype(self.dtype)
-        )
-
-    def _units(self) -> HiddenUnits:
-        if not isinstance(self.hidden_units, str) or self.hidden_units not in HIDDEN_UNITS:
-            raise unknown_name("hidden_units", self.hidden_units, HIDDEN_UNITS)
-        return HIDDEN_UNITS[self.hidden_units]
+        rule = Rule(self.gibbs_steps, self.persistent, self.sample_visible, self.l2)
+        machine = _new_machine(features, self._declared_parameters(), self.device)
+        return ContrastiveDivergence(machine, rule, SGD(self.learning_rate, momentum=self.momentum), self.batch_size)
 
     def _initial_parameters(self, features: int) -> tuple[Array, Array, Array]:
         W = Normal(_INITIAL_STD)((self.n_components, features), host_generator(self.seed, Purpose.WEIGHTS, 1))
         return W, np.zeros(self.n_components), np.zeros(features)
 
+    # --- what it knows ----------------------------------------------------------------------------------------------
+
+    @after_fit
+    def transform(self, X: npt.ArrayLike) -> Array:
+        """Return E(h | v) of each row of X, ndarray (n, m): probabilities, or s = W v + b for Gaussian units."""
+        machine, data = self._ready(X)
+        return machine.hidden_means_of(data)
+
+    @after_fit
+    def inverse_transform(self, H: npt.ArrayLike) -> Array:
+        """Return p(v = 1 | h) of each row of H, (n, m): ndarray (n, d)."""
+        machine = self._device_machine()
+        return machine.visible_means_of(check_features("H", H, machine.hidden, machine.dtype))
+
+    @after_fit
+    def reconstruct(self, X: npt.ArrayLike) -> Array:
+        """Return p(v = 1 | h) with h the mean hidden units of each row of X, ndarray (n, d)."""
+        return self.inverse_transform(self.transform(X))
+
+    @after_fit
+    def free_energy(self, X: npt.ArrayLike) -> Array:
+        """Return F(v) = -log sum_h exp(-E(v, h)) of each row of X, float64 (n,); p(v) = exp(-F(v)) / Z.
+
+        F(v) = -a.v - sum_j log(1 + exp(s_j)) for binary units and -a.v - (||s||^2 - ||b||^2) / 2 - m / 2 log(2 pi) for
+        Gaussian ones, with s = W v + b.
+        """
+        machine, data = self._ready(X)
+        return machine.free_energy(data)
+
+    @after_fit
+    def pseudo_log_likelihood(self, X: npt.ArrayLike) -> Array:
+        """Return sum_i log p(v_i | the other v) of each row of X, float64 (n,): exact, without Z, by n d m softplus.
+
+        A v_i between 0 and 1 counts with v_i log p(1 | the others) + (1 - v_i) log p(0 | the others).
+        """
+        machine, data = self._ready(X)
+        return machine.pseudo_log_likelihood(data)
+
+    @after_fit
+    def score_samples(self, X: npt.ArrayLike) -> Array:
+        """Return :meth:`pseudo_log_likelihood`. scikit-learn's BernoulliRBM estimates it from one random i per row."""
+        return self.pseudo_log_likelihood(X)
+
+    @after_fit
+    def score(self, X: npt.ArrayLike, y: object = None) -> float:
+        """Return the mean of :meth:`pseudo_log_likelihood` over the rows."""
+        return float(self.score_samples(X).mean())
+
+    # --- drawing ----------------------------------------------------------------------------------------------------
+
+    @after_fit
+    def gibbs(self, X: npt.ArrayLike, steps: int = 1) -> Array:
+        """Return v after ``steps`` rounds of drawing h given v, then v given h: 0 and 1, ndarray (n, d).
+
+        Every call draws other bits; those of the first call after ``fit`` follow from the seed.
+        """
+        steps = check_integer("steps", steps, 1, SAMPLING_DRAWS)
+        return self._gibbs(*self._ready(X), steps)
+
+    @after_fit
+    def sample(self, n_samples: int = 1, steps: int = 1000) -> Array:
+        """Return what ``n_samples`` chains hold after ``steps`` rounds of :meth:`gibbs`, begun at p = sigmoid(a)."""
+        n_samples = check_integer("n_samples", n_samples, 1)
+        steps = check_integer("steps", steps, 1, SAMPLING_DRAWS)
+        machine = self._device_machine()
+        _, _, visible_bias = machine.get_parameters()
+        return self._gibbs(machine, np.tile(Sigmoid().forward(visible_bias), (n_samples, 1)), steps)
+
+    def _gibbs(self, machine: DeviceMachine, data: Array, steps: int) -> Array:
+        self._gibbs_calls += 1
+        return machine.gibbs(data, steps, self._gibbs_calls)
+
+    # --- on and off the device --------------------------------------------------------------------------------------
+
+    def _ready(self, X: npt.ArrayLike) -> tuple[DeviceMachine, Array]:
+        """Return the machine on its device, and X on the host."""
+        self._check_columns(X)
+        machine = self._device_machine()
+        return machine, check_probabilities("X", X, self.n_features_in_, machine.dtype, machine.backend)
+
+    def _learnt(self) -> tuple[Array, Array, Array]:
+        """Return W, b and a as they stand in the attributes, which may have been set by hand."""
+        m, d = self._fitted_parameters["n_components"], self.n_features_in_
+        dtype = np.dtype(self._fitted_parameters["dtype"])
+        return (
+            check_parameter("components_", self.components_, (m, d), dtype),
+            check_parameter("intercept_hidden_", self.intercept_hidden_, (m,), dtype),
+            check_parameter("intercept_visible_", self.intercept_visible_, (d,), dtype),
+        )
+
+    def _device_machine(self) -> DeviceMachine:
+        """Return a machine with the current weights; it is kept from call to call."""
+        learnt = self._learnt()
+        if self._machine is None or self._machine_device != self.device:
+            self._machine = _new_machine(self.n_features_in_, self._fitted_parameters, self.device)
+            self._machine_device = self.device
+        self._machine.set_parameters(*learnt)
+        return self._machine
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what lives on a device."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_learner", "_machine")}
+        return {name: None if name in ("_learner", "_machine") else value for name, value in vars(self).items()}
+
+
+def _new_machine(features: int, parameters: dict[str, Any], device: str | Backend) -> DeviceMachine:
+    """Return a machine of zeros on a device, for an estimator's parameters."""
+    return DeviceMachine(
+        select_backend(device),
+        features,
+        int(parameters["n_components"]),
+        HIDDEN_UNITS[parameters["hidden_units"]],
+        int(parameters["seed"]),
+        np.dtype(parameters["dtype"]),
+    )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.estimator import encode_two_classes
+from gpunet.classic.labels import encode_two_classes
 from gpunet.errors import InvalidValueError
 from gpunet.validation import check_features, check_flag
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import SGDRegressor
 import gpunet
 from gpunet.classic import Adaline
 from gpunet.classic.adaline import rate_bound, single_example_bound
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
+from gpunet.errors import InvalidValueError, ShapeError, TrainingDivergedError
 
 
 def classes(rows: int = 57, columns: int = 4, seed: int = 0):
@@ -273,23 +273,3 @@ def test_partial_fit_keeps_to_the_first_classes_and_features():
         model.partial_fit([[1.0, 2.0]], ["c"])
     with pytest.raises(ShapeError, match="Expected 2"):
         model.partial_fit([[1.0]], ["b"])
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("learning_rate", 0, InvalidValueError),
-        ("learning_rate", -0.1, InvalidValueError),
-        ("learning_rate", float("nan"), InvalidValueError),
-        ("learning_rate", "fast", InvalidTypeError),
-        ("epochs", 0, InvalidValueError),
-        ("batch_size", 0, InvalidValueError),
-        ("batch_size", 1.5, InvalidTypeError),
-        ("bias", "no", InvalidTypeError),
-        ("shuffle", 1, InvalidTypeError),
-    ],
-)
-def test_parameters_out_of_range_are_refused(name, value, error):
-    for method in ("fit", "partial_fit"):
-        with pytest.raises(error, match=name):
-            getattr(Adaline(**{name: value}), method)(*classes())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 
 import gpunet
 from gpunet.classic import Autoencoder, pretrain_stack, unroll
 from gpunet.data import load_for_training
-from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError
+from gpunet.errors import InvalidValueError, ShapeError
 
 
 def curves(rows=300, seed=0):
@@ -81,45 +79,6 @@ def test_the_same_seed_gives_the_same_codes():
     codes = [autoencoder(**arguments, seed=seed).fit_transform(X) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(codes[0], codes[1])
     assert not np.array_equal(codes[0], codes[2])
-
-
-def test_it_is_an_estimator_to_scikit_learn():
-    from sklearn.base import clone
-
-    model = autoencoder(seed=5)
-    assert clone(model).get_params() == model.get_params()
-    X = curves(60)
-    model.set_params(pretraining_epochs=1, epochs=1).fit(X)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).transform(X), model.transform(X))
-
-
-@pytest.mark.parametrize("method", ["transform", "inverse_transform", "reconstruct", "reconstruction_error", "score"])
-def test_nothing_is_known_before_fit(method):
-    with pytest.raises(NotFittedError, match="not fitted yet"):
-        getattr(autoencoder(), method)(curves(5))
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "error"),
-    [
-        ("hidden_layer_sizes", (), InvalidValueError),
-        ("hidden_layer_sizes", (4, 0), InvalidValueError),
-        ("linear_code", 1, InvalidTypeError),
-        ("pretraining_epochs", -1, InvalidValueError),
-        ("epochs", 0, InvalidValueError),
-        ("batch_size", 0, InvalidValueError),
-        ("momentum", 1.0, InvalidValueError),
-        ("learning_rate", -1.0, InvalidValueError),
-        ("pretraining_learning_rate", -1.0, InvalidValueError),
-        ("code_learning_rate", "slow", InvalidTypeError),
-        ("l2", -1.0, InvalidValueError),
-    ],
-)
-def test_bad_parameters_are_refused(parameter, value, error):
-    model = autoencoder(**{parameter: value})
-    with pytest.raises(error, match=rf"^{parameter}(\[1\])?: "):
-        model.fit(curves(20))
-    assert not model.__sklearn_is_fitted__()
 
 
 def test_bad_data_are_refused():

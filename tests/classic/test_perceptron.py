@@ -316,23 +316,6 @@ def test_partial_fit_keeps_to_the_first_classes_and_features():
         Perceptron().partial_fit([[1.0]], ["b"])
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("max_epochs", 0, InvalidValueError),
-        ("max_epochs", 2.5, InvalidTypeError),
-        ("averaged", "yes", InvalidTypeError),
-        ("bias", 1, InvalidTypeError),
-        ("shuffle", None, InvalidTypeError),
-    ],
-)
-def test_parameters_out_of_range_are_refused_by_fit(name, value, error):
-    X, y = noisy()
-    for method in ("fit", "partial_fit"):
-        with pytest.raises(error, match=name):
-            getattr(Perceptron(**{name: value}), method)(X, y)
-
-
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_bias_is_not_added_or_taken_away_halfway(bias):
     X, y = noisy()

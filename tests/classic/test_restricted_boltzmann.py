@@ -17,7 +17,6 @@ from gpunet.errors import (
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
-    NotFittedError,
     ShapeError,
     TrainingDivergedError,
 )
@@ -410,48 +409,6 @@ def test_one_row_and_one_column_are_enough(shape, arguments):
 def test_bad_data_is_refused(X, error, message):
     with pytest.raises(error, match=message):
         RestrictedBoltzmannMachine(device="cpu").fit(X)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "error"),
-    [
-        ("gibbs_steps", 0, InvalidValueError),
-        ("gibbs_steps", 1.5, InvalidTypeError),
-        ("n_components", 0, InvalidValueError),
-        ("epochs", 0, InvalidValueError),
-        ("batch_size", 0, InvalidValueError),
-        ("learning_rate", -0.1, InvalidValueError),
-        ("momentum", 1.0, InvalidValueError),
-        ("l2", -1.0, InvalidValueError),
-        ("persistent", 1, InvalidTypeError),
-        ("sample_visible", "yes", InvalidTypeError),
-        ("hidden_units", "gausian", InvalidValueError),
-        ("hidden_units", ["gaussian"], InvalidValueError),
-        ("seed", -1, InvalidValueError),
-        ("dtype", "int32", InvalidValueError),
-    ],
-)
-def test_bad_parameters_are_refused_by_name_and_nothing_changes(parameter, value, error):
-    model = RestrictedBoltzmannMachine(n_components=3, epochs=1, device="cpu").fit(BITS)
-    before = model.components_
-    with pytest.raises(error, match="rate" if parameter == "learning_rate" else parameter):
-        model.set_params(**{parameter: value}).fit(BITS)
-    assert model.components_ is before
-
-
-def test_a_misspelt_kind_of_units_gets_the_nearest_name():
-    with pytest.raises(InvalidValueError, match=r"hidden_units: 'gausian' is not known. Did you mean 'gaussian'\?"):
-        RestrictedBoltzmannMachine(hidden_units="gausian", device="cpu").fit(BITS)
-
-
-@pytest.mark.parametrize(
-    "method", ["transform", "inverse_transform", "reconstruct", "free_energy", "score_samples", "score", "gibbs"]
-)
-def test_nothing_is_known_before_fit(method):
-    with pytest.raises(NotFittedError, match="not fitted yet"):
-        getattr(RestrictedBoltzmannMachine(device="cpu"), method)(BITS)
-    with pytest.raises(NotFittedError, match="not fitted yet"):
-        RestrictedBoltzmannMachine(device="cpu").sample()
 
 
 def test_other_columns_than_fit_saw_are_refused():
