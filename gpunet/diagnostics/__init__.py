@@ -13,12 +13,13 @@ layer 2: 89 % of the activations are saturated
 """
 
 from gpunet.diagnostics.callback import DiagnosticsCallback
-from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis
+from gpunet.diagnostics.diagnosis import Diagnosis
 from gpunet.diagnostics.distribution import Distribution
 from gpunet.diagnostics.figures import draw_histogram, draw_layers, draw_training
 from gpunet.diagnostics.findings import Finding, Thresholds
 from gpunet.diagnostics.gradient_check import check_gradients
 from gpunet.diagnostics.inspection import inspect, spread_rows, update_ratios
+from gpunet.diagnostics.records import LayerDiagnosis, ParameterDiagnosis
 
 __all__ = [
     "Diagnosis",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis
+from gpunet.diagnostics.diagnosis import Diagnosis
+from gpunet.diagnostics.records import LayerDiagnosis
 from gpunet.errors import InvalidValueError
 from gpunet.plotting import COLOURS, MARKERS, STYLES, label, panels
 

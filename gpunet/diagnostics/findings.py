@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gpunet.diagnostics.distribution import or_none
-
-if TYPE_CHECKING:
-    from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis
+from gpunet.diagnostics.records import LayerDiagnosis, ParameterDiagnosis
 
 _MOST_AS_PER_CENT = 10
 
@@ -68,62 +66,60 @@ class Finding:
         return asdict(self) | {"value": or_none(self.value)}
 
 
-def find(diagnosis: Diagnosis, thresholds: Thresholds) -> list[Finding]:
+def find(
+    layers: Sequence[LayerDiagnosis], parameters: Mapping[str, ParameterDiagnosis], thresholds: Thresholds
+) -> list[Finding]:
     """Return the findings, the first layer first."""
-    return [finding for layer in diagnosis.layers for finding in _of_layer(diagnosis, layer, thresholds)]
+    return [
+        Finding(kind, layer.index, value, message)
+        for layer in layers
+        for kind, value, message in _of_layer(layers, layer, parameters[f"W{layer.index}"], thresholds)
+    ]
 
 
-def _of_layer(diagnosis: Diagnosis, layer: LayerDiagnosis, thresholds: Thresholds) -> Iterator[Finding]:
-    def finding(kind: str, value: float, message: str) -> Finding:
-        return Finding(kind, layer.index, value, message)
-
-    weights = diagnosis.parameters[f"W{layer.index}"]
+def _of_layer(
+    layers: Sequence[LayerDiagnosis], layer: LayerDiagnosis, weights: ParameterDiagnosis, thresholds: Thresholds
+) -> Iterator[tuple[str, float, str]]:
+    """Yield kind, value and message of each finding."""
     lost = layer.outputs.non_finite + layer.score_gradients.non_finite + weights.gradients.non_finite
     if lost:
         # Everything else would only follow from it.
-        yield finding("not_finite", lost, f"{lost:,} activations or gradients are NaN or infinite")
+        yield "not_finite", lost, f"{lost:,} activations or gradients are NaN or infinite"
         return
     if not layer.is_output:
-        yield from _of_units(diagnosis, layer, thresholds, finding)
-    if _is_unreached(diagnosis, layer):
-        yield finding("no_gradient", 0.0, f"the loss gives {weights.name} no gradient: it does not learn")
+        yield from _of_units(layers[0], layer, thresholds)
+    if _is_unreached(layers, layer, weights):
+        yield "no_gradient", 0.0, f"the loss gives {weights.name} no gradient: it does not learn"
     elif not layer.is_output:
-        last = diagnosis.hidden[-1].score_gradients.root_mean_square
+        last_hidden = layers[-2]
+        last = last_hidden.score_gradients.root_mean_square
         ratio = layer.score_gradients.root_mean_square / last if last else 1.0
-        relative = f"{ratio:.1e} times those of layer {diagnosis.hidden[-1].index}"
+        relative = f"{ratio:.1e} times those of layer {last_hidden.index}"
         if ratio < thresholds.faded_gradients:
-            yield finding("faded_gradients", ratio, f"the gradients have faded to {relative}")
+            yield "faded_gradients", ratio, f"the gradients have faded to {relative}"
         if ratio > thresholds.grown_gradients:
-            yield finding("grown_gradients", ratio, f"the gradients have grown to {relative}")
+            yield "grown_gradients", ratio, f"the gradients have grown to {relative}"
     if weights.update_ratio is not None and weights.update_ratio > thresholds.large_update:
         ratio = weights.update_ratio
         share = f"{100 * ratio:.0f} % of" if ratio < _MOST_AS_PER_CENT else f"{ratio:.1e} times"
-        yield finding("large_update", ratio, f"one update changes {weights.name} by {share} its norm")
+        yield "large_update", ratio, f"one update changes {weights.name} by {share} its norm"
 
 
-def _is_unreached(diagnosis: Diagnosis, layer: LayerDiagnosis) -> bool:
+def _is_unreached(layers: Sequence[LayerDiagnosis], layer: LayerDiagnosis, weights: ParameterDiagnosis) -> bool:
     """Say whether the loss gives a layer's weights no gradient, whatever their L2 term gives them."""
-    inputs = diagnosis.layers[layer.index - 2].outputs if layer.index > 1 else None
+    inputs = layers[layer.index - 2].outputs if layer.index > 1 else None
     return (
         layer.score_gradients.root_mean_square == 0
         or (inputs is not None and inputs.root_mean_square == 0)
-        or diagnosis.parameters[f"W{layer.index}"].gradient_norm == 0
+        or weights.gradient_norm == 0
     )
 
 
-def _of_units(
-    diagnosis: Diagnosis,
-    layer: LayerDiagnosis,
-    thresholds: Thresholds,
-    finding: Callable[[str, float, str], Finding],
-) -> Iterator[Finding]:
+def _of_units(first: LayerDiagnosis, layer: LayerDiagnosis, thresholds: Thresholds) -> Iterator[tuple[str, float, str]]:
     if layer.dead_share >= thresholds.dead:
-        yield finding("dead", layer.dead_share, f"{100 * layer.dead_share:.0f} % dead units")
+        yield "dead", layer.dead_share, f"{100 * layer.dead_share:.0f} % dead units"
     if layer.saturated is not None and layer.saturated >= thresholds.saturated:
-        share = f"{100 * layer.saturated:.0f} % of the activations are saturated"
-        yield finding("saturated", layer.saturated, share)
-    first = diagnosis.layers[0].outputs.std
-    ratio = layer.outputs.std / first if first else 1.0
+        yield "saturated", layer.saturated, f"{100 * layer.saturated:.0f} % of the activations are saturated"
+    ratio = layer.outputs.std / first.outputs.std if first.outputs.std else 1.0
     if ratio < thresholds.faded_outputs:
-        relative = f"the activations have faded to {ratio:.1e} times those of layer 1"
-        yield finding("faded_outputs", ratio, relative)
+        yield "faded_outputs", ratio, f"the activations have faded to {ratio:.1e} times those of layer 1"

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity, LeakyReLU, ReLU
-from gpunet.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis
+from gpunet.diagnostics.diagnosis import Diagnosis
 from gpunet.diagnostics.distribution import Distribution
+from gpunet.diagnostics.records import LayerDiagnosis, ParameterDiagnosis
 from gpunet.errors import InvalidTypeError, ShapeError, unknown_name
 from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import BatchNorm, BiasActivation, Linear
