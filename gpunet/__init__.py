@@ -11,7 +11,9 @@ from gpunet.signals import end_quietly_while_importing
 end_quietly_while_importing()
 
 # ruff: noqa: E402
-from gpunet import classic, data_initializers, diagnostics
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from gpunet.errors import (
     ConvergenceWarning,
@@ -36,6 +38,9 @@ from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
 from gpunet.version import __version__
+
+if TYPE_CHECKING:
+    from gpunet import classic, data, data_initializers, diagnostics, lecture
 
 __all__ = [
     "ELU",
@@ -78,10 +83,23 @@ __all__ = [
     "TrainingDivergedError",
     "__version__",
     "classic",
+    "data",
     "data_initializers",
     "diagnostics",
     "evaluate",
     "export_onnx",
     "fit",
+    "lecture",
     "load",
 ]
+
+if not TYPE_CHECKING:  # whose checkers would take it for every name there is
+
+    def __getattr__(name: str) -> Any:
+        """Import a room of the package when it is first asked for: ``import gpunet`` stays as quick as NumPy."""
+        if name in {"classic", "data", "data_initializers", "diagnostics", "lecture"}:
+            return import_module(f"gpunet.{name}")
+        raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

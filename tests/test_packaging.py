@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -40,6 +41,26 @@ def test_import_needs_numpy_only():
     assert configuration()["project"]["dependencies"] == ["numpy>=2"]
 
 
+def test_what_the_readme_names_is_there_after_import_gpunet_alone():
+    """And a room is imported no sooner than that."""
+    names = sorted(set(re.findall(r"\bgpunet((?:\.[A-Za-z_]+)+)\(?", (ROOT / "README.md").read_text(encoding="utf-8"))))
+    rooms = {"classic", "data", "data_initializers", "diagnostics"}
+    assert rooms <= {name.split(".")[1] for name in names}
+    loaded = run(
+        "import sys, gpunet; "
+        "print(*{name.split('.')[1] for name in sys.modules if name.startswith('gpunet.')}); "
+        f"[eval('gpunet' + name) for name in {names}]; gpunet.lecture; "
+        "assert set(gpunet.__all__) <= set(dir(gpunet))"
+    ).split()
+    assert "network" in loaded
+    assert not (rooms | {"lecture"}) & set(loaded)
+
+
+def test_a_name_that_gpunet_has_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'gpunet' has no attribute 'Netwrk'"):
+        gpunet.Netwrk  # noqa: B018
+
+
 def test_import_survives_a_broken_cupy(tmp_path):
     """A CuPy that cannot even be imported does not keep gpunet from working."""
     (tmp_path / "cupy").mkdir()
@@ -49,6 +70,14 @@ def test_import_survives_a_broken_cupy(tmp_path):
         "print(gpunet.Network([2, 3, 2]).backend.name)"
     )
     assert run(code).strip() == "numpy"
+
+
+def test_the_map_names_every_module_and_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folder = ROOT / "gpunet"
+    names = [path.name for path in folder.glob("*.py") if not path.name.startswith("_")]
+    names += [f"gpunet/{path.parent.name}/" for path in folder.glob("*/__init__.py")]
+    assert [name for name in names if name not in text] == []
 
 
 def test_every_package_is_listed():

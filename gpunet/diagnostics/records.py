@@ -49,17 +49,8 @@ class LayerDiagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {
-            "index": self.index,
-            "units": self.units,
-            "activation": self.activation,
-            "batch_norm": self.batch_norm,
-            "is_output": self.is_output,
-            "outputs": self.outputs.to_dict(),
-            "score_gradients": self.score_gradients.to_dict(),
-            "saturated": self.saturated,
-            "dead": list(self.dead),
-        }
+        nested = {"outputs": self.outputs.to_dict(), "score_gradients": self.score_gradients.to_dict()}
+        return vars(self) | nested | {"dead": list(self.dead)}
 
 
 @dataclass(frozen=True)
