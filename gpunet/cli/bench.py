@@ -13,11 +13,53 @@ from gpunet.bench.documents import read_document
 from gpunet.bench.report import report
 from gpunet.bench.results import Results, read_results
 from gpunet.bench.selection import choose, committed_results
+from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.folders import check_folder
 from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.readers import folder
 from gpunet.errors import InvalidValueError, require_package
 
 EXIT_WORSE = 1
+
+
+def declare(parser: Parser) -> None:
+    """Declare the commands of ``gpunet bench`` and their arguments."""
+    commands = parser.add_subparsers(metavar="COMMAND", dest="bench_command")
+    report_parser = add_command(
+        commands, "report", "print result files as Markdown: gpunet against each peer, and where it is slower"
+    )
+    set_command(report_parser, run_report, "gpunet bench report --plots figures")
+    report_parser.add_argument(
+        "files",
+        type=Path,
+        nargs="*",
+        metavar="FILES",
+        help="result files (default: the newest of each machine that come with gpunet)",
+    )
+    report_parser.add_argument("--details", action="store_true", help="also a table of every row with all its numbers")
+    report_parser.add_argument("--plots", type=folder, metavar="DIR", help="draw figures there, as PNG and SVG")
+    report_parser.add_argument(
+        "--update",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE.md",
+        help="write the tables between the markers of these files instead of printing them",
+    )
+    comparison = add_command(
+        commands,
+        "compare",
+        "say what got slower, faster or wrong between two result files; status 1 if something of gpunet did",
+    )
+    set_command(comparison, run_compare, "gpunet bench compare old.json new.json")
+    comparison.add_argument("old", type=Path, metavar="OLD", help="a result file")
+    comparison.add_argument("new", type=Path, metavar="NEW", help="another one of the same machine")
+    comparison.add_argument("--all", action="store_true", help="list the rows that did not change too")
+    for command in (report_parser, comparison):
+        for flag, example in (("--provider", "torch-eager"), ("--configuration", "a"), ("--mode", "step")):
+            command.add_argument(
+                flag, action="append", metavar="LIST", help=f"only rows of it, such as {example}; may be repeated"
+            )
 
 
 def run_report(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model
+from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
@@ -17,6 +19,17 @@ from gpunet.errors import InvalidValueError
 from gpunet.network import Network
 
 Array = npt.NDArray[Any]
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet evaluate``."""
+    set_command(parser, run, "gpunet evaluate runs/digits/model.safetensors digits")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument(
+        "--all", action="store_true", help="also the rows it was trained on (default: of the training data, the rest)"
+    )
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

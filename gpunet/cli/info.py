@@ -12,9 +12,11 @@ import numpy as np
 import gpunet
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
+from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
 from gpunet.environment import blas_libraries, cpu_name, usable_cores
+from gpunet.serialization import SUFFIXES
 
 EXIT_DAMAGED = 1
 # Optional packages and the extra of gpunet that brings each.
@@ -28,6 +30,17 @@ OPTIONAL_PACKAGES = {
     "matplotlib": "plot",
     "onnx": "onnx",
 }
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet info``."""
+    set_command(parser, run, "gpunet info runs/digits/model.safetensors")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help=f"a model or a checkpoint ({' or '.join(SUFFIXES)}); status 1 if it does not fit its digest",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

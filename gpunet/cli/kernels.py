@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.output import print_json, print_table, require_rich
+from gpunet.cli.readers import names
 from gpunet.errors import InvalidValueError
 from gpunet.kernel_check import budgets as budget_files
 from gpunet.kernel_check.check import CheckedKernel, Result, Unit, architectures, compile_all, modules, units
@@ -18,6 +21,23 @@ from gpunet.kernel_check.nvrtc import Nvrtc, nvrtc
 from gpunet.kernel_check.sass import AccessCount, count_accesses, find_disassembler
 
 EXIT_PROBLEMS = 1
+
+
+def declare(parser: Parser) -> None:
+    """Declare the commands of ``gpunet kernels`` and their arguments."""
+    check = add_command(
+        parser.add_subparsers(metavar="COMMAND", dest="kernels_command"),
+        "check",
+        "compile every kernel for every architecture; status 1 where one fails, spills or needs too many registers",
+    )
+    set_command(check, run, "gpunet kernels check --arch 80,90 --module batch_norm")
+    check.add_argument("--arch", type=names, metavar="LIST", help="compute capabilities such as 80,90 (default: all)")
+    check.add_argument("--module", type=names, metavar="LIST", help="files such as batch_norm,dropout (default: all)")
+    check.add_argument("--quick", action="store_true", help="of the activations, relu and tanh: a third of the time")
+    check.add_argument("--all", action="store_true", help="a line for every kernel")
+    check.add_argument("--sass", action="store_true", help="also count the wide memory accesses of the machine code")
+    check.add_argument("--update-budgets", action="store_true", help="set the budgets to what is found")
+    check.add_argument("--budgets", type=Path, metavar="FILE", help="default: budgets.json beside the kernels")
 
 
 def run(arguments: argparse.Namespace) -> None:

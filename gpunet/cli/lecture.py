@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpunet.backends.selection import select_backend
+from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.folders import check_folder
+from gpunet.cli.options import add_seed
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.progress import is_watched, note
+from gpunet.cli.readers import folder, whole_number
 from gpunet.environment import usable_cores
 from gpunet.errors import InvalidValueError
 
@@ -29,6 +32,29 @@ ALL, LIST = "all", "list"
 EXIT_FAILED = 1
 _NARROWEST_TEXT, _WIDEST_TEXT = 30, 100
 _BAR_LENGTH = 30
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet lecture``."""
+    set_command(parser, run, "gpunet lecture initialization --out runs/lecture")
+    parser.add_argument(
+        "name", metavar="NAME", help="an experiment's name or row (L19); 'list' shows them; 'all' also builds a page"
+    )
+    parser.add_argument(
+        "--out",
+        type=folder,
+        default=Path("runs") / "lecture",
+        metavar="DIR",
+        help="for figures, numbers and text (default: runs/lecture)",
+    )
+    add_seed(parser, "everything drawn")
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="auto, cpu, cuda, ... (default: cpu, so that figures repeat)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, in seconds; what is said need not show")
+    parser.add_argument(
+        "--jobs", type=whole_number(1), metavar="N", help="experiments at a time, for 'all' (default: the cores)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

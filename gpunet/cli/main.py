@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.cli.arguments import build_parser, in_options, parse_arguments
+from gpunet.cli.arguments import in_options, parse_arguments
+from gpunet.cli.commands import build_parser
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
 from gpunet.errors import GpunetError, ResumeWarning
 from gpunet.signals import EXIT_SIGNAL, interrupts

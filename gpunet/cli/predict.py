@@ -12,8 +12,11 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model
+from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
 from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.readers import csv_file
 from gpunet.cli.scores import naming_rows
 from gpunet.cli.streams import printable
 from gpunet.cli.threads import suitable_threads
@@ -22,6 +25,16 @@ from gpunet.errors import InvalidValueError
 from gpunet.files import write_text
 
 Array = npt.NDArray[Any]
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet predict``."""
+    set_command(parser, run, "gpunet predict runs/iris/model.safetensors new.csv --out predictions.csv")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("data", metavar="DATA", help=f"{DATA_HELP}; the targets may be missing")
+    parser.add_argument("--out", type=csv_file, metavar="FILE.csv", help="write a table instead of printing")
+    parser.add_argument("--probabilities", action="store_true", help="add a column per class")
+    add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
 from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis, require_matplotlib
 from gpunet.cli.folders import check_folder, holds_other_data
+from gpunet.cli.options import DATA_HELP, add_device, add_seed
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
+from gpunet.cli.readers import folder, number, whole_number, widths
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_inputs, split_rows
+from gpunet.data.targets import TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
@@ -42,6 +46,87 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "cosine": CosineRate,
     "cyclical": lambda rate, steps: CyclicalRate(rate / 10, rate, half_cycle=-(-steps // 6)),
 }
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet train``."""
+    set_command(parser, run, "gpunet train iris.csv --target species")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no notes")
+    parser.add_argument("--compare-sklearn", action="store_true", help="train scikit-learn's MLP on the same rows too")
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="write figures of activations, gradients, dead and saturated units, and say what looks wrong",
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--target", metavar="NAME", help="the target column of a .csv file")
+    data.add_argument("--task", choices=TASKS, help="numbers as targets need it (default: classification)")
+    add_seed(data, "split, weights and order")
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--layers", type=widths, default=[128, 128], metavar="M1,M2,...", help="hidden widths (default: 128,128)"
+    )
+    network.add_argument(
+        "--activation", default="relu", metavar="NAME", help="relu, leaky_relu(0.1), elu, tanh, ... (default: relu)"
+    )
+    network.add_argument("--no-batch-norm", action="store_true", help="biases instead of batch normalisation")
+    network.add_argument(
+        "--dropout", type=number(0, below=1), default=0.0, metavar="RATE", help="after each hidden layer (default: 0)"
+    )
+    network.add_argument(
+        "--initializer",
+        metavar="NAME",
+        help="he_normal, xavier_uniform, normal(0.01), orthogonal, random_walk, lsuv, data_dependent, ... "
+        "(default: by activation)",
+    )
+    add_device(network)
+    network.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=whole_number(1), default=30, metavar="N", help="default: 30")
+    training.add_argument("--batch-size", type=whole_number(1), default=32, metavar="N", help="default: 32")
+    training.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adam", help="default: adam")
+    training.add_argument(
+        "--learning-rate",
+        type=number(0),
+        metavar="RATE",
+        help="the schedule's largest (default: 0.003; 0.1 with sgd)",
+    )
+    training.add_argument("--momentum", type=number(0, below=1), metavar="M", help="of sgd (default: 0.9)")
+    training.add_argument(
+        "--schedule",
+        choices=tuple(SCHEDULES),
+        default="cosine",
+        help="step: a tenth after each third of the run; cyclical: three cycles, down to a tenth (default: cosine)",
+    )
+    training.add_argument(
+        "--l2",
+        type=number(0),
+        metavar="LAMBDA",
+        help="adds LAMBDA sum ||W||^2 to the loss (default: 0.001; 0 with adamw, which decays its weights by 0.01)",
+    )
+    training.add_argument(
+        "--patience",
+        type=whole_number(1),
+        metavar="N",
+        help="stop after N epochs without a better validation loss and keep the best weights (default: do not)",
+    )
+    training.add_argument(
+        "--clip-norm", type=number(0, above=True), metavar="NORM", help="the gradient's largest norm (default: none)"
+    )
+    training.add_argument("--class-weight", choices=("balanced",), help="rare classes count more")
+
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--out", type=folder, metavar="DIR", help="for model and history (default: runs/NAME of the data)"
+    )
+    files.add_argument("--checkpoint", action="store_true", help="write DIR/checkpoint.safetensors after each epoch")
+    files.add_argument(
+        "--resume", action="store_true", help="go on from DIR/checkpoint.safetensors, with the same options"
+    )
 
 
 class _Watch(Callback):

@@ -336,3 +336,17 @@ def test_the_command_starts_without_the_optional_packages() -> None:
         "sys.exit(any(name in sys.modules for name in ('rich', 'sklearn', 'pandas', 'mlxtend', 'safetensors')))"
     )
     assert run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "imported"), [(["--help"], []), (["predict", "--help"], ["predict"]), (["bench", "-h"], ["bench"])]
+)
+def test_a_command_is_imported_when_it_is_called(arguments: list[str], imported: list[str]) -> None:
+    code = (
+        "import sys; from gpunet.cli.commands import COMMANDS; from gpunet.cli.main import main; "
+        "status = main(sys.argv[1:]); "
+        "print(*(name for name in COMMANDS if f'gpunet.cli.{name}' in sys.modules), file=sys.stderr); sys.exit(status)"
+    )
+    ended = run([sys.executable, "-c", code, *arguments])
+    assert (ended.returncode, ended.stderr.split()) == (0, imported)
+    assert ended.stdout.startswith("usage: gpunet")
