@@ -175,6 +175,12 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
     return _finite(argument, array, dtype)
 
 
+def table_columns(values: Any) -> list[Any] | None:
+    """Return what a table (a DataFrame of any library) calls its columns; None for what is no table."""
+    columns = getattr(values, "columns", None)
+    return list(columns) if isinstance(columns, Iterable) else None
+
+
 def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) -> Any:
     """Return the columns of a table (a DataFrame of any library) in the order of ``names``, as an array.
 
@@ -185,11 +191,8 @@ def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) ->
     InvalidValueError
         The table's columns are others than ``names``, or one occurs twice.
     """
-    columns = getattr(values, "columns", None)
-    if names is None or not isinstance(columns, Iterable):
-        return values
-    found = list(columns)
-    if not found or not all(isinstance(name, str) for name in found) or found == list(names):
+    found = table_columns(values)
+    if names is None or not found or not all(isinstance(name, str) for name in found) or found == list(names):
         return values
     places = {name: place for place, name in enumerate(found)}
     needed = set(names)

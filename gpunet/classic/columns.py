@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.validation import table_columns
 
 Array = npt.NDArray[Any]
 
@@ -23,12 +24,9 @@ def column_names(argument: str, values: object) -> Array | None:
     InvalidTypeError
         Some names are text and some are not.
     """
-    columns = getattr(values, "columns", None)
-    if columns is None or isinstance(values, np.ndarray):
-        return None
-    names = list(columns)
-    are_text = [isinstance(name, str) for name in names]
-    if not any(are_text):
+    names = table_columns(values)
+    are_text = [isinstance(name, str) for name in names or ()]
+    if names is None or not any(are_text):
         return None
     if not all(are_text):
         odd = names[are_text.index(False)]
