@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, S
 
 Array = npt.NDArray[Any]
 
+# Of a layer: what 32 bits can count.
+LARGEST_SIZE = 2**31 - 1
 _ROWS_AT_A_TIME = 65_536
 # What float() would turn into a number all the same.
 _NO_NUMBERS = (bool, np.bool_, str, bytes, bytearray, np.complexfloating, np.datetime64, np.timedelta64)
@@ -75,23 +77,29 @@ def check_json(argument: str, value: Any) -> dict[str, Any]:
 
 def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the layer sizes: at least inputs and outputs, each at least 1."""
-    if isinstance(layer_sizes, (str, bytes)) or not _is_sequence(layer_sizes):
+    if isinstance(layer_sizes, (str, bytes)) or not is_sequence(layer_sizes):
         raise InvalidTypeError(f"layer_sizes: got {shown(layer_sizes)}. Expected a sequence such as [64, 128, 10].")
     if len(layer_sizes) < 2:
         raise InvalidValueError(f"layer_sizes: got {shown(list(layer_sizes))}. Expected at least inputs and outputs.")
-    return tuple(check_integer(f"layer_sizes[{place}]", size, 1) for place, size in enumerate(layer_sizes))
+    return check_each_size("layer_sizes", layer_sizes)
+
+
+def check_each_size(argument: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return numbers of units, each from 1 to ``LARGEST_SIZE``."""
+    return tuple(check_integer(f"{argument}[{place}]", size, 1, LARGEST_SIZE) for place, size in enumerate(sizes))
 
 
 def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
     """Return one checked value per hidden layer; a single value stands for all of them."""
-    if isinstance(value, str) or not _is_sequence(value):
+    if isinstance(value, str) or not is_sequence(value):
         return [check(value)] * hidden
     if len(value) != hidden:
         raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
     return [check(one) for one in value]
 
 
-def _is_sequence(value: Any) -> bool:
+def is_sequence(value: Any) -> bool:
+    """Say whether a value is a list of values, and no array without dimensions."""
     return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
@@ -177,8 +185,10 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
 
 def table_columns(values: Any) -> list[Any] | None:
     """Return what a table (a DataFrame of any library) calls its columns; None for what is no table."""
-    columns = getattr(values, "columns", None)
-    return list(columns) if isinstance(columns, Iterable) else None
+    try:
+        return list(values.columns)
+    except Exception:  # whatever an object's own attribute of that name is, or raises
+        return None
 
 
 def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) -> Any:

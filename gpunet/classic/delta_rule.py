@@ -13,11 +13,20 @@ import numpy.typing as npt
 
 from gpunet.classic.columns import column_names
 from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
-from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError
+from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
-from gpunet.validation import check_features, check_flag, check_integer, check_number, check_rate, check_targets
+from gpunet.validation import (
+    LARGEST_SIZE,
+    check_features,
+    check_flag,
+    check_integer,
+    check_number,
+    check_rate,
+    check_targets,
+    is_sequence,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,9 +40,9 @@ _LARGEST_RANGE = 1e38
 def _check_hidden_units(argument: str, value: Any) -> list[int]:
     """Return the units of each hidden layer; one number stands for one layer."""
     if isinstance(value, str):
-        raise InvalidTypeError(f"{argument}: got {value!r}. Expected an integer or a sequence of integers.")
-    counts = value if isinstance(value, Sequence) or np.ndim(value) == 1 else [value]
-    return [check_integer(argument, count, 1) for count in counts]
+        raise InvalidTypeError(f"{argument}: got {shown(value)}. Expected an integer or a sequence of integers.")
+    counts = value if is_sequence(value) else [value]
+    return [check_integer(argument, count, 1, LARGEST_SIZE) for count in counts]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

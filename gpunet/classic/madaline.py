@@ -15,7 +15,7 @@ from gpunet.classic.epochs import mistakes
 from gpunet.classic.estimator import after_fit, check_name, check_seed, parameter
 from gpunet.errors import InvalidValueError
 from gpunet.random import Purpose, host_generator
-from gpunet.validation import check_flag, check_integer, check_number
+from gpunet.validation import LARGEST_SIZE, check_flag, check_integer, check_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,7 +158,7 @@ class Madaline(BinaryClassifier[MadalineRule]):
     [0, 1, 1, 0]
     """
 
-    hidden_units: int = parameter(5, check_integer, minimum=1)
+    hidden_units: int = parameter(5, check_integer, minimum=1, maximum=LARGEST_SIZE)
     output: str = parameter("adaptive", check_name, names=("adaptive", "majority"))
     learning_rate: float = parameter(0.1, check_number, above=True, maximum=1.0)
     max_flips: int = parameter(3, check_integer, minimum=1)

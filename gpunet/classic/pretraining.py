@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
-from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError, TrainingDivergedError
+from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError, TrainingDivergedError, shown
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_flag, check_integer
+from gpunet.validation import check_each_size, check_flag, check_integer, is_sequence
 
 Array = npt.NDArray[Any]
 
@@ -158,13 +157,13 @@ def unroll(machines: Sequence[RestrictedBoltzmannMachine], **arguments: Any) -> 
     return network
 
 
-def check_hidden_layer_sizes(argument: str, sizes: Any) -> list[int]:
-    """Return the sizes as a list, or raise."""
-    if isinstance(sizes, (str, bytes)) or not isinstance(sizes, (Sequence, np.ndarray)):
-        raise InvalidTypeError(f"{argument}: got {sizes!r}. Expected a sequence such as (256, 64).")
+def check_hidden_layer_sizes(argument: str, sizes: Any) -> tuple[int, ...]:
+    """Return the sizes, or raise."""
+    if isinstance(sizes, (str, bytes)) or not is_sequence(sizes):
+        raise InvalidTypeError(f"{argument}: got {shown(sizes)}. Expected a sequence such as (256, 64).")
     if len(sizes) == 0:
         raise InvalidValueError(f"{argument}: got no layers. Expected at least one.")
-    return [check_integer(f"{argument}[{place}]", size, 1) for place, size in enumerate(sizes)]
+    return check_each_size(argument, sizes)
 
 
 def _layers(machines: Sequence[RestrictedBoltzmannMachine]) -> tuple[list[int], list[str]]:

@@ -32,7 +32,15 @@ from gpunet.initializers import Normal
 from gpunet.optimizers import SGD
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import Schedule
-from gpunet.validation import check_features, check_flag, check_integer, check_number, check_parameter, check_rate
+from gpunet.validation import (
+    LARGEST_SIZE,
+    check_features,
+    check_flag,
+    check_integer,
+    check_number,
+    check_parameter,
+    check_rate,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -110,7 +118,7 @@ class RestrictedBoltzmannMachine(Estimator):
 
     _estimator_type: ClassVar[str | None] = "transformer"
 
-    n_components: int = parameter(256, check_integer, minimum=1)
+    n_components: int = parameter(256, check_integer, minimum=1, maximum=LARGEST_SIZE)
     learning_rate: float | Schedule = parameter(0.1, check_schedule)
     epochs: int = parameter(10, check_integer, minimum=1)
     batch_size: int = parameter(20, check_integer, minimum=1)

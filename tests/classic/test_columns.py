@@ -157,7 +157,14 @@ sys.exit(any(name.split(".")[0] in ("sklearn", "scipy", "pandas") for name in sy
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("values", [X, X.tolist(), None, 3, np.rec.array([(1.0, 2.0)])], ids=repr)
+class Odd:
+    """Has an attribute of that name which is no list of names."""
+
+    def __init__(self, columns):
+        self.columns = columns
+
+
+@pytest.mark.parametrize("values", [X, X.tolist(), None, 3, Odd(None), Odd(3), Odd(len), Odd(np.array(1.0))], ids=str)
 def test_what_is_no_table_has_no_names(values):
     assert column_names("X", values) is None
 

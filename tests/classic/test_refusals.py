@@ -10,7 +10,14 @@ import pytest
 import scipy.sparse
 
 from gpunet.classic import DeltaRule, Madaline, RestrictedBoltzmannMachine
-from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, InvalidValueError, NotFittedError
+from gpunet.errors import (
+    DeviceError,
+    GpunetError,
+    InvalidTypeError,
+    InvalidValueError,
+    NotFittedError,
+    TrainingDivergedError,
+)
 from tests.helpers.classic import (
     KINDS,
     METHODS,
@@ -22,6 +29,7 @@ from tests.helpers.classic import (
     same_state,
     small,
 )
+from tests.test_hostile_calls import HOSTILE
 
 FLAG = [(0, InvalidTypeError), (None, InvalidTypeError), ("no", InvalidTypeError)]
 COUNT = [(0, InvalidValueError), (-1, InvalidValueError), (2.5, InvalidTypeError), ("many", InvalidTypeError)]
@@ -40,6 +48,7 @@ BAD = {
         ((5, 2.5), InvalidTypeError),
         (7, InvalidTypeError),
         ("57", InvalidTypeError),
+        ((5, 2**31), InvalidValueError),
     ],
     "initial_range": [(0, InvalidValueError), (1e308, InvalidValueError)],
     "initializer": [("xavier", InvalidValueError)],
@@ -106,6 +115,7 @@ ODD = {
     "None": None,
     "mapping": {"a": 1},
     "object": object(),
+    **{name: HOSTILE[name]() for name in ("raises", "raising CUDA", "broken DLPack", "unhashable")},
     "function": len,
     "ragged": [[1, 2, 3], [1, 2]],
     "three dimensions": X[None],
@@ -132,6 +142,24 @@ def test_data_that_are_no_numbers_are_refused_before_anything_changes(kind, odd)
                 getattr(model, method)(*arguments)
             assert isinstance(caught.value, (TypeError, ValueError))
             assert same_state(model, before), method
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_value_of_any_parameter_is_learnt_with_or_refused_by_name(kind):
+    for name in kind().get_params():
+        for what, make in HOSTILE.items():
+            if name.endswith("epochs") and what in ("huge integer", "2**64"):
+                continue  # nothing is wrong with them but that they take for ever
+            model = small(kind, **{name: make()})
+            before = dict(vars(model))
+            refusal = None
+            try:
+                fit_quietly(model, X, Y)
+            except GpunetError as error:
+                refusal = error
+            if refusal is not None:
+                assert name in str(refusal) or isinstance(refusal, TrainingDivergedError), what
+                assert same_state(model, before), (name, what)
 
 
 @pytest.mark.parametrize("kind", KINDS)
