@@ -192,10 +192,11 @@ INSTALLED = Path(sys.executable).with_name("gpunet")
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("gpunet.classic", signal.SIGINT),
+        ("gpunet.activations", signal.SIGINT),
         ("numpy", signal.SIGTERM),
         ("gpunet.network", signal.SIGINT),
         ("gpunet.cli.main", signal.SIGINT),
+        ("gpunet.cli.train", signal.SIGTERM),
         ("rich", signal.SIGTERM),
     ],
 )
