@@ -107,6 +107,10 @@ class ResumeWarning(UserWarning):
     """A run goes on from a checkpoint, but perhaps not bit for bit as it would have gone on without interruption."""
 
 
+class NoKernelWarning(UserWarning):
+    """Something has no CUDA kernel yet and runs as array expressions on the device: right, and slower."""
+
+
 def shown(value: object) -> str:
     """Return a value as error messages show it: its ``repr`` on one line, not too long."""
     try:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.backends.base import Backend
+from gpunet.backends import Backend
 from gpunet.errors import InvalidValueError
 from gpunet.fingerprint import fingerprint
 from gpunet.schedules import Schedule, as_schedule

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.backends.base import Backend
+from gpunet.backends import Backend
 from gpunet.layers.base import ParameterSpec
 
 Array = npt.NDArray[Any]

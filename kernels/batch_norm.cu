@@ -9,7 +9,7 @@
 //              ds_ij = gamma_j inverse_std_j (dz_ij - dbeta_j / n - (s_ij - mean_j) inverse_std_j dgamma_j / n)
 //   Inference  y_ij = f(gamma_j (s_ij - running_mean_j) / sqrt(running_variance_j + epsilon) + beta_j)
 //
-// Two algorithms, one launch each; gpunet/backends/batch_norm_plan.py chooses:
+// Two algorithms, one launch each; gpunet/backends/cuda/batch_norm.py chooses:
 //
 //   resident   A block, or a cluster of blocks that share the rows, keeps a tile of columns on chip: every element is
 //              read once and written once.

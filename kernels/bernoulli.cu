@@ -1,7 +1,7 @@
 // Samples of binary units: out = 1 with probability p, 0 otherwise.
 //
 // Element e is 1 where its random word w (random_words.cuh) is below 2^32 p, exactly: p = 0 never gives 1, p = 1 always
-// does, NaN gives 0, and the bits are those of gpunet/backends/stochastic.py.
+// does, NaN gives 0, and the bits are those of gpunet/backends/reference/bernoulli.py.
 //
 // Thread t handles the four elements that share a counter, 4t to 4t + 3, in one access of 16 bytes (float) where the
 // arrays are ALIGNED, and goes on a grid further.

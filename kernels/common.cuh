@@ -99,7 +99,7 @@ __device__ __forceinline__ double square_root(double value) { return sqrt(value)
 // --------------------------------------------------------------------------------------------------- vector access
 // N neighbours of a row, moved by one instruction of N * sizeof(T) bytes: 16 wherever every row starts at a multiple
 // of 16 bytes, fewer elsewhere, down to one element. The host picks N for a whole launch (vector_width of
-// gpunet/backends/batch_norm_plan.py), so a hot loop has no test of alignment and no ragged end.
+// gpunet/backends/cuda/batch_norm.py), so a hot loop has no test of alignment and no ragged end.
 template <int BYTES> struct WordOf;
 template <> struct WordOf<2> { typedef unsigned short type; };
 template <> struct WordOf<4> { typedef unsigned int type; };

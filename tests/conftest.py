@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from tests.emulation import EmulatedDevice
-from tests.helpers.checkout import map_kernels
-
-map_kernels()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

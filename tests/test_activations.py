@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import gpunet
 from gpunet.activations import get_activation
-from gpunet.backends import Backend
+from gpunet.backends import NumpyBackend
 from gpunet.lecture.derivations.activations import activation_named
 from tests.helpers.networks import ACTIVATIONS
 
@@ -76,7 +76,7 @@ def test_fused_forward_and_backward(rows, columns, name, bias):
     generator = np.random.default_rng(rows * 1000 + columns)
     s, dy = generator.standard_normal((2, rows, columns))
     b = generator.standard_normal(columns) if bias else None
-    backend, activation = Backend(), get_activation(name)
+    backend, activation = NumpyBackend(), get_activation(name)
     y, ds, db = np.full_like(s, np.nan), np.full_like(s, np.nan), np.full(columns, np.nan)
     backend.bias_activation_forward(s, b, activation, y)
     z = s if b is None else s + b

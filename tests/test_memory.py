@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpunet
-from gpunet.backends.arrays import CHUNK
+from gpunet.backends.numpy import CHUNK
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.step import TrainingStep
 

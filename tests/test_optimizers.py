@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpunet
-from gpunet.backends import Backend
-from gpunet.backends.arrays import CHUNK
+from gpunet.backends import NumpyBackend
+from gpunet.backends.numpy import CHUNK
 from tests.helpers.networks import learnable, small_network
 
 GOOD_LOSS = np.array([1.0, 1.0])
@@ -61,7 +61,7 @@ def test_updates_are_the_textbook_ones(kind, size, share, clip):
     weight_count = int(share * size)
     expected = textbook(kind, parameters, gradients, weight_count, 0.02, clip or 1.0, 3, 0.1)
     optimizer = make(kind, 0.1)
-    optimizer.attach(Backend(), parameters)
+    optimizer.attach(NumpyBackend(), parameters)
     factor = None if clip is None else np.array([clip])
     for _ in range(3):
         optimizer.advance()
@@ -74,7 +74,7 @@ def test_updates_are_the_textbook_ones(kind, size, share, clip):
 def test_a_non_finite_loss_changes_nothing(kind, loss):
     parameters = np.ones(10)
     optimizer = make(kind, 0.1)
-    optimizer.attach(Backend(), parameters)
+    optimizer.attach(NumpyBackend(), parameters)
     optimizer.advance()
     optimizer.update(parameters, np.ones(10), 5, 0.1, None, np.array([loss, 1.0]))
     np.testing.assert_array_equal(parameters, 1)
@@ -88,7 +88,7 @@ def test_clip_factor(size, share, maximum):
     parameters, gradients = generator.standard_normal((2, size))
     weight_count = int(share * size)
     out = np.full(1, np.nan)
-    Backend().clip_factor(parameters, gradients, weight_count, 0.1, maximum, out)
+    NumpyBackend().clip_factor(parameters, gradients, weight_count, 0.1, maximum, out)
     total = gradients.copy()
     total[:weight_count] += 0.2 * parameters[:weight_count]
     assert out[0] == pytest.approx(min(1.0, maximum / np.linalg.norm(total)), rel=1e-10)
@@ -98,13 +98,13 @@ def test_clip_factor_of_large_float32_gradients():
     """The squares of these overflow; their norm does not."""
     gradients = np.full(CHUNK + 5, 1e30, np.float32)
     out = np.full(1, np.nan, np.float32)
-    Backend().clip_factor(np.zeros_like(gradients), gradients, 0, 0.0, 1.0, out)
+    NumpyBackend().clip_factor(np.zeros_like(gradients), gradients, 0, 0.0, 1.0, out)
     assert out[0] == pytest.approx(1 / (1e30 * np.sqrt(CHUNK + 5)), rel=1e-5)
 
 
 def test_a_zero_gradient_is_not_clipped():
     out = np.full(1, np.nan)
-    Backend().clip_factor(np.zeros(3), np.zeros(3), 3, 0.1, 1.0, out)
+    NumpyBackend().clip_factor(np.zeros(3), np.zeros(3), 3, 0.1, 1.0, out)
     assert out[0] == 1
 
 
@@ -133,13 +133,13 @@ def test_l2_and_weight_decay_leave_biases_gamma_and_beta_alone():
 def test_an_optimizer_starts_afresh_on_another_network():
     first, second = np.ones(5), np.ones(5)
     optimizer = gpunet.Adam()
-    optimizer.attach(Backend(), first)
+    optimizer.attach(NumpyBackend(), first)
     optimizer.advance()
     optimizer.update(first, np.ones(5), 5, 0.0, None, GOOD_LOSS)
     moments = optimizer.moments
-    optimizer.attach(Backend(), first)
+    optimizer.attach(NumpyBackend(), first)
     assert optimizer.moments is moments
-    optimizer.attach(Backend(), second)
+    optimizer.attach(NumpyBackend(), second)
     assert optimizer.step == 0
     assert not optimizer.moments["first_moment"].any()
 

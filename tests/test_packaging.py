@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gpunet
@@ -78,6 +80,24 @@ def test_the_map_names_every_module_and_room():
     names = [path.name for path in folder.glob("*.py") if not path.name.startswith("_")]
     names += [f"gpunet/{path.parent.name}/" for path in folder.glob("*/__init__.py")]
     assert [name for name in names if name not in text] == []
+
+
+def test_a_bare_checkout_imports_and_trains_on_every_backend():
+    """Nothing is installed there: ``kernels/`` is found beside the package."""
+    site = Path(np.__file__).parents[1]
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]\n"
+        "import importlib.util, numpy, gpunet, gpunet.kernel_check\n"
+        "from gpunet.backends.cuda import CudaBackend, sources\n"
+        "from tests.emulation import EmulatedDevice\n"
+        "assert importlib.util.find_spec('gpunet.kernels') is None, 'not a bare checkout'\n"
+        "X, y = numpy.eye(4), numpy.arange(4)\n"
+        "for device in ('auto', CudaBackend(EmulatedDevice(multiprocessor_count=2))):\n"
+        "    gpunet.fit(gpunet.Network([4, 4], device=device), X, y, epochs=1)\n"
+        "print(sources.folder())"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == str(ROOT / "kernels")
 
 
 def test_every_package_is_listed():

@@ -18,7 +18,7 @@ from benchmarks.problem import Problem
 from benchmarks.providers.base import Provider, Work
 from benchmarks.providers.common import first_refusal, refuse_on_cpu, refuse_unknown
 from benchmarks.providers.gpunet_work import build_work
-from gpunet.backends import Backend
+from gpunet.backends import Backend, NumpyBackend
 
 
 class GpunetProvider(Provider):
@@ -59,7 +59,7 @@ class GpunetNumpy(GpunetProvider):
         return None
 
     def new_backend(self, case: Case) -> Backend:
-        return Backend()
+        return NumpyBackend()
 
 
 class GpunetFastCpu(GpunetNumpy):

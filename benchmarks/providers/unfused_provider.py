@@ -11,23 +11,37 @@ from benchmarks.problem import Problem
 from benchmarks.providers.base import Outputs, Work
 from benchmarks.providers.gpunet_provider import GpunetCuda, release_pool
 from benchmarks.providers.graph_nodes import count_kernels
-from benchmarks.providers.plain_operations import PlainOperations
+from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.device import Device
 
 
-class UnfusedCudaBackend(PlainOperations, CudaBackend):
-    """Arrays, copies and matrix products of the CUDA backend, operations of CuPy, and no recorded steps.
+class UnfusedCudaBackend(CudaBackend):
+    """Arrays, copies and matrix products of the CUDA backend, the reference of operations, and no recorded steps.
 
-    CuPy works on its current stream, which has to be the device's.
+    The reference runs as a user of CuPy writes it: one array expression after the other, with their temporaries. CuPy
+    works on its current stream, which has to be the device's.
     """
+
+    bias_activation_forward = Backend.bias_activation_forward
+    bias_activation_backward = Backend.bias_activation_backward
+    batch_norm_activation_forward = Backend.batch_norm_activation_forward
+    batch_norm_activation_backward = Backend.batch_norm_activation_backward
+    batch_norm_activation_inference = Backend.batch_norm_activation_inference
+    softmax_cross_entropy = Backend.softmax_cross_entropy
+    sgd_step = Backend.sgd_step
+    adam_step = Backend.adam_step
+    gather_rows = Backend.gather_rows
 
     def __init__(self, device: Device, precision: str) -> None:
         import cupy
 
         super().__init__(device, precision)
         self.xp = cupy
+
+    def _run_reference(self, reference: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        reference(self.xp, *args, **kwargs)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         return step

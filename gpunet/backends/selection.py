@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
-from gpunet.backends.base import Backend
+from gpunet.backends.backend import Backend
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
+from gpunet.backends.numpy import NumpyBackend
 from gpunet.errors import DeviceError, InvalidTypeError, unknown_name
 
 _CUDA = re.compile(r"cuda(?::(\d+))?\Z")
@@ -37,7 +38,7 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     if not isinstance(device, str):
         raise InvalidTypeError(f"device: got {type(device).__name__}. Expected 'auto', 'cpu', 'cuda' or 'cuda:N'.")
     if device == "cpu":
-        return Backend()
+        return NumpyBackend()
     if device == "auto":
         return _automatic(precision)
     match = _CUDA.match(device)
@@ -74,12 +75,12 @@ def cuda_problem(report: GpuReport, index: int) -> str | None:
 
 def _automatic(precision: str) -> Backend:
     if cuda_problem(probe_gpu(), 0) is not None:
-        return Backend()
+        return NumpyBackend()
     try:
         return _cuda(0, precision)
-    except Exception as error:  # whatever it is, the CPU works
+    except DeviceError as error:
         logging.getLogger(__name__).warning("device='auto' takes the CPU, because CUDA does not work: %s", error)
-        return Backend()
+        return NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Identity, Sigmoid
-from gpunet.backends.base import Backend
+from gpunet.backends import Backend
 from gpunet.classic.hidden_units import HiddenUnits
 from gpunet.layers.base import ParameterSpec
 from gpunet.parameters import Layout, flat_values

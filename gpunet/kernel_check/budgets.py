@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 
+from gpunet.backends.cuda.sources import folder
 from gpunet.errors import FileFormatError
 from gpunet.files import write_text
 from gpunet.kernel_check.check import CheckedKernel
@@ -64,7 +64,7 @@ def family(expression: str) -> str:
 
 def default_path() -> Path:
     """Return the file that lies beside the kernels."""
-    return Path(str(files("gpunet.kernels"))) / "budgets.json"
+    return Path(str(folder() / "budgets.json"))
 
 
 def read_budgets(path: Path) -> Budgets:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from gpunet.backends import kernel_library as library
-from gpunet.backends.batch_norm_plan import batch_norm_group
+from gpunet.backends.cuda.groups import all_groups
+from gpunet.backends.cuda.instantiation import ACTIVATION_CODES
+from gpunet.backends.cuda.sources import names as kernel_files
+from gpunet.backends.cuda.sources import source
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
 from gpunet.kernel_check.resources import Resources, parse_log
-from gpunet.kernels import names as kernel_files
-from gpunet.kernels import source
 
 # Turing, Ampere (data centre, consumer), Ada, Hopper, Blackwell (data centre, consumer): what later ones of each
 # generation run too.
@@ -25,7 +25,7 @@ QUICK_ACTIVATIONS = ("relu", "tanh")
 
 @dataclass(frozen=True)
 class Unit:
-    """Kernels that are compiled together, as :class:`gpunet.backends.kernel_library.KernelLibrary` does.
+    """Kernels that are compiled together, as :class:`gpunet.backends.cuda.kernel_library.KernelLibrary` does.
 
     Attributes
     ----------
@@ -118,24 +118,17 @@ def units(modules_: Sequence[str], architectures_: Sequence[int], quick: bool = 
     quick : bool
         Of the activations only :data:`QUICK_ACTIVATIONS`: a third of the time.
     """
+    activations = QUICK_ACTIVATIONS if quick else tuple(ACTIVATION_CODES)
     return [
         Unit(module, group, architecture)
         for architecture in architectures_
-        for module, group in _groups(architecture, quick)
+        for module, group in all_groups(activations, _largest_cluster(architecture))
         if module in modules_
     ]
 
 
-def _groups(architecture: int, quick: bool) -> Iterator[tuple[str, library.Group]]:
-    codes = [library.ACTIVATION_CODES[name] for name in (QUICK_ACTIVATIONS if quick else library.ACTIVATION_CODES)]
-    activations = {library.activation_group(storage, code) for storage in library.ITEM_SIZES for code in codes}
-    for module, group in library.all_groups():
-        if module != "activation" or group in activations:
-            yield module, group
-    largest = LARGEST_CLUSTER if divmod(architecture, 10) >= CLUSTER_COMPUTE_CAPABILITY else 1
-    for storage, item_size in library.ITEM_SIZES.items():
-        for code in codes:
-            yield "batch_norm", batch_norm_group(storage, item_size, code, largest)
+def _largest_cluster(architecture: int) -> int:
+    return LARGEST_CLUSTER if divmod(architecture, 10) >= CLUSTER_COMPUTE_CAPABILITY else 1
 
 
 def compile_unit(nvrtc: Nvrtc, unit: Unit) -> Result:

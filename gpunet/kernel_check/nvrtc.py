@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpunet.backends.kernel_library import OPTIONS
+from gpunet.backends.cuda.kernel_library import OPTIONS
 from gpunet.errors import GpunetError, require_package
 
 # CuPy appends these to the options of every module, after those of the caller.

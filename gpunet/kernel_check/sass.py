@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpunet.backends.cuda.sources import source
 from gpunet.errors import DeviceError, require_package
 from gpunet.kernel_check.budgets import VectorAccess
 from gpunet.kernel_check.nvrtc import Nvrtc, toolkit_folders
-from gpunet.kernels import source
 
 _DISASSEMBLER = "nvdisasm.exe" if sys.platform == "win32" else "nvdisasm"
 _KERNEL = re.compile(r"^\.text\.(\S+):")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.backends.base import Backend
+from gpunet.backends import Backend
 from gpunet.errors import OutOfDeviceMemoryError
 
 Array = npt.NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpunet.backends.base import Backend
+from gpunet.backends import Backend
 from gpunet.layers.base import Array, Workspace
 
 

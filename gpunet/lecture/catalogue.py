@@ -48,7 +48,7 @@ EXPERIMENTS = (
         title="Softmax, cross-entropy and the cost J",
         shows="The gradient is p - y, the shift keeps it finite, and J is the mean loss plus lambda sum ||W_i||^2.",
         figure="Losses over the margin and of growing scores, bars of p, y and the gradient, and of J over lambda",
-        code=("layers/softmax_cross_entropy.py", "backends/losses.py"),
+        code=("layers/softmax_cross_entropy.py", "backends/reference/softmax_cross_entropy.py"),
         tests=("layers/test_softmax_cross_entropy.py", "test_gradients.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
     ),
@@ -250,7 +250,7 @@ EXPERIMENTS = (
         shows="The distribution of what enters each activation during training: without batch norm, with, and with"
         " scale and shift.",
         figure="Percentiles of a unit's scores over the epochs, boxes of the layers' scores, drift, and losses",
-        code=("layers/batch_norm.py", "backends/base.py"),
+        code=("layers/batch_norm.py", "backends/reference/batch_norm.py"),
         tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
         data_sets=("digits",),
     ),

@@ -7,14 +7,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gpunet.backends import Backend
-from gpunet.backends.arrays import CHUNK
+from gpunet.backends import NumpyBackend
+from gpunet.backends.numpy import CHUNK
 from gpunet.random import Stream, random_words
 
 
 def sample(probabilities, seed=3, layer=1, step=0):
     out = np.full_like(probabilities, np.nan)
-    Backend().sample_bernoulli(probabilities, out, seed, layer, np.array([step], np.int64))
+    NumpyBackend().sample_bernoulli(probabilities, out, seed, layer, np.array([step], np.int64))
     return out
 
 
@@ -69,7 +69,7 @@ def test_seed_layer_and_step_matter():
 def test_in_place():
     probabilities = np.random.default_rng(0).uniform(0, 1, (13, 11))
     expected = sample(probabilities)
-    Backend().sample_bernoulli(probabilities, probabilities, 3, 1, np.zeros(1, np.int64))
+    NumpyBackend().sample_bernoulli(probabilities, probabilities, 3, 1, np.zeros(1, np.int64))
     np.testing.assert_array_equal(probabilities, expected)
 
 
@@ -82,6 +82,6 @@ def test_dropout_and_sampling_share_no_words(step):
     assert len(np.intersect1d(dropout, sampling)) < 4  # two random sets of 4000 words share 0.004 on average
 
     x, mask = np.ones((40, 100)), np.empty((40, 100), np.uint8)
-    Backend().dropout_forward(x, x.copy(), mask, 0.5, 1, 2, np.array([step]))
+    NumpyBackend().dropout_forward(x, x.copy(), mask, 0.5, 1, 2, np.array([step]))
     agreement = (mask == sample(np.full((40, 100), 0.5), 1, 2, step)).mean()
     assert agreement == pytest.approx(0.5, abs=5 * 0.5 / np.sqrt(4000))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpunet import SGD
-from gpunet.backends import Backend
+from gpunet.backends import Backend, NumpyBackend
 from gpunet.classic import RestrictedBoltzmannMachine
 from gpunet.classic.contrastive_divergence import ContrastiveDivergence, Rule
 from gpunet.classic.device_machine import DeviceMachine
@@ -26,7 +26,9 @@ def sigmoid(s):
 
 def learner(backend=None, hidden_units="bernoulli", learning_rate=0.0, batch_size=7, scale=0.8, l2=0.0, **rule):
     """Return what updates a 4 x 3 machine in float64 with weights and biases of the size of ``scale``."""
-    machine = DeviceMachine(backend or Backend(), VISIBLE, HIDDEN, HIDDEN_UNITS[hidden_units], 5, np.dtype(np.float64))
+    machine = DeviceMachine(
+        backend or NumpyBackend(), VISIBLE, HIDDEN, HIDDEN_UNITS[hidden_units], 5, np.dtype(np.float64)
+    )
     generator = np.random.default_rng(2)
     machine.set_parameters(
         scale * generator.standard_normal((HIDDEN, VISIBLE)),

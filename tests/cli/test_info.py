@@ -11,7 +11,7 @@ import pytest
 
 import gpunet
 import gpunet.cli.info as info
-from gpunet.backends import Backend
+from gpunet.backends import NumpyBackend
 from gpunet.backends.devices.probe import GpuReport
 from tests.helpers.cli import shell
 
@@ -64,7 +64,7 @@ def test_gpus(
     report: GpuReport, extra: str | None, line: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(info, "probe_gpu", lambda: report)
-    monkeypatch.setattr(info, "select_backend", lambda device: Backend())
+    monkeypatch.setattr(info, "select_backend", lambda device: NumpyBackend())
     content = shell(capsys, "info", "--json").json
     assert content["cupy_extra"] == extra
     assert content["cuda_devices"] == list(report.devices)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -282,6 +283,12 @@ class EmulatedDevice:
         return self._memory.is_alive(allocation)
 
     # ----------------------------------------------------------------------------------------------- kernels
+
+    @contextmanager
+    def array_module(self) -> Iterator[Any]:
+        """Return a context whose value is NumPy, which computes on this device's arrays; not during a capture."""
+        self.refuse_while_capturing("an array expression")
+        yield np
 
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Kernel]:
         """Compile one module.

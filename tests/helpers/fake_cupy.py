@@ -30,6 +30,10 @@ class CUDARuntimeError(RuntimeError):
     """A call that the driver would refuse."""
 
 
+class CUDADriverError(RuntimeError):
+    """The same of the driver's own interface."""
+
+
 class OutOfMemoryError(MemoryError):
     """cupy.cuda.memory.OutOfMemoryError."""
 
@@ -201,6 +205,7 @@ class FakeCupy:
             is_available=lambda: devices > 0,
             runtime=runtime,
             driver=SimpleNamespace(
+                CUDADriverError=CUDADriverError,
                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
                 funcSetAttribute=self._set_attribute,
             ),
@@ -379,6 +384,7 @@ NAMES = (
     "cuda.runtime.driverGetVersion",
     "cuda.runtime.getDeviceCount",
     "cuda.runtime.getDeviceProperties",
+    "cuda.driver.CUDADriverError",
     "cuda.driver.funcSetAttribute",
     "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",
     "cuda.Stream.begin_capture",

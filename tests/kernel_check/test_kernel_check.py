@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpunet.kernels import names
-from gpunet.kernels import source as kernel_source
 
-from gpunet.backends.batch_norm_plan import SIGNATURES
+from gpunet.backends.cuda.batch_norm import SIGNATURES
+from gpunet.backends.cuda.sources import names
+from gpunet.backends.cuda.sources import source as kernel_source
 from gpunet.errors import FileFormatError, InvalidValueError, MissingDependencyError
 from gpunet.kernel_check import check, nvrtc, sass
 from gpunet.kernel_check.budgets import (

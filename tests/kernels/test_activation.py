@@ -9,9 +9,9 @@ import pytest
 
 from gpunet.activations import Activation, Identity, ReLU, Sigmoid
 from gpunet.backends import Backend
-from gpunet.backends import launch_plans as plans
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.kernel_library import KernelLibrary, activation_group
+from gpunet.backends.cuda.activation import activation_group, column_tiles
+from gpunet.backends.cuda.kernel_library import KernelLibrary
 from tests.emulation import EmulatedDevice
 from tests.helpers.cuda import ACTIVATIONS, SHAPES, from_bfloat16, on_device, poisoned, to_bfloat16, tolerance
 
@@ -142,7 +142,7 @@ def test_bfloat16(device: Any, width: int) -> None:
     kernels = KernelLibrary(device)
     forward = kernels.get("activation", f"bias_activation_forward<__nv_bfloat16, 1, {width}>", group)
     backward = kernels.get("activation", f"bias_activation_backward<__nv_bfloat16, 1, {width}>", group)
-    tiles = plans.column_tiles(rows, columns, width, 4)
+    tiles = column_tiles(rows, columns, width, 4)
     shape = (np.int32(rows), np.int32(columns), np.float32(0))
     grid = (tiles.grid[0], 2)
     device.launch(forward, grid, tiles.block, (on_device(backend, s), on_device(backend, bias), y, *shape))

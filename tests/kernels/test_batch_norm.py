@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet import kernels
 from gpunet.activations import ACTIVATIONS, get_activation
 from gpunet.backends import Backend
-from gpunet.backends.batch_norm_plan import (
+from gpunet.backends.cuda.batch_norm import (
     SIGNATURES,
     BatchNormPlan,
     DeviceLimits,
@@ -22,6 +21,7 @@ from gpunet.backends.batch_norm_plan import (
     plan_inference,
     vector_width,
 )
+from gpunet.backends.cuda.sources import source
 from gpunet.errors import InvalidValueError
 from tests.emulation import EmulatedDevice, Kernel
 
@@ -156,8 +156,7 @@ def compiled(storage: Storage) -> dict[str, Kernel]:
     pairs = [(case, direction) for case in CASES for direction in ("forward", "backward")]
     pairs += [(case, "inference") for case in INFERENCE_CASES]
     expressions = dict.fromkeys(case.expression(direction) for case, direction in pairs if case.storage == storage)
-    source = kernels.source("batch_norm")
-    return dict(EmulatedDevice().load(source, (), tuple(expressions), "batch_norm.cu"))
+    return dict(EmulatedDevice().load(source("batch_norm"), (), tuple(expressions), "batch_norm.cu"))
 
 
 def run(case: Case, direction: str, device: EmulatedDevice, values: Values) -> Values:

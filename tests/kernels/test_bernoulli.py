@@ -9,7 +9,8 @@ import pytest
 
 from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.kernel_library import KernelLibrary, bernoulli_group
+from gpunet.backends.cuda.bernoulli import bernoulli_group
+from gpunet.backends.cuda.kernel_library import KernelLibrary
 from gpunet.random import Stream, random_words
 from tests.helpers.cuda import from_bfloat16, on_device, poisoned, to_bfloat16
 

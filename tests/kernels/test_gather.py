@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet.backends import launch_plans as plans
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.cuda.gather import row_copy
 from tests.helpers.cuda import on_device, poisoned
 
 
@@ -46,4 +46,4 @@ def check(device: Any, columns: int | None, dtype: str, rows: int, offset: int =
 def test_widest_word_that_is_aligned(device: Any, columns: int, offset: int, word: int) -> None:
     backend = CudaBackend(device)
     source = on_device(backend, np.zeros((10, columns), np.float32), offset)
-    assert plans.row_copy(source, poisoned(backend, (3, columns), np.float32)).word_bytes == word
+    assert row_copy(source, poisoned(backend, (3, columns), np.float32)).word_bytes == word

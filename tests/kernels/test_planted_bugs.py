@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
-from gpunet.kernels import names, source
 
 from gpunet.activations import ReLU
+from gpunet.backends.cuda.sources import names, source
 from tests.conftest import MULTIPROCESSORS
 from tests.emulation import EmulatedDevice, EmulationError, Kernel
 from tests.kernels import test_activation as activation_tests

@@ -9,7 +9,8 @@ import pytest
 
 from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.kernel_library import KernelLibrary, softmax_cross_entropy_group
+from gpunet.backends.cuda.kernel_library import KernelLibrary
+from gpunet.backends.cuda.softmax_cross_entropy import softmax_cross_entropy_group
 from tests.emulation import EmulatedDevice
 from tests.helpers.cuda import RELATIVE, from_bfloat16, on_device, poisoned, to_bfloat16
 

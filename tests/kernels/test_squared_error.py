@@ -9,7 +9,8 @@ import pytest
 
 from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.kernel_library import KernelLibrary, squared_error_group
+from gpunet.backends.cuda.kernel_library import KernelLibrary
+from gpunet.backends.cuda.squared_error import squared_error_group
 from tests.helpers.cuda import RELATIVE, SHAPES, from_bfloat16, on_device, poisoned, to_bfloat16, tolerance
 
 NUMPY = Backend()

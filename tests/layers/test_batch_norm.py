@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import gpunet
 from gpunet.activations import Identity, ReLU
-from gpunet.backends import Backend
+from gpunet.backends import NumpyBackend
 
 EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ def run_forward(s, gamma=None, beta=None, activation=None, momentum=0.1, epsilon
         "running_mean": np.zeros(columns, s.dtype),
         "running_variance": np.ones(columns, s.dtype),
     }
-    Backend().batch_norm_activation_forward(
+    NumpyBackend().batch_norm_activation_forward(
         s, gamma, beta, activation or Identity(), momentum=momentum, epsilon=epsilon, **result
     )
     return result
@@ -54,7 +54,7 @@ def test_sums_over_65536_rows_stay_accurate():
     """A plain float32 sum of 65,536 rows near 1 is off by about 1e-4; sums in blocks are not."""
     rows = 65_536
     s = np.random.default_rng(0).uniform(0.5, 1.5, (rows, 3)).astype(np.float32)
-    backend, sums = Backend(), np.empty(3, np.float32)
+    backend, sums = NumpyBackend(), np.empty(3, np.float32)
     expected = s.astype(np.float64).sum(axis=0)
     backend._column_sums(s, sums)
     np.testing.assert_allclose(sums, expected, rtol=5e-7)
@@ -77,7 +77,7 @@ def test_float32_gradients_over_65536_rows_are_those_of_float64():
         s, dy = s64.astype(dtype), dy64.astype(dtype)
         forward = run_forward(s, activation=ReLU())
         ds, dgamma, dbeta = np.empty_like(s), np.empty(2, dtype), np.empty(2, dtype)
-        Backend().batch_norm_activation_backward(
+        NumpyBackend().batch_norm_activation_backward(
             dy, s, forward["out"], None, None, ReLU(), forward["mean"], forward["inverse_std"], ds, dgamma, dbeta
         )
         results[dtype] = (dgamma, dbeta, ds)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import gpunet
-from gpunet.backends import Backend
-from gpunet.backends.arrays import CHUNK
+from gpunet.backends import NumpyBackend
+from gpunet.backends.numpy import CHUNK
 from gpunet.random import Purpose, Stream, host_generator, philox4x32, random_words
 
 
@@ -66,7 +66,7 @@ def test_rate_scale_and_backward(rate):
     x = np.ones((300, 101), np.float32)  # more than one chunk, not a multiple of 4
     assert x.size > CHUNK
     out, mask = np.full_like(x, np.nan), np.empty(x.shape, np.uint8)
-    backend, step = Backend(), np.array([5])
+    backend, step = NumpyBackend(), np.array([5])
     backend.dropout_forward(x, out, mask, rate, 7, 1, step)
     kept = mask.astype(bool)
     assert kept.mean() == pytest.approx(1 - rate, abs=5 * np.sqrt(rate * (1 - rate) / x.size))

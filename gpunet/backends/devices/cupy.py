@@ -91,7 +91,8 @@ class CupyDevice:
     Raises
     ------
     DeviceError
-        CuPy or the driver is missing, there is no such device, or it is older than compute capability 7.5.
+        CuPy or the driver is missing, there is no such device, it is older than compute capability 7.5, or CUDA cannot
+        open it (another process has it for itself, it has failed).
     """
 
     # Kernels, and how much shared memory each was allowed, belong to the device and not to a stream: the networks of a
@@ -102,6 +103,13 @@ class CupyDevice:
 
     def __init__(self, index: int = 0) -> None:
         cupy = self._cupy = import_cupy()
+        try:
+            self._open(index)
+        except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+            raise DeviceError(f"cuda:{index} cannot be opened: {error}") from error
+
+    def _open(self, index: int) -> None:
+        cupy = self._cupy
         count = cupy.cuda.runtime.getDeviceCount()
         if not 0 <= index < count:
             raise DeviceError(f"there is no device cuda:{index}: this machine has cuda:0 to cuda:{count - 1}")
@@ -196,6 +204,12 @@ class CupyDevice:
             runtime.memcpyAsync(destination, source, size, runtime.memcpyDefault, self._stream.ptr)
 
     # --- kernels ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def array_module(self) -> Iterator[ModuleType]:
+        self._refuse_while_capturing("an array expression")
+        with self._current("an array expression"), self._memory_errors():
+            yield self._cupy
 
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:
         key = (self.index, source, tuple(options), tuple(kernels))
@@ -373,15 +387,16 @@ class CupyDevice:
         logging.getLogger(__name__).warning(message)
 
     @contextmanager
-    def _memory_errors(self, size: int) -> Iterator[None]:
-        """Turn CuPy's error into ours, for an allocation of ``size`` bytes."""
+    def _memory_errors(self, size: int | None = None) -> Iterator[None]:
+        """Turn CuPy's error into ours, for an allocation of ``size`` bytes, or what an expression allocates."""
         try:
             yield
         except self._cupy.cuda.memory.OutOfMemoryError:
             # CuPy has given unused blocks of its pool back before it gave up: what is free now is all there is.
             free, total = self._cupy.cuda.runtime.memGetInfo()
+            wanted = "what an array expression needs" if size is None else f"{size:,} bytes"
             raise OutOfDeviceMemoryError(
-                f"{self.name} ({self.model}) has no room for {size:,} bytes: {free:,} of {total:,} are free. "
+                f"{self.name} ({self.model}) has no room for {wanted}: {free:,} of {total:,} are free. "
                 "A smaller batch, fewer examples or float32 need less."
             ) from None
 

@@ -8,6 +8,7 @@ machine without a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +88,12 @@ class Device(Protocol):
         """Copy ``source``, on the host or the device, into ``destination``, of equal shape and dtype.
 
         A host array may be overwritten as soon as this returns. While capturing, ``source`` is on the device.
+        """
+
+    def array_module(self) -> AbstractContextManager[Any]:
+        """Return a context in which array expressions run on this device, in order with its other operations.
+
+        Its value is the library to write them with: CuPy, or NumPy where arrays are NumPy's. Not while capturing.
         """
 
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:

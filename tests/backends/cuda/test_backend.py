@@ -5,17 +5,17 @@ from __future__ import annotations
 import gc
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gpunet
-from gpunet.activations import Activation, ReLU
+from gpunet.activations import ReLU
 from gpunet.backends import Backend
-from gpunet.backends import launch_plans as plans
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.cuda.activation import column_tiles
+from gpunet.backends.cuda.grids import THREADS, power_of_two
 from tests.emulation import EmulatedDevice, EmulationError
 from tests.helpers.cuda import on_device, poisoned
 
@@ -24,9 +24,8 @@ TRAJECTORY = {"float32": 2e-5, "float64": 1e-11}
 
 
 def public_operations() -> list[str]:
-    """Names of what a backend does, all but the allocation of scratch, which is built on ``empty``."""
-    names = (name for name, member in inspect.getmembers(Backend, callable) if not name.startswith("_"))
-    return [name for name in names if name != "scratch"]
+    """Names of what a backend does."""
+    return [name for name, member in inspect.getmembers(Backend, callable) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", public_operations())
@@ -328,24 +327,6 @@ def test_host_array_may_be_overwritten_after_a_copy(device: Any) -> None:
 # --- what it refuses --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Cube(Activation):
-    name: ClassVar[str] = "cube"
-
-    def forward(self, s: Any) -> Any:
-        return s**3
-
-    def derivative(self, y: Any) -> Any:
-        return 3 * np.cbrt(y) ** 2
-
-
-def test_activation_without_kernel() -> None:
-    backend = CudaBackend(EmulatedDevice())
-    x = backend.zeros((2, 2), np.float32)
-    with pytest.raises(gpunet.InvalidValueError, match="no CUDA kernel"):
-        backend.bias_activation_forward(x, None, Cube(), x)
-
-
 def test_dtype_without_kernel() -> None:
     backend = CudaBackend(EmulatedDevice())
     x = backend.zeros((2, 2), np.int64)
@@ -381,14 +362,14 @@ def test_column_tiles_cover_the_matrix(rows: int, columns: int) -> None:
     for width in (1, 4):
         if columns % width:
             continue
-        tiles = plans.column_tiles(rows, columns, width, 132)
-        assert tiles.block[0] * tiles.block[1] == plans.THREADS
+        tiles = column_tiles(rows, columns, width, 132)
+        assert tiles.block[0] * tiles.block[1] == THREADS
         assert (tiles.grid[0] - 1) * tiles.block[0] * width < columns <= tiles.grid[0] * tiles.block[0] * width
         assert 1 <= tiles.grid[1] <= rows
 
 
 def test_powers_of_two() -> None:
-    assert [plans.power_of_two(number) for number in (0, 1, 2, 3, 4, 5, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 2048]
+    assert [power_of_two(number) for number in (0, 1, 2, 3, 4, 5, 1024, 1025)] == [1, 1, 2, 4, 4, 8, 1024, 2048]
 
 
 class OnCuda:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import gpunet
-from gpunet.backends import Backend, select_backend, selection
+from gpunet.backends import NumpyBackend, select_backend, selection
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import resources
@@ -517,7 +517,7 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, changes: Any, device: 
     with pytest.raises(gpunet.DeviceError, match=message):
         select_backend(device)
     if device != "cuda:2":
-        assert type(select_backend("auto")) is Backend
+        assert type(select_backend("auto")) is NumpyBackend
 
 
 def test_old_device_is_refused(cupy: fake_cupy.FakeCupy) -> None:
@@ -526,14 +526,43 @@ def test_old_device_is_refused(cupy: fake_cupy.FakeCupy) -> None:
         cupy_device.CupyDevice(0)
 
 
-def test_auto_never_fails(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def broken() -> Any:
-        raise OSError("libsomething.so is missing")
+def test_auto_takes_the_cpu_where_cuda_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(selection, "probe_gpu", report)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert type(select_backend("auto")) is NumpyBackend
+    assert "CuPy cannot be imported" in caplog.text
+
+
+@pytest.mark.parametrize("error", [fake_cupy.CUDARuntimeError, fake_cupy.CUDADriverError])
+def test_auto_takes_the_cpu_where_cuda_cannot_open_the_device(
+    cupy: fake_cupy.FakeCupy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+) -> None:
+    def busy(index: int) -> Any:
+        raise error("cudaErrorDevicesUnavailable")
 
     monkeypatch.setattr(selection, "probe_gpu", report)
-    monkeypatch.setattr(cupy_device, "import_cupy", broken)
-    assert type(select_backend("auto")) is Backend
-    assert "libsomething.so is missing" in caplog.text
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", busy)
+    assert type(select_backend("auto")) is NumpyBackend
+    assert "cuda:0 cannot be opened: cudaErrorDevicesUnavailable" in caplog.text
+    with pytest.raises(gpunet.DeviceError, match="cuda:0 cannot be opened"):
+        select_backend("cuda")
+
+
+def test_auto_hides_no_mistake_of_ours(cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout whose kernels were not found once trained on the CPU, and one line of a log said so."""
+
+    def mistaken(index: int) -> Any:
+        raise ModuleNotFoundError("No module named 'gpunet.kernels'")
+
+    monkeypatch.setattr(selection, "probe_gpu", report)
+    monkeypatch.setattr(cupy_device, "CupyDevice", mistaken)
+    with pytest.raises(ModuleNotFoundError):
+        select_backend("auto")
 
 
 def test_import_touches_no_cuda() -> None:

@@ -1,20 +1,11 @@
-"""Which kernel of ``kernels/batch_norm.cu`` to launch for a matrix, on which grid: pure functions of its shape.
+"""Batch normalisation and activation: ``batch_norm.cu``.
 
-Each operation is one launch. A backend that keeps arrays and numbers under the names of ``SIGNATURES`` runs every plan
-in the same way::
+Which of its kernels to launch for a matrix, on which grid, is decided by pure functions of the shape. Each operation is
+one launch, and the arguments have the names of ``SIGNATURES``: what they stand for is said at the kernels.
 
-    plan = plan_forward(rows, columns, itemsize, vector_width(columns, s, y), DeviceLimits.of(device))
-    values["partial"] = empty(plan.partial_size, arithmetic type)     # scratch
-    values["counters"] = zeros(plan.counter_count, uint32)            # zeros again after every launch
-    values["stripe_tiles"], values["chunks"] = np.int32(plan.stripe_tiles), np.int32(plan.parts)
-    kernel = kernels[plan.expression(storage, activation_code)]
-    arguments = [values[name] for name in plan.arguments]
-    device.launch(kernel, plan.grid, plan.block, arguments, plan.shared_bytes, plan.cluster)
-
-What the names stand for is said at the parameters of the kernels. Matrices ``s, y, dy, ds`` are of the storage type;
-``rows, columns, stripe_tiles, chunks`` are int32; all else is of the arithmetic type (double for double, float for the
-others). ``parameter`` is the activation's number. ``gamma`` and ``beta`` may be null pointers; ``dgamma`` and ``dbeta``
-are scratch vectors where the layer has no scale and shift.
+Matrices ``s, y, dy, ds`` are of the storage type; ``rows, columns, stripe_tiles, chunks`` are int32; all else is of the
+arithmetic type (double for double, float for the others). ``parameter`` is the activation's number. ``gamma`` and
+``beta`` may be null pointers; ``dgamma`` and ``dbeta`` are scratch vectors where the layer has no scale and shift.
 
 The choice between plans rests on a rough model of time: the bytes that one multiprocessor moves at its share of the
 memory's speed. Its constants are estimates for Hopper; nothing but speed depends on them.
@@ -26,8 +17,15 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpunet.backends.devices.device import Array, Device
-from gpunet.backends.launch_plans import ceiling, is_aligned, power_of_two
+import numpy as np
+
+from gpunet.activations import Activation
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_aligned, power_of_two
+from gpunet.backends.cuda.instantiation import activation_code, arithmetic_type, storage_type
+from gpunet.backends.cuda.kernel_library import Group
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.devices.device import Argument, Device
 from gpunet.errors import InvalidValueError
 
 # As in batch_norm.cu. Every GPU that has clusters takes 8 blocks.
@@ -35,7 +33,6 @@ CLUSTER_SIZES = (1, 2, 4, 8)
 COUNTERS_PER_TILE = 3
 ROWS_IN_FLIGHT = 4
 
-WARP_LANES = 32
 RESERVED_SHARED_MEMORY = 1024  # per block, CUDA's own
 
 # A row of a tile is at most a line of the caches.
@@ -175,13 +172,13 @@ class BatchNormPlan:
 def vector_width(columns: int, *matrices: Array) -> int:
     """Return how many neighbouring elements one access can move: up to 16 bytes, as far as all rows are aligned."""
     itemsize = int(matrices[0].itemsize)
-    width = 16 // itemsize
+    width = WIDEST_ACCESS // itemsize
     while columns % width or not is_aligned(width * itemsize, *matrices):
         width //= 2
     return width
 
 
-def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: int = 1) -> tuple[str, ...]:
+def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: int = 1) -> Group:
     """Return every kernel of ``batch_norm.cu`` for one storage type and activation, for checks of all of them.
 
     Parameters
@@ -189,7 +186,7 @@ def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: 
     max_cluster : int
         The largest cluster: 1 where there are none.
     """
-    widths = [width for width in (1, 2, 4, 8) if width * itemsize <= 16]
+    widths = [width for width in (1, 2, 4, 8) if width * itemsize <= WIDEST_ACCESS]
     clusters = [cluster for cluster in CLUSTER_SIZES if cluster <= max_cluster]
     expressions = (
         _expression(kernel, storage, width, activation, cluster)
@@ -392,3 +389,120 @@ def _striped_plan(direction: str, matrix: _Matrix, limits: DeviceLimits) -> tupl
 
 def _striped_block(matrix: _Matrix) -> tuple[int, int]:
     return matrix.most_packs, STRIPED_THREADS // matrix.most_packs
+
+
+# --- the launches ----------------------------------------------------------------------------------------------------
+
+
+def batch_norm_activation_forward(
+    cuda: Launcher,
+    s: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    out: Array,
+    mean: Array,
+    inverse_std: Array,
+    running_mean: Array,
+    running_variance: Array,
+    momentum: float,
+    epsilon: float,
+) -> None:
+    """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_forward`."""
+    rows, columns = s.shape
+    plan = plan_forward(rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device))
+    number = arithmetic_type(s.dtype)
+    values: dict[str, Argument | None] = {
+        "s": s,
+        "gamma": gamma,
+        "beta": beta,
+        "y": out,
+        "mean": mean,
+        "inverse_std": inverse_std,
+        "running_mean": running_mean,
+        "running_variance": running_variance,
+        "momentum": number(momentum),
+        "epsilon": number(epsilon),
+    }
+    _launch(cuda, plan, values, s, activation)
+
+
+def batch_norm_activation_backward(
+    cuda: Launcher,
+    dy: Array,
+    s: Array,
+    y: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    mean: Array,
+    inverse_std: Array,
+    ds: Array,
+    dgamma: Array | None,
+    dbeta: Array | None,
+) -> None:
+    """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_backward`."""
+    rows, columns = s.shape
+    plan = plan_backward(rows, columns, s.itemsize, vector_width(columns, dy, s, ds), DeviceLimits.of(cuda.device))
+    number = arithmetic_type(s.dtype)
+    values: dict[str, Argument | None] = {
+        "dy": dy,
+        "s": s,
+        "gamma": gamma,
+        "beta": beta,
+        "mean": mean,
+        "inverse_std": inverse_std,
+        "ds": ds,
+        "dgamma": cuda.scratch("dgamma", (columns,), number) if dgamma is None else dgamma,
+        "dbeta": cuda.scratch("dbeta", (columns,), number) if dbeta is None else dbeta,
+    }
+    _launch(cuda, plan, values, s, activation)
+
+
+def batch_norm_activation_inference(
+    cuda: Launcher,
+    s: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    out: Array,
+    running_mean: Array,
+    running_variance: Array,
+    epsilon: float,
+) -> None:
+    """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_inference`."""
+    rows, columns = s.shape
+    plan = plan_inference(rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device))
+    values: dict[str, Argument | None] = {
+        "s": s,
+        "gamma": gamma,
+        "beta": beta,
+        "y": out,
+        "running_mean": running_mean,
+        "running_variance": running_variance,
+        "epsilon": arithmetic_type(s.dtype)(epsilon),
+    }
+    _launch(cuda, plan, values, s, activation)
+
+
+def _launch(
+    cuda: Launcher, plan: BatchNormPlan, values: dict[str, Argument | None], s: Array, activation: Activation
+) -> None:
+    """Launch a plan; ``values`` has the arguments that depend on the operation, by their names in ``SIGNATURES``."""
+    storage, number = storage_type(s.dtype), arithmetic_type(s.dtype)
+    expression = plan.expression(storage, activation_code(activation))
+    values["rows"], values["columns"] = map(np.int32, s.shape)
+    values["stripe_tiles"], values["chunks"] = np.int32(plan.stripe_tiles), np.int32(plan.parts)
+    values["parameter"] = number(activation.parameter)
+    if plan.partial_size:
+        values["partial"] = cuda.scratch("partial", (plan.partial_size,), number)
+    if plan.counter_count:
+        values["counters"] = cuda.zeroed_counters(plan.counter_count)
+    cuda.launch(
+        cuda.kernels.get("batch_norm", expression, (expression,)),
+        plan.grid,
+        plan.block,
+        [values[name] for name in plan.arguments],
+        shared_memory=plan.shared_bytes,
+        cluster=plan.cluster,
+    )

@@ -1,0 +1,150 @@
+"""What a backend is: arrays on a device, and operations on them, each with a version that is easy to read."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.backends.arrays import Array
+from gpunet.backends.reference import (
+    activation,
+    batch_norm,
+    bernoulli,
+    dropout,
+    gather,
+    linear,
+    optimizer,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    squared_error,
+)
+from gpunet.environment import cpu_arithmetic
+from gpunet.errors import InvalidTypeError
+from gpunet.turns import TurnLock
+
+P = ParamSpec("P")
+
+
+def as_method(
+    method: Callable[Concatenate[Any, P], None], function: Callable[Concatenate[Any, P], None]
+) -> Callable[Concatenate[Any, P], None]:
+    """Give a method the name, documentation and parameters of the function that it calls, whose first is its own."""
+    functools.update_wrapper(method, function)
+    signature = inspect.signature(function)
+    first, *others = signature.parameters.values()
+    itself = first.replace(name="self", annotation=first.empty)
+    cast(Any, method).__signature__ = signature.replace(parameters=[itself, *others])
+    return method
+
+
+def operation(reference: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
+    """Make the reference of an operation the method of every backend that has no version of its own."""
+
+    def method(self: Backend, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self._run_reference(reference, *args, **kwargs)
+
+    return as_method(method, reference)
+
+
+class Backend:
+    """The reference of every operation, on NumPy arrays. Faster backends override what they do better.
+
+    A backend belongs to one network and serves one thread at a time, the one that holds its ``lock``: it may keep
+    scratch buffers between calls. What an operation computes is said at its reference, in
+    :mod:`gpunet.backends.reference`.
+
+    Attributes
+    ----------
+    name : str
+        ``"numpy"``, ``"cuda"``: what benchmark rows call the backend.
+    synchronous : bool
+        Whether reading a result costs nothing, because operations finish before they return.
+    lock : TurnLock
+        Whoever uses the backend holds it: scratch buffers, and on a device the stream, serve one thread at a time.
+    """
+
+    name = "reference"
+    synchronous = True
+
+    gemm = operation(linear.gemm)
+    bias_activation_forward = operation(activation.bias_activation_forward)
+    bias_activation_backward = operation(activation.bias_activation_backward)
+    batch_norm_activation_forward = operation(batch_norm.batch_norm_activation_forward)
+    batch_norm_activation_backward = operation(batch_norm.batch_norm_activation_backward)
+    batch_norm_activation_inference = operation(batch_norm.batch_norm_activation_inference)
+    dropout_forward = operation(dropout.dropout_forward)
+    dropout_backward = operation(dropout.dropout_backward)
+    sample_bernoulli = operation(bernoulli.sample_bernoulli)
+    softmax_cross_entropy = operation(softmax_cross_entropy.softmax_cross_entropy)
+    sigmoid_cross_entropy = operation(sigmoid_cross_entropy.sigmoid_cross_entropy)
+    squared_error = operation(squared_error.squared_error)
+    clip_factor = operation(optimizer.clip_factor)
+    sgd_step = operation(optimizer.sgd_step)
+    adam_step = operation(optimizer.adam_step)
+    gather_rows = operation(gather.gather_rows)
+
+    def __init__(self) -> None:
+        self.lock = TurnLock()
+
+    def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run an operation that the backend has no version of its own for, on the backend's arrays."""
+        reference(np, *args, **kwargs)
+
+    @property
+    def device_name(self) -> str:
+        """Where the arrays are."""
+        return "cpu"
+
+    @property
+    def arithmetic(self) -> dict[str, str | None]:
+        """What the bits of its results depend on, beside the numbers; None for what nobody can tell."""
+        return cpu_arithmetic()
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an uninitialised array on the device."""
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an array of zeros on the device."""
+        return np.zeros(shape, dtype)
+
+    def asarray(self, array: Array) -> Array:
+        """Return a host array as an array on the device (here: the same array)."""
+        return array
+
+    def fetch(self, argument: str, values: Any) -> Array:
+        """Return a user's array in CUDA memory (CuPy, RAPIDS, PyTorch, Numba) as a host array.
+
+        Raises
+        ------
+        InvalidTypeError
+            The backend is on the CPU.
+        """
+        raise InvalidTypeError(
+            f"{argument}: got an array on a CUDA device for a network on the CPU. Expected a host array: "
+            f"convert it with cupy.asnumpy({argument}), or make the network with device='cuda'."
+        )
+
+    def to_numpy(self, array: Array) -> Array:
+        """Return an array of the device as a host array (here: the same array)."""
+        return array
+
+    def copy(self, source: Array, destination: Array) -> None:
+        """Copy ``source``, on the host or on the device, into ``destination``, on the device."""
+        np.copyto(destination, source)
+
+    def synchronize(self) -> None:
+        """Wait until every operation has finished."""
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a callable that repeats ``step`` on the same buffers.
+
+        ``step`` has run at least once before, so its kernels are compiled and its buffers exist. Everything that
+        changes between steps must live in arrays: a device may record the launches once and replay them.
+        """
+        return step

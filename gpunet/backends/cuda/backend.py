@@ -1,0 +1,180 @@
+"""The CUDA backend: arrays on a device, and which file launches each operation's kernel.
+
+The CUDA C++ is in ``kernels/``; each file says what its threads do and how many bytes they move. The Python file of the
+same name here has its instantiations, its launch plan and its launches. Everything that touches the hardware is behind
+:class:`~gpunet.backends.devices.device.Device`.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.activations import Activation
+from gpunet.backends.arrays import Array
+from gpunet.backends.backend import Backend, as_method
+from gpunet.backends.cuda import (
+    activation,
+    batch_norm,
+    bernoulli,
+    dropout,
+    gather,
+    optimizer,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    squared_error,
+)
+from gpunet.backends.cuda.instantiation import NoKernelError
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.devices.device import Device
+from gpunet.errors import NoKernelWarning
+
+P = ParamSpec("P")
+
+
+def kernel(launch: Callable[Concatenate[Launcher, P], None]) -> Callable[Concatenate[Any, P], None]:
+    """Make the launch of a kernel a method; where there is none for what is asked, the reference runs."""
+    reference = getattr(Backend, launch.__name__)
+
+    def method(self: CudaBackend, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            launch(self._launcher, *args, **kwargs)
+        except NoKernelError:
+            reference(self, *args, **kwargs)
+
+    return as_method(method, launch)
+
+
+class CudaBackend(Backend):
+    """Runs every operation with the CUDA kernels, on the stream of one device.
+
+    Operations return before the device has done them; they run in the order of the calls. The first use of an
+    operation compiles its kernels. An operation or an activation without a kernel runs as array expressions on the same
+    device, and warns once. Like every backend it belongs to one network, and to one
+    thread at a time.
+
+    Parameters
+    ----------
+    device : Device
+        :class:`~gpunet.backends.devices.cupy.CupyDevice`, or another with the same methods.
+    precision : str
+        ``"float32"``, or ``"tf32"`` to multiply float32 matrices on the tensor cores, which round the factors to 10
+        bits of mantissa.
+
+    Attributes
+    ----------
+    device : Device
+    precision : str
+    """
+
+    name = "cuda"
+    synchronous = False
+
+    bias_activation_forward = kernel(activation.bias_activation_forward)
+    bias_activation_backward = kernel(activation.bias_activation_backward)
+    batch_norm_activation_forward = kernel(batch_norm.batch_norm_activation_forward)
+    batch_norm_activation_backward = kernel(batch_norm.batch_norm_activation_backward)
+    batch_norm_activation_inference = kernel(batch_norm.batch_norm_activation_inference)
+    dropout_forward = kernel(dropout.dropout_forward)
+    dropout_backward = kernel(dropout.dropout_backward)
+    sample_bernoulli = kernel(bernoulli.sample_bernoulli)
+    softmax_cross_entropy = kernel(softmax_cross_entropy.softmax_cross_entropy)
+    sigmoid_cross_entropy = kernel(sigmoid_cross_entropy.sigmoid_cross_entropy)
+    squared_error = kernel(squared_error.squared_error)
+    clip_factor = kernel(optimizer.clip_factor)
+    sgd_step = kernel(optimizer.sgd_step)
+    adam_step = kernel(optimizer.adam_step)
+    gather_rows = kernel(gather.gather_rows)
+
+    def __init__(self, device: Device, precision: str = "float32") -> None:
+        super().__init__()
+        self.device = device
+        self.precision = precision
+        self._launcher = Launcher(device)
+        self._without_kernel: set[str] = set()
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+    ) -> None:
+        self._launcher.hold(a, b, out)
+        self.device.gemm(a, b, out, transpose_a, transpose_b, accumulate, self.precision)
+
+    # --- what has no kernel -----------------------------------------------------------------------------------------
+
+    def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._launcher.is_recording:
+            raise _NotRecordableError
+        function = next((str(value) for value in (*args, *kwargs.values()) if isinstance(value, Activation)), "")
+        what = reference.__name__ + (f" with {function}" if function else "")
+        if what not in self._without_kernel:
+            self._without_kernel.add(what)
+            warnings.warn(
+                f"{what} has no CUDA kernel: array expressions compute it on {self.device.name}, step by step, slower",
+                NoKernelWarning,
+                stacklevel=4,
+            )
+        with self.device.array_module() as xp:
+            reference(xp, *args, **kwargs)
+
+    # --- arrays -----------------------------------------------------------------------------------------------------
+
+    @property
+    def device_name(self) -> str:
+        return self.device.name
+
+    @property
+    def arithmetic(self) -> dict[str, str | None]:
+        return {
+            "device": getattr(self.device, "model", self.device.name),
+            "NumPy": np.__version__,  # draws the order of the examples
+            "CuPy": getattr(sys.modules.get("cupy"), "__version__", None),
+        }
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return self.device.empty(shape, dtype)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return self.device.zeros(shape, dtype)
+
+    def asarray(self, array: Array) -> Array:
+        return self.device.asarray(array)
+
+    def fetch(self, argument: str, values: Any) -> Array:
+        return self.device.fetch(values)
+
+    def to_numpy(self, array: Array) -> Array:
+        return self.device.to_numpy(array)
+
+    def copy(self, source: Array, destination: Array) -> None:
+        if isinstance(source, np.ndarray) and not source.flags.c_contiguous:
+            source = np.ascontiguousarray(source)
+        self._launcher.hold(source, destination)
+        self.device.copy(destination, source)
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a callable that repeats ``step`` by one launch of a recorded graph.
+
+        A step in which the reference stands in for a kernel is not recorded, and repeated as it is.
+        """
+        try:
+            return self._launcher.record(step)
+        except _NotRecordableError:
+            return step
+
+
+class _NotRecordableError(Exception):
+    """Part of a step runs as array expressions, which allocate memory and may wait for the device."""

@@ -1,0 +1,47 @@
+"""Dropout: ``dropout.cu``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.grids import THREADS, WIDEST_ACCESS, is_aligned
+from gpunet.backends.cuda.instantiation import arithmetic_type, storage_type
+from gpunet.backends.cuda.kernel_library import Group
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.random_words import key, quad_grid
+from gpunet.random import dropout_threshold
+
+
+def dropout_group(storage: str) -> Group:
+    """Return the kernels for one storage type."""
+    return tuple(
+        f"dropout_{direction}<{storage}, {aligned}>"
+        for direction in ("forward", "backward")
+        for aligned in ("false", "true")
+    )
+
+
+def dropout_forward(
+    cuda: Launcher, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+) -> None:
+    """Launch :func:`gpunet.backends.reference.dropout.dropout_forward`."""
+    kernel = _kernel(cuda, "dropout_forward", x, out, mask)
+    scale = arithmetic_type(x.dtype)(1 / (1 - rate))
+    numbers = (np.int64(x.size), np.uint32(dropout_threshold(rate)), scale)
+    cuda.launch(kernel, quad_grid(cuda, x), THREADS, (x, out, mask, *numbers, *key(seed, layer), step))
+
+
+def dropout_backward(cuda: Launcher, dy: Array, mask: Array, rate: float, dx: Array) -> None:
+    """Launch :func:`gpunet.backends.reference.dropout.dropout_backward`."""
+    kernel = _kernel(cuda, "dropout_backward", dy, dx, mask)
+    scale = arithmetic_type(dy.dtype)(1 / (1 - rate))
+    cuda.launch(kernel, quad_grid(cuda, dy), THREADS, (dy, mask, dx, np.int64(dy.size), scale))
+
+
+def _kernel(cuda: Launcher, name: str, source: Array, out: Array, mask: Array) -> Any:
+    aligned = is_aligned(WIDEST_ACCESS, source, out) and is_aligned(4, mask)
+    storage = storage_type(source.dtype)
+    return cuda.kernels.get("dropout", f"{name}<{storage}, {str(aligned).lower()}>", dropout_group(storage))

@@ -1,0 +1,90 @@
+"""What every launch stands on: compiled kernels, scratch memory, the launch itself, and its recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpunet.backends.arrays import Array, Scratch
+from gpunet.backends.cuda.grids import power_of_two
+from gpunet.backends.cuda.kernel_library import KernelLibrary
+from gpunet.backends.devices.device import NULL, Argument, Device, Dimensions, Replay
+
+
+class Launcher:
+    """Launches kernels on one device; what kernel, on which grid, the files named like the kernels say.
+
+    Parameters
+    ----------
+    device : Device
+
+    Attributes
+    ----------
+    device : Device
+    kernels : KernelLibrary
+    scratch : Scratch
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.kernels = KernelLibrary(device)
+        self.scratch = Scratch(device.empty)
+        self._counters: Array | None = None
+        self._held: list[Array] | None = None
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: Dimensions,
+        block: Dimensions,
+        args: Sequence[Argument | None],
+        shared_memory: int = 0,
+        cluster: Dimensions | None = None,
+    ) -> None:
+        """Launch a kernel; None stands for a null pointer."""
+        arguments = [NULL if argument is None else argument for argument in args]
+        self.hold(*(argument for argument in args if argument is not None and not isinstance(argument, np.generic)))
+        self.device.launch(kernel, grid, block, arguments, shared_memory=shared_memory, cluster=cluster)
+
+    def zeroed_counters(self, count: int) -> Array:
+        """Return words of device memory that are 0, and that every kernel leaves 0."""
+        if self._counters is None or self._counters.size < count:
+            self._counters = self.device.zeros(power_of_two(max(count, 64)), np.uint32)
+        return self._counters
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether what is launched is recorded instead of run."""
+        return self._held is not None
+
+    def hold(self, *arrays: Array) -> None:
+        """Keep arrays alive with the recording that is being made, if one is."""
+        if self._held is not None:
+            self._held.extend(arrays)
+
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+        """Return a callable that repeats ``step`` by one launch of a recorded graph.
+
+        The recording holds the arrays that ``step`` used, scratch buffers included: a later and larger batch may
+        replace those, and the graph goes on with its own.
+        """
+        held: list[Array] = []
+        self._held = held
+        try:
+            replay = self.device.capture(step)
+        finally:
+            self._held = None
+        return _Recording(replay, held)
+
+
+class _Recording:
+    """A recorded step, with the arrays that it reads and writes."""
+
+    def __init__(self, replay: Replay, held: list[Array]) -> None:
+        self._replay = replay
+        self._held = held
+
+    def __call__(self) -> None:
+        self._replay.launch()

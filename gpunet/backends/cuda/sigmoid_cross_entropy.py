@@ -1,0 +1,20 @@
+"""Sigmoid and cross-entropy in one step: ``sigmoid_cross_entropy.cu``."""
+
+from __future__ import annotations
+
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.kernel_library import Group
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.weighted_mean import elementwise_group, elementwise_loss
+
+
+def sigmoid_cross_entropy_group(storage: str) -> Group:
+    """Return the kernels for one storage type."""
+    return elementwise_group("sigmoid_cross_entropy", storage)
+
+
+def sigmoid_cross_entropy(
+    cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+) -> None:
+    """Launch :func:`gpunet.backends.reference.sigmoid_cross_entropy.sigmoid_cross_entropy`."""
+    elementwise_loss(cuda, "sigmoid_cross_entropy", outputs, targets, weights, doutputs, loss)

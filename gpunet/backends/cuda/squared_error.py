@@ -1,0 +1,20 @@
+"""Half the squared error: ``squared_error.cu``."""
+
+from __future__ import annotations
+
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.kernel_library import Group
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.weighted_mean import elementwise_group, elementwise_loss
+
+
+def squared_error_group(storage: str) -> Group:
+    """Return the kernels for one storage type."""
+    return elementwise_group("squared_error", storage)
+
+
+def squared_error(
+    cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+) -> None:
+    """Launch :func:`gpunet.backends.reference.squared_error.squared_error`."""
+    elementwise_loss(cuda, "squared_error", outputs, targets, weights, doutputs, loss)

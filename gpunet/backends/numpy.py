@@ -1,0 +1,411 @@
+"""NumPy, as fast as NumPy goes: in blocks of rows and chunks that stay in the cache, without large temporaries.
+
+An operation here allocates nothing that grows with the batch or the network, and sums over rows in blocks, so that the
+rounding error of a sum hardly grows with their number. :mod:`gpunet.backends.reference` says what each computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpunet.activations import Activation, Identity
+from gpunet.backends.arrays import Array, Scratch
+from gpunet.backends.backend import Backend
+from gpunet.random import Stream, dropout_threshold, random_words
+
+# Rows summed one after the other before the partial sums are: the rounding error of a sum over n rows grows with
+# ROWS + n / ROWS instead of n.
+ROWS = 256
+# Elements processed at a time by element-wise operations: their temporaries stay this small, and in the cache.
+CHUNK = 16_384
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Yield slices of at most ``ROWS`` rows that cover ``rows``."""
+    return (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))
+
+
+def chunks(start: int, stop: int) -> Iterator[slice]:
+    """Yield slices of at most ``CHUNK`` elements that cover ``start`` to ``stop``."""
+    return (slice(first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK))
+
+
+class NumpyBackend(Backend):
+    """Runs every operation with NumPy on the CPU."""
+
+    name = "numpy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scratch = Scratch(np.empty)
+
+    # --- reductions over the batch ----------------------------------------------------------------------------------
+
+    def _column_sums(self, x: Array, out: Array) -> None:
+        """out_j = sum_i x_ij, summed in blocks of rows."""
+        partial = self._scratch("partial", (-(-x.shape[0] // ROWS), x.shape[1]), x.dtype)
+        for index, rows in enumerate(row_blocks(x.shape[0])):
+            np.add.reduce(x[rows], axis=0, out=partial[index])
+        np.add.reduce(partial, axis=0, out=out)
+
+    def _centred_dots(self, a: Array, x: Array, mean: Array, out: Array) -> None:
+        """out_j = sum_i a_ij (x_ij - mean_j), summed in blocks of rows."""
+        partial = self._scratch("partial", (-(-x.shape[0] // ROWS), x.shape[1]), x.dtype)
+        for index, rows in enumerate(row_blocks(x.shape[0])):
+            centred = self._centred(x[rows], mean)
+            np.einsum("ij,ij->j", a[rows], centred, out=partial[index])
+        np.add.reduce(partial, axis=0, out=out)
+
+    def _centred(self, x: Array, mean: Array) -> Array:
+        """Return x - mean for one block of rows, in scratch."""
+        return np.subtract(x, mean, out=self._scratch("centred", x.shape, x.dtype))
+
+    # --- linear layer (L1) ------------------------------------------------------------------------------------------
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+    ) -> None:
+        left, right = a.T if transpose_a else a, b.T if transpose_b else b
+        if accumulate:
+            product = self._scratch("product", out.shape, out.dtype)
+            np.matmul(left, right, out=product)
+            np.add(out, product, out=out)
+        else:
+            np.matmul(left, right, out=out)
+
+    # --- bias and activation (L1, L3) -------------------------------------------------------------------------------
+
+    def bias_activation_forward(self, s: Array, bias: Array | None, activation: Activation, out: Array) -> None:
+        if bias is not None:
+            np.add(s, bias, out=out)
+        elif out is not s:
+            np.copyto(out, s)
+        self._activate(out, activation)
+
+    def bias_activation_backward(
+        self, dy: Array, y: Array, activation: Activation, ds: Array, dbias: Array | None
+    ) -> None:
+        self._activation_gradient(dy, y, activation, ds)
+        if dbias is not None:
+            self._column_sums(ds, out=dbias)
+
+    def _activate(self, y: Array, activation: Activation) -> None:
+        if isinstance(activation, Identity):
+            return
+        flat = y.reshape(-1)
+        for part in chunks(0, flat.size):
+            flat[part] = activation.forward(flat[part])
+
+    def _activation_gradient(self, dy: Array, y: Array, activation: Activation, ds: Array) -> None:
+        if isinstance(activation, Identity):
+            if ds is not dy:
+                np.copyto(ds, dy)
+            return
+        flat_dy, flat_y, flat_ds = dy.reshape(-1), y.reshape(-1), ds.reshape(-1)
+        for part in chunks(0, flat_y.size):
+            np.multiply(flat_dy[part], activation.derivative(flat_y[part]), out=flat_ds[part])
+
+    # --- batch normalisation and activation (L22-L24) ---------------------------------------------------------------
+
+    def batch_norm_activation_forward(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        mean: Array,
+        inverse_std: Array,
+        running_mean: Array,
+        running_variance: Array,
+        momentum: float,
+        epsilon: float,
+    ) -> None:
+        rows = s.shape[0]
+        variance = self._scratch("variance", mean.shape, s.dtype)
+        residual = self._scratch("residual", mean.shape, s.dtype)
+
+        self._column_sums(s, out=mean)
+        mean /= rows
+        np.subtract(s, mean, out=out)
+        self._column_sums(out, out=residual)
+        residual /= rows  # what rounding left of the mean
+        self._centred_dots(out, out, residual, out=variance)
+        variance /= rows
+        np.add(variance, epsilon, out=inverse_std)
+        np.sqrt(inverse_std, out=inverse_std)
+        np.reciprocal(inverse_std, out=inverse_std)
+
+        out -= residual
+        mean += residual
+        self._scale_and_shift(out, inverse_std, gamma, beta)
+        self._activate(out, activation)
+
+        variance *= rows / (rows - 1)
+        self._update_average(running_mean, mean, momentum)
+        self._update_average(running_variance, variance, momentum)
+
+    def batch_norm_activation_backward(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        ds: Array,
+        dgamma: Array | None,
+        dbeta: Array | None,
+    ) -> None:
+        rows = s.shape[0]
+        sum_dz = self._scratch("sum_dz", mean.shape, s.dtype) if dbeta is None else dbeta
+        sum_dz_shat = self._scratch("sum_dz_shat", mean.shape, s.dtype) if dgamma is None else dgamma
+        slope = self._scratch("slope", mean.shape, s.dtype)
+        offset = self._scratch("offset", mean.shape, s.dtype)
+
+        self._activation_gradient(dy, y, activation, ds)
+        self._column_sums(ds, out=sum_dz)
+        self._centred_dots(ds, s, mean, out=sum_dz_shat)
+        sum_dz_shat *= inverse_std
+
+        np.divide(sum_dz, rows, out=offset)
+        np.multiply(sum_dz_shat, inverse_std, out=slope)
+        slope /= rows
+        for block in row_blocks(rows):
+            centred = self._centred(s[block], mean)
+            centred *= slope
+            ds_block = ds[block]
+            ds_block -= centred
+            ds_block -= offset
+            ds_block *= inverse_std
+            if gamma is not None:
+                ds_block *= gamma
+
+    def batch_norm_activation_inference(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        running_mean: Array,
+        running_variance: Array,
+        epsilon: float,
+    ) -> None:
+        inverse_std = self._scratch("inverse_std", running_variance.shape, s.dtype)
+        np.add(running_variance, epsilon, out=inverse_std)
+        np.sqrt(inverse_std, out=inverse_std)
+        np.reciprocal(inverse_std, out=inverse_std)
+        np.subtract(s, running_mean, out=out)
+        self._scale_and_shift(out, inverse_std, gamma, beta)
+        self._activate(out, activation)
+
+    def _scale_and_shift(self, x: Array, inverse_std: Array, gamma: Array | None, beta: Array | None) -> None:
+        x *= inverse_std
+        if gamma is not None and beta is not None:
+            x *= gamma
+            x += beta
+
+    def _update_average(self, average: Array, value: Array, momentum: float) -> None:
+        weighted = self._scratch("weighted", value.shape, value.dtype)
+        np.multiply(value, momentum, out=weighted)
+        average *= 1 - momentum
+        average += weighted
+
+    # --- data -------------------------------------------------------------------------------------------------------
+
+    def gather_rows(self, source: Array, index: Array, out: Array) -> None:
+        for rows in chunks(0, len(index)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
+            np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
+
+    # --- random bits ------------------------------------------------------------------------------------------------
+
+    def dropout_forward(
+        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+    ) -> None:
+        threshold, number = dropout_threshold(rate), int(step[0])
+        scale = 1 / (1 - rate)
+        flat_x, flat_mask, flat_out = x.reshape(-1), mask.reshape(-1), out.reshape(-1)
+        for part in chunks(0, flat_x.size):
+            words = random_words(Stream.DROPOUT, part.start, part.stop - part.start, seed, layer, number)
+            flat_mask[part] = words >= threshold
+            np.multiply(flat_x[part], scale, out=flat_out[part])
+            flat_out[part] *= flat_mask[part]
+
+    def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
+        np.multiply(dy, 1 / (1 - rate), out=dx)
+        np.multiply(dx, mask, out=dx)
+
+    def sample_bernoulli(self, probabilities: Array, out: Array, seed: int, layer: int, step: Array) -> None:
+        number = int(step[0])
+        flat_probabilities, flat_out = probabilities.reshape(-1), out.reshape(-1)
+        for part in chunks(0, flat_out.size):
+            words = random_words(Stream.SAMPLING, part.start, part.stop - part.start, seed, layer, number)
+            flat_out[part] = words < flat_probabilities[part].astype(np.float64) * 2.0**32
+
+    # --- losses (L4, L12) --------------------------------------------------------------------------------------------
+
+    def softmax_cross_entropy(
+        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        row_losses = self._scratch("row_losses", targets.shape, outputs.dtype)
+        for rows in row_blocks(outputs.shape[0]):
+            shifted, picked = doutputs[rows], self._one_per_row(targets[rows])
+            np.subtract(outputs[rows], outputs[rows].max(axis=1, keepdims=True), out=shifted)
+            row_losses[rows] = -shifted[picked]
+            np.exp(shifted, out=shifted)
+            partition = shifted.sum(axis=1, keepdims=True)
+            row_losses[rows] += np.log(partition[:, 0])
+            shifted /= partition
+            shifted[picked] -= 1
+        self._weigh(doutputs, row_losses, weights, total, loss)
+
+    def squared_error(
+        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
+        np.subtract(outputs, targets, out=doutputs)
+        np.einsum("ij,ij->i", doutputs, doutputs, out=row_losses)
+        row_losses /= 2
+        self._weigh(doutputs, row_losses, weights, total, loss)
+
+    def sigmoid_cross_entropy(
+        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
+        for rows in row_blocks(outputs.shape[0]):
+            o, t, dj = outputs[rows], targets[rows], doutputs[rows]
+            complement = np.subtract(1, t, out=self._scratch("complement", o.shape, o.dtype))
+            a = np.minimum(o, 0, out=self._scratch("negative_part", o.shape, o.dtype))
+            b = np.maximum(o, 0, out=self._scratch("positive_part", o.shape, o.dtype))
+            np.einsum("ij,ij->i", complement, b, out=row_losses[rows])
+            row_losses[rows] -= np.einsum("ij,ij->i", t, a)
+            np.exp(a, out=a)
+            np.negative(b, out=b)
+            np.exp(b, out=b)
+            np.multiply(a, b, out=dj)
+            np.log1p(dj, out=dj)
+            row_losses[rows] += dj.sum(axis=1)
+
+            np.multiply(complement, a, out=dj)
+            a += b
+            b *= t
+            dj -= b
+            dj /= a
+        self._weigh(doutputs, row_losses, weights, total, loss)
+
+    def _total_weight(self, weights: Array | None, rows: int) -> float:
+        return float(rows) if weights is None else float(weights.sum())
+
+    def _one_per_row(self, columns: Array) -> tuple[Array, Array]:
+        """Return the index of one element in each row of a block."""
+        return np.arange(len(columns), dtype=columns.dtype), columns
+
+    def _weigh(self, gradient: Array, row_losses: Array, weights: Array | None, total: float, loss: Array) -> None:
+        """Turn row losses and their gradients into the weighted mean and its gradient."""
+        loss[0], loss[1] = 0, total
+        if total == 0:
+            gradient.fill(0)
+            return
+        if weights is not None:
+            row_losses *= weights
+            gradient *= weights[:, np.newaxis]
+        gradient /= total
+        loss[0] = row_losses.sum() / total
+
+    # --- optimisers (L5) ---------------------------------------------------------------------------------------------
+
+    def clip_factor(
+        self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
+    ) -> None:
+        norm = 0.0
+        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
+            gradient = self._cost_gradient(parameters, gradients, part, decay)
+            largest = float(np.abs(gradient).max())
+            if largest > 0:
+                gradient = gradient / largest  # the squares of large float32 numbers would overflow
+                norm = math.hypot(norm, largest * math.sqrt(float(np.dot(gradient, gradient))))
+        out[0] = 1.0 if norm <= maximum_norm else maximum_norm / norm
+
+    def sgd_step(
+        self,
+        parameters: Array,
+        gradients: Array,
+        velocity: Array | None,
+        weight_count: int,
+        scalars: Array,
+        clip: Array | None,
+        loss: Array,
+        *,
+        l2: float,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        if not np.isfinite(loss[0]):
+            return
+        rate, factor = scalars[0], 1.0 if clip is None else clip[0]
+        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
+            gradient = factor * self._cost_gradient(parameters, gradients, part, decay)
+            if velocity is None:
+                parameters[part] -= rate * gradient
+                continue
+            velocity[part] *= momentum
+            velocity[part] += gradient
+            parameters[part] -= rate * (gradient + momentum * velocity[part] if nesterov else velocity[part])
+
+    def adam_step(
+        self,
+        parameters: Array,
+        gradients: Array,
+        first_moment: Array,
+        second_moment: Array,
+        weight_count: int,
+        scalars: Array,
+        clip: Array | None,
+        loss: Array,
+        *,
+        l2: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        if not np.isfinite(loss[0]):
+            return
+        rate, correction_1, correction_2 = scalars
+        factor = 1.0 if clip is None else clip[0]
+        for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
+            gradient = factor * self._cost_gradient(parameters, gradients, part, decay)
+            first_moment[part] *= beta_1
+            first_moment[part] += (1 - beta_1) * gradient
+            second_moment[part] *= beta_2
+            second_moment[part] += (1 - beta_2) * gradient * gradient
+            if weight_decay and part.start < weight_count:
+                parameters[part] *= 1 - rate * weight_decay
+            root = np.sqrt(correction_2 * second_moment[part])
+            parameters[part] -= rate * correction_1 * first_moment[part] / (root + epsilon)
+
+    def _cost_gradient(self, parameters: Array, gradients: Array, part: slice, decay: float) -> Array:
+        """Return the gradient of J, the L2 term included, for one chunk of the parameters."""
+        return gradients[part] + decay * parameters[part] if decay else gradients[part]
+
+    def _parameter_chunks(self, size: int, weight_count: int, l2: float) -> Iterator[tuple[slice, float]]:
+        """Yield (slice, L2 gradient factor): 2 l2 for the weights, which come first, 0 for the rest."""
+        for part in chunks(0, weight_count):
+            yield part, 2 * l2
+        for part in chunks(weight_count, size):
+            yield part, 0.0

@@ -1,0 +1,31 @@
+"""What the losses share: the weighted mean over the rows of a batch, and its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunet.backends.arrays import Array
+
+
+def weighted_mean(xp: Any, row_losses: Array, weights: Array | None, gradient: Array, loss: Array) -> None:
+    """J = sum_i w_i l_i / sum_i w_i, and the gradient of each l_i times w_i / sum w, in place.
+
+    Where every weight is zero, so are J and the gradient.
+
+    Parameters
+    ----------
+    row_losses : ndarray, (n,)
+        The l_i.
+    weights : ndarray, (n,), or None
+        At least 0; None stands for ones.
+    gradient : ndarray, (n, c)
+        Each row the gradient of its own l_i; overwritten with that of J.
+    loss : ndarray, (2,)
+        Written: J, and the sum of the weights.
+    """
+    if weights is None:
+        weights = xp.ones_like(row_losses)
+    total = weights.sum()
+    share = weights / xp.where(total > 0, total, 1)
+    loss[0], loss[1] = (share * row_losses).sum(), total
+    gradient *= share[:, None]
