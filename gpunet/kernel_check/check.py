@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from gpunet.backends.cuda.groups import all_groups
-from gpunet.backends.cuda.instantiation import ACTIVATION_CODES
+from gpunet.backends.cuda.instantiation import ACTIVATION_CODES, Variants
 from gpunet.backends.cuda.sources import names as kernel_files
 from gpunet.backends.cuda.sources import source
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
@@ -122,7 +122,7 @@ def units(modules_: Sequence[str], architectures_: Sequence[int], quick: bool = 
     return [
         Unit(module, group, architecture)
         for architecture in architectures_
-        for module, group in all_groups(activations, _largest_cluster(architecture))
+        for module, group in all_groups(Variants(activations, _largest_cluster(architecture)))
         if module in modules_
     ]
 

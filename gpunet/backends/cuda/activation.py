@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,14 @@ import numpy as np
 from gpunet.activations import Activation, Identity
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, flat_vector_width, power_of_two
-from gpunet.backends.cuda.instantiation import activation_code, arithmetic_type, storage_type, widest_vector
+from gpunet.backends.cuda.instantiation import (
+    ACTIVATION_CODES,
+    Variants,
+    activation_code,
+    arithmetic_type,
+    storage_type,
+    widest_vector,
+)
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 
@@ -23,6 +31,15 @@ def activation_group(storage: str, code: int) -> Group:
         f"bias_activation_{direction}<{storage}, {code}, {width}>"
         for direction in ("forward", "backward")
         for width in (1, widest_vector(storage))
+    )
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return (
+        activation_group(storage, ACTIVATION_CODES[name])
+        for storage in variants.storages
+        for name in variants.activations
     )
 
 

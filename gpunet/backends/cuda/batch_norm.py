@@ -22,7 +22,14 @@ import numpy as np
 from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_aligned, power_of_two
-from gpunet.backends.cuda.instantiation import activation_code, arithmetic_type, storage_type
+from gpunet.backends.cuda.instantiation import (
+    ACTIVATION_CODES,
+    ITEM_SIZES,
+    Variants,
+    activation_code,
+    arithmetic_type,
+    storage_type,
+)
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Argument, Device
@@ -195,6 +202,15 @@ def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: 
         for cluster in clusters
     )
     return tuple(dict.fromkeys(expressions))
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that a check compiles together."""
+    return (
+        batch_norm_group(storage, ITEM_SIZES[storage], ACTIVATION_CODES[name], variants.max_cluster)
+        for storage in variants.storages
+        for name in variants.activations
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import THREADS, WIDEST_ACCESS, is_aligned
-from gpunet.backends.cuda.instantiation import arithmetic_type, storage_type
+from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.random_words import key, quad_grid
@@ -22,6 +23,11 @@ def dropout_group(storage: str) -> Group:
         for direction in ("forward", "backward")
         for aligned in ("false", "true")
     )
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return map(dropout_group, variants.storages)
 
 
 def dropout_forward(

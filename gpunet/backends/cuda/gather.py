@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, is_aligned, power_of_two
+from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 
@@ -18,6 +20,11 @@ GATHER_WORDS = {16: "uint4", 8: "uint2", 4: "unsigned int", 2: "unsigned short"}
 def gather_group() -> Group:
     """Return the kernels."""
     return tuple(f"gather_rows<{word}>" for word in GATHER_WORDS.values())
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    yield gather_group()
 
 
 @dataclass(frozen=True)

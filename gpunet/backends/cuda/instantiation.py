@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,25 @@ ITEM_SIZES = {"float": 4, "double": 8, "__half": 2, "__nv_bfloat16": 2}
 PARAMETER_TYPES = ("float", "double")
 
 ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}  # ActivationCode of activation.cuh
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Which instantiations of the kernels to list.
+
+    Attributes
+    ----------
+    activations : tuple of str
+        Names.
+    max_cluster : int
+        Blocks of the device's largest cluster: 1 where there are none.
+    storages : tuple of str
+        C++ names of what matrices are stored as.
+    """
+
+    activations: tuple[str, ...] = tuple(ACTIVATION_CODES)
+    max_cluster: int = 1
+    storages: tuple[str, ...] = tuple(ITEM_SIZES)
 
 
 class NoKernelError(Exception):

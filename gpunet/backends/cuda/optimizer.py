@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, ceiling, flat_grid, flat_vector_width
-from gpunet.backends.cuda.instantiation import arithmetic_type, storage_type, widest_vector
+from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, Variants, arithmetic_type, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 
@@ -19,6 +20,11 @@ def optimizer_group(parameter: str) -> Group:
     sgd = (f"sgd_step<{parameter}, {width}, {velocity}>" for width in widths for velocity in ("false", "true"))
     others = (f"{name}<{parameter}, {width}>" for width in widths for name in ("adam_step", "clip_factor"))
     return (*sgd, *others)
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return (optimizer_group(storage) for storage in variants.storages if storage in PARAMETER_TYPES)
 
 
 def clip_factor(

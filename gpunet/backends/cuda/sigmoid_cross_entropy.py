@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.weighted_mean import elementwise_group, elementwise_loss
@@ -11,6 +14,11 @@ from gpunet.backends.cuda.weighted_mean import elementwise_group, elementwise_lo
 def sigmoid_cross_entropy_group(storage: str) -> Group:
     """Return the kernels for one storage type."""
     return elementwise_group("sigmoid_cross_entropy", storage)
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return map(sigmoid_cross_entropy_group, variants.storages)
 
 
 def sigmoid_cross_entropy(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import flat_grid
-from gpunet.backends.cuda.instantiation import arithmetic_type, storage_type
+from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.weighted_mean import total_weight, write_total_weight
@@ -24,6 +26,11 @@ def softmax_cross_entropy_group(storage: str) -> Group:
     lanes = (f"softmax_cross_entropy_lanes<{storage}, {lanes}, {values}>" for lanes, values in SOFTMAX_SHAPES)
     blocks = (f"softmax_cross_entropy_block<{storage}, {staged}>" for staged in ("false", "true"))
     return (*lanes, *blocks, total_weight(storage))
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return map(softmax_cross_entropy_group, variants.storages)
 
 
 def softmax_cross_entropy(
