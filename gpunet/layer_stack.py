@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -103,7 +104,7 @@ class LayerStack:
         self.metadata: dict[str, Any] = {}
 
         self.workspace = Workspace(self.backend)
-        self.loss_layer = LOSSES[loss](self.backend, self.workspace, self.dtype)
+        self.loss_layer = LOSSES[loss]()
         self.steps = 0
         self._step = self.backend.zeros(1, np.int64)
         self.layers = self._build_layers()
@@ -148,15 +149,15 @@ class LayerStack:
         self.reset_parameters()
 
     def _allocate(self) -> None:
-        """Allocate the flat buffers and give every layer its views."""
+        """Allocate the flat buffers and give every layer, and the loss, its views."""
         self.flat_parameters = self.layout.new_vector(self.backend, self.dtype)
         self.flat_gradients = self.layout.new_vector(self.backend, self.dtype)
         self.flat_state = self.state_layout.new_vector(self.backend, self.dtype)
         self.parameters = self.layout.views(self.flat_parameters)
         self.gradients = self.layout.views(self.flat_gradients)
         self.state = self.state_layout.views(self.flat_state)
-        for layer in self.layers:
-            layer.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
+        for part in (*self.layers, self.loss_layer):
+            part.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
 
     @in_turn
     def reset_parameters(self) -> None:
@@ -256,9 +257,27 @@ class LayerStack:
         array, (n, c)
             A buffer of the last layer, overwritten by the next forward.
         """
-        for layer in self.layers:
-            x = layer.output = layer.forward(x, training)
+        for _, output in self.forward_layers(x, training=training):
+            x = output
         return x
+
+    def forward_layers(self, x: Array, *, training: bool = True, dropout: bool = True) -> Iterator[tuple[Layer, Array]]:
+        """Run layer after layer and yield each with its output, which the next one may overwrite.
+
+        A layer runs when it is asked for, with the parameters that it has then.
+
+        Parameters
+        ----------
+        x : array, (n, d)
+            On the device.
+        training : bool
+            As in :meth:`forward`.
+        dropout : bool
+            False passes all units on.
+        """
+        for layer in self.layers:
+            x = layer.output = layer.forward(x, training and (dropout or not isinstance(layer, Dropout)))
+            yield layer, x
 
     def backward(self, doutputs: Array, input_gradient: bool = False) -> Array | None:
         """Write the gradient of the data term into ``gradients``, for the last forward.
@@ -277,11 +296,56 @@ class LayerStack:
         -------
         array, (n, d), or None
         """
+        passes = self.backward_layers(doutputs, input_gradient=input_gradient)
+        while True:
+            try:
+                next(passes)
+            except StopIteration as end:
+                return end.value
+
+    def backward_layers(
+        self, doutputs: Array, *, dropout: bool = True, input_gradient: bool = False
+    ) -> Generator[tuple[Layer, Array], None, Array | None]:
+        """Go back through :meth:`forward_layers` and yield each layer with the gradient of J at its output.
+
+        The layer's own backward, which may overwrite that gradient and writes those of its parameters, runs afterwards:
+        when the next layer is asked for. At the end, the gradient with respect to the input is returned.
+
+        Parameters
+        ----------
+        doutputs, input_gradient
+            As in :meth:`backward`.
+        dropout : bool
+            As in the forward pass.
+        """
         gradient: Array | None = doutputs
         for position, layer in reversed(list(enumerate(self.layers))):
             assert gradient is not None
-            gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
+            yield layer, gradient
+            if dropout or not isinstance(layer, Dropout):
+                gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
         return gradient
+
+    @contextmanager
+    def kept_averages(self) -> Iterator[None]:
+        """Put the running averages back at the end: passes in training mode move them."""
+        with self._kept(self.flat_state):
+            yield
+
+    @contextmanager
+    def kept_gradients(self) -> Iterator[None]:
+        """Put the gradients back at the end: :meth:`backward` writes them."""
+        with self._kept(self.flat_gradients):
+            yield
+
+    @contextmanager
+    def _kept(self, vector: Array) -> Iterator[None]:
+        before = self.backend.empty(vector.shape, vector.dtype)
+        self.backend.copy(vector, before)
+        try:
+            yield
+        finally:
+            self.backend.copy(before, vector)
 
     @in_turn
     def set_step(self, step: int) -> None:

@@ -320,12 +320,9 @@ class Network(LayerStack):
         if sample_weight is not None:
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
-        state = self.backend.to_numpy(self.flat_state).copy()
-        try:
+        with self.kept_averages():
             outputs = self.forward(self.backend.asarray(inputs), training=True)
             gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
-        finally:
-            self.backend.copy(state, self.flat_state)
 
         gradients = {name: self.backend.to_numpy(view).copy() for name, view in self.gradients.items()}
         cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)

@@ -10,7 +10,6 @@ import gpunet
 from gpunet.activations import ELU, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
 from gpunet.errors import InvalidValueError
 from gpunet.initializers import RandomWalk, get_initializer, random_walk_gain, reading
-from gpunet.layer_passes import backward_layers, forward_layers
 from gpunet.layers import Linear
 from gpunet.random import Purpose, host_generator
 
@@ -97,9 +96,9 @@ def log_ratios(activation, initializer, width, depth, seeds):
             device="cpu",
         )
         generator = np.random.default_rng(seed)
-        for _ in forward_layers(network, generator.standard_normal((1, width)), dropout=False):
+        for _ in network.forward_layers(generator.standard_normal((1, width)), dropout=False):
             pass
-        passes = backward_layers(network, generator.standard_normal((1, width)), dropout=False)
+        passes = network.backward_layers(generator.standard_normal((1, width)), dropout=False)
         norms = [np.linalg.norm(gradient) for layer, gradient in passes if isinstance(layer, Linear)]
         ratios.append(np.diff(np.log(norms)))
     return np.array(ratios)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from gpunet.data_initializers.sample import check_sample
 from gpunet.errors import InvalidValueError
-from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import Linear
 from gpunet.network import Network, on_network
 from gpunet.random import Purpose, host_generator
@@ -48,14 +47,14 @@ def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
     eta = host_generator(network.seed, Purpose.NOISE).standard_normal((len(inputs), network.layer_sizes[-1]))
     squares: dict[int, Array] = {}
     rates: dict[int, float] = {}
-    with kept_averages(network), kept_gradients(network):
+    with network.kept_averages(), network.kept_gradients():
         incoming = inputs
-        for layer, output in forward_layers(network, backend.asarray(inputs), dropout=False):
+        for layer, output in network.forward_layers(backend.asarray(inputs), dropout=False):
             if isinstance(layer, Linear):
                 squares[layer.index] = _row_squares(incoming)
             incoming = backend.to_numpy(output)
         gradient = backend.asarray(np.ascontiguousarray(eta, network.dtype))
-        for layer, doutput in backward_layers(network, gradient, dropout=False):
+        for layer, doutput in network.backward_layers(gradient, dropout=False):
             if isinstance(layer, Linear):
                 # The square of an outer product's norm, g x^T, is the product of the squares.
                 change = float(np.mean(_row_squares(backend.to_numpy(doutput)) * squares[layer.index]))

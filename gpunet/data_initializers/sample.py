@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import GpunetError, InvalidValueError, ShapeError
-from gpunet.layer_passes import kept_averages
-from gpunet.layers import Dropout, Linear
+from gpunet.layers import Linear
 from gpunet.network import Network
 from gpunet.training.snapshot import Snapshot
 
@@ -57,11 +57,11 @@ def linear_layers(network: Network, inputs: Array) -> Iterator[tuple[Linear, Arr
         On the host, checked.
     """
     x = network.backend.asarray(inputs)
-    with kept_averages(network):
-        for layer in network.layers:
+    with network.kept_averages():
+        outputs = (output for _, output in network.forward_layers(x, dropout=False))
+        for layer, incoming in zip(network.layers, chain([x], outputs), strict=False):
             if isinstance(layer, Linear):
-                yield layer, x
-            x = layer.forward(x, training=not isinstance(layer, Dropout))
+                yield layer, incoming
 
 
 def linear_output(network: Network, layer: Linear, x: Array) -> Array:

@@ -13,7 +13,6 @@ from gpunet.diagnostics.diagnosis import Diagnosis
 from gpunet.diagnostics.distribution import Distribution
 from gpunet.diagnostics.records import LayerDiagnosis, ParameterDiagnosis
 from gpunet.errors import InvalidTypeError, ShapeError, unknown_name
-from gpunet.layer_passes import backward_layers, forward_layers, kept_averages, kept_gradients
 from gpunet.layers import BatchNorm, BiasActivation, Linear
 from gpunet.network import Network, on_network
 from gpunet.validation import check_integer, check_number, read_array
@@ -82,13 +81,13 @@ def inspect(
     units: dict[int, tuple[Distribution, float | None, tuple[int, ...]]] = {}
     score_gradients: dict[int, Distribution] = {}
     # A network that has diverged is worth a look too.
-    with np.errstate(over="ignore", invalid="ignore"), kept_averages(network), kept_gradients(network):
-        for layer, output in forward_layers(network, backend.asarray(inputs), dropout=True):
+    with np.errstate(over="ignore", invalid="ignore"), network.kept_averages(), network.kept_gradients():
+        for layer, output in network.forward_layers(backend.asarray(inputs)):
             outputs = output
             if isinstance(layer, BiasActivation | BatchNorm):  # of two with one index, the second one has f_i
                 units[layer.index] = _units(backend.to_numpy(output), layer.activation, bins)
         gradient = network.loss_layer(outputs, targets, weights)
-        for layer, doutput in backward_layers(network, gradient, dropout=True):
+        for layer, doutput in network.backward_layers(gradient):
             if isinstance(layer, Linear):
                 score_gradients[layer.index] = Distribution.of(backend.to_numpy(doutput), bins)
         found = _parameters(network, l2, ratios, bins)

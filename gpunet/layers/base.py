@@ -90,7 +90,28 @@ class Workspace:
         return sum(int(buffer.nbytes) for buffer in self._buffers.values())
 
 
-class Layer(ABC):
+class Part:
+    """A layer or a loss: what computes on the backend, and in the memory, of the network it is bound to."""
+
+    def bind(
+        self,
+        backend: Backend,
+        workspace: Workspace,
+        dtype: np.dtype[Any],
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        state: Mapping[str, Array],
+    ) -> None:
+        """Give the part its backend and its memory: named views of the network's flat buffers."""
+        self.backend = backend
+        self.workspace = workspace
+        self.dtype = dtype
+        self.parameters = parameters
+        self.gradients = gradients
+        self.state = state
+
+
+class Layer(Part, ABC):
     """A step of the network with its gradient written beside it.
 
     A layer's outputs live in buffers of its workspace: they are valid until the layer runs again, so copy what must
@@ -126,23 +147,6 @@ class Layer(ABC):
     def state_specs(self) -> list[ParameterSpec]:
         """Return the arrays that the layer updates by itself: running averages."""
         return []
-
-    def bind(
-        self,
-        backend: Backend,
-        workspace: Workspace,
-        dtype: np.dtype[Any],
-        parameters: Mapping[str, Array],
-        gradients: Mapping[str, Array],
-        state: Mapping[str, Array],
-    ) -> None:
-        """Give the layer its backend and its memory: named views of the network's flat buffers."""
-        self.backend = backend
-        self.workspace = workspace
-        self.dtype = dtype
-        self.parameters = parameters
-        self.gradients = gradients
-        self.state = state
 
     def buffer(self, role: str, rows: int, dtype: npt.DTypeLike | None = None) -> Array:
         """Return the layer's (rows, columns) buffer for ``role``."""

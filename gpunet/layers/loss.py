@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpunet.backends import Backend
-from gpunet.layers.base import Array, Workspace
+from gpunet.layers.base import Array, Part, Workspace
 
 
-class Loss(ABC):
+class Loss(Part, ABC):
     """J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and its gradient.
 
     What the outputs stand for is told by :meth:`predict`, :meth:`probabilities` and :meth:`count_right`, which work on
@@ -34,10 +35,16 @@ class Loss(ABC):
     is_classifier: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = False
 
-    def __init__(self, backend: Backend, workspace: Workspace, dtype: np.dtype[Any]) -> None:
-        self.backend = backend
-        self.workspace = workspace
-        self.dtype = dtype
+    def bind(
+        self,
+        backend: Backend,
+        workspace: Workspace,
+        dtype: np.dtype[Any],
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        state: Mapping[str, Array],
+    ) -> None:
+        super().bind(backend, workspace, dtype, parameters, gradients, state)
         self.value = backend.zeros(2, dtype)
 
     def __call__(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
@@ -50,12 +57,12 @@ class Loss(ABC):
             Labels or numbers; see ``is_classifier``.
         weights : ndarray, (n,), or None
         """
-        gradient = self.workspace.rows("loss.gradient", outputs.shape[0], outputs.shape[1], self.dtype)
-        self._evaluate(outputs, targets, weights, gradient)
-        return gradient
+        doutputs = self.workspace.rows("loss.doutputs", outputs.shape[0], outputs.shape[1], self.dtype)
+        self._evaluate(outputs, targets, weights, doutputs)
+        return doutputs
 
     @abstractmethod
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None: ...
+    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None: ...
 
     @staticmethod
     def predict(outputs: Array) -> Array:

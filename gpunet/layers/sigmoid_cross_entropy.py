@@ -21,8 +21,8 @@ class SigmoidCrossEntropy(Loss):
     name: ClassVar[str] = "sigmoid_cross_entropy"
     has_probabilities: ClassVar[bool] = True
 
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None:
-        self.backend.sigmoid_cross_entropy(outputs, targets, weights, gradient, self.value)
+    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None:
+        self.backend.sigmoid_cross_entropy(outputs, targets, weights, doutputs, self.value)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

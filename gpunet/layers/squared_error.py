@@ -13,5 +13,5 @@ class SquaredError(Loss):
 
     name: ClassVar[str] = "squared_error"
 
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, gradient: Array) -> None:
-        self.backend.squared_error(outputs, targets, weights, gradient, self.value)
+    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None:
+        self.backend.squared_error(outputs, targets, weights, doutputs, self.value)

@@ -161,7 +161,7 @@ EXPERIMENTS = (
         title="Saturated units pass no gradient on",
         shows="How the derivatives of sigmoid and tanh vanish for abs(s) > 5, and with them the gradient of a network.",
         figure="Sigmoid and tanh with derivatives, and gradients over the inputs' scale and over the layers",
-        code=("activations.py", "layer_passes.py"),
+        code=("activations.py", "layer_stack.py"),
         tests=("lecture/experiments/test_activations.py",),
     ),
     Experiment(

@@ -11,7 +11,6 @@ import numpy as np
 from gpunet.activations import Activation
 from gpunet.backends import Backend
 from gpunet.errors import ConvergenceWarning
-from gpunet.layer_passes import forward_layers, kept_averages
 from gpunet.layers import Linear
 from gpunet.lecture.experiment import Array
 from gpunet.network import Network
@@ -40,10 +39,10 @@ def hidden_scores(network: Network, X: Array) -> list[Array]:
     """
     backend = network.backend
     last = len(network.layer_sizes) - 1
-    with kept_averages(network):
+    with network.kept_averages():
         return [
             backend.to_numpy(outputs).astype(np.float64)
-            for layer, outputs in forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False)
+            for layer, outputs in network.forward_layers(backend.asarray(network.check_inputs(X)), dropout=False)
             if isinstance(layer, Linear) and layer.index < last
         ]
 

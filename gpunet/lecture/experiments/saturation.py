@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from gpunet.activations import get_activation
-from gpunet.layer_passes import backward_layers, forward_layers
 from gpunet.layers import Linear
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, STYLES, Figure, draw_lines, label, legend, panels
@@ -86,11 +85,11 @@ def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], fl
     square, which the few units that are not saturated would decide. The network has no batch norm and no dropout.
     """
     backend = network.backend
-    *_, (_, outputs) = forward_layers(network, backend.asarray(network.check_inputs(X)), dropout=False)
+    *_, (_, outputs) = network.forward_layers(backend.asarray(network.check_inputs(X)), dropout=False)
     doutputs = network.loss_layer(outputs, backend.asarray(network.check_targets(y, len(X))), None)
     gradients = [
         len(X) * float(np.abs(backend.to_numpy(gradient)).mean(dtype=np.float64))
-        for layer, gradient in backward_layers(network, doutputs, dropout=False)
+        for layer, gradient in network.backward_layers(doutputs, dropout=False)
         if isinstance(layer, Linear)
     ]
     scores = hidden_scores(network, X)[0] + network.get_parameters()["b1"]

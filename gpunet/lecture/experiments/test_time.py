@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.layer_passes import kept_averages
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, name_ticks, panels
@@ -135,7 +134,7 @@ def _compare_modes(settings: Settings, network: Network, digits: Digits) -> dict
 
 def _batch_logits(network: Network, X: Array) -> Array:
     """Return the outputs for X with batch norm in training mode: the wrong mode for predictions."""
-    with kept_averages(network):
+    with network.kept_averages():
         outputs = network.forward(network.backend.asarray(network.check_inputs(X)), training=True)
         return network.backend.to_numpy(outputs).copy()
 
