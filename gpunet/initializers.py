@@ -241,3 +241,33 @@ def get_initializer(initializer: str | Initializer) -> Initializer:
 def default_initializer(activation: Activation) -> Initializer:
     """Return He for the ReLU family, which passes on about half of its input, and Xavier for the others."""
     return HE_NORMAL if activation.name in ("relu", "leaky_relu", "elu") else XAVIER_NORMAL
+
+
+def draw(
+    initializer: Initializer, name: str, shape: tuple[int, int], generator: np.random.Generator, dtype: np.dtype[Any]
+) -> Array:
+    """Return the initial weights of a matrix, as the initialiser draws them.
+
+    Parameters
+    ----------
+    name : str
+        Of the matrix, for the error message.
+    shape : tuple of two ints
+        Outputs, inputs.
+    dtype : dtype
+        What they are going to be.
+
+    Raises
+    ------
+    InvalidValueError
+        The initialiser returned something else than finite numbers of that shape, also once they are of ``dtype``.
+    """
+    values = np.asarray(initializer(shape, generator))
+    if values.shape == shape and values.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):
+            if np.isfinite(values.astype(dtype)).all():
+                return values
+    raise InvalidValueError(
+        f"initializer: returned {values.dtype} numbers of shape {values.shape} for {name}. "
+        f"Expected finite {dtype} numbers of shape {shape}."
+    )

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation, Identity, get_activation
-from gpunet.backends import Backend, select_backend
-from gpunet.errors import InvalidTypeError, InvalidValueError, shown, unknown_name
-from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, get_initializer, reading
-from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear, Workspace
-from gpunet.parameters import Layout, flat_values
-from gpunet.random import Purpose, host_generator
+from gpunet.backends import Backend
+from gpunet.layers import BatchNorm, Dropout, Layer, Loss, Memory, Workspace
+from gpunet.parameters import Layout
+from gpunet.step_count import StepCount
 from gpunet.turns import SoleUse, in_turn
-from gpunet.validation import (
-    check_dtype,
-    check_flag,
-    check_integer,
-    check_normal,
-    check_number,
-    check_precision,
-    check_rate,
-    check_sizes,
-    per_layer,
-)
+from gpunet.validation import check_integer
 
 Array = npt.NDArray[Any]
 
@@ -36,119 +22,35 @@ LARGEST_STEP = 2**63 - 1
 
 
 class LayerStack:
-    """What training runs: layers with parameters in flat buffers. Its arguments are those of :class:`gpunet.Network`.
+    """What training runs: layers in order, with parameters in flat buffers, and a loss.
 
-    Nothing is checked here beyond the arguments: arrays are on the device, contiguous and of the network's dtype.
-    Layers keep their outputs in buffers, so whoever calls :meth:`forward` or :meth:`backward` holds ``lock`` until the
-    results are read.
+    It has no parameters before :meth:`allocate`. Nothing is checked here: arrays are on the device, contiguous and of
+    the network's dtype. Layers keep their outputs in buffers: whoever calls :meth:`forward` or :meth:`backward` holds
+    ``lock`` until the results are read.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        From the inputs to the outputs.
+    loss_layer : Loss
+    backend : Backend
+    dtype : dtype
+        Of parameters, buffers and data.
     """
 
-    def __init__(
-        self,
-        layer_sizes: Sequence[int],
-        *,
-        activation: str | Activation | Sequence[str | Activation] = "relu",
-        output_activation: str | Activation = "identity",
-        batch_norm: bool | Sequence[bool] = True,
-        scale_shift: bool = True,
-        batch_norm_momentum: float = 0.1,
-        batch_norm_epsilon: float = 1e-5,
-        bias_before_batch_norm: bool = False,
-        dropout: float | Sequence[float] = 0.0,
-        initializer: str | Initializer | None = None,
-        initial_bias: float = 0.0,
-        loss: str = "softmax_cross_entropy",
-        seed: int = 0,
-        dtype: npt.DTypeLike = "float32",
-        precision: str = "float32",
-        device: str | Backend = "auto",
-    ) -> None:
-        self.layer_sizes = check_sizes(layer_sizes)
-        hidden = len(self.layer_sizes) - 2
-        self.activations: list[Activation] = per_layer("activation", activation, hidden, get_activation)
-        self.batch_norm: list[bool] = per_layer("batch_norm", batch_norm, hidden, partial(check_flag, "batch_norm"))
-        self.dropout: list[float] = per_layer("dropout", dropout, hidden, partial(check_rate, "dropout"))
-        self.scale_shift = check_flag("scale_shift", scale_shift)
-        self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
-        self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)
-        self.dtype = check_dtype(dtype)
-        check_normal("batch_norm_epsilon", self.batch_norm_epsilon, self.dtype)
-        self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
-        largest = float(np.finfo(self.dtype).max)
-        self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
-        if not isinstance(loss, str):
-            raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
-        if loss not in LOSSES:
-            raise unknown_name("loss", loss, LOSSES)
-        if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
-            raise InvalidValueError(
-                f"layer_sizes: 1 output for the loss {loss!r}. Expected at least 2, one per class; "
-                "loss='sigmoid_cross_entropy' and loss='squared_error' take 1."
-            )
-        self.output_activation = get_activation(output_activation, "output_activation")
-        if LOSSES[loss].has_probabilities and not isinstance(self.output_activation, Identity):
-            raise InvalidValueError(
-                f"output_activation: got {str(self.output_activation)!r} with loss={loss!r}, which turns the outputs "
-                "into probabilities itself. Expected 'identity', or loss='squared_error'."
-            )
-        if initializer is None:
-            self.initializer = default_initializer(self.activations[0] if hidden else self.output_activation)
-        else:
-            self.initializer = get_initializer(initializer)
-        self.seed = check_integer("seed", seed, 0, 2**64 - 1)
-        self.precision = check_precision(precision, self.dtype)
-        self.backend = select_backend(device, self.precision)
-        self.device = self.backend.device_name if isinstance(device, Backend) else device
-        self.lock = self.backend.lock
+    def __init__(self, layers: Sequence[Layer], loss_layer: Loss, backend: Backend, dtype: np.dtype[Any]) -> None:
+        self.layers = list(layers)
+        self.loss_layer = loss_layer
+        self.backend = backend
+        self.dtype = dtype
+        self.lock = backend.lock
         self.in_training = SoleUse("network")
-        self.metadata: dict[str, Any] = {}
-
-        self.workspace = Workspace(self.backend)
-        self.loss_layer = LOSSES[loss]()
-        self.steps = 0
-        self._step = self.backend.zeros(1, np.int64)
-        self.layers = self._build_layers()
+        self.workspace = Workspace(backend)
+        self.step_count = StepCount(backend)
         self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
         self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
-        self._fill()
 
-    # --- construction -----------------------------------------------------------------------------------------------
-
-    def _build_layers(self) -> list[Layer]:
-        layers: list[Layer] = []
-        last = len(self.layer_sizes) - 1
-        for index, (inputs, outputs) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False), start=1):
-            layers.append(Linear(index, inputs, outputs))
-            if index == last:
-                layers.append(BiasActivation(index, outputs, self.output_activation))
-                break
-            activation = self.activations[index - 1]
-            if self.batch_norm[index - 1]:
-                if self.bias_before_batch_norm:
-                    layers.append(BiasActivation(index, outputs, Identity()))
-                layers.append(
-                    BatchNorm(
-                        index,
-                        outputs,
-                        activation,
-                        scale_shift=self.scale_shift,
-                        momentum=self.batch_norm_momentum,
-                        epsilon=self.batch_norm_epsilon,
-                        initial_beta=self.initial_bias,
-                    )
-                )
-            else:
-                layers.append(BiasActivation(index, outputs, activation, self.initial_bias))
-            if self.dropout[index - 1] > 0:
-                layers.append(Dropout(index, outputs, self.dropout[index - 1], self.seed, self._step))
-        return layers
-
-    def _fill(self) -> None:
-        """Allocate the buffers and draw the initial weights."""
-        self._allocate()
-        self.reset_parameters()
-
-    def _allocate(self) -> None:
+    def allocate(self) -> None:
         """Allocate the flat buffers and give every layer, and the loss, its views."""
         self.flat_parameters = self.layout.new_vector(self.backend, self.dtype)
         self.flat_gradients = self.layout.new_vector(self.backend, self.dtype)
@@ -156,35 +58,17 @@ class LayerStack:
         self.parameters = self.layout.views(self.flat_parameters)
         self.gradients = self.layout.views(self.flat_gradients)
         self.state = self.state_layout.views(self.flat_state)
+        memory = Memory(
+            self.backend,
+            self.workspace,
+            self.dtype,
+            self.parameters,
+            self.gradients,
+            self.state,
+            self.step_count.on_device,
+        )
         for part in (*self.layers, self.loss_layer):
-            part.bind(self.backend, self.workspace, self.dtype, self.parameters, self.gradients, self.state)
-
-    @in_turn
-    def reset_parameters(self) -> None:
-        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0.
-
-        An optimizer that has trained this network keeps its moments: use a new one.
-        """
-        values = {}
-        for name, spec in self.layout.specs.items():
-            if not spec.is_weight:
-                values[name] = np.full(spec.shape, spec.initial)
-                continue
-            index = int(name[1:])
-            initializer = reading(self.initializer, self.activations[index - 2] if index > 1 else Identity())
-            generator = host_generator(self.seed, Purpose.WEIGHTS, index)
-            values[name] = np.asarray(initializer((spec.shape[0], spec.shape[1]), generator))
-            if not _are_numbers(values[name], spec.shape, self.dtype):
-                raise InvalidValueError(
-                    f"initializer: returned {values[name].dtype} numbers of shape {values[name].shape} for {name}. "
-                    f"Expected finite {self.dtype} numbers of shape {spec.shape}."
-                )
-        state: dict[str, Array] = {
-            name: np.full(spec.shape, spec.initial) for name, spec in self.state_layout.specs.items()
-        }
-        self.backend.copy(flat_values(self.layout, values, self.dtype), self.flat_parameters)
-        self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
-        self.set_step(0)
+            part.bind(memory)
 
     # --- what a network is ------------------------------------------------------------------------------------------
 
@@ -209,6 +93,11 @@ class LayerStack:
         return {name: spec.shape for layout in (self.layout, self.state_layout) for name, spec in layout.specs.items()}
 
     @property
+    def steps(self) -> int:
+        """The number of training steps done."""
+        return self.step_count.value
+
+    @property
     def parameter_count(self) -> int:
         """Number of learnt numbers."""
         return self.layout.count
@@ -216,29 +105,7 @@ class LayerStack:
     @property
     def minimum_batch(self) -> int:
         """Rows that a training batch needs at least: 2 with batch norm, otherwise 1."""
-        return 2 if any(self.batch_norm) else 1
-
-    @property
-    def configuration(self) -> dict[str, Any]:
-        """The constructor's arguments, device aside, as JSON can hold them."""
-        initializer = str(self.initializer)
-        return {
-            "layer_sizes": list(self.layer_sizes),
-            "activation": [str(activation) for activation in self.activations],
-            "output_activation": str(self.output_activation),
-            "batch_norm": list(self.batch_norm),
-            "scale_shift": self.scale_shift,
-            "batch_norm_momentum": self.batch_norm_momentum,
-            "batch_norm_epsilon": self.batch_norm_epsilon,
-            "bias_before_batch_norm": self.bias_before_batch_norm,
-            "dropout": list(self.dropout),
-            "initializer": initializer if initializer.split("(")[0] in INITIALIZERS else None,
-            "initial_bias": self.initial_bias,
-            "loss": self.loss,
-            "seed": self.seed,
-            "dtype": self.dtype.name,
-            "precision": self.precision,
-        }
+        return 2 if any(isinstance(layer, BatchNorm) for layer in self.layers) else 1
 
     # --- on the device: what training runs --------------------------------------------------------------------------
 
@@ -356,9 +223,7 @@ class LayerStack:
         InvalidTypeError, InvalidValueError
             Not an integer from 0 to 2^63 - 1.
         """
-        step = check_integer("step", step, 0, LARGEST_STEP)
-        self.backend.copy(np.array([step], dtype=np.int64), self._step)
-        self.steps = step
+        self.step_count.set(check_integer("step", step, 0, LARGEST_STEP))
 
     @in_turn
     def is_finite(self) -> bool:
@@ -380,11 +245,3 @@ class LayerStack:
             if not overwritten and not np.isfinite(self.backend.to_numpy(layer.output)).all():
                 return f"output of {layer.name}"
         return None
-
-
-def _are_numbers(values: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    """Say whether an initialiser returned finite numbers of the right shape, also once they are of ``dtype``."""
-    if values.shape != shape or values.dtype.kind not in "iuf":
-        return False
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(values.astype(dtype)).all())

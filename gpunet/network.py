@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import ACTIVATIONS
+from gpunet.activations import ACTIVATIONS, Activation, Identity, get_activation
+from gpunet.backends import Backend, select_backend
 from gpunet.data.preparation import known_columns
 from gpunet.errors import (
     FileFormatError,
@@ -20,23 +21,34 @@ from gpunet.errors import (
     InvalidValueError,
     NonFiniteError,
     ShapeError,
+    shown,
     unknown_name,
 )
+from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, draw, get_initializer, reading
 from gpunet.layer_stack import LARGEST_STEP, LayerStack
+from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear
+from gpunet.parameters import flat_values
+from gpunet.random import Purpose, host_generator
 from gpunet.serialization import StoredTensors, open_tensors, write_tensors
 from gpunet.turns import in_turn
 from gpunet.validation import (
+    check_dtype,
     check_features,
     check_flag,
     check_integer,
     check_json,
     check_labels,
+    check_normal,
     check_number,
     check_parameter,
+    check_precision,
+    check_rate,
+    check_sizes,
     check_targets,
     check_weights,
     columns_in_order,
     is_on_cuda,
+    per_layer,
 )
 
 Array = npt.NDArray[Any]
@@ -131,6 +143,66 @@ class Network(LayerStack):
     ['W1', 'gamma1', 'beta1', 'W2', 'b2']
     """
 
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        activation: str | Activation | Sequence[str | Activation] = "relu",
+        output_activation: str | Activation = "identity",
+        batch_norm: bool | Sequence[bool] = True,
+        scale_shift: bool = True,
+        batch_norm_momentum: float = 0.1,
+        batch_norm_epsilon: float = 1e-5,
+        bias_before_batch_norm: bool = False,
+        dropout: float | Sequence[float] = 0.0,
+        initializer: str | Initializer | None = None,
+        initial_bias: float = 0.0,
+        loss: str = "softmax_cross_entropy",
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
+        precision: str = "float32",
+        device: str | Backend = "auto",
+    ) -> None:
+        self.layer_sizes = check_sizes(layer_sizes)
+        hidden = len(self.layer_sizes) - 2
+        self.activations: list[Activation] = per_layer("activation", activation, hidden, get_activation)
+        self.batch_norm: list[bool] = per_layer("batch_norm", batch_norm, hidden, partial(check_flag, "batch_norm"))
+        self.dropout: list[float] = per_layer("dropout", dropout, hidden, partial(check_rate, "dropout"))
+        self.scale_shift = check_flag("scale_shift", scale_shift)
+        self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
+        self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)
+        self.dtype = check_dtype(dtype)
+        check_normal("batch_norm_epsilon", self.batch_norm_epsilon, self.dtype)
+        self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
+        largest = float(np.finfo(self.dtype).max)
+        self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
+        if not isinstance(loss, str):
+            raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
+        if loss not in LOSSES:
+            raise unknown_name("loss", loss, LOSSES)
+        if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
+            raise InvalidValueError(
+                f"layer_sizes: 1 output for the loss {loss!r}. Expected at least 2, one per class; "
+                "loss='sigmoid_cross_entropy' and loss='squared_error' take 1."
+            )
+        self.output_activation = get_activation(output_activation, "output_activation")
+        if LOSSES[loss].has_probabilities and not isinstance(self.output_activation, Identity):
+            raise InvalidValueError(
+                f"output_activation: got {str(self.output_activation)!r} with loss={loss!r}, which turns the outputs "
+                "into probabilities itself. Expected 'identity', or loss='squared_error'."
+            )
+        if initializer is None:
+            self.initializer = default_initializer(self.activations[0] if hidden else self.output_activation)
+        else:
+            self.initializer = get_initializer(initializer)
+        self.seed = check_integer("seed", seed, 0, 2**64 - 1)
+        self.precision = check_precision(precision, self.dtype)
+        backend = select_backend(device, self.precision)
+        self.device = backend.device_name if isinstance(device, Backend) else device
+        self.metadata: dict[str, Any] = {}
+        super().__init__(self._build_layers(), LOSSES[loss](), backend, self.dtype)
+        self._fill()
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.configuration.items())
         return f"Network({arguments}, device={self.device!r})"
@@ -145,6 +217,84 @@ class Network(LayerStack):
         }
         tensors = self.get_parameters() | self.get_state()
         return _copy, (configuration, self.device, tensors, self.steps, self.metadata)
+
+    def _build_layers(self) -> list[Layer]:
+        layers: list[Layer] = []
+        last = len(self.layer_sizes) - 1
+        for index, (inputs, outputs) in enumerate(zip(self.layer_sizes, self.layer_sizes[1:], strict=False), start=1):
+            layers.append(Linear(index, inputs, outputs))
+            if index == last:
+                layers.append(BiasActivation(index, outputs, self.output_activation))
+                break
+            activation = self.activations[index - 1]
+            if self.batch_norm[index - 1]:
+                if self.bias_before_batch_norm:
+                    layers.append(BiasActivation(index, outputs, Identity()))
+                layers.append(
+                    BatchNorm(
+                        index,
+                        outputs,
+                        activation,
+                        scale_shift=self.scale_shift,
+                        momentum=self.batch_norm_momentum,
+                        epsilon=self.batch_norm_epsilon,
+                        initial_beta=self.initial_bias,
+                    )
+                )
+            else:
+                layers.append(BiasActivation(index, outputs, activation, self.initial_bias))
+            if self.dropout[index - 1] > 0:
+                layers.append(Dropout(index, outputs, self.dropout[index - 1], self.seed))
+        return layers
+
+    def _fill(self) -> None:
+        """Allocate the buffers and draw the initial weights."""
+        self.allocate()
+        self.reset_parameters()
+
+    @in_turn
+    def reset_parameters(self) -> None:
+        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0.
+
+        An optimizer that has trained this network keeps its moments: use a new one.
+        """
+        values = {}
+        for name, spec in self.layout.specs.items():
+            if not spec.is_weight:
+                values[name] = np.full(spec.shape, spec.initial)
+                continue
+            index = int(name[1:])
+            initializer = reading(self.initializer, self.activations[index - 2] if index > 1 else Identity())
+            generator = host_generator(self.seed, Purpose.WEIGHTS, index)
+            values[name] = draw(initializer, name, (spec.shape[0], spec.shape[1]), generator, self.dtype)
+        state: dict[str, Array] = {
+            name: np.full(spec.shape, spec.initial) for name, spec in self.state_layout.specs.items()
+        }
+        self.backend.copy(flat_values(self.layout, values, self.dtype), self.flat_parameters)
+        self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
+        self.set_step(0)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The constructor's arguments, device aside, as JSON can hold them."""
+        initializer = str(self.initializer)
+        return {
+            "layer_sizes": list(self.layer_sizes),
+            "activation": [str(activation) for activation in self.activations],
+            "output_activation": str(self.output_activation),
+            "batch_norm": list(self.batch_norm),
+            "scale_shift": self.scale_shift,
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "batch_norm_epsilon": self.batch_norm_epsilon,
+            "bias_before_batch_norm": self.bias_before_batch_norm,
+            "dropout": list(self.dropout),
+            "initializer": initializer if initializer.split("(")[0] in INITIALIZERS else None,
+            "initial_bias": self.initial_bias,
+            "loss": self.loss,
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+            "precision": self.precision,
+        }
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
         """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise.
@@ -477,7 +627,7 @@ class _EmptyNetwork(Network):
 
     def filled(self, tensors: Mapping[str, Array], steps: int, metadata: dict[str, Any]) -> Network:
         """Allocate the buffers, copy these parameters and running averages into them, and be a network."""
-        self._allocate()
+        self.allocate()
         for name, view in (self.parameters | self.state).items():
             self.backend.copy(tensors[name], view)
         self.set_step(steps)

@@ -36,7 +36,7 @@ class Optimizer(ABC):
     Attributes
     ----------
     step : int
-        Updates done.
+        Updates done since it was attached: the t of Adam, and what the schedule is asked for.
     moments : dict of str to ndarray, (p,)
         Flat vectors laid out like the parameters.
     """

@@ -14,6 +14,7 @@ from gpunet.classic.hidden_units import HiddenUnits
 from gpunet.layers.base import ParameterSpec
 from gpunet.parameters import Layout, flat_values
 from gpunet.random import Purpose, host_generator
+from gpunet.step_count import StepCount
 from gpunet.turns import in_turn
 
 Array = npt.NDArray[Any]
@@ -45,7 +46,7 @@ class DeviceMachine:
     ----------
     parameters : dict of str to array
         ``W`` (m, d), ``hidden_bias`` b (m,) and ``visible_bias`` a (d,): views of one flat vector.
-    step : array of int64, (1,)
+    step_count : StepCount
         Which step the random bits belong to.
     """
 
@@ -66,7 +67,7 @@ class DeviceMachine:
         )
         self.flat_parameters = self.layout.new_vector(backend, dtype)
         self.parameters = self.layout.views(self.flat_parameters)
-        self.step = backend.zeros(1, np.int64)
+        self.step_count = StepCount(backend)
         self._noise: tuple[Array, Array] | None = None  # float64, and of dtype
 
     @in_turn
@@ -82,7 +83,7 @@ class DeviceMachine:
 
     def set_step(self, step: int) -> None:
         """Say which step the next random bits belong to."""
-        self.backend.copy(np.array([step], dtype=np.int64), self.step)
+        self.step_count.set(step)
 
     # --- on the device ----------------------------------------------------------------------------------------------
 
@@ -104,14 +105,14 @@ class DeviceMachine:
     def sample_hidden(self, v: Array, means: Array, noise: Array | None, out: Array, draw: int) -> None:
         """Draw h given v, whose means are known; ``noise`` is standard normal where the units are not binary."""
         if noise is None:
-            self.backend.sample_bernoulli(means, out, self.seed, draw, self.step)
+            self.backend.sample_bernoulli(means, out, self.seed, draw, self.step_count.on_device)
             return
         self.backend.copy(noise, out)
         self.hidden_inputs(v, out, accumulate=True)  # the mean of such units is what enters them
 
     def sample_visible(self, means: Array, draw: int) -> None:
         """Draw v, in place of its means."""
-        self.backend.sample_bernoulli(means, means, self.seed, draw, self.step)
+        self.backend.sample_bernoulli(means, means, self.seed, draw, self.step_count.on_device)
 
     def draw_noise(self, out: Array, first_draw: int, step: int) -> None:
         """out = the host's normal noise for hidden samples (draws, rows, m) of a step, where units are not binary.

@@ -1,7 +1,7 @@
 """One file per layer, forward and backward side by side."""
 
 from gpunet.layers.activation import BiasActivation
-from gpunet.layers.base import Layer, ParameterSpec, Workspace
+from gpunet.layers.base import Layer, Memory, ParameterSpec, Workspace
 from gpunet.layers.batch_norm import BatchNorm
 from gpunet.layers.dropout import Dropout
 from gpunet.layers.linear import Linear
@@ -20,6 +20,7 @@ __all__ = [
     "Layer",
     "Linear",
     "Loss",
+    "Memory",
     "ParameterSpec",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",

@@ -90,25 +90,42 @@ class Workspace:
         return sum(int(buffer.nbytes) for buffer in self._buffers.values())
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Where the parts of a network compute, and what they share.
+
+    Attributes
+    ----------
+    backend : Backend
+    workspace : Workspace
+    dtype : dtype
+    parameters, gradients, state : mapping of str to array
+        Named views of the network's flat buffers.
+    step : array of int64, (1,)
+        The number of training steps done, on the device.
+    """
+
+    backend: Backend
+    workspace: Workspace
+    dtype: np.dtype[Any]
+    parameters: Mapping[str, Array]
+    gradients: Mapping[str, Array]
+    state: Mapping[str, Array]
+    step: Array
+
+
 class Part:
     """A layer or a loss: what computes on the backend, and in the memory, of the network it is bound to."""
 
-    def bind(
-        self,
-        backend: Backend,
-        workspace: Workspace,
-        dtype: np.dtype[Any],
-        parameters: Mapping[str, Array],
-        gradients: Mapping[str, Array],
-        state: Mapping[str, Array],
-    ) -> None:
-        """Give the part its backend and its memory: named views of the network's flat buffers."""
-        self.backend = backend
-        self.workspace = workspace
-        self.dtype = dtype
-        self.parameters = parameters
-        self.gradients = gradients
-        self.state = state
+    def bind(self, memory: Memory) -> None:
+        """Take a place in a network."""
+        self.backend = memory.backend
+        self.workspace = memory.workspace
+        self.dtype = memory.dtype
+        self.parameters = memory.parameters
+        self.gradients = memory.gradients
+        self.state = memory.state
+        self.step = memory.step
 
 
 class Layer(Part, ABC):

@@ -16,17 +16,15 @@ class Dropout(Layer):
     rate : float
         The probability that an element is dropped, in [0, 1).
     seed : int
-    step : ndarray of int64, (1,)
-        The network's count of training steps, on the backend's device; it changes the mask.
+        With the number of training steps done, it decides the mask.
     """
 
     kind = "dropout"
 
-    def __init__(self, index: int, columns: int, rate: float, seed: int, step: Array) -> None:
+    def __init__(self, index: int, columns: int, rate: float, seed: int) -> None:
         super().__init__(index, columns)
         self.rate = rate
         self.seed = seed
-        self.step = step
 
     def forward(self, x: Array, training: bool) -> Array:
         if not training:

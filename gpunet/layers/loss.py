@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from gpunet.backends import Backend
-from gpunet.layers.base import Array, Part, Workspace
+from gpunet.layers.base import Array, Memory, Part
 
 
 class Loss(Part, ABC):
@@ -35,17 +31,9 @@ class Loss(Part, ABC):
     is_classifier: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = False
 
-    def bind(
-        self,
-        backend: Backend,
-        workspace: Workspace,
-        dtype: np.dtype[Any],
-        parameters: Mapping[str, Array],
-        gradients: Mapping[str, Array],
-        state: Mapping[str, Array],
-    ) -> None:
-        super().bind(backend, workspace, dtype, parameters, gradients, state)
-        self.value = backend.zeros(2, dtype)
+    def bind(self, memory: Memory) -> None:
+        super().bind(memory)
+        self.value = memory.backend.zeros(2, memory.dtype)
 
     def __call__(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
         """Write J into ``value`` and return dJ/doutputs, (n, c), in a buffer that the next call overwrites.

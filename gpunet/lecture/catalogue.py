@@ -203,7 +203,7 @@ EXPERIMENTS = (
         shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning "
         "rates do.",
         figure="Losses over the epochs for five initial biases at two rates, and dead units before and after",
-        code=("layer_stack.py",),
+        code=("network.py",),
         tests=("test_initializers.py", "lecture/experiments/test_initialization.py"),
         data_sets=("digits",),
     ),

@@ -1,4 +1,4 @@
-"""``kernels/activation.cu`` against the NumPy backend."""
+"""``kernels/activation.cu`` against the reference."""
 
 from __future__ import annotations
 

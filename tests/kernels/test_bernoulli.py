@@ -1,4 +1,4 @@
-"""``kernels/bernoulli.cu`` against the NumPy backend: the same bits."""
+"""``kernels/bernoulli.cu`` against the reference: the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kernels/dropout.cu`` against the NumPy backend: the same bits."""
+"""``kernels/dropout.cu`` against the reference: the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kernels/gather.cu`` against the NumPy backend."""
+"""``kernels/gather.cu`` against the reference."""
 
 from __future__ import annotations
 

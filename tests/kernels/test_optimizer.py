@@ -1,4 +1,4 @@
-"""``kernels/optimizer.cu`` against the NumPy backend."""
+"""``kernels/optimizer.cu`` against the reference."""
 
 from __future__ import annotations
 

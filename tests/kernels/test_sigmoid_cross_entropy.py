@@ -1,4 +1,4 @@
-"""``kernels/sigmoid_cross_entropy.cu`` against the NumPy backend."""
+"""``kernels/sigmoid_cross_entropy.cu`` against the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kernels/softmax_cross_entropy.cu`` against the NumPy backend."""
+"""``kernels/softmax_cross_entropy.cu`` against the reference."""
 
 from __future__ import annotations
 

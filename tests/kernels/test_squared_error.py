@@ -1,4 +1,4 @@
-"""``kernels/squared_error.cu`` against the NumPy backend."""
+"""``kernels/squared_error.cu`` against the reference."""
 
 from __future__ import annotations
 
