@@ -39,10 +39,13 @@ class Optimizer(ABC):
         Updates done since it was attached: the t of Adam, and what the schedule is asked for.
     moments : dict of str to ndarray, (p,)
         Flat vectors laid out like the parameters.
+    decays_weights : bool
+        Whether it shrinks the weights by itself, so that no L2 term need be added to the loss.
     """
 
     name: ClassVar[str]
     scalar_count: ClassVar[int] = 1
+    decays_weights: ClassVar[bool] = False
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = as_schedule(learning_rate)
@@ -287,6 +290,7 @@ class AdamW(Adam):
     """
 
     name: ClassVar[str] = "adamw"
+    decays_weights: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -225,7 +225,7 @@ class Model:
 
     def state(self) -> list[Any]:
         moments = self.optimizer.moments.values()
-        arrays = [self.network.flat_parameters, self.network.flat_state, self.network._step, *moments]
+        arrays = [self.network.flat_parameters, self.network.flat_state, self.network.step_count.on_device, *moments]
         counts = (self.network.steps, self.optimizer.step)
         return [*(array.tobytes() for array in arrays), counts, copy.copy(self.network.metadata)]
 

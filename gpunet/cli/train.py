@@ -26,7 +26,7 @@ from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
 from gpunet.network import Network
-from gpunet.optimizers import OPTIMIZERS, SGD, AdamW, Optimizer
+from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, History, Run, fit
 from gpunet.training.loop import batch_slices
@@ -272,7 +272,7 @@ def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
     steps = arguments.epochs * len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
     l2 = arguments.l2
     if l2 is None:
-        l2 = 0.0 if arguments.optimizer == AdamW.name else L2
+        l2 = 0.0 if OPTIMIZERS[arguments.optimizer].decays_weights else L2
     keeps_checkpoint = arguments.checkpoint or arguments.resume
     watch = _Watch(arguments.quiet)
     callbacks: list[Callback] = [watch]

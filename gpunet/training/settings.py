@@ -10,7 +10,7 @@ from typing import Any
 
 from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network, check_network
-from gpunet.optimizers import SGD, Optimizer
+from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
 from gpunet.training.early_stopping import EarlyStopping
@@ -63,7 +63,10 @@ def check_settings(
     if optimizer is None:
         optimizer = SGD(0.1, momentum=0.9)
     elif not isinstance(optimizer, Optimizer):
-        raise InvalidTypeError(f"optimizer: got {shown(optimizer)}. Expected SGD(...), Adam(...) or AdamW(...).")
+        raise InvalidTypeError(
+            f"optimizer: got {shown(optimizer)}. Expected an object of one of: "
+            f"{', '.join(kind.__name__ for kind in OPTIMIZERS.values())}."
+        )
     if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
         raise InvalidTypeError("validation: expected a pair (X, y).")
     if checkpoint is not None:
