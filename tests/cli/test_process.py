@@ -50,7 +50,7 @@ def test_round_trip_through_the_shell() -> None:
 def test_an_error_is_one_line() -> None:
     failed = run([*COMMAND, "train", "digit"])
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr.startswith("gpunet: data: 'digit' is not known. Did you mean 'digits'?")
+    assert failed.stderr.startswith("gpunet: DATA: 'digit' is not known. Did you mean 'digits'?")
     assert failed.stderr.count("\n") == 1
 
 
