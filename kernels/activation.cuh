@@ -25,9 +25,6 @@ __device__ __forceinline__ float hyperbolic_tangent(float value) { return tanhf(
 __device__ __forceinline__ double hyperbolic_tangent(double value) { return tanh(value); }
 __device__ __forceinline__ float logarithm_of_one_plus(float value) { return log1pf(value); }
 __device__ __forceinline__ double logarithm_of_one_plus(double value) { return log1p(value); }
-// The normal distribution's Phi, to a few units in the last place also where it is tiny.
-__device__ __forceinline__ float normal_probability(float value) { return normcdff(value); }
-__device__ __forceinline__ double normal_probability(double value) { return normcdf(value); }
 
 // NaN stays NaN, as in NumPy: a minimum or maximum would hide it.
 template <typename A>

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from gpunet.activations.activation import Array, OnnxGraph, OwnActivation
-from gpunet.activations.normal_distribution import FARTHEST, normal_distribution
+from gpunet.activations.normal_distribution import CUDA_NORMAL_DISTRIBUTION, FARTHEST, normal_distribution
 
 # Of the tanh form: 1 + tanh(u) = 2 sigmoid(2 u), u = sqrt(2 / pi) (s + 0.044715 s^3).
 GELU_SCALE = math.sqrt(8 / math.pi)
@@ -37,12 +37,8 @@ class GELU(Gated):
     """
 
     name = "gelu"
-    cuda_forward = "(s < A(-40) ? A(-40) : s) * normal_probability(s)"
-    cuda_derivative = (
-        "const A near = clamped(s, A(-40), A(40));\n"
-        f"const A density = A({1 / math.sqrt(2 * math.pi)!r}) * exponential(A(-0.5) * near * near);\n"
-        "return normal_probability(s) + near * density;"
-    )
+    cuda_forward = f"{CUDA_NORMAL_DISTRIBUTION}return (s < A(0) ? near : s) * probability;"
+    cuda_derivative = f"{CUDA_NORMAL_DISTRIBUTION}return probability + near * density;"
 
     def forward(self, s: Array) -> Array:
         return np.maximum(s, -FARTHEST) * normal_distribution(s)[0]

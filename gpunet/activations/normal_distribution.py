@@ -1,4 +1,5 @@
-"""The normal distribution in NumPy, which has no erf: density and distribution function, to the last bits.
+"""The normal distribution, density and distribution function, to the last bits: for NumPy, which has no erf, and CUDA,
+whose normcdf takes so many registers that kernels spill them.
 
 Phi(-s) = exp(-s^2 / 2) m(s) for s >= 0, where m(s) (1 + s) is smooth and between 0.39 and 0.5. As a function of
 t = (s - 4) / (s + 4), which maps all s >= 0 to [-1, 1), it is a polynomial to within rounding.
@@ -92,3 +93,27 @@ def normal_distribution(s: Array) -> tuple[Array, Array]:
     tail /= 1 + distance
     tail *= bell
     return np.where(s < 0, tail, 1 - tail), bell * (1 / math.sqrt(2 * math.pi))
+
+
+def _horner(coefficients: tuple[float, ...]) -> str:
+    """Return the polynomial in ``t`` as C++."""
+    text = f"A({coefficients[-1]!r})"
+    for coefficient in coefficients[-2::-1]:
+        text = f"fused_multiply_add({text}, t, A({coefficient!r}))"
+    return text
+
+
+# Statements that leave Phi(s) in `probability`, the density in `density`, and s, within bounds, in `near`. With a fused
+# multiply-add, what the rounding of the square loses is known.
+CUDA_NORMAL_DISTRIBUTION = f"""\
+const A near = clamped(s, A({-FARTHEST}), A({FARTHEST})), distance = near < A(0) ? -near : near;
+const A square = multiply_rounded(near, near), rest = fused_multiply_add(near, near, -square);
+const A bell = exponential(A(-0.5) * square) * fused_multiply_add(A(-0.5), rest, A(1));
+const A scale = A(1) / ((distance + A(4)) * (distance + A(1)));
+const A t = (distance - A(4)) * (distance + A(1)) * scale;
+A tail;
+if constexpr (sizeof(A) == 4) tail = {_horner(_COEFFICIENTS["float32"])};
+else tail = {_horner(_COEFFICIENTS["float64"])};
+tail *= (distance + A(4)) * scale * bell;
+const A probability = near < A(0) ? tail : A(1) - tail, density = A({1 / math.sqrt(2 * math.pi)!r}) * bell;
+"""

@@ -98,8 +98,6 @@ inline float rsqrtf(float value) { return (float)(1.0 / sqrt((double)value)); }
 inline double rsqrt(double value) { return 1.0 / sqrt(value); }
 inline float rsqrt(float value) { return rsqrtf(value); }
 inline float __frsqrt_rn(float value) { return rsqrtf(value); }
-inline double normcdf(double value) { return 0.5 * erfc(-value * 0.70710678118654752440); }
-inline float normcdff(float value) { return (float)normcdf((double)value); }
 inline float __expf(float value) { return expf(value); }
 inline float __logf(float value) { return logf(value); }
 inline float __log2f(float value) { return log2f(value); }
