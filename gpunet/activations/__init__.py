@@ -11,7 +11,7 @@ Maas, Hannun, Ng 2013 (leaky ReLU); Clevert, Unterthiner, Hochreiter 2015 (ELU);
 
 from typing import Any
 
-from gpunet.activations.activation import Activation, OnnxGraph
+from gpunet.activations.activation import CHECKED_POINTS, Activation, OnnxGraph, OwnActivation
 from gpunet.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
 from gpunet.activations.rectifiers import ELU, SELU, LeakyReLU, ReLU, Softplus
 from gpunet.activations.squashing import HardSigmoid, HardTanh, Identity, Sigmoid, Tanh
@@ -20,6 +20,7 @@ from gpunet.specification import split_name
 
 __all__ = [
     "ACTIVATIONS",
+    "CHECKED_POINTS",
     "ELU",
     "GELU",
     "SELU",
@@ -32,6 +33,7 @@ __all__ = [
     "LeakyReLU",
     "Mish",
     "OnnxGraph",
+    "OwnActivation",
     "ReLU",
     "SiLU",
     "Sigmoid",

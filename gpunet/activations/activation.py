@@ -17,8 +17,8 @@ Function: TypeAlias = Callable[[Array], Array]
 DerivativeOf: TypeAlias = Literal["output", "input"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-# Where a derivative of the user's own is compared with central differences: no round numbers, where kinks are.
-_CHECKED = np.linspace(-6, 6, 96) + 0.0137
+# Where functions of the user's own are compared: no round numbers, where kinks are.
+CHECKED_POINTS = np.linspace(-6, 6, 96) + 0.0137
 _STEP, _AGREES = 1e-5, 1e-6
 
 
@@ -179,6 +179,7 @@ class Activation:
             )
         of_input = self.derivative_of == "input"
         return (
+            f'\n#line 1 "{self.name}"\n'
             f"struct {self.cuda_name} {{\n"
             f"static constexpr bool DERIVATIVE_OF_INPUT = {str(of_input).lower()};\n"
             f"{_cuda_function('forward', 's', self.cuda_forward, self.name)}"
@@ -221,7 +222,7 @@ def _cuda_function(function: str, argument: str, text: str, name: str) -> str:
 def _check_functions(activation: Activation) -> None:
     """Compare a derivative with central differences, and what the functions return with what they took."""
     for dtype in (np.float32, np.float64):
-        s = _CHECKED.astype(dtype)
+        s = CHECKED_POINTS.astype(dtype)
         for argument, function, given in (
             ("forward", activation.forward, s),
             ("derivative", activation.derivative_at, s),
@@ -233,13 +234,13 @@ def _check_functions(activation: Activation) -> None:
                     f"{argument}: returned {what}, of shape {np.shape(result)}, for {s.dtype}, of shape {s.shape}. "
                     "Expected an array of the same shape and dtype."
                 )
-    found = activation.derivative_at(_CHECKED)
-    expected = (activation.forward(_CHECKED + _STEP) - activation.forward(_CHECKED - _STEP)) / (2 * _STEP)
+    found = activation.derivative_at(CHECKED_POINTS)
+    expected = (activation.forward(CHECKED_POINTS + _STEP) - activation.forward(CHECKED_POINTS - _STEP)) / (2 * _STEP)
     wrong = ~(np.abs(found - expected) <= _AGREES * np.maximum(1, np.abs(expected)))
     if wrong.any():
         first = int(np.flatnonzero(wrong)[0])
         raise InvalidValueError(
-            f"derivative: f'({_CHECKED[first]:g}) of {activation.name!r} is {found[first]:.6g}, and differences of "
-            f"forward give {expected[first]:.6g}. Expected the derivative as a function of the "
+            f"derivative: f'({CHECKED_POINTS[first]:g}) of {activation.name!r} is {found[first]:.6g}, and differences "
+            f"of forward give {expected[first]:.6g}. Expected the derivative as a function of the "
             f"{activation.derivative_of}, as derivative_of={activation.derivative_of!r} says."
         )

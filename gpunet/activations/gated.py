@@ -38,7 +38,9 @@ class GELU(Gated):
 
     name = "gelu"
     cuda_forward = f"{CUDA_NORMAL_DISTRIBUTION}return (s < A(0) ? near : s) * probability;"
-    cuda_derivative = f"{CUDA_NORMAL_DISTRIBUTION}return probability + near * density;"
+    cuda_derivative = (
+        f"{CUDA_NORMAL_DISTRIBUTION}return probability + near * (A({1 / math.sqrt(2 * math.pi)!r}) * bell);"
+    )
 
     def forward(self, s: Array) -> Array:
         return np.maximum(s, -FARTHEST) * normal_distribution(s)[0]

@@ -1,5 +1,6 @@
-"""The normal distribution, density and distribution function, to the last bits: for NumPy, which has no erf, and CUDA,
-whose normcdf takes so many registers that kernels spill them.
+"""The normal distribution, density and distribution function, to the last bits.
+
+For NumPy, which has no erf, and for CUDA, whose normcdf takes so many registers that kernels would spill them.
 
 Phi(-s) = exp(-s^2 / 2) m(s) for s >= 0, where m(s) (1 + s) is smooth and between 0.39 and 0.5. As a function of
 t = (s - 4) / (s + 4), which maps all s >= 0 to [-1, 1), it is a polynomial to within rounding.
@@ -103,7 +104,7 @@ def _horner(coefficients: tuple[float, ...]) -> str:
     return text
 
 
-# Statements that leave Phi(s) in `probability`, the density in `density`, and s, within bounds, in `near`. With a fused
+# Statements that leave Phi(s) in `probability`, exp(-s^2 / 2) in `bell`, and s, within bounds, in `near`. With a fused
 # multiply-add, what the rounding of the square loses is known.
 CUDA_NORMAL_DISTRIBUTION = f"""\
 const A near = clamped(s, A({-FARTHEST}), A({FARTHEST})), distance = near < A(0) ? -near : near;
@@ -115,5 +116,5 @@ A tail;
 if constexpr (sizeof(A) == 4) tail = {_horner(_COEFFICIENTS["float32"])};
 else tail = {_horner(_COEFFICIENTS["float64"])};
 tail *= (distance + A(4)) * scale * bell;
-const A probability = near < A(0) ? tail : A(1) - tail, density = A({1 / math.sqrt(2 * math.pi)!r}) * bell;
+const A probability = near < A(0) ? tail : A(1) - tail;
 """

@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpunet.activations import Activation
+
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
@@ -51,6 +53,11 @@ def source(name: str) -> str:
         There is no such kernel, or it includes a header that is not installed.
     """
     return _inline(f"{name}.cu", set())
+
+
+def source_with(name: str, activation: Activation | None) -> str:
+    """Return the CUDA C++ of ``name.cu``, and behind it the activation that its kernels are instantiated with."""
+    return source(name) + ("" if activation is None else activation.cuda_source())
 
 
 def _inline(file_name: str, seen: set[str]) -> str:
