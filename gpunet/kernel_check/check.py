@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from gpunet.activations import ACTIVATIONS, Activation, get_activation
+from gpunet.activations import ACTIVATIONS, get_activation
 from gpunet.backends.cuda.groups import all_groups
 from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.sources import names as kernel_files
-from gpunet.backends.cuda.sources import source_with
+from gpunet.backends.cuda.sources import source_for
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
@@ -36,14 +36,11 @@ class Unit:
         C++ names.
     architecture : int
         90 for sm_90.
-    activation : Activation or None
-        The one that they are instantiated with.
     """
 
     module: str
     expressions: tuple[str, ...]
     architecture: int
-    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
@@ -124,9 +121,9 @@ def units(modules_: Sequence[str], architectures_: Sequence[int], quick: bool = 
     """
     activations = tuple(map(get_activation, QUICK_ACTIVATIONS if quick else ACTIVATIONS))
     return [
-        Unit(module, group, architecture, activation)
+        Unit(module, group, architecture)
         for architecture in architectures_
-        for module, group, activation in all_groups(Variants(activations, _largest_cluster(architecture)))
+        for module, group in all_groups(Variants(activations, _largest_cluster(architecture)))
         if module in modules_
     ]
 
@@ -139,7 +136,7 @@ def compile_unit(nvrtc: Nvrtc, unit: Unit) -> Result:
     """Compile a unit and read what its kernels need."""
     start = time.perf_counter()
     try:
-        text = source_with(unit.module, unit.activation)
+        text = source_for(unit.module, unit.expressions)
         compiled = nvrtc.compile(text, unit.expressions, unit.architecture, f"{unit.module}.cu")
         resources = parse_log(compiled.log)
         silent = [name for name, symbol in compiled.symbols.items() if symbol not in resources]

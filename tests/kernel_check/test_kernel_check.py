@@ -100,7 +100,7 @@ def checked(expression: str, registers: int, architecture: int = 90, **more: int
 
 
 def test_a_budget_is_shared_by_widths_and_activations() -> None:
-    assert family("bias_activation_forward<float, 3, 4>") == "bias_activation_forward<float>"
+    assert family("bias_activation_forward<float, relu_activation, 4>") == "bias_activation_forward<float>"
     assert family("gather_rows<unsigned int>") == "gather_rows<unsigned int>"
     assert family("plain") == "plain"
 
@@ -241,7 +241,7 @@ def gather_check(capsys: Capture, path: Path, *arguments: str) -> Any:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(check, "source", lambda module: text)
+    monkeypatch.setattr(check, "source_for", lambda module, kernels: text)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -335,7 +335,7 @@ def test_narrow_accesses_fail(capsys: Capture, gather_budgets: Path, monkeypatch
     narrow = kernel_source("gather").replace("to[word] = from[word];", "to[word].x = from[word].x;")
     narrow = narrow.replace("held[i] = from[word + i * step]", "held[i].x = from[word + i * step].x")
     narrow = narrow.replace("to[word + i * step] = held[i]", "to[word + i * step].x = held[i].x")
-    monkeypatch.setattr(sass, "source", lambda module: narrow)
+    monkeypatch.setattr(sass, "source_for", lambda module, kernels: narrow)
     result = gather_check(capsys, gather_budgets, "--sass", "--json")
     assert result.status == 1
     assert "gather_rows<uint4> has 0 loads and 0 stores of 16 bytes" in result.json["problems"][0]

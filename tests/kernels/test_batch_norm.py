@@ -21,7 +21,7 @@ from gpunet.backends.cuda.batch_norm import (
     plan_inference,
     vector_width,
 )
-from gpunet.backends.cuda.sources import source
+from gpunet.backends.cuda.sources import source_for
 from gpunet.errors import InvalidValueError
 from tests.emulation import EmulatedDevice, Kernel
 from tests.helpers.networks import ACTIVATIONS
@@ -162,12 +162,7 @@ def compiled(storage: Storage) -> dict[str, Kernel]:
     pairs = [(case, direction) for case in CASES for direction in ("forward", "backward")]
     pairs += [(case, "inference") for case in INFERENCE_CASES]
     expressions = dict.fromkeys(case.expression(direction) for case, direction in pairs if case.storage == storage)
-    return dict(EmulatedDevice().load(every_source(), (), tuple(expressions), "batch_norm.cu"))
-
-
-def every_source() -> str:
-    """Return the kernels' source with every activation behind it."""
-    return source("batch_norm") + "".join(get_activation(name).cuda_source() for name in ACTIVATIONS)
+    return dict(EmulatedDevice().load(source_for("batch_norm", expressions), (), tuple(expressions), "batch_norm.cu"))
 
 
 def run(case: Case, direction: str, device: EmulatedDevice, values: Values) -> Values:

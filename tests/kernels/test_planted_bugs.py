@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from gpunet.activations import ReLU, SiLU
-from gpunet.backends.cuda.sources import names
+from gpunet.backends.cuda.sources import names, source_for
 from tests.conftest import MULTIPROCESSORS
 from tests.emulation import EmulatedDevice, EmulationError, Kernel
 from tests.kernels import test_activation as activation_tests
@@ -72,7 +72,7 @@ def batch_norm(
         given = Case(*case, **more)
         directions = ("forward", "backward") if given.algorithm else ("inference",)
         expressions = tuple(given.expression(direction) for direction in directions)
-        kernels = device.load(batch_norm_tests.every_source(), (), expressions, "batch_norm.cu")
+        kernels = device.load(source_for("batch_norm", expressions), (), expressions, "batch_norm.cu")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batch_norm_tests, "compiled", lambda storage: kernels)
             test(given)
