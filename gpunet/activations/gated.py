@@ -43,7 +43,7 @@ class GELU(Gated):
     )
 
     def forward(self, s: Array) -> Array:
-        return np.maximum(s, -FARTHEST) * normal_distribution(s)[0]
+        return normal_distribution(s)[0] * np.maximum(s, -FARTHEST)
 
     def derivative(self, kept: Array) -> Array:
         probability, density = normal_distribution(kept)

@@ -79,21 +79,30 @@ def normal_distribution(s: Array) -> tuple[Array, Array]:
     s : ndarray
         float32 or float64.
     """
-    name = s.dtype.name
-    distance = np.minimum(np.abs(s), s.dtype.type(FARTHEST))
-    grid = s.dtype.type(_GRID[name])
-    coarse = np.rint(distance * grid) / grid
-    bell = np.exp(coarse * coarse * -0.5) * np.exp((distance - coarse) * (distance + coarse) * -0.5)
+    coefficients, grid = _COEFFICIENTS[s.dtype.name], _GRID[s.dtype.name]
+    distance = np.minimum(np.abs(s), FARTHEST)
+    bell, rest = np.rint(distance * grid), distance.copy()
+    bell /= grid
+    rest -= bell
+    rest *= distance + bell
+    bell *= bell
+    for square in (bell, rest):
+        square *= -0.5
+        np.exp(square, out=square)
+    bell *= rest
 
-    t = (distance - 4) / (distance + 4)
-    coefficients = _COEFFICIENTS[name]
+    t = distance - 4
+    t /= distance + 4
     tail = np.full_like(t, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
         tail *= t
         tail += coefficient
-    tail /= 1 + distance
+    distance += 1
+    tail /= distance
     tail *= bell
-    return np.where(s < 0, tail, 1 - tail), bell * (1 / math.sqrt(2 * math.pi))
+    probability = np.where(s < 0, tail, np.subtract(1, tail, out=distance))
+    bell *= 1 / math.sqrt(2 * math.pi)
+    return probability, bell
 
 
 def _horner(coefficients: tuple[float, ...]) -> str:
