@@ -613,11 +613,8 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", activations: Seq
     DeviceError
         The device cannot be used.
     """
-    for activation in activations:
-        if not isinstance(activation, Activation):
-            raise InvalidTypeError(
-                f"activations: got {type(activation).__name__}. Expected objects of gpunet.Activation."
-            )
+    if not isinstance(activations, Sequence) or not all(isinstance(one, Activation) for one in activations):
+        raise InvalidTypeError(f"activations: got {shown(activations)}. Expected a list of gpunet.Activation objects.")
     given = {str(get_activation(activation, "activations")): activation for activation in activations}
     with open_tensors(path) as stored:
         network, steps, metadata = _described(path, stored, device, given)

@@ -245,13 +245,15 @@ def test_a_function_of_the_users_own_trains(activation, batch_norm):
         ({"derivative": lambda s: 1.0}, gpunet.InvalidTypeError, "derivative: returned float"),
         ({"forward": lambda s: s.sum()}, gpunet.InvalidTypeError, r"forward: returned float32, of shape \(\)"),
         ({"forward": lambda s: s.astype(np.float64)}, gpunet.InvalidTypeError, "returned float64.* for float32"),
-        ({"forward": None}, gpunet.InvalidTypeError, "forward: got NoneType"),
+        ({"forward": None}, gpunet.InvalidTypeError, "forward: got None"),
+        ({"forward": lambda s: s[:, 0]}, gpunet.InvalidValueError, "forward: raised IndexError"),
+        ({"derivative_of": 1}, gpunet.InvalidTypeError, "derivative_of: got 1"),
         ({"derivative_of": "s"}, gpunet.InvalidValueError, "derivative_of: got 's'"),
         ({"name": "Soft sign"}, gpunet.InvalidValueError, "name: 'Soft sign' is not valid"),
-        ({"name": 3}, gpunet.InvalidTypeError, "name: got int"),
+        ({"name": 3}, gpunet.InvalidTypeError, "name: got 3"),
         ({"cuda_forward": "s"}, gpunet.InvalidValueError, "cuda_derivative: missing"),
         ({"cuda_derivative": "s"}, gpunet.InvalidValueError, "cuda_forward: missing"),
-        ({"cuda_forward": 1, "cuda_derivative": "s"}, gpunet.InvalidTypeError, "cuda_forward: got int"),
+        ({"cuda_forward": 1, "cuda_derivative": "s"}, gpunet.InvalidTypeError, "cuda_forward: got 1"),
     ],
 )
 def test_functions_that_cannot_be(changes, error, message):
@@ -286,5 +288,5 @@ def test_files_hold_the_name(tmp_path):
         gpunet.load(path, device="cpu", activations=[own()])
     with pytest.raises(gpunet.InvalidValueError, match=r"'softsign', which is none of gpunet's own.*got none"):
         gpunet.load(path, device="cpu")
-    with pytest.raises(gpunet.InvalidTypeError, match="activations: got str"):
+    with pytest.raises(gpunet.InvalidTypeError, match="activations: got 'softsign'"):
         gpunet.load(path, device="cpu", activations="softsign")

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 
 Array: TypeAlias = npt.NDArray[Any]
 Function: TypeAlias = Callable[[Array], Array]
@@ -105,18 +105,22 @@ class Activation:
         cuda_derivative: str | None = None,
     ) -> None:
         if not isinstance(name, str):
-            raise InvalidTypeError(f"name: got {type(name).__name__}. Expected a string.")
+            raise InvalidTypeError(f"name: got {shown(name)}. Expected a string.")
         if not _NAME.match(name):
-            raise InvalidValueError(f"name: {name!r} is not valid. Expected lower-case letters, digits, underscores.")
+            raise InvalidValueError(
+                f"name: {shown(name)} is not valid. Expected lower-case letters, digits, underscores."
+            )
         for argument, function in (("forward", forward), ("derivative", derivative)):
             if not callable(function):
-                raise InvalidTypeError(f"{argument}: got {type(function).__name__}. Expected a function.")
+                raise InvalidTypeError(f"{argument}: got {shown(function)}. Expected a function.")
+        if not isinstance(derivative_of, str):
+            raise InvalidTypeError(f"derivative_of: got {shown(derivative_of)}. Expected 'output' or 'input'.")
         if derivative_of not in ("output", "input"):
-            raise InvalidValueError(f"derivative_of: got {derivative_of!r}. Expected 'output' or 'input'.")
+            raise InvalidValueError(f"derivative_of: got {shown(derivative_of)}. Expected 'output' or 'input'.")
         texts = (("cuda_forward", cuda_forward), ("cuda_derivative", cuda_derivative))
         for argument, text in texts:
             if text is not None and not isinstance(text, str):
-                raise InvalidTypeError(f"{argument}: got {type(text).__name__}. Expected CUDA C++, or None.")
+                raise InvalidTypeError(f"{argument}: got {shown(text)}. Expected CUDA C++, or None.")
         if (cuda_forward is None) != (cuda_derivative is None):
             raise InvalidValueError(f"{texts[cuda_forward is not None][0]}: missing. Expected both texts, or none.")
         self.name = name
@@ -227,7 +231,12 @@ def _check_functions(activation: Activation) -> None:
             ("forward", activation.forward, s),
             ("derivative", activation.derivative_at, s),
         ):
-            result = function(given.copy())
+            try:
+                result = function(given.copy())
+            except Exception as error:
+                raise InvalidValueError(
+                    f"{argument}: raised {shown(error)} for numbers of {s.dtype}. Expected a function of an array."
+                ) from error
             if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (s.shape, s.dtype):
                 what = getattr(result, "dtype", type(result).__name__)
                 raise InvalidTypeError(
