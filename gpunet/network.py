@@ -658,10 +658,10 @@ def _described(
         metadata = check_json("metadata", header["metadata"])
         configuration = ADDED_ARGUMENTS | header["network"]
         hidden, output = configuration["activation"], configuration["output_activation"]
-        names = [output, *([hidden] if isinstance(hidden, str) else hidden)]
+        names = [*([hidden] if isinstance(hidden, str) else hidden), output]
         unknown = [name for name in names if name not in given and split_name("path", name)[0] not in ACTIVATIONS]
         if not unknown:
-            output, *hidden = (given.get(name, name) for name in names)
+            *hidden, output = (given.get(name, name) for name in names)
             configuration |= {"activation": hidden, "output_activation": output}
             return described_network(configuration, stored, device), steps, metadata
     except (KeyError, TypeError, ValueError) as error:
