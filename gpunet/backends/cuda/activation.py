@@ -11,19 +11,12 @@ import numpy as np
 from gpunet.activations import CHECKED_POINTS, Activation, Identity, OwnActivation
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, flat_vector_width, power_of_two
-from gpunet.backends.cuda.instantiation import (
-    Variants,
-    arithmetic_type,
-    storage_type,
-    widest_vector,
-)
+from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.errors import InvalidValueError
 
 ROWS_IN_FLIGHT = 4  # of activation.cu
-
-
 # How far a text may be from the NumPy function: some hundred units, for texts with other formulas or constants.
 _AGREES = {np.float32: 1e-4, np.float64: 1e-6}
 

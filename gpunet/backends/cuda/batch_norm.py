@@ -23,12 +23,7 @@ from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.activation import kernel_with
 from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_aligned, power_of_two
-from gpunet.backends.cuda.instantiation import (
-    ITEM_SIZES,
-    Variants,
-    arithmetic_type,
-    storage_type,
-)
+from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Argument, Device
