@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpunet.backends.cuda.activation import activation_group
 from gpunet.backends.cuda.batch_norm import SIGNATURES
-from gpunet.backends.cuda.sources import names
+from gpunet.backends.cuda.sources import names, source_with
 from gpunet.backends.cuda.sources import source as kernel_source
 from gpunet.errors import FileFormatError, InvalidValueError, MissingDependencyError
 from gpunet.kernel_check import check, nvrtc, sass
@@ -25,6 +26,7 @@ from gpunet.kernel_check.budgets import (
 )
 from gpunet.kernel_check.check import ARCHITECTURES, CheckedKernel, architectures, modules, units
 from gpunet.kernel_check.resources import Resources, parse_log
+from tests.backends.cuda.test_activations import FUNCTIONS, softsign
 from tests.helpers.cli import refusal, shell
 
 Capture = pytest.CaptureFixture[str]
@@ -351,3 +353,26 @@ def test_without_the_disassembler_a_line_tells_what_to_install(
     assert (status, output) == (2, "")
     assert "'nvidia-cuda-nvdisasm'" in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("storage", ["float", "double", "__half"])
+def test_the_users_own_text_goes_through_the_gpus_compiler(compiler: nvrtc.Nvrtc, storage: str) -> None:
+    """The same functions as on the emulated device, in the fused kernels, for the oldest and for a new architecture."""
+    width = {"float": 4, "double": 2, "__half": 8}[storage]
+    for activation in FUNCTIONS:
+        arguments = f"<{storage}, {width}, {activation.cuda_name}>"
+        kernels = {
+            "activation": activation_group(storage, activation),
+            "batch_norm": tuple(f"batch_norm_{name}{arguments}" for name in ("backward_striped", "inference")),
+        }
+        for module, expressions in kernels.items():
+            for architecture in (75, 90):
+                text = source_with(module, activation)
+                compiled = compiler.compile(text, expressions, architecture, f"{module}.cu")
+                assert not [found for found in parse_log(compiled.log).values() if found.spill_store_bytes]
+
+
+def test_the_gpus_compiler_names_the_users_text(compiler: nvrtc.Nvrtc) -> None:
+    wrong = softsign(cuda_derivative="const A twice = s + s;\nreturn softly(twice);")
+    with pytest.raises(nvrtc.KernelCompileError, match=r"cuda_derivative of softsign\(2\): error: .*softly"):
+        compiler.compile(source_with("activation", wrong), activation_group("float", wrong), 90, "activation.cu")
