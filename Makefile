@@ -55,7 +55,7 @@ benchmark-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)
 benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that none is broken
 	$(BIN)/python $(BENCHMARK) --smoke $(ARGS)
 
-check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a third of the time
+check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a sixth of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports

@@ -14,7 +14,24 @@ end_quietly_while_importing()
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from gpunet.activations import (
+    ELU,
+    GELU,
+    SELU,
+    Activation,
+    GELUTanh,
+    HardSigmoid,
+    HardSwish,
+    HardTanh,
+    Identity,
+    LeakyReLU,
+    Mish,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
 from gpunet.errors import (
     ConvergenceWarning,
     DeviceError,
@@ -45,6 +62,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ELU",
+    "GELU",
+    "SELU",
     "SGD",
     "Activation",
     "Adam",
@@ -59,13 +78,18 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "FileFormatError",
+    "GELUTanh",
     "GpunetError",
+    "HardSigmoid",
+    "HardSwish",
+    "HardTanh",
     "History",
     "Identity",
     "InUseError",
     "InvalidTypeError",
     "InvalidValueError",
     "LeakyReLU",
+    "Mish",
     "MissingDependencyError",
     "MissingFileError",
     "Network",
@@ -79,7 +103,9 @@ __all__ = [
     "Run",
     "Schedule",
     "ShapeError",
+    "SiLU",
     "Sigmoid",
+    "Softplus",
     "StepRate",
     "Tanh",
     "TrainingDivergedError",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation, Identity, LeakyReLU, ReLU
+from gpunet.activations import Activation, Identity
 from gpunet.errors import InvalidTypeError, InvalidValueError, unknown_name
 from gpunet.specification import split_name
 from gpunet.validation import check_number
@@ -165,17 +165,16 @@ class RandomWalk:
 def random_walk_gain(activation: Activation, width: int) -> float:
     """Return Sussillo and Abbott's g for weights that read ``width`` units with an activation.
 
-    With z = (1 / d) sum_j f'_j^2 n_j^2, n_j standard normal and f'_j = 1 or the slope a with equal chance,
-    E log z = log E z - Var z / (2 (E z)^2) + O(1 / d^2), E z = (1 + a^2) / 2 and
-    Var z = (3 (1 + a^4) / 2 - (E z)^2) / d; g^2 = exp(-E log z).
+    With z = (1 / d) sum_j f'_j^2 n_j^2, n_j standard normal and f'_j one of the slopes a and b with equal chance,
+    E log z = log E z - Var z / (2 (E z)^2) + O(1 / d^2), E z = (a^2 + b^2) / 2 and
+    Var z = (3 (a^4 + b^4) / 2 - (E z)^2) / d; g^2 = exp(-E log z).
     """
-    if isinstance(activation, ReLU):
+    if activation.slopes == (0.0, 1.0):
         return math.sqrt(2) * math.exp(1.2 / (max(width, 6) - 2.4))
-    if isinstance(activation, LeakyReLU):
-        mean = (1 + activation.slope**2) / 2
-        variance = (1.5 * (1 + activation.slope**4) - mean**2) / width
-        return math.exp(variance / mean**2 / 4) / math.sqrt(mean)
-    return math.exp(1 / (2 * width))
+    below, above = activation.slopes or (1.0, 1.0)
+    mean = (above**2 + below**2) / 2
+    variance = (1.5 * (above**4 + below**4) - mean**2) / width
+    return math.exp(variance / mean**2 / 4) / math.sqrt(mean)
 
 
 def reading(initializer: Initializer, activation: Activation) -> Initializer:
@@ -239,8 +238,8 @@ def get_initializer(initializer: str | Initializer) -> Initializer:
 
 
 def default_initializer(activation: Activation) -> Initializer:
-    """Return He for the ReLU family, which passes on about half of its input, and Xavier for the others."""
-    return HE_NORMAL if activation.name in ("relu", "leaky_relu", "elu") else XAVIER_NORMAL
+    """Return He for the activations whose gain is 2, and Xavier for the others."""
+    return HE_NORMAL if activation.gain == HE_NORMAL.gain else XAVIER_NORMAL
 
 
 def draw(

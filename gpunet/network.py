@@ -30,6 +30,7 @@ from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Lin
 from gpunet.parameters import flat_values
 from gpunet.random import Purpose, host_generator
 from gpunet.serialization import StoredTensors, open_tensors, write_tensors
+from gpunet.specification import split_name
 from gpunet.turns import in_turn
 from gpunet.validation import (
     check_dtype,
@@ -74,7 +75,7 @@ class Network(LayerStack):
     layer_sizes : sequence of int
         d, m_1, ..., m_k: inputs, hidden widths, outputs; at least two numbers, each at least 1.
     activation : str, Activation, or a sequence of k - 1 of them
-        ``"relu"``, ``"leaky_relu(0.1)"``, ``"tanh"``, ...; see :mod:`gpunet.activations`.
+        ``"relu"``, ``"leaky_relu(0.1)"``, ``"gelu"``, ...: one of :mod:`gpunet.activations`, or a function of your own.
     output_activation : str or Activation
         Of the last layer. Another one than ``"identity"`` is for ``loss="squared_error"``: the other losses turn the
         outputs into probabilities themselves.
@@ -548,16 +549,12 @@ class Network(LayerStack):
         Raises
         ------
         InvalidValueError, MissingDependencyError, OSError
-            See :func:`gpunet.serialization.write_tensors`. Also for an activation of the user's own, which no file
-            can describe; an initialiser of the user's own is left out.
+            See :func:`gpunet.serialization.write_tensors`. Of an activation of the user's own the name is written; an
+            initialiser of the user's own is left out.
         InvalidTypeError, InvalidValueError
             The metadata are no dictionary, or hold what JSON cannot.
         """
         check_json("metadata", self.metadata)
-        hidden = [("activation", activation) for activation in self.activations]
-        for argument, activation in [*hidden, ("output_activation", self.output_activation)]:
-            if type(activation) is not ACTIVATIONS.get(activation.name):
-                raise InvalidValueError(f"{argument}: {activation!r} cannot be saved. Expected one of gpunet's own.")
         header = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -586,7 +583,7 @@ def on_network(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
+def load(path: str | os.PathLike[str], *, device: str = "auto", activations: Sequence[Activation] = ()) -> Network:
     """Read a network that :meth:`Network.save` or ``gpunet train`` wrote.
 
     Parameters
@@ -595,6 +592,8 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
         Ends in ``.safetensors`` or ``.npz``.
     device : str
         Where it is to run; see :class:`Network`.
+    activations : sequence of Activation
+        Those of the user's own that the network has: the file holds their names, not their functions.
 
     Returns
     -------
@@ -607,11 +606,18 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Network:
         There is no such file.
     FileFormatError
         The file is damaged, or holds something else.
+    InvalidValueError
+        The network has an activation that is neither gpunet's own nor one of ``activations``.
+    InvalidTypeError
+        ``activations`` are something else.
     DeviceError
         The device cannot be used.
     """
+    if not isinstance(activations, Sequence) or not all(isinstance(one, Activation) for one in activations):
+        raise InvalidTypeError(f"activations: got {shown(activations)}. Expected a list of gpunet.Activation objects.")
+    given = {str(get_activation(activation, "activations")): activation for activation in activations}
     with open_tensors(path) as stored:
-        network, steps, metadata = _described(path, stored, device)
+        network, steps, metadata = _described(path, stored, device, given)
         tensors = stored.read(network.shapes)
     try:
         return network.filled(network.check_values(tensors), steps, metadata)
@@ -637,7 +643,7 @@ class _EmptyNetwork(Network):
 
 
 def _described(
-    path: str | os.PathLike[str], stored: StoredTensors, device: str
+    path: str | os.PathLike[str], stored: StoredTensors, device: str, given: Mapping[str, Activation]
 ) -> tuple[_EmptyNetwork, int, dict[str, Any]]:
     """Return the network that a file's header describes, without its parameters, its step count and its metadata."""
     header = stored.header
@@ -650,9 +656,20 @@ def _described(
     try:
         steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
         metadata = check_json("metadata", header["metadata"])
-        return described_network(header["network"], stored, device), steps, metadata
+        configuration = ADDED_ARGUMENTS | header["network"]
+        hidden, output = configuration["activation"], configuration["output_activation"]
+        names = [*([hidden] if isinstance(hidden, str) else hidden), output]
+        unknown = [name for name in names if name not in given and split_name("path", name)[0] not in ACTIVATIONS]
+        if not unknown:
+            *hidden, output = (given.get(name, name) for name in names)
+            configuration |= {"activation": hidden, "output_activation": output}
+            return described_network(configuration, stored, device), steps, metadata
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
+    raise InvalidValueError(
+        f"activations: the network in {str(path)!r} has the activation {unknown[0]!r}, which is none of gpunet's own. "
+        f"Expected the activation of that name among activations=(...), got {', '.join(given) or 'none'}."
+    )
 
 
 def described_network(configuration: dict[str, Any], stored: StoredTensors, device: str) -> _EmptyNetwork:

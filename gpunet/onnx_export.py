@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gpunet.activations import ACTIVATIONS, Activation
 from gpunet.errors import InvalidTypeError, InvalidValueError, require_package, shown
 from gpunet.files import replacing
 from gpunet.network import Network, on_network
 
 OPSET = 17
-_NODES = {
-    "sigmoid": ("Sigmoid", None),
-    "tanh": ("Tanh", None),
-    "relu": ("Relu", None),
-    "leaky_relu": ("LeakyRelu", "alpha"),
-    "elu": ("Elu", "alpha"),
-}
+
+
+class _Graph:
+    """Nodes and numbers of a model in the making; an :class:`gpunet.activations.OnnxGraph`."""
+
+    def __init__(self, dtype: np.dtype[Any], make_node: Callable[..., Any]) -> None:
+        self.nodes: list[Any] = []
+        self.stored: dict[str, Any] = {}
+        self._dtype = dtype
+        self._make_node = make_node
+
+    def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        name = f"{kind.lower()}_{len(self.nodes)}" if output is None else output
+        self.nodes.append(self._make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def keep(self, name: str, value: npt.ArrayLike) -> str:
+        self.stored[name] = np.ascontiguousarray(value, self._dtype)
+        return name
+
+    def constant(self, value: float) -> str:
+        name = f"number_{value!r}"
+        if name not in self.stored:
+            self.stored[name] = np.array(value, self._dtype)
+        return name
 
 
 @on_network
@@ -46,7 +65,7 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     MissingDependencyError
         The package onnx is not installed.
     InvalidValueError
-        The file name has another ending, or an activation is not one of gpunet's own.
+        The file name has another ending, or an activation has no ONNX nodes.
     OSError
         The file cannot be written.
     """
@@ -56,9 +75,6 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         raise InvalidTypeError(f"path: got {shown(path)}. Expected a path.") from None
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
-    for activation in (*network.activations, network.output_activation):
-        if type(activation) is not ACTIVATIONS.get(activation.name):
-            raise InvalidValueError(f"activation: {activation!r} has no ONNX node. Expected one of gpunet's own.")
     try:
         import onnx
         from onnx import helper, numpy_helper
@@ -66,43 +82,30 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         raise require_package("onnx", extra="onnx", purpose="an ONNX model") from None
 
     values = network.get_parameters() | network.get_state()
-    nodes: list[Any] = []
-    stored: dict[str, Any] = {}
-
-    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def keep(name: str, value: Any = None) -> str:
-        stored[name] = np.ascontiguousarray(values[name] if value is None else value, network.dtype)
-        return name
-
-    def activate(activation: Activation, x: str, output: str) -> str:
-        if activation.name == "identity":
-            return x
-        kind, attribute = _NODES[activation.name]
-        return add(kind, [x], output, **({attribute: activation.parameter} if attribute else {}))
+    graph = _Graph(network.dtype, helper.make_node)
+    add, keep = graph.add, graph.keep
 
     x, last = "X", len(network.layer_sizes) - 1
     is_linear = network.output_activation.name == "identity"
     for index in range(1, last + 1):
-        inputs = [x, keep(f"W{index}")] + ([keep(f"b{index}")] if f"b{index}" in values else [])
+        names = [f"W{index}"] + ([f"b{index}"] if f"b{index}" in values else [])
+        inputs = [x, *(keep(name, values[name]) for name in names)]
         x = add("Gemm", inputs, "logits" if index == last and is_linear else f"s{index}", transB=1)
         if index == last:
-            x = activate(network.output_activation, x, "outputs")
+            x = network.output_activation.onnx(graph, x, "outputs")
             break
         if network.batch_norm[index - 1]:
             width = network.layer_sizes[index]
             gamma = keep(f"gamma{index}", values.get(f"gamma{index}", np.ones(width)))
             beta = keep(f"beta{index}", values.get(f"beta{index}", np.zeros(width)))
-            averages = [keep(f"running_mean{index}"), keep(f"running_variance{index}")]
+            averages = [keep(name, values[name]) for name in (f"running_mean{index}", f"running_variance{index}")]
             x = add(
                 "BatchNormalization",
                 [x, gamma, beta, *averages],
                 f"normalised{index}",
                 epsilon=network.batch_norm_epsilon,
             )
-        x = activate(network.activations[index - 1], x, f"x{index}")
+        x = network.activations[index - 1].onnx(graph, x, f"x{index}")
 
     number = helper.np_dtype_to_tensor_dtype(network.dtype)
     outputs = [helper.make_tensor_value_info(x, number, ["n", network.layer_sizes[-1]])]
@@ -112,14 +115,14 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
         else:
             add("Sigmoid", [x], "probabilities")
         outputs.append(helper.make_tensor_value_info("probabilities", number, ["n", network.layer_sizes[-1]]))
-    graph = helper.make_graph(
-        nodes,
+    model_graph = helper.make_graph(
+        graph.nodes,
         "gpunet",
         [helper.make_tensor_value_info("X", number, ["n", network.layer_sizes[0]])],
         outputs,
-        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+        [numpy_helper.from_array(value, name) for name, value in graph.stored.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
+    model = helper.make_model(model_graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
     model.ir_version = 8
     onnx.checker.check_model(model, full_check=True)
     with replacing(path) as file:

@@ -1,4 +1,4 @@
-// Y = f(S + b), and backwards dS = dY f'(S) with f' in terms of Y, db_j = sum_i dS_ij.
+// Y = f(S + b), and backwards dS = dY f'(S + b), with f' in terms of Y or of S + b; db_j = sum_i dS_ij.
 //
 // A block of 256 threads (x, y) covers a tile of columns: thread x holds N neighbouring columns, moved by one access
 // of up to 16 bytes, and keeps their bias (or their sums) in registers while it goes down rows y, y + blockDim.y, ...
@@ -14,7 +14,7 @@
 constexpr int THREADS = 256;
 constexpr int ROWS_IN_FLIGHT = 4;
 
-template <typename T, int ACTIVATION, int N>
+template <typename T, typename F, int N>
 __global__ void __launch_bounds__(THREADS, 2)
     bias_activation_forward(const T* s /* [rows, columns] */, const arithmetic<T>* bias /* [columns] or null */,
                             T* out /* [rows, columns], may be s */, int rows, int columns, arithmetic<T> parameter) {
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(THREADS, 2)
             if (row + r * step >= end) break;
 #pragma unroll
             for (int i = 0; i < N; ++i)
-                values[r].set(i, activate<ACTIVATION>(values[r].get(i) + shift[i], parameter));
+                values[r].set(i, F::forward(values[r].get(i) + shift[i], parameter));
             store_pack(out + element_offset(row + r * step, column, columns), values[r]);
         }
     }
@@ -58,9 +58,10 @@ __device__ __forceinline__ void add_down_the_block(const A (&values)[N], A (&sum
     __syncthreads();
 }
 
-template <typename T, int ACTIVATION, int N>
+template <typename T, typename F, int N>
 __global__ void __launch_bounds__(THREADS, 2)
-    bias_activation_backward(const T* dy /* [rows, columns] */, const T* y /* [rows, columns] */,
+    bias_activation_backward(const T* dy /* [rows, columns] */, const T* kept /* [rows, columns]: y, or s */,
+                             const arithmetic<T>* bias /* [columns] or null; read where s is kept */,
                              T* ds /* [rows, columns], may be dy */, arithmetic<T>* dbias /* [columns] or null */,
                              arithmetic<T>* partial /* [gridDim.y, columns] or null */,
                              unsigned int* tickets /* [gridDim.x] or null */, int rows, int columns,
@@ -70,25 +71,30 @@ __global__ void __launch_bounds__(THREADS, 2)
     const int column = (blockIdx.x * blockDim.x + threadIdx.x) * N;
     A sums[N] = {};
     if (column < columns) {
+        A shift[N] = {};
+        if (F::DERIVATIVE_OF_INPUT && bias != nullptr)
+#pragma unroll
+            for (int i = 0; i < N; ++i) shift[i] = bias[column + i];
         const int step = blockDim.y, end = rows_before(rows, blockIdx.y + 1, gridDim.y);
         for (int row = rows_before(rows, blockIdx.y, gridDim.y) + threadIdx.y; row < end;
              row += ROWS_IN_FLIGHT * step) {
-            Pack<T, N> gradients[ROWS_IN_FLIGHT], outputs[ROWS_IN_FLIGHT];
+            Pack<T, N> gradients[ROWS_IN_FLIGHT], arguments[ROWS_IN_FLIGHT];
 #pragma unroll
             for (int r = 0; r < ROWS_IN_FLIGHT; ++r) {
                 if (row + r * step >= end) break;
                 const long long offset = element_offset(row + r * step, column, columns);
                 gradients[r] = load_pack<N>(dy + offset);
                 // The identity's derivative is 1 whatever the output: dead to the compiler then, like this load.
-                outputs[r] = load_pack<N>(y + offset);
+                arguments[r] = load_pack<N>(kept + offset);
             }
 #pragma unroll
             for (int r = 0; r < ROWS_IN_FLIGHT; ++r) {
                 if (row + r * step >= end) break;
 #pragma unroll
                 for (int i = 0; i < N; ++i) {
-                    const A slope = activation_derivative<ACTIVATION>(outputs[r].get(i), parameter);
-                    gradients[r].set(i, gradients[r].get(i) * slope);
+                    A argument = arguments[r].get(i);
+                    if constexpr (F::DERIVATIVE_OF_INPUT) argument = argument + shift[i];
+                    gradients[r].set(i, gradients[r].get(i) * F::derivative(argument, parameter));
                     sums[i] += gradients[r].get(i);
                 }
                 store_pack(ds + element_offset(row + r * step, column, columns), gradients[r]);

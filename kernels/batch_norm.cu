@@ -31,9 +31,10 @@
 // The tile on chip. Shared memory holds it as [slot][thread]: a thread copies its own rows in and reads only those
 // again, so it serves as a large register file: no barrier, no bank conflict, and all copies in flight at once.
 //
-// The backward pass does not read y. It evaluates z and y again by the device function of the forward pass, from the
-// stored mean and inverse_std, in operations that the compiler must round one by one: the same bits, y's rounding to
-// the storage type included, so that y > 0 decides as it did forward. That saves one of four sweeps.
+// The backward pass does not read y. It evaluates z, and y where the derivative needs it, again by the device function
+// of the forward pass, from the stored mean and inverse_std, in operations that the compiler must round one by one: the
+// same bits, y's rounding to the storage type included, so that y > 0 decides as it did forward. That saves one of four
+// sweeps.
 //
 // Statistics never come from plain sums of squares: a block takes its mean, then deviations from it, which correct the
 // mean, and their squares; blocks merge by the formula of Chan, Golub, LeVeque (1979).
@@ -57,7 +58,7 @@ __device__ __forceinline__ A value_of(int rank, A& value) {
     else return value;
 }
 
-template <typename T, int N, int ACTIVATION, int CLUSTER>
+template <typename T, int N, typename F, int CLUSTER>
 __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_resident(
     const T* __restrict__ s,                         // (rows, columns)
     const arithmetic<T>* __restrict__ gamma,         // (columns,) or null
@@ -109,12 +110,12 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
         own.set_statistics(i, shared.totals[index], shared.totals[tile_columns + index]);
     }
     for (int row = region.row, slot = thread_in_block(); row < region.end; row += blockDim.y, slot += threads) {
-        const Pack<T, N> output = own.template outputs<ACTIVATION>(shared.tile[slot], parameter);
+        const Pack<T, N> output = own.template outputs<F>(shared.tile[slot], parameter);
         store_pack<N>(y + element_offset(row, region.column, columns), output);
     }
 }
 
-template <typename T, int N, int ACTIVATION, int CLUSTER>
+template <typename T, int N, typename F, int CLUSTER>
 __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) batch_norm_backward_resident(
     const T* dy,                                     // (rows, columns)
     const T* __restrict__ s,                         // (rows, columns)
@@ -156,7 +157,7 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
         const Pack<T, N> input = tile_s[slot];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            const A dz = own.template gradient<ACTIVATION>(gradient.get(i), input.get(i), i, parameter);
+            const A dz = own.template gradient<F>(gradient.get(i), input.get(i), i, parameter);
             sums[0][i] += dz;
             sums[1][i] += dz * own.centred(input.get(i), i);
             if constexpr (KEEPS_DZ) gradient.set(i, dz);
@@ -191,7 +192,7 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             A dz = gradient.get(i);
-            if constexpr (!KEEPS_DZ) dz = own.template gradient<ACTIVATION>(dz, input.get(i), i, parameter);
+            if constexpr (!KEEPS_DZ) dz = own.template gradient<F>(dz, input.get(i), i, parameter);
             result.set(i, own.scale[i] * (dz - offset[i] - own.centred(input.get(i), i) * slope[i]));
         }
         store_pack<N>(ds + element_offset(row, region.column, columns), result);
@@ -201,7 +202,7 @@ __global__ void CLUSTER_DIMENSIONS(CLUSTER) __launch_bounds__(MOST_THREADS, 1) b
 // --------------------------------------------------------------------------------------------------------- inference
 
 // Grid: (tiles of columns, parts of the rows).
-template <typename T, int N, int ACTIVATION>
+template <typename T, int N, typename F>
 __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_inference(
     const T* s,                                            // (rows, columns)
     const arithmetic<T>* __restrict__ gamma,               // (columns,) or null
@@ -220,5 +221,5 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_inference(
         const A inverse_std = A(1) / square_root(running_variance[region.column + i] + epsilon);
         own.set_statistics(i, running_mean[region.column + i], inverse_std);
     }
-    write_outputs<ACTIVATION, false>(s, y, own, region, columns, parameter);
+    write_outputs<F, false>(s, y, own, region, columns, parameter);
 }

@@ -117,23 +117,24 @@ struct Columns {
     }
     __device__ __forceinline__ A centred(A s, int index) const { return subtract_rounded(s, mean[index]); }
 
-    // y as it is stored: the one expression of the forward and of the backward pass.
-    template <int ACTIVATION>
+    // z, and y as it is stored: the one expression of the forward and of the backward pass.
+    __device__ __forceinline__ A normalised(A s, int index) const {
+        return fused_multiply_add(centred(s, index), scale[index], shift[index]);
+    }
+    template <typename F>
     __device__ __forceinline__ T output(A s, int index, A parameter) const {
-        const A z = fused_multiply_add(centred(s, index), scale[index], shift[index]);
-        return to_storage<T>(activate<ACTIVATION>(z, parameter));
+        return to_storage<T>(F::forward(normalised(s, index), parameter));
     }
-    template <int ACTIVATION>
+    template <typename F>
     __device__ __forceinline__ A gradient(A dy, A s, int index, A parameter) const {
-        if constexpr (ACTIVATION == IDENTITY) return dy;
-        const A y = to_arithmetic(output<ACTIVATION>(s, index, parameter));
-        return dy * activation_derivative<ACTIVATION>(y, parameter);
+        if constexpr (F::DERIVATIVE_OF_INPUT) return dy * F::derivative(normalised(s, index), parameter);
+        return dy * F::derivative(to_arithmetic(output<F>(s, index, parameter)), parameter);
     }
-    template <int ACTIVATION>
+    template <typename F>
     __device__ __forceinline__ Pack<T, N> outputs(const Pack<T, N>& s, A parameter) const {
         Pack<T, N> y;
 #pragma unroll
-        for (int i = 0; i < N; ++i) y.values[i] = output<ACTIVATION>(s.get(i), i, parameter);
+        for (int i = 0; i < N; ++i) y.values[i] = output<F>(s.get(i), i, parameter);
         return y;
     }
 };
@@ -201,7 +202,7 @@ __device__ __forceinline__ void find_block_statistics(const SharedLayout<T, N>& 
 
 // y of a region. All of a batch's loads are issued before its first store, which may alias them. STREAMING: nobody
 // reads s again, and y must not push out of the L2 cache what is still to be read.
-template <int ACTIVATION, bool STREAMING, typename T, int N>
+template <typename F, bool STREAMING, typename T, int N>
 __device__ __forceinline__ void write_outputs(
     const T* s, T* y, const Columns<T, N>& own, const Region& region, int columns, arithmetic<T> parameter) {
     const int stride = blockDim.y;
@@ -218,7 +219,7 @@ __device__ __forceinline__ void write_outputs(
         for (int k = 0; k < BATCH; ++k) {
             if (row + k * stride >= region.end) break;
             T* const address = y + element_offset(row + k * stride, region.column, columns);
-            const Pack<T, N> output = own.template outputs<ACTIVATION>(inputs[k], parameter);
+            const Pack<T, N> output = own.template outputs<F>(inputs[k], parameter);
             if constexpr (STREAMING) store_pack_streaming<N>(address, output);
             else store_pack<N>(address, output);
         }

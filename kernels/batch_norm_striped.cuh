@@ -60,7 +60,7 @@ __device__ __forceinline__ void write_partial(
     }
 }
 
-template <typename T, int N, int ACTIVATION>
+template <typename T, int N, typename F>
 __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_striped(
     const T* __restrict__ s,                         // (rows, columns)
     const arithmetic<T>* __restrict__ gamma,         // (columns,) or null
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_striped(
 #pragma unroll
         for (int i = 0; i < N; ++i)
             own.set_statistics(i, __ldcg(mean + region.column + i), __ldcg(inverse_std + region.column + i));
-        write_outputs<ACTIVATION, true>(s, y, own, region, columns, parameter);
+        write_outputs<F, true>(s, y, own, region, columns, parameter);
         return;
     }
 
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_striped(
     announce_tile(tile_counters);
 }
 
-template <typename T, int N, int ACTIVATION>
+template <typename T, int N, typename F>
 __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_backward_striped(
     const T* dy,                                     // (rows, columns)
     const T* __restrict__ s,                         // (rows, columns)
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_backward_striped(
 #pragma unroll
                 for (int i = 0; i < N; ++i) {
                     const A input = inputs[k].get(i);
-                    const A dz = own.template gradient<ACTIVATION>(gradients[k].get(i), input, i, parameter);
+                    const A dz = own.template gradient<F>(gradients[k].get(i), input, i, parameter);
                     result.set(i, own.scale[i] * (dz - offset[i] - own.centred(input, i) * slope[i]));
                 }
                 store_pack_streaming<N>(ds + element_offset(row + k * stride, region.column, columns), result);
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_backward_striped(
 #pragma unroll
             for (int i = 0; i < N; ++i) {
                 const A input = inputs[k].get(i);
-                const A dz = own.template gradient<ACTIVATION>(gradients[k].get(i), input, i, parameter);
+                const A dz = own.template gradient<F>(gradients[k].get(i), input, i, parameter);
                 sums[0][i] += dz;
                 sums[1][i] += dz * own.centred(input, i);
             }

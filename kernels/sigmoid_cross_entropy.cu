@@ -14,8 +14,6 @@
 
 __device__ __forceinline__ float absolute(float value) { return fabsf(value); }
 __device__ __forceinline__ double absolute(double value) { return fabs(value); }
-__device__ __forceinline__ float logarithm_of_one_plus(float value) { return log1pf(value); }
-__device__ __forceinline__ double logarithm_of_one_plus(double value) { return log1p(value); }
 
 template <typename T>
 __global__ void __launch_bounds__(256)

@@ -174,7 +174,18 @@ def places() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "lsuv": (data_initializers.lsuv, {"network": None, "X": X, "tolerance": 0.1, "max_iterations": 9}),
         "data_dependent": (data_initializers.data_dependent, {"network": None, "X": X, "balance": None}),
         "export_onnx": (gpunet.export_onnx, {"network": None, "path": "model.onnx"}),
-        "load": (gpunet.load, {"path": "model.npz", "device": "cpu"}),
+        "load": (gpunet.load, {"path": "model.npz", "device": "cpu", "activations": ()}),
+        "Activation": (
+            gpunet.Activation,
+            {
+                "name": "cube",
+                "forward": lambda s: s**3,
+                "derivative": lambda s: 3 * s**2,
+                "derivative_of": "input",
+                "cuda_forward": "s * s * s",
+                "cuda_derivative": "3 * s * s",
+            },
+        ),
         "change_rates": (data_initializers.change_rates, {"network": None, "X": X}),
     }
     methods: dict[str, dict[str, Any]] = {
@@ -207,7 +218,7 @@ PLACES = places()
 OWN = {"logits", "predict", "predict_proba", "loss_and_gradients", "set_parameters", "set_step", "save"}
 # Integers that are only too large to wait for.
 COUNTS, ENDLESS = {"epochs", "directions", "bins", "max_iterations"}, {"huge integer", "2**64"}
-CONSTRUCTORS = {"Network", "SGD", "AdamW", "EarlyStopping", "StepRate", "load"}
+CONSTRUCTORS = {"Network", "SGD", "AdamW", "EarlyStopping", "StepRate", "load", "Activation"}
 
 
 class Model:

@@ -50,6 +50,8 @@ def peak_of_one_step(*arguments, **keywords):
     [
         {"batch_norm": True, "activation": "elu", "dropout": 0.3},
         {"batch_norm": False, "activation": "sigmoid"},
+        {"batch_norm": False, "activation": "gelu", "dtype": "float64"},
+        {"batch_norm": True, "activation": "gelu", "dtype": "float64"},
         {"batch_norm": False, "activation": "tanh", "loss": "squared_error", "output_activation": "sigmoid"},
         {"batch_norm": False, "activation": "tanh", "loss": "sigmoid_cross_entropy"},
         {"batch_norm": True, "scale_shift": False, "activation": "leaky_relu", "dtype": "float64"},

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.activations import get_activation
 from gpunet.backends import NumpyBackend
 from gpunet.training.loop import batch_slices
+from tests.helpers.networks import ACTIVATIONS as OURS
 from tests.helpers.networks import random_problem, sizes
 
 pytestmark = pytest.mark.oracle
@@ -15,6 +17,15 @@ torch = pytest.importorskip("torch", reason="run by `make test-oracle`, which in
 
 TOLERANCE = 1e-9
 STEPS = 200
+
+
+class HardSigmoid(torch.nn.Module):
+    """PyTorch's own has a derivative of 1/6 in float32, whatever the dtype."""
+
+    def forward(self, s: torch.Tensor) -> torch.Tensor:
+        return torch.clamp(s + 3, 0, 6) / 6
+
+
 ACTIVATIONS = {
     "identity": lambda: torch.nn.Identity(),
     "sigmoid": lambda: torch.nn.Sigmoid(),
@@ -22,7 +33,35 @@ ACTIVATIONS = {
     "relu": lambda: torch.nn.ReLU(),
     "leaky_relu(0.1)": lambda: torch.nn.LeakyReLU(0.1),
     "elu(0.7)": lambda: torch.nn.ELU(0.7),
+    "selu": lambda: torch.nn.SELU(),
+    "softplus": lambda: torch.nn.Softplus(),
+    "gelu": lambda: torch.nn.GELU(),
+    "gelu_tanh": lambda: torch.nn.GELU(approximate="tanh"),
+    "silu": lambda: torch.nn.SiLU(),
+    "mish": lambda: torch.nn.Mish(),
+    "hard_sigmoid": lambda: HardSigmoid(),
+    "hard_tanh": lambda: torch.nn.Hardtanh(),
+    "hard_swish": lambda: torch.nn.Hardswish(),
 }
+
+
+def test_every_activation_has_its_oracle():
+    assert set(ACTIVATIONS) == set(OURS)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations_far_out(activation, dtype):
+    """PyTorch's softplus is linear from 20 on, and its GELU cancels far below 0: there the absolute error counts."""
+    s = np.linspace(-30, 30, 1201, dtype=dtype)
+    tensor = torch.from_numpy(s.copy()).requires_grad_()
+    values = ACTIVATIONS[activation]()(tensor)
+    values.sum().backward()
+    ours, eps = get_activation(activation), np.finfo(dtype).eps
+    corners = np.isin(s, (-3, -1, 0, 1, 3))  # either side's derivative will do
+    np.testing.assert_allclose(ours.forward(s), values.detach().numpy(), rtol=16 * eps, atol=max(32 * eps, 3e-9))
+    expected = tensor.grad.numpy()[~corners]
+    np.testing.assert_allclose(ours.derivative_at(s)[~corners], expected, rtol=16 * eps, atol=max(32 * eps, 3e-9))
 
 
 class Twin(torch.nn.Module):

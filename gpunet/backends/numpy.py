@@ -92,9 +92,20 @@ class NumpyBackend(Backend):
         self._activate(out, activation)
 
     def bias_activation_backward(
-        self, dy: Array, y: Array, activation: Activation, ds: Array, dbias: Array | None
+        self,
+        dy: Array,
+        kept: Array,
+        activation: Activation,
+        ds: Array,
+        dbias: Array | None,
+        bias: Array | None = None,
     ) -> None:
-        self._activation_gradient(dy, y, activation, ds)
+        if bias is None or activation.derivative_of == "output":
+            self._activation_gradient(dy, kept, activation, ds)
+        else:
+            for rows in row_blocks(dy.shape[0]):
+                z = np.add(kept[rows], bias, out=self._scratch("z", kept[rows].shape, kept.dtype))
+                self._activation_gradient(dy[rows], z, activation, ds[rows])
         if dbias is not None:
             self._column_sums(ds, out=dbias)
 
@@ -105,14 +116,14 @@ class NumpyBackend(Backend):
         for part in chunks(0, flat.size):
             flat[part] = activation.forward(flat[part])
 
-    def _activation_gradient(self, dy: Array, y: Array, activation: Activation, ds: Array) -> None:
+    def _activation_gradient(self, dy: Array, kept: Array, activation: Activation, ds: Array) -> None:
         if isinstance(activation, Identity):
             if ds is not dy:
                 np.copyto(ds, dy)
             return
-        flat_dy, flat_y, flat_ds = dy.reshape(-1), y.reshape(-1), ds.reshape(-1)
-        for part in chunks(0, flat_y.size):
-            np.multiply(flat_dy[part], activation.derivative(flat_y[part]), out=flat_ds[part])
+        flat_dy, flat_kept, flat_ds = dy.reshape(-1), kept.reshape(-1), ds.reshape(-1)
+        for part in chunks(0, flat_kept.size):
+            np.multiply(flat_dy[part], activation.derivative(flat_kept[part]), out=flat_ds[part])
 
     # --- batch normalisation and activation (L22-L24) ---------------------------------------------------------------
 
@@ -174,7 +185,13 @@ class NumpyBackend(Backend):
         slope = self._scratch("slope", mean.shape, s.dtype)
         offset = self._scratch("offset", mean.shape, s.dtype)
 
-        self._activation_gradient(dy, y, activation, ds)
+        if activation.derivative_of == "output":
+            self._activation_gradient(dy, y, activation, ds)
+        else:
+            for block in row_blocks(rows):
+                z = self._centred(s[block], mean)
+                self._scale_and_shift(z, inverse_std, gamma, beta)
+                self._activation_gradient(dy[block], z, activation, ds[block])
         self._column_sums(ds, out=sum_dz)
         self._centred_dots(ds, s, mean, out=sum_dz_shat)
         sum_dz_shat *= inverse_std

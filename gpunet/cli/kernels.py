@@ -33,7 +33,7 @@ def declare(parser: Parser) -> None:
     set_command(check, run, "gpunet kernels check --arch 80,90 --module batch_norm")
     check.add_argument("--arch", type=names, metavar="LIST", help="compute capabilities such as 80,90 (default: all)")
     check.add_argument("--module", type=names, metavar="LIST", help="files such as batch_norm,dropout (default: all)")
-    check.add_argument("--quick", action="store_true", help="of the activations, relu and tanh: a third of the time")
+    check.add_argument("--quick", action="store_true", help="of the activations, relu and gelu: a sixth of the time")
     check.add_argument("--all", action="store_true", help="a line for every kernel")
     check.add_argument("--sass", action="store_true", help="also count the wide memory accesses of the machine code")
     check.add_argument("--update-budgets", action="store_true", help="set the budgets to what is found")

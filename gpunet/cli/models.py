@@ -20,6 +20,11 @@ def load_model(arguments: argparse.Namespace) -> Network:
         return load(arguments.model, device=arguments.device)
     except (FileFormatError, InvalidValueError, MissingFileError) as error:
         message = str(error)
+        if message.startswith("activations: "):
+            raise InvalidValueError(
+                f"MODEL: {arguments.model!r} has an activation that is none of gpunet's own. Expected another model: "
+                "this one predicts in Python, by gpunet.load(..., activations=[...]).predict."
+            ) from None
         if not message.startswith("path: "):
             raise
         raise type(error)(f"MODEL: {message.removeprefix('path: ')}") from None

@@ -70,7 +70,10 @@ def declare(parser: Parser) -> None:
         "--layers", type=widths, default=[128, 128], metavar="M1,M2,...", help="hidden widths (default: 128,128)"
     )
     network.add_argument(
-        "--activation", default="relu", metavar="NAME", help="relu, leaky_relu(0.1), elu, tanh, ... (default: relu)"
+        "--activation",
+        default="relu",
+        metavar="NAME",
+        help="relu, leaky_relu(0.1), elu, gelu, silu, mish, tanh, ... (default: relu)",
     )
     network.add_argument("--no-batch-norm", action="store_true", help="biases instead of batch normalisation")
     network.add_argument(

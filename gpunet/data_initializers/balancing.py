@@ -16,9 +16,6 @@ from gpunet.random import Purpose, host_generator
 
 Array = npt.NDArray[Any]
 
-# f(r s) = r f(s) for r > 0, so a factor on one layer can be taken out of the next.
-HOMOGENEOUS = ("identity", "relu", "leaky_relu")
-
 
 @on_network
 def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
@@ -67,9 +64,12 @@ def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
 
 
 def can_balance(network: Network) -> bool:
-    """Say whether every hidden layer can be scaled without a change of what the network computes."""
+    """Say whether every hidden layer can be scaled without a change of what the network computes.
+
+    Batch norm undoes a factor on its layer; a homogeneous activation passes it on, to be taken out of the next layer.
+    """
     pairs = zip(network.activations, network.batch_norm, strict=True)
-    return all(normalised or activation.name in HOMOGENEOUS for activation, normalised in pairs)
+    return all(normalised or activation.is_homogeneous for activation, normalised in pairs)
 
 
 def balancing_factors(rates: list[float], batch_norm: list[bool]) -> tuple[list[float], list[float]]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation, Identity, LeakyReLU, ReLU
 from gpunet.diagnostics.diagnosis import Diagnosis
 from gpunet.diagnostics.distribution import Distribution
 from gpunet.diagnostics.records import LayerDiagnosis, ParameterDiagnosis
@@ -21,7 +20,6 @@ Array = npt.NDArray[Any]
 
 # f'(5) of the sigmoid over its largest value, 1/4: the lecture's abs(s) > 5, for any activation.
 SATURATED_SLOPE = 4 / (2 + np.exp(5) + np.exp(-5))
-_STRAIGHT = (Identity, ReLU, LeakyReLU)
 
 
 @on_network
@@ -85,7 +83,7 @@ def inspect(
         for layer, output in network.forward_layers(backend.asarray(inputs)):
             outputs = output
             if isinstance(layer, BiasActivation | BatchNorm):  # of two with one index, the second one has f_i
-                units[layer.index] = _units(backend.to_numpy(output), layer.activation, bins)
+                units[layer.index] = _units(backend.to_numpy(output), layer, bins)
         gradient = network.loss_layer(outputs, targets, weights)
         for layer, doutput in network.backward_layers(gradient):
             if isinstance(layer, Linear):
@@ -163,13 +161,15 @@ def _numbers(argument: str, name: str, values: npt.ArrayLike) -> Array:
     return array.astype(np.float64)
 
 
-def _units(y: Array, activation: Activation, bins: int) -> tuple[Distribution, float | None, tuple[int, ...]]:
+def _units(
+    y: Array, layer: BiasActivation | BatchNorm, bins: int
+) -> tuple[Distribution, float | None, tuple[int, ...]]:
     """Return the distribution of a layer's activations (n, m), the saturated share, and the dead units."""
-    slopes = np.abs(activation.derivative(y))
+    slopes = np.abs(layer.slopes())
     dead = tuple(np.flatnonzero((slopes == 0).all(axis=0)).tolist())
     saturated = None
-    if not isinstance(activation, _STRAIGHT):
-        steepest = activation.derivative(activation.forward(np.linspace(-8, 8, 1025))).max()
+    if layer.activation.saturates:
+        steepest = layer.activation.derivative_at(np.linspace(-8, 8, 1025)).max()
         saturated = float(np.mean(slopes < SATURATED_SLOPE * steepest))
     return Distribution.of(y, bins), saturated, dead
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpunet.backends.cuda.sources import source
+from gpunet.backends.cuda.sources import source_for
 from gpunet.errors import DeviceError, require_package
 from gpunet.kernel_check.budgets import VectorAccess
 from gpunet.kernel_check.nvrtc import Nvrtc, toolkit_folders
@@ -84,7 +84,7 @@ def count_accesses(
     """
     counts = []
     for architecture in architectures:
-        compiled = nvrtc.compile(source(module), tuple(wanted), architecture, f"{module}.cu")
+        compiled = nvrtc.compile(source_for(module, wanted), tuple(wanted), architecture, f"{module}.cu")
         listings = split_listing(_disassemble(disassembler, compiled.cubin))
         for expression, access in wanted.items():
             listing = listings[compiled.symbols[expression]]

@@ -7,7 +7,7 @@ from gpunet.layers.base import Array, Layer, ParameterSpec
 
 
 class BiasActivation(Layer):
-    """Y = f(S + b), in place: S is overwritten, since the derivative is a function of Y.
+    """Y = f(S + b), in place where the derivative is a function of Y: then S is overwritten.
 
     Parameters
     ----------
@@ -30,12 +30,21 @@ class BiasActivation(Layer):
         return [ParameterSpec(self._bias, (self.columns,), self._initial_bias)]
 
     def forward(self, x: Array, training: bool) -> Array:
-        self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=x)
-        self._y = x
-        return x
+        keeps_input = training and self.activation.derivative_of == "input"
+        y = self.buffer("y", x.shape[0]) if keeps_input else x
+        self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=y)
+        self._kept = x
+        return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dS = dY f'(S), db = sum_i dS_i, in place of dY."""
-        dbias = self.gradients[self._bias]
-        self.backend.bias_activation_backward(dy, self._y, self.activation, ds=dy, dbias=dbias)
+        bias, dbias = self.parameters[self._bias], self.gradients[self._bias]
+        self.backend.bias_activation_backward(dy, self._kept, self.activation, ds=dy, dbias=dbias, bias=bias)
         return dy
+
+    def slopes(self) -> Array:
+        """Return f'(S + b) of the last training forward, (n, columns), on the host."""
+        kept = self.backend.to_numpy(self._kept)
+        if self.activation.derivative_of == "input":
+            kept = kept + self.backend.to_numpy(self.parameters[self._bias])
+        return self.activation.derivative(kept)

@@ -112,6 +112,17 @@ class BatchNorm(Layer):
         )
         return dy
 
+    def slopes(self) -> Array:
+        """Return f'(gamma Shat + beta) of the last training forward, (n, columns), on the host."""
+        fetch = self.backend.to_numpy
+        if self.activation.derivative_of == "output":
+            return self.activation.derivative(fetch(self._y))
+        mean, inverse_std = map(fetch, self._statistics())
+        z = (fetch(self._s) - mean) * inverse_std
+        if self.scale_shift:
+            z = z * fetch(self.parameters[self._gamma]) + fetch(self.parameters[self._beta])
+        return self.activation.derivative(z)
+
     def _statistics(self) -> tuple[Array, Array]:
         """Return the batch's mean and 1 / sqrt(v + epsilon), each (columns,)."""
         mean = self.workspace.rows(f"{self.name}.mean", 1, self.columns, self.dtype)

@@ -27,7 +27,8 @@ def run_activation(backend: Backend, activation: Activation, s: Array) -> tuple[
     derivatives = backend.empty(scores.shape, s.dtype)
     backend.bias_activation_forward(scores, None, activation, values)
     ones = backend.asarray(np.ones((len(s), 1), s.dtype))
-    backend.bias_activation_backward(ones, values, activation, derivatives, None)
+    kept = scores if activation.derivative_of == "input" else values
+    backend.bias_activation_backward(ones, kept, activation, derivatives, None)
     return backend.to_numpy(values)[:, 0].copy(), backend.to_numpy(derivatives)[:, 0].copy()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet.activations import ELU, Identity, Tanh
+from gpunet.activations import ELU, GELU, Activation, Identity, SiLU, Tanh
 from gpunet.backends import Backend, NumpyBackend, reference
 from gpunet.backends.numpy import CHUNK, ROWS
 
@@ -82,14 +82,14 @@ def batch_norm_training(p: Problem) -> Arrays:
     return {"mean": p.unset(p.columns), "inverse_std": p.unset(p.columns), "momentum": 0.3}
 
 
-def batch_norm_backward(scaled: bool) -> Callable[[Problem], Arrays]:
+def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Problem], Arrays]:
     return lambda p: {
         "dy": p.matrix(),
         "s": p.matrix(),
         "y": np.tanh(p.matrix()),
         "gamma": p.row() if scaled else None,
         "beta": p.row() if scaled else None,
-        "activation": Tanh(),
+        "activation": activation,
         "mean": p.row(),
         "inverse_std": p.row(0.5),
         "ds": p.unset(),
@@ -166,7 +166,7 @@ CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
                 "out": p.unset(),
             },
         )
-        for f in (Identity(), ELU(0.7))
+        for f in (Identity(), ELU(0.7), GELU())
         for biased in (False, True)
     ),
     *(
@@ -174,20 +174,25 @@ CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
             "bias_activation_backward",
             lambda p, f=f, summed=summed: {
                 "dy": p.matrix(),
-                "y": f.forward(p.matrix()),
+                "kept": f.forward(p.matrix()) if f.derivative_of == "output" else p.matrix(),
                 "activation": f,
                 "ds": p.unset(),
                 "dbias": p.unset(p.columns) if summed else None,
+                "bias": p.row() if summed else None,
             },
         )
-        for f in (Identity(), ELU(0.7))
+        for f in (Identity(), ELU(0.7), GELU())
         for summed in (False, True)
     ),
     *(
         ("batch_norm_activation_forward", lambda p, scaled=scaled: batch_norm(scaled)(p) | batch_norm_training(p))
         for scaled in (False, True)
     ),
-    *(("batch_norm_activation_backward", batch_norm_backward(scaled)) for scaled in (False, True)),
+    *(
+        ("batch_norm_activation_backward", batch_norm_backward(scaled, f))
+        for scaled in (False, True)
+        for f in (Tanh(), SiLU())
+    ),
     *(("batch_norm_activation_inference", batch_norm(scaled)) for scaled in (False, True)),
     ("dropout_forward", lambda p: random_bits("x")(p) | {"mask": p.unset(*p.shape, dtype="uint8"), "rate": 0.4}),
     (

@@ -196,6 +196,14 @@ def test_columns_and_classes_must_be_the_models(places: Any, capsys: Capture) ->
     assert "has 64 features. The model expects 3" in refusal(capsys, "predict", MODEL, "digits")
 
 
+def test_a_model_with_an_activation_of_ones_own_is_for_python(capsys: Capture) -> None:
+    cube = gpunet.Activation("cube", forward=lambda s: s**3, derivative=lambda s: 3 * s**2, derivative_of="input")
+    gpunet.Network([2, 3, 2], activation=cube, device="cpu").save("cube.npz")
+    message = refusal(capsys, "predict", "cube.npz", "data.csv")
+    assert "MODEL: 'cube.npz' has an activation that is none of gpunet's own" in message
+    assert "gpunet.load(..., activations=[...])" in message
+
+
 def test_a_model_without_data_preparation_is_refused(capsys: Capture) -> None:
     gpunet.Network([64, 10]).save("plain.npz")
     assert "'gpunet train' wrote" in refusal(capsys, "predict", "plain.npz", "digits")

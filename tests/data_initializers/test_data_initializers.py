@@ -13,7 +13,7 @@ from gpunet.random import Purpose, host_generator
 from tests.helpers.networks import pre_activations, random_problem
 
 SIZES = [20, 50, 33, 40, 4]
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu(0.1)", "elu(0.7)")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu(0.1)", "elu(0.7)", "gelu", "softplus")
 
 
 def network_of(**arguments):

@@ -124,6 +124,9 @@ def scores_as_inputs(activation, scores, **arguments):
         ("sigmoid", [-4.99, 0, 4.99], [-5.01, 5.01, 30]),
         ("tanh", [-2.49, 0, 2.49], [-2.51, 2.51, 30]),
         ("elu", [-3.62, 0, 100], [-3.64, -30]),
+        ("softplus", [-3.59, 0, 100], [-3.61, -30]),
+        ("gelu", [-1, 0, 100], [-3, -30]),
+        ("hard_tanh", [-0.99, 0, 0.99], [-1.01, 1.01, 30]),
     ],
 )
 def test_saturated_is_where_the_slope_is_below_the_sigmoids_at_5(activation, inside, outside):

@@ -156,6 +156,7 @@ def test_right_gradients_pass(activation, batch_norm):
 class WrongTanh(Tanh):
     """Its derivative is a little off."""
 
+    name = "wrong_tanh"
     share: float = 0.05
 
     def derivative(self, y):

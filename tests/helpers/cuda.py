@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import ELU, Activation, Identity, LeakyReLU, ReLU, Sigmoid, Tanh
+from gpunet.activations import Activation, get_activation
 from gpunet.backends.cuda import CudaBackend
+from tests.helpers import networks
 
 Array = npt.NDArray[Any]
 
-ACTIVATIONS: list[Activation] = [Identity(), Sigmoid(), Tanh(), ReLU(), LeakyReLU(0.1), ELU(0.7)]
+ACTIVATIONS: list[Activation] = [get_activation(name) for name in networks.ACTIVATIONS]
 
 # One row, one column, around a warp, around a block, rows that are and are not whole vectors of 16 bytes.
 SHAPES = [(1, 1), (1, 33), (33, 1), (2, 31), (31, 32), (32, 33), (64, 64), (257, 10), (5, 1023), (3, 1025), (1025, 4)]

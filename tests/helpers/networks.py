@@ -9,10 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 import gpunet
+import gpunet.activations
 
 Array = npt.NDArray[Any]
 
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "leaky_relu(0.1)", "elu(0.7)")
+# All of gpunet's own, those with a number at another one than the default.
+_NUMBERS = {"leaky_relu": "leaky_relu(0.1)", "elu": "elu(0.7)"}
+ACTIVATIONS = tuple(_NUMBERS.get(name, name) for name in gpunet.activations.ACTIVATIONS)
+# Where a derivative jumps, if not at 0.
+CORNERS = {"hard_sigmoid": (-3, 3), "hard_tanh": (-1, 1), "hard_swish": (-3, 3)}
 
 
 def random_problem(rows: int, columns: int, classes: int, seed: int = 0) -> tuple[Array, Array]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from gpunet.backends.cuda.activation import activation_group
 from gpunet.backends.cuda.batch_norm import SIGNATURES
-from gpunet.backends.cuda.sources import names
+from gpunet.backends.cuda.sources import names, source_with
 from gpunet.backends.cuda.sources import source as kernel_source
 from gpunet.errors import FileFormatError, InvalidValueError, MissingDependencyError
 from gpunet.kernel_check import check, nvrtc, sass
@@ -25,6 +26,7 @@ from gpunet.kernel_check.budgets import (
 )
 from gpunet.kernel_check.check import ARCHITECTURES, CheckedKernel, architectures, modules, units
 from gpunet.kernel_check.resources import Resources, parse_log
+from tests.backends.cuda.test_activations import FUNCTIONS, softsign
 from tests.helpers.cli import refusal, shell
 
 Capture = pytest.CaptureFixture[str]
@@ -100,7 +102,7 @@ def checked(expression: str, registers: int, architecture: int = 90, **more: int
 
 
 def test_a_budget_is_shared_by_widths_and_activations() -> None:
-    assert family("bias_activation_forward<float, 3, 4>") == "bias_activation_forward<float>"
+    assert family("bias_activation_forward<float, relu_activation, 4>") == "bias_activation_forward<float>"
     assert family("gather_rows<unsigned int>") == "gather_rows<unsigned int>"
     assert family("plain") == "plain"
 
@@ -241,7 +243,7 @@ def gather_check(capsys: Capture, path: Path, *arguments: str) -> Any:
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(check, "source", lambda module: text)
+    monkeypatch.setattr(check, "source_for", lambda module, kernels: text)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -335,7 +337,7 @@ def test_narrow_accesses_fail(capsys: Capture, gather_budgets: Path, monkeypatch
     narrow = kernel_source("gather").replace("to[word] = from[word];", "to[word].x = from[word].x;")
     narrow = narrow.replace("held[i] = from[word + i * step]", "held[i].x = from[word + i * step].x")
     narrow = narrow.replace("to[word + i * step] = held[i]", "to[word + i * step].x = held[i].x")
-    monkeypatch.setattr(sass, "source", lambda module: narrow)
+    monkeypatch.setattr(sass, "source_for", lambda module, kernels: narrow)
     result = gather_check(capsys, gather_budgets, "--sass", "--json")
     assert result.status == 1
     assert "gather_rows<uint4> has 0 loads and 0 stores of 16 bytes" in result.json["problems"][0]
@@ -351,3 +353,26 @@ def test_without_the_disassembler_a_line_tells_what_to_install(
     assert (status, output) == (2, "")
     assert "'nvidia-cuda-nvdisasm'" in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("storage", ["float", "double", "__half"])
+def test_the_users_own_text_goes_through_the_gpus_compiler(compiler: nvrtc.Nvrtc, storage: str) -> None:
+    """The same functions as on the emulated device, in the fused kernels, for the oldest and for a new architecture."""
+    width = {"float": 4, "double": 2, "__half": 8}[storage]
+    for activation in FUNCTIONS:
+        arguments = f"<{storage}, {width}, {activation.cuda_name}>"
+        kernels = {
+            "activation": activation_group(storage, activation),
+            "batch_norm": tuple(f"batch_norm_{name}{arguments}" for name in ("backward_striped", "inference")),
+        }
+        for module, expressions in kernels.items():
+            for architecture in (75, 90):
+                text = source_with(module, activation)
+                compiled = compiler.compile(text, expressions, architecture, f"{module}.cu")
+                assert not [found for found in parse_log(compiled.log).values() if found.spill_store_bytes]
+
+
+def test_the_gpus_compiler_names_the_users_text(compiler: nvrtc.Nvrtc) -> None:
+    wrong = softsign(cuda_derivative="const A twice = s + s;\nreturn softly(twice);")
+    with pytest.raises(nvrtc.KernelCompileError, match=r"cuda_derivative of softsign\(2\): error: .*softly"):
+        compiler.compile(source_with("activation", wrong), activation_group("float", wrong), 90, "activation.cu")

@@ -52,7 +52,9 @@ def check(device: Any, shape: tuple[int, int], activation: Activation, dtype: st
     y, ds = (poisoned(backend, shape, dtype, offset) for _ in range(2))
     dbias = poisoned(backend, (shape[1],), bias.dtype)
     backend.bias_activation_forward(on_device(backend, s, offset), on_device(backend, bias), activation, y)
-    backend.bias_activation_backward(on_device(backend, dy, offset), y, activation, ds, dbias)
+    kept, given = (on_device(backend, s, offset), s) if activation.derivative_of == "input" else (y, None)
+    shift = on_device(backend, bias)
+    backend.bias_activation_backward(on_device(backend, dy, offset), kept, activation, ds, dbias, bias=shift)
 
     # The reference goes on from the device's own y, rounded as it is stored.
     stored = backend.to_numpy(y)
@@ -60,7 +62,10 @@ def check(device: Any, shape: tuple[int, int], activation: Activation, dtype: st
     NUMPY.bias_activation_forward(s.astype(float), bias.astype(float), activation, expected_y)
     np.testing.assert_allclose(stored, expected_y, **tolerance(dtype))
     expected_ds, expected_dbias = np.empty(shape), np.empty(shape[1])
-    NUMPY.bias_activation_backward(dy.astype(float), stored.astype(float), activation, expected_ds, expected_dbias)
+    kept = (stored if given is None else given).astype(float)
+    NUMPY.bias_activation_backward(
+        dy.astype(float), kept, activation, expected_ds, expected_dbias, bias=bias.astype(float)
+    )
     np.testing.assert_allclose(backend.to_numpy(ds), expected_ds, **tolerance(dtype))
     scale = np.abs(expected_ds).sum(axis=0).max()
     np.testing.assert_allclose(
@@ -138,16 +143,22 @@ def test_bfloat16(device: Any, width: int) -> None:
     bias = rng.standard_normal(columns).astype(np.float32)
     y, ds = (poisoned(backend, (rows, columns), np.uint16) for _ in range(2))
     dbias, partial = poisoned(backend, (columns,), np.float32), poisoned(backend, (2, columns), np.float32)
-    group = activation_group("__nv_bfloat16", 1)
+    sigmoid = Sigmoid()
+    group = activation_group("__nv_bfloat16", sigmoid)
     kernels = KernelLibrary(device)
-    forward = kernels.get("activation", f"bias_activation_forward<__nv_bfloat16, 1, {width}>", group)
-    backward = kernels.get("activation", f"bias_activation_backward<__nv_bfloat16, 1, {width}>", group)
+    forward = kernels.get(
+        "activation", f"bias_activation_forward<__nv_bfloat16, sigmoid_activation, {width}>", group, sigmoid
+    )
+    backward = kernels.get(
+        "activation", f"bias_activation_backward<__nv_bfloat16, sigmoid_activation, {width}>", group, sigmoid
+    )
     tiles = column_tiles(rows, columns, width, 4)
     shape = (np.int32(rows), np.int32(columns), np.float32(0))
     grid = (tiles.grid[0], 2)
     device.launch(forward, grid, tiles.block, (on_device(backend, s), on_device(backend, bias), y, *shape))
     counters = backend.zeros(64, np.uint32)
-    device.launch(backward, grid, tiles.block, (on_device(backend, dy), y, ds, dbias, partial, counters, *shape))
+    arguments = (on_device(backend, dy), y, np.uint64(0), ds, dbias, partial, counters, *shape)
+    device.launch(backward, grid, tiles.block, arguments)
 
     stored = from_bfloat16(backend.to_numpy(y)).astype(float)
     expected = 1 / (1 + np.exp(-(from_bfloat16(s).astype(float) + bias)))

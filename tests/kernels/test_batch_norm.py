@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet.activations import ACTIVATIONS, get_activation
+from gpunet.activations import ReLU, get_activation
 from gpunet.backends import Backend
 from gpunet.backends.cuda.batch_norm import (
     SIGNATURES,
@@ -21,15 +21,15 @@ from gpunet.backends.cuda.batch_norm import (
     plan_inference,
     vector_width,
 )
-from gpunet.backends.cuda.sources import source
+from gpunet.backends.cuda.sources import source_for
 from gpunet.errors import InvalidValueError
 from tests.emulation import EmulatedDevice, Kernel
+from tests.helpers.networks import ACTIVATIONS
 
 Values = dict[str, Any]
 
 NULL = np.uint64(0)
 MOMENTUM, EPSILON = 0.1, 1e-5
-CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Case:
         return make(self.rows, self.columns, itemsize, self.width, self.limits, self.algorithm, self.cluster)
 
     def expression(self, direction: str) -> str:
-        return self.plan(direction).expression(self.storage.name, CODES[get_activation(self.activation).name])
+        return self.plan(direction).expression(self.storage.name, get_activation(self.activation))
 
 
 RESIDENT, STRIPED = "resident", "striped"
@@ -125,9 +125,14 @@ CASES = [
     Case(FLOAT, "relu", 129, 20, STRIPED, offset=2),
     *(
         Case(FLOAT, activation, rows, columns, algorithm, cluster)
-        for activation in ("identity", "sigmoid", "tanh", "leaky_relu(0.1)", "elu(0.7)")
+        for activation in ACTIVATIONS
+        if activation != "relu"
         for rows, columns, algorithm, cluster in ((130, 36, RESIDENT, 1), (130, 36, STRIPED, None))
+        if algorithm == RESIDENT or activation in ("identity", "sigmoid", "tanh", "leaky_relu(0.1)", "elu(0.7)", "silu")
     ),
+    Case(DOUBLE, "gelu", 65, 18, STRIPED),
+    Case(HALF, "gelu", 100, 9, STRIPED),
+    Case(BFLOAT16, "mish", 100, 16, RESIDENT, 1),
     Case(DOUBLE, "relu", 257, 33, RESIDENT, 2),
     Case(DOUBLE, "relu", 257, 34, STRIPED),
     Case(DOUBLE, "tanh", 65, 18, RESIDENT, 1),
@@ -147,6 +152,7 @@ INFERENCE_CASES = [
     Case(FLOAT, "elu(0.7)", 129, 40, offset=1),
     Case(HALF, "tanh", 65, 24),
     Case(BFLOAT16, "relu", 40, 72),
+    Case(FLOAT, "gelu_tanh", 65, 24),
 ]
 
 
@@ -156,7 +162,7 @@ def compiled(storage: Storage) -> dict[str, Kernel]:
     pairs = [(case, direction) for case in CASES for direction in ("forward", "backward")]
     pairs += [(case, "inference") for case in INFERENCE_CASES]
     expressions = dict.fromkeys(case.expression(direction) for case, direction in pairs if case.storage == storage)
-    return dict(EmulatedDevice().load(source("batch_norm"), (), tuple(expressions), "batch_norm.cu"))
+    return dict(EmulatedDevice().load(source_for("batch_norm", expressions), (), tuple(expressions), "batch_norm.cu"))
 
 
 def run(case: Case, direction: str, device: EmulatedDevice, values: Values) -> Values:
@@ -260,8 +266,9 @@ def assert_backward_matches(case: Case, values: Values, dy: np.ndarray) -> None:
     ds, dgamma, dbeta = np.empty_like(s), np.empty(case.columns), np.empty(case.columns)
     activation = get_activation(case.activation)
     Backend().batch_norm_activation_backward(dy, s, y, gamma, beta, activation, mean, inverse_std, ds, dgamma, dbeta)
-    dz = np.abs(dy * activation.derivative(y))
     shat = np.abs(s - mean) * inverse_std
+    z = (s - mean) * inverse_std * (1.0 if gamma is None else gamma) + (0.0 if beta is None else beta)
+    dz = np.abs(dy * activation.derivative(y if activation.derivative_of == "output" else z))
     scale = np.abs(1.0 if gamma is None else gamma) * inverse_std * np.abs(dy).max(axis=0)
     # Sums of two terms, where every partial sum is a few units off.
     assert_close(values["dbeta"], dbeta, 16 * unit * (np.abs(dy).sum(axis=0) + 1), "dbeta")
@@ -474,9 +481,9 @@ def test_vector_width():
 
 
 def test_the_group_has_every_kernel():
-    group = batch_norm_group("float", 4, CODES["relu"], max_cluster=8)
+    group = batch_norm_group("float", 4, ReLU(), max_cluster=8)
     assert {name.split("<")[0] for name in group} == set(SIGNATURES)
-    assert "batch_norm_forward_resident<float, 4, 3, 8>" in group
+    assert "batch_norm_forward_resident<float, 4, relu_activation, 8>" in group
     assert not any(", 8, 3" in name for name in group)  # no 32-byte accesses
     assert len(group) == 3 * (2 * 4 + 3)
-    assert len(batch_norm_group("__half", 2, CODES["relu"])) == 4 * 5
+    assert len(batch_norm_group("__half", 2, ReLU())) == 4 * 5

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gpunet.activations import ReLU
-from gpunet.backends.cuda.sources import names, source
+from gpunet.activations import ReLU, SiLU
+from gpunet.backends.cuda.sources import names, source_for
 from tests.conftest import MULTIPROCESSORS
 from tests.emulation import EmulatedDevice, EmulationError, Kernel
 from tests.kernels import test_activation as activation_tests
@@ -72,7 +72,7 @@ def batch_norm(
         given = Case(*case, **more)
         directions = ("forward", "backward") if given.algorithm else ("inference",)
         expressions = tuple(given.expression(direction) for direction in directions)
-        kernels = device.load(source("batch_norm"), (), expressions, "batch_norm.cu")
+        kernels = device.load(source_for("batch_norm", expressions), (), expressions, "batch_norm.cu")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batch_norm_tests, "compiled", lambda storage: kernels)
             test(given)
@@ -92,6 +92,10 @@ def inference(case: Case) -> None:
 
 def relu(device: PlantedDevice) -> None:
     activation_tests.check(device, (257, 10), ReLU(), "float32")
+
+
+def silu(device: PlantedDevice) -> None:
+    activation_tests.check(device, (257, 10), SiLU(), "float32")
 
 
 def bernoulli(device: PlantedDevice) -> None:
@@ -142,7 +146,8 @@ class Bug:
         return f"{self.module}-{self.name.replace(' ', '_')}"
 
 
-RELU_KERNELS = r"bias_activation_\w+<float, 3, 1>"
+RELU_KERNELS = r"bias_activation_\w+<float, relu_activation, 1>"
+SILU_KERNELS = r"bias_activation_\w+<float, silu_activation, 1>"
 SOFTMAX_KERNELS = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
 SIGMOID_KERNELS = r"sigmoid_cross_entropy<float>|total_weight<float>"
 SQUARED_ERROR_KERNELS = r"squared_error<float>|total_weight<float>"
@@ -184,10 +189,51 @@ BUGS = [
     Bug(
         "another derivative at zero",
         "activation",
-        "if constexpr (ACTIVATION == RELU) return y > A(0) ? A(1) : A(0);",
-        "if constexpr (ACTIVATION == RELU) return y >= A(0) ? A(1) : A(0);",
+        "return y > A(0) ? A(1) : A(0);",
+        "return y >= A(0) ? A(1) : A(0);",
         RELU_KERNELS,
         relu,
+    ),
+    Bug(
+        "the kept input comes without its bias",
+        "activation",
+        "argument = argument + shift[i];",
+        "argument = argument + A(0) * shift[i];",
+        SILU_KERNELS,
+        silu,
+    ),
+    Bug(
+        "the derivative forgets that the gate moves",
+        "activation",
+        "return gate * (A(1) + near * (A(1) - gate));",
+        "return gate * (A(1) + A(0) * near);",
+        SILU_KERNELS,
+        silu,
+    ),
+    Bug(
+        "minus infinity times a closed gate",
+        "activation",
+        "return (s < A(-1000) ? A(-1000) : s) / (A(1) + exponential(-s));",
+        "return s / (A(1) + exponential(-s));",
+        "bias_activation_forward<float, silu_activation, 4>",
+        lambda device: activation_tests.test_nan_and_infinity_as_numpy(device, SiLU()),
+        "nan location mismatch",
+    ),
+    Bug(
+        "batch norm takes y for z",
+        "batch_norm",
+        "return dy * F::derivative(normalised(s, index), parameter);",
+        "return dy * F::derivative(to_arithmetic(output<F>(s, index, parameter)), parameter);",
+        "",
+        batch_norm(FLOAT, "silu", 130, 36, STRIPED),
+    ),
+    Bug(
+        "the normal distribution has its other half",
+        "batch_norm",
+        "return probability + near *",
+        "return A(1) - probability + near *",
+        "",
+        batch_norm(HALF, "gelu", 100, 9, STRIPED),
     ),
     Bug(
         "the merge forgets the distance of the means",
@@ -224,8 +270,8 @@ BUGS = [
     Bug(
         "backward takes y before it was rounded",
         "batch_norm",
-        "const A y = to_arithmetic(output<ACTIVATION>(s, index, parameter));",
-        "const A y = activate<ACTIVATION>(fused_multiply_add(s - mean[index], scale[index], shift[index]), parameter);",
+        "F::derivative(to_arithmetic(output<F>(s, index, parameter)), parameter);",
+        "F::derivative(F::forward(normalised(s, index), parameter), parameter);",
         "",
         batch_norm(
             HALF, "relu", 257, 72, STRIPED, test=batch_norm_tests.test_backward_takes_the_same_side_of_zero_as_forward

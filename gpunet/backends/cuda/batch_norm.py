@@ -21,15 +21,9 @@ import numpy as np
 
 from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.activation import kernel_with
 from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_aligned, power_of_two
-from gpunet.backends.cuda.instantiation import (
-    ACTIVATION_CODES,
-    ITEM_SIZES,
-    Variants,
-    activation_code,
-    arithmetic_type,
-    storage_type,
-)
+from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Argument, Device
@@ -163,15 +157,14 @@ class BatchNormPlan:
         """The names of the kernel's arguments, in order."""
         return tuple(SIGNATURES[self.kernel][1].split())
 
-    def expression(self, storage: str, activation: int) -> str:
+    def expression(self, storage: str, activation: Activation) -> str:
         """Return the C++ name of the kernel.
 
         Parameters
         ----------
         storage : str
             What the matrices are stored as: ``"float"``, ``"double"``, ``"__half"`` or ``"__nv_bfloat16"``.
-        activation : int
-            Position in :data:`gpunet.activations.ACTIVATIONS`.
+        activation : Activation
         """
         return _expression(self.kernel, storage, self.width, activation, self.cluster)
 
@@ -185,7 +178,7 @@ def vector_width(columns: int, *matrices: Array) -> int:
     return width
 
 
-def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: int = 1) -> Group:
+def batch_norm_group(storage: str, itemsize: int, activation: Activation, max_cluster: int = 1) -> Group:
     """Return every kernel of ``batch_norm.cu`` for one storage type and activation, for checks of all of them.
 
     Parameters
@@ -207,9 +200,9 @@ def batch_norm_group(storage: str, itemsize: int, activation: int, max_cluster: 
 def groups(variants: Variants) -> Iterator[Group]:
     """Yield every group of kernels that a check compiles together."""
     return (
-        batch_norm_group(storage, ITEM_SIZES[storage], ACTIVATION_CODES[name], variants.max_cluster)
+        batch_norm_group(storage, ITEM_SIZES[storage], activation, variants.max_cluster)
         for storage in variants.storages
-        for name in variants.activations
+        for activation in variants.activations
     )
 
 
@@ -307,8 +300,9 @@ class _Matrix:
         return tile + (2 * (threads // WARP_LANES) + 4) * columns * max(self.itemsize, 4)
 
 
-def _expression(kernel: str, storage: str, width: int, activation: int, cluster: int) -> str:
-    templates = SIGNATURES[kernel][0].format(storage=storage, width=width, activation=activation, cluster=cluster)
+def _expression(kernel: str, storage: str, width: int, activation: Activation, cluster: int) -> str:
+    function = activation.cuda_name
+    templates = SIGNATURES[kernel][0].format(storage=storage, width=width, activation=function, cluster=cluster)
     return f"{kernel}<{templates}>"
 
 
@@ -506,7 +500,8 @@ def _launch(
 ) -> None:
     """Launch a plan; ``values`` has the arguments that depend on the operation, by their names in ``SIGNATURES``."""
     storage, number = storage_type(s.dtype), arithmetic_type(s.dtype)
-    expression = plan.expression(storage, activation_code(activation))
+    expression = plan.expression(storage, activation)
+    kernel = kernel_with(cuda, activation, "batch_norm", expression, (expression,), s)
     values["rows"], values["columns"] = map(np.int32, s.shape)
     values["stripe_tiles"], values["chunks"] = np.int32(plan.stripe_tiles), np.int32(plan.parts)
     values["parameter"] = number(activation.parameter)
@@ -515,7 +510,7 @@ def _launch(
     if plan.counter_count:
         values["counters"] = cuda.zeroed_counters(plan.counter_count)
     cuda.launch(
-        cuda.kernels.get("batch_norm", expression, (expression,)),
+        kernel,
         plan.grid,
         plan.block,
         [values[name] for name in plan.arguments],

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import ACTIVATIONS, Activation
+from gpunet.activations import ACTIVATIONS, Activation, get_activation
 from gpunet.errors import InvalidTypeError
 
 # C++ names of what matrices are stored as. Kernels compute in float, or in double where they store double.
 STORAGE_TYPES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
 ITEM_SIZES = {"float": 4, "double": 8, "__half": 2, "__nv_bfloat16": 2}
 PARAMETER_TYPES = ("float", "double")
-
-ACTIVATION_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}  # ActivationCode of activation.cuh
 
 
 @dataclass(frozen=True)
@@ -25,15 +23,14 @@ class Variants:
 
     Attributes
     ----------
-    activations : tuple of str
-        Names.
+    activations : tuple of Activation
     max_cluster : int
         Blocks of the device's largest cluster: 1 where there are none.
     storages : tuple of str
         C++ names of what matrices are stored as.
     """
 
-    activations: tuple[str, ...] = tuple(ACTIVATION_CODES)
+    activations: tuple[Activation, ...] = tuple(map(get_activation, ACTIVATIONS))
     max_cluster: int = 1
     storages: tuple[str, ...] = tuple(ITEM_SIZES)
 
@@ -58,20 +55,6 @@ def arithmetic_type(dtype: npt.DTypeLike) -> type[np.floating[Any]]:
 def arithmetic_name(storage: str) -> str:
     """Return the C++ name of the numbers that a kernel for a storage type computes with."""
     return "double" if storage == "double" else "float"
-
-
-def activation_code(activation: Activation) -> int:
-    """Return the template argument that stands for an activation.
-
-    Raises
-    ------
-    NoKernelError
-        The kernels do not know it.
-    """
-    code = ACTIVATION_CODES.get(activation.name)
-    if code is None or type(activation) is not ACTIVATIONS[activation.name]:
-        raise NoKernelError
-    return code
 
 
 def widest_vector(storage: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.activations import Activation
 from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.cuda.grids import power_of_two
 from gpunet.backends.cuda.kernel_library import KernelLibrary
@@ -25,12 +26,15 @@ class Launcher:
     device : Device
     kernels : KernelLibrary
     scratch : Scratch
+    compared : set of (Activation, type)
+        Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
+        self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None
         self._held: list[Array] | None = None
 

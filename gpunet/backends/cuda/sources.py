@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gpunet.activations import ACTIVATIONS, Activation, get_activation
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -51,6 +54,24 @@ def source(name: str) -> str:
         There is no such kernel, or it includes a header that is not installed.
     """
     return _inline(f"{name}.cu", set())
+
+
+def source_with(name: str, activation: Activation | None) -> str:
+    """Return the CUDA C++ of ``name.cu``, and behind it the activation that its kernels are instantiated with."""
+    return source(name) + ("" if activation is None else activation.cuda_source())
+
+
+def source_for(name: str, kernels: Iterable[str]) -> str:
+    """Return the CUDA C++ of ``name.cu``, and behind it those of gpunet's activations that kernels are named after.
+
+    Parameters
+    ----------
+    kernels : iterable of str
+        C++ names with template arguments.
+    """
+    own = map(get_activation, ACTIVATIONS)
+    arguments = "".join(kernels)
+    return source(name) + "".join(one.cuda_source() for one in own if f", {one.cuda_name}" in arguments)
 
 
 def _inline(file_name: str, seen: set[str]) -> str:

@@ -23,17 +23,29 @@ def bias_activation_forward(xp: Any, s: Array, bias: Array | None, activation: A
 
 
 def bias_activation_backward(
-    xp: Any, dy: Array, y: Array, activation: Activation, ds: Array, dbias: Array | None
+    xp: Any,
+    dy: Array,
+    kept: Array,
+    activation: Activation,
+    ds: Array,
+    dbias: Array | None,
+    bias: Array | None = None,
 ) -> None:
-    """ds = dy f'(s), with f' in terms of y = f(s); db_j = sum_i ds_ij.
+    """ds = dy f'(s + b), db_j = sum_i ds_ij.
 
     Parameters
     ----------
-    dy, y : ndarray, (n, m)
+    dy : ndarray, (n, m)
+    kept : ndarray, (n, m)
+        What ``activation.derivative_of`` names: y = f(s + b), or s as the forward operation had it.
     ds : ndarray, (n, m)
         May be ``dy``.
     dbias : ndarray, (m,), or None
+    bias : ndarray, (m,), or None
+        What the forward operation added; read only where ``kept`` is s.
     """
-    xp.multiply(dy, activation.derivative(y), out=ds)
+    if bias is not None and activation.derivative_of == "input":
+        kept = kept + bias
+    xp.multiply(dy, activation.derivative(kept), out=ds)
     if dbias is not None:
         dbias[...] = ds.sum(axis=0)

@@ -67,7 +67,7 @@ def batch_norm_activation_backward(
 ) -> None:
     """The gradient through activation, scale, shift and normalisation, the statistics included.
 
-    With dz = dy f'(z) and shat = (s - mu) inverse_std:
+    With shat = (s - mu) inverse_std, z = gamma shat + beta and dz = dy f'(z):
     dbeta = sum_i dz_i, dgamma = sum_i dz_i shat_i,
     ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n).
     The lecture's term-by-term form of the same is in :mod:`gpunet.lecture.derivations.batch_norm`.
@@ -83,7 +83,7 @@ def batch_norm_activation_backward(
     """
     rows = s.shape[0]
     shat = (s - mean) * inverse_std
-    dz = dy * activation.derivative(y)
+    dz = dy * activation.derivative(y if activation.derivative_of == "output" else _scaled(shat, gamma, beta))
     sum_dz, sum_dz_shat = dz.sum(axis=0), (dz * shat).sum(axis=0)
     scale = inverse_std if gamma is None else gamma * inverse_std
     xp.multiply(scale, dz - sum_dz / rows - shat * (sum_dz_shat / rows), out=ds)

@@ -1,4 +1,4 @@
-"""L3: sigmoid, tanh, ReLU, leaky ReLU and ELU with their derivatives, checked against differences."""
+"""L3: sigmoid, tanh, ReLU, leaky ReLU, ELU and later ones with their derivatives, checked against differences."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ FAMILIES = {
     "ReLU": ("relu",),
     "leaky ReLU": ("leaky_relu(0.01)", "leaky_relu(0.1)"),
     "ELU": ("elu(1.0)", "elu(0.5)"),
+    "later: SELU, softplus": ("selu", "softplus"),
+    "later: s times a gate": ("gelu", "gelu_tanh", "silu", "mish"),
+    "later: straight lines": ("hard_sigmoid", "hard_tanh", "hard_swish"),
 }
 REACH = 6.0
 STEP = 1e-5  # of the central differences
@@ -77,8 +80,8 @@ def about(numbers: Numbers) -> str:
         "the derivative, so where the dashed line is near 0 nothing gets through: at s = 5 sigmoid's is "
         f"{variants['sigmoid']['derivative_at_5']:.4f} and tanh's {variants['tanh']['derivative_at_5']:.5f}. ReLU's is "
         f"1 for every s > 0 and 0 elsewhere, where leaky ReLU keeps its slope ({leaks} here, the lecture has both) and "
-        "ELU decays smoothly to 0. The last panel checks the derivatives that the backward pass computes from the "
-        "outputs."
+        "ELU decays smoothly to 0. Then come activations that are younger than the lecture, and the last panel checks "
+        "the derivatives that the backward pass computes."
     )
 
 
@@ -106,7 +109,7 @@ def claims(numbers: Numbers) -> Claims:
 
 def draw(numbers: Numbers) -> Figure:
     """Draw each family with its derivatives, and the errors of the derivatives."""
-    figure, axes = panels(2, 3, height=0.95)
+    figure, axes = panels(3, 3, height=0.95)
     for place, (family, variants) in zip(axes.flat, numbers["families"].items(), strict=False):
         for variant, colour in zip(variants, COLOURS, strict=False):
             place.plot(numbers["s"], variant["values"], "-", color=colour, label=f"f, {variant['name']}")
@@ -119,8 +122,8 @@ def draw(numbers: Numbers) -> Figure:
     by_name = _variants(numbers)
     titles = {"difference_error": "central differences", "formula_error": "formulas in s"}
     errors = {title: [one[key] for one in by_name.values()] for key, title in titles.items()}
-    draw_differences(axes[1, 2], errors, list(by_name), 1e-3)
-    axes[1, 2].invert_yaxis()
-    axes[1, 2].set_title("the backward pass checked against", fontsize=10)
-    legend(axes[1, 2], "center right", 7)
+    draw_differences(axes[2, 2], errors, list(by_name), 1e-3)
+    axes[2, 2].invert_yaxis()
+    axes[2, 2].set_title("the backward pass checked against", fontsize=10)
+    legend(axes[2, 2], "center right", 7)
     return figure

@@ -22,6 +22,8 @@ ACTIVATIONS = [
     activation_named("elu"),
     activation_named("elu", alpha=0.3),
     activation_named("identity"),
+    *map(activation_named, ("selu", "softplus", "gelu", "gelu_tanh", "silu", "mish")),
+    *map(activation_named, ("hard_sigmoid", "hard_tanh", "hard_swish")),
 ]
 LAYER_WIDTHS = [(5, 3), (5, 7, 3), (3, 1, 4, 2), (1, 2, 1, 3, 2), (3, 3, 3, 3, 3)]
 each_activation = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda activation: activation.name)
@@ -58,6 +60,14 @@ def network(
         ("elu", {}, np.exp(-2) - 1, 3),
         ("elu", {"alpha": 0.3}, 0.3 * (np.exp(-2) - 1), 3),
         ("identity", {}, -2, 3),
+        ("selu", {}, 1.0507009873554805 * 1.6732632423543772 * (np.exp(-2) - 1), 3 * 1.0507009873554805),
+        ("softplus", {}, np.log(1 + np.exp(-2)), np.log(1 + np.exp(3))),
+        ("gelu", {}, -0.045500263896358414, 2.99595030590511),  # -2 Phi(-2), 3 Phi(3)
+        ("silu", {}, -2 / (1 + np.exp(2)), 3 / (1 + np.exp(-3))),
+        ("mish", {}, -2 * np.tanh(np.log(1 + np.exp(-2))), 3 * np.tanh(np.log(1 + np.exp(3)))),
+        ("hard_sigmoid", {}, 1 / 6, 1),
+        ("hard_tanh", {}, -1, 1),
+        ("hard_swish", {}, -1 / 3, 3),
     ],
 )
 def test_activation_has_the_lecture_s_values(
