@@ -39,21 +39,20 @@ GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(G
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
 
-# Not under filterwarnings = error: what a peer warns of is the peer's affair.
-BENCHMARK := -m pytest benchmarks -o filterwarnings=default -p no:cacheprovider -p no:xdist -q \
-	--benchmark-columns=median,iqr,rounds --benchmark-sort=mean
+BENCHMARK = -m benchmarks --results $(or $(RESULTS),benchmarks/results)
 
 benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in about ten minutes; ARGS='-k batch_norm' for a part
-	$(BIN)/python $(BENCHMARK) --results $(or $(RESULTS),benchmarks/results) $(ARGS)
+	$(BIN)/python $(BENCHMARK) $(ARGS)
 
 # Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
 MINUTES ?= 7
 benchmark-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.peers $(VENV)/.gpu) ## the same on a GPU, in parts of MINUTES=7; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(BENCHMARK) \
-		--device cuda --results $(or $(RESULTS),benchmarks/results) --resume --minutes $(MINUTES) $(ARGS)
+		--device cuda --resume --minutes $(MINUTES) $(ARGS)
 
 benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that none is broken
-	$(BIN)/python $(BENCHMARK) --smoke $(ARGS)
+	$(BIN)/python -m pytest benchmarks -q --benchmark-disable -p no:cacheprovider
+	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
 check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a sixth of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)

@@ -1,81 +1,174 @@
-"""What is measured: a case names one piece of work, the same for every provider."""
+"""The cases that are compared, for a CPU and for a GPU."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable
 
-NETWORK = "network"
-NETWORK_MODES = ("forward", "forward_backward", "step", "epoch")
+from benchmarks.report.results import NETWORK, Case
+
+# label: (batch, inputs, linear layers, hidden width); d is the lecture's network. The CPU's batches are smaller, so
+# that a run ends in minutes.
+CONFIGURATIONS = {
+    "a": (256, 784, 3, 256),
+    "b": (1024, 3072, 5, 1024),
+    "c": (8192, 3072, 5, 2048),
+    "d": (65536, 512, 10, 500),
+    "e": (8192, 64, 10, 64),
+}
+CPU_BATCHES = {"b": 256, "c": 4096, "d": 4096}
 CLASSES = 10
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu(0.01)", "elu(1.0)", "identity")
+
+# One variable at a time, from this point; the same on CPU and GPU, so that their crossing can be read off.
+_SWEPT = {"batch": 256, "width": 256, "depth": 3}
+_SWEEPS = {
+    "batch": (64, 256, 1024, 4096, 16384, 65536),
+    "width": (64, 128, 256, 512, 1024, 2048, 4096),
+    "depth": (2, 4, 8, 16, 32),
+}
+_SWEPT_INPUTS = 784
+_EPOCH_BATCHES = 20
 
 
-@dataclass(frozen=True)
-class Case:
-    """One piece of work.
+def layer_sizes(inputs: int, layers: int, width: int) -> tuple[int, ...]:
+    """Return d, m, ..., m, c of a network with ``layers`` linear layers."""
+    return (inputs, *[width] * (layers - 1), CLASSES)
 
-    Attributes
-    ----------
-    operation : str
-        ``"network"``, or one of the backend's operations: ``"gemm"``, ``"bias_activation"``,
-        ``"batch_norm_activation"``, ``"softmax_cross_entropy"``, ``"sgd_step"``, ``"adam_step"``.
-    mode : str
-        Of a network: ``"forward"`` (inference), ``"forward_backward"`` (training mode, the gradients of all
-        parameters), ``"step"`` (that and the optimiser, on batches that are on the device), ``"epoch"`` (from host
-        data). Of an operation: ``"forward"`` or ``"backward"``.
-    label : str
-        What tables call it: ``"a"``, ``"batch 1024"``, ``"8192 x 512"``.
-    rows : int
-        n, the batch.
-    sizes : tuple of int
-        Layer sizes d, m_1, ..., m_k of a network; the columns m of an operation; of ``gemm`` the inner and the outer
-        dimension (a, m): (n, a) times (m, a) transposed; of an optimiser's step the number of parameters.
-    activation, batch_norm, optimizer
-        Of a network, those that the operation has.
-    dtype : str
-    precision : str
-        Of float32 matrix products: ``"float32"`` or ``"tf32"``.
-    examples : int
-        Rows of the data set, for ``"epoch"``.
+
+def network_cases(device: str) -> list[Case]:
+    """Return configurations a to e in every mode; and a without batch norm, which scikit-learn lacks."""
+    cases = []
+    for mode in ("forward", "forward_backward", "step"):
+        for label, (batch, inputs, layers, width) in CONFIGURATIONS.items():
+            rows = batch if device == "cuda" else CPU_BATCHES.get(label, batch)
+            cases.append(Case(NETWORK, mode, label, rows, layer_sizes(inputs, layers, width)))
+    first = cases[0]
+    cases += [first.replace(mode=mode, batch_norm=False) for mode in ("forward", "step")]
+    cases += [_epoch(first), _epoch(first.replace(batch_norm=False))]
+    return _precisions(cases, device)
+
+
+def sweep_cases(device: str) -> list[Case]:
+    """Return steps of a 784-256-256-10 network on batches of 256, one of the three numbers varied at a time.
+
+    In float32 alone, on a GPU too: CPU and GPU are compared in them.
     """
+    cases = []
+    for variable, values in _SWEEPS.items():
+        for value in values:
+            chosen = _SWEPT | {variable: value}
+            sizes = layer_sizes(_SWEPT_INPUTS, chosen["depth"], chosen["width"])
+            cases.append(Case(NETWORK, "step", f"{variable} {value}", chosen["batch"], sizes))
+    return cases
 
-    operation: str
-    mode: str
-    label: str
-    rows: int
-    sizes: tuple[int, ...]
-    activation: str = "relu"
-    batch_norm: bool = True
-    optimizer: str = "adam"
-    dtype: str = "float32"
-    precision: str = "float32"
-    examples: int = 0
 
-    @property
-    def key(self) -> str:
-        """The case in one line, the same in every run; unique."""
-        shape = "x".join(map(str, (self.rows, *self.sizes)))
-        parts = [self.operation, self.mode, self.label.replace(" ", "-"), shape, self.activation]
-        if self.operation == NETWORK:
-            parts += ["batch-norm" if self.batch_norm else "plain", self.optimizer]
-        parts += [self.dtype, self.precision]
-        return "/".join(parts)
+def batch_norm_cases(device: str) -> list[Case]:
+    """Return batch norm with ReLU at the shapes of the configurations' hidden layers."""
+    shapes = [(256, 256), (1024, 1024), (8192, 64)]
+    shapes += [(8192, 2048), (65536, 500)] if device == "cuda" else [(4096, 2048), (4096, 500)]
+    return [
+        Case("batch_norm_activation", mode, f"{rows} x {columns}", rows, (columns,))
+        for mode in ("forward", "backward")
+        for rows, columns in shapes
+    ]
 
-    @property
-    def samples(self) -> int:
-        """Examples that one unit of work processes."""
-        return self.examples if self.mode == "epoch" else self.rows
 
-    def replace(self, **changes: Any) -> Case:
-        """Return a copy with some attributes changed."""
-        return dataclasses.replace(self, **changes)
+def activation_cases(device: str) -> list[Case]:
+    """Return bias and activation, every activation at one shape (lecture row L16)."""
+    rows, columns = (65536, 500) if device == "cuda" else (4096, 500)
+    return [
+        Case("bias_activation", mode, f"{rows} x {columns}", rows, (columns,), activation=activation)
+        for mode in ("forward", "backward")
+        for activation in ACTIVATIONS
+    ]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can carry to another process."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Case:
-        """Undo :meth:`as_dict`."""
-        return cls(**{**values, "sizes": tuple(values["sizes"])})
+def softmax_cross_entropy_cases(device: str) -> list[Case]:
+    """Return the loss and its gradient, for ten classes and for a thousand."""
+    shapes = [(65536, CLASSES), (8192, 1000)] if device == "cuda" else [(4096, CLASSES), (4096, 1000)]
+    return [
+        Case("softmax_cross_entropy", "forward", f"{rows} x {columns}", rows, (columns,)) for rows, columns in shapes
+    ]
+
+
+def optimizer_cases(device: str) -> list[Case]:
+    """Return one update of as many parameters as configurations a and b have."""
+    counts = (269_322, 6_300_000) if device == "cpu" else (269_322, 6_300_000, 25_000_000)
+    return [
+        Case(f"{name}_step", "forward", f"{count:,} parameters", 1, (count,), optimizer=name)
+        for name in ("sgd", "adam")
+        for count in counts
+    ]
+
+
+def linear_cases(device: str) -> list[Case]:
+    """Return the matrix products of a linear layer's forward pass."""
+    shapes = [(256, 784, 256), (256, 3072, 1024), (4096, 512, 500)]
+    if device == "cuda":
+        shapes = [(256, 784, 256), (1024, 3072, 1024), (65536, 512, 500)]
+    cases = [
+        Case("gemm", "forward", f"{rows} x {inner} x {columns}", rows, (inner, columns))
+        for rows, inner, columns in shapes
+    ]
+    return _precisions(cases, device)
+
+
+def smoke(cases: Iterable[Case]) -> list[Case]:
+    """Return small versions of the cases, each once: for a run that shows only that all of it still runs."""
+    small: dict[str, Case] = {}
+    for case in cases:
+        shrunk = _shrink(case)
+        small.setdefault(shrunk.replace(label="").key, shrunk)
+    return list(small.values())
+
+
+def _shrink(case: Case) -> Case:
+    if case.operation.endswith("_step"):
+        return case.replace(sizes=(1000,))
+    rows = min(case.rows, 33)
+    if case.is_network:
+        return case.replace(rows=rows, sizes=(24, 25, 26, CLASSES), examples=2 * rows if case.examples else 0)
+    return case.replace(rows=rows, sizes=tuple(min(size, 29) for size in case.sizes))
+
+
+def _epoch(case: Case) -> Case:
+    return case.replace(mode="epoch", examples=_EPOCH_BATCHES * case.rows)
+
+
+def _precisions(cases: Iterable[Case], device: str) -> list[Case]:
+    """Return each case in float32, and on a GPU in TF32 too: libraries differ in which of the two is their default."""
+    if device != "cuda":
+        return list(cases)
+    return [case.replace(precision=precision) for case in cases for precision in ("float32", "tf32")]
+
+
+# By the words that a part is named with: its cases on a device.
+GROUPS: dict[str, Callable[[str], list[Case]]] = {
+    "activation": activation_cases,
+    "batch_norm": batch_norm_cases,
+    "linear": linear_cases,
+    "network": network_cases,
+    "optimizer": optimizer_cases,
+    "softmax_cross_entropy": softmax_cross_entropy_cases,
+    "sweep": sweep_cases,
+}
+
+
+def choose_cases(device: str, words: Iterable[str] = (), configurations: Iterable[str] = ()) -> list[Case]:
+    """Return the cases on a device.
+
+    Parameters
+    ----------
+    device : str
+    words : iterable of str
+        Only cases with all of them in their group or key.
+    configurations : iterable of str
+        Of the networks' configurations only these; none takes all.
+    """
+    left_out = set(CONFIGURATIONS) - set(configurations) if configurations else set()
+    return [
+        case
+        for group, build in GROUPS.items()
+        for case in build(device)
+        if case.label not in left_out and all(word in f"{group} {case.key}" for word in words)
+    ]

@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import ROOT
 from gpunet.environment import cpu_name, usable_cores
 
+ROOT = Path(__file__).parents[1]
 _GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.max.sm", "clocks.max.mem", "power.limit")
 
 

@@ -1,4 +1,4 @@
-"""The numbers that every provider computes with: the same in every process, drawn from the case alone."""
+"""The numbers that every peer computes with: the same in every process, drawn from the case alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cases import NETWORK, Case
+from benchmarks.report.results import Case
 
 Array = npt.NDArray[Any]
 
 # Small, so that the rounding of one step does not become another path of training within the steps that are compared.
 LEARNING_RATE = 1e-4
 MOMENTUM = 0.9
+ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON = 0.9, 0.999, 1e-8
+# scikit-learn and Keras add epsilon to the root of the second moment before its bias correction, the paper (and the
+# others) after: the paper's epsilon is this one of theirs at the second of the checked steps.
+ADAM_EPSILON_BEFORE_CORRECTION = ADAM_EPSILON * (1 - ADAM_BETA_2**2) ** 0.5
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 # Steps after which `step` is compared. One of large networks, since the reference takes minutes for more, and of deep
@@ -25,6 +29,10 @@ _LARGE = 2e10  # floating-point operations of a step
 _DEEP = 10  # layers
 # Numbers in all batches, unless somebody asks for more batches: drawing them would take longer than the work.
 _MOST_NUMBERS = 2e7
+# Label of the cases that the machine's rates are measured with. Nothing of theirs is compared, and their arrays of
+# hundreds of megabytes are made of so many numbers again and again.
+PEAK = "peak"
+_DRAWN = 2**20
 
 
 @dataclass
@@ -56,10 +64,8 @@ def make_problem(case: Case, batches: int | None = None) -> Problem:
     """Draw the inputs of a case: ``batches`` batches, by default a few; for an epoch one of ``case.examples`` rows."""
     # Not of the dtype, so that the reference in float64 computes with the same numbers.
     generator = np.random.Generator(np.random.Philox(zlib.crc32(f"{case.operation}/{case.rows}/{case.sizes}".encode())))
-    if case.operation == NETWORK:
+    if case.is_network:
         return _network_problem(case, batches, generator)
-    if case.operation.startswith("ceiling"):  # large, and made where they are used
-        return Problem()
     return Problem(arrays=_operation_arrays(case, generator))
 
 
@@ -89,6 +95,8 @@ def _network_problem(case: Case, batches: int | None, generator: np.random.Gener
 
 def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, Array]:
     rows, columns = case.rows, case.sizes[-1]
+    if case.operation == "copy":
+        return {"source": _normal(generator, columns, case)}
     if case.operation == "gemm":
         inner = case.sizes[0]
         return {"a": _normal(generator, (rows, inner), case), "b": _normal(generator, (columns, inner), case)}
@@ -109,5 +117,8 @@ def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, A
 
 
 def _normal(generator: np.random.Generator, shape: Any, case: Case, scale: float = 1.0, mean: float = 0.0) -> Array:
+    size = int(np.prod(shape))
+    drawn = min(size, _DRAWN) if case.label == PEAK else size
     # Rounded to float32 for every dtype: the reference must not know digits that the others never got.
-    return np.float32(mean + scale * generator.standard_normal(shape, dtype=np.float32)).astype(case.dtype)
+    numbers = np.float32(mean + scale * generator.standard_normal(drawn, dtype=np.float32))
+    return np.resize(numbers, shape).astype(case.dtype, copy=False)

@@ -1,4 +1,4 @@
-"""How far a provider's outputs may lie from those in float64, derived from the precision of its arithmetic."""
+"""How far a peer's outputs may lie from those in float64, derived from the precision of its arithmetic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.cases import NETWORK, Case
-from benchmarks.providers.base import Outputs
+from benchmarks.peers.peer import Outputs
+from benchmarks.report.results import Case
 
 # Half a unit in the last place: of float64, of float32, and of the 10 bits of mantissa that TF32 keeps.
 _ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11}
@@ -31,10 +31,10 @@ def tolerance(case: Case) -> float:
     input lies within rounding of 0 may take the other side of ReLU's kink, and takes its example's whole contribution
     with it; a share p of such units makes a relative error of about sqrt(p).
     """
-    layers = len(case.sizes) - 1 if case.operation == NETWORK else 1
+    layers = len(case.sizes) - 1 if case.is_network else 1
     precision = "tf32" if case.precision == "tf32" else case.dtype
     forward = _LOST_PER_LAYER[precision] * layers * _ROUNDING[precision]
-    if case.operation != NETWORK:
+    if not case.is_network:
         # Between the batch's mean and the kink lies rounding; of a sum of two numbers the sign is exact.
         kinked = case.operation == "batch_norm_activation" and case.mode == "backward"
         return math.sqrt(forward) if kinked else forward

@@ -1,7 +1,7 @@
-"""The process of one provider: reads commands, a JSON object on each line, and answers on another line.
+"""The process of one peer: reads commands, a JSON object on each line, and answers on another line.
 
-``python -m benchmarks.worker PROVIDER``; started by :class:`benchmarks.contender.Contender`. Each provider has a
-process of its own because the thread pools of two libraries in one process take each other's cores.
+``python -m benchmarks.worker PEER``; started by :class:`benchmarks.process.WorkerProcess`. Each peer has a process of
+its own because the thread pools of two libraries in one process take each other's cores.
 """
 
 from __future__ import annotations
@@ -20,48 +20,49 @@ _STARTED = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
-from benchmarks.cases import NETWORK, Case  # noqa: E402
+from benchmarks.peers import find_peer  # noqa: E402
+from benchmarks.peers.peer import Peer, Work  # noqa: E402
 from benchmarks.problem import make_problem  # noqa: E402
-from benchmarks.providers import find_provider  # noqa: E402
-from benchmarks.providers.base import Provider, Work  # noqa: E402
+from benchmarks.report.files import from_json  # noqa: E402
+from benchmarks.report.results import Case  # noqa: E402
 
-# Batches that a device works on in turn are together larger than its cache of the second level.
+# Batches that a device works on in rotation are together larger than its cache of the second level.
 _ROTATED_BYTES = 128 * 2**20
 _MOST_BATCHES = 256
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class Worker:
-    """One provider and the case that it has in hand."""
+    """One peer and the case that it has in hand."""
 
-    def __init__(self, provider: Provider) -> None:
-        self.provider = provider
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
         self.work: Work | None = None
 
     def describe(self) -> dict[str, Any]:
         """Import the library; say why it is missing, or its versions and how long that took."""
-        if reason := self.provider.missing():
+        if reason := self.peer.missing():
             return {"missing": reason}
-        versions = self.provider.versions()
+        versions = self.peer.versions()
         seconds = time.perf_counter() - _STARTED
-        return {"versions": versions, "import_seconds": seconds, "blas": self.provider.blas()}
+        return {"versions": versions, "import_seconds": seconds, "blas": self.peer.blas()}
 
     def prepare(self, case: dict[str, Any], outputs: str | None) -> dict[str, Any]:
         """Build a case, do it once, and write what it computed to the file ``outputs``."""
-        self.work = None
-        parsed = Case.from_dict(case)
-        if reason := self.provider.refuses(parsed):
+        self.release()
+        parsed: Case = from_json(Case, case)
+        if reason := self.peer.refuses(parsed):
             return {"refused": reason}
-        problem = make_problem(parsed, _batches(parsed, self.provider.on_device))
+        problem = make_problem(parsed, _batches(parsed, self.peer.on_device))
         _forget_peak_memory()
         started = time.perf_counter()
-        self.work = self.provider.prepare(parsed, problem)
+        self.work = self.peer.prepare(parsed, problem)
         if outputs is None:
             self.work.run(1)
-            self.work.synchronize()
+            self.work.device.synchronize()
         else:
-            arrays = self.work.outputs()
-            np.savez(outputs, **{name: np.asarray(array, dtype=np.float64) for name, array in arrays.items()})
+            arrays: dict[str, Any] = self.work.outputs()
+            np.savez(outputs, **arrays)
         return {"first_seconds": time.perf_counter() - started}
 
     def time(self, repeats: int) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Worker:
     def peak(self) -> dict[str, Any]:
         """Say what memory the work took."""
         assert self.work is not None
-        return {"peak_bytes": self.work.peak_bytes() if self.provider.on_device else _peak_memory()}
+        return {"peak_bytes": self.work.device.peak_bytes() if self.peer.on_device else _peak_memory()}
 
     def launches(self) -> dict[str, Any]:
         """Say how many kernels one unit of the work launches; nothing else can be done with the work after that."""
@@ -89,7 +90,7 @@ class Worker:
 
 def main(name: str, answers: TextIO) -> None:
     """Answer commands until the input ends."""
-    worker = Worker(find_provider(name))
+    worker = Worker(find_peer(name))
     for line in sys.stdin:
         command = json.loads(line)
         try:
@@ -101,7 +102,7 @@ def main(name: str, answers: TextIO) -> None:
 
 
 def _batches(case: Case, on_device: bool) -> int | None:
-    if case.operation != NETWORK or not on_device:
+    if not case.is_network or not on_device:
         return None
     one = case.rows * case.sizes[0] * np.dtype(case.dtype).itemsize
     return max(3, min(_MOST_BATCHES, -(-_ROTATED_BYTES // one)))

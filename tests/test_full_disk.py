@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import gpunet
-from gpunet.bench.documents import read_document
-from gpunet.bench.plots import write_plots
+from benchmarks.report.documents import read_document
+from benchmarks.report.plots import write_plots
 from gpunet.kernel_check.budgets import default_path, read_budgets, write_budgets
 from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.page import write_page
 from gpunet.plotting import panels, save_figure
-from tests.helpers.bench import results
+from tests.helpers.benchmark_results import results
 from tests.helpers.cli import refusal, shell, write_blobs
 from tests.helpers.networks import learnable, small_network
 

@@ -16,7 +16,6 @@ import pytest
 import gpunet
 from tests.helpers.checkout import ROOT
 
-RESULTS = ROOT / "benchmarks" / "results"
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -103,14 +102,14 @@ def test_a_bare_checkout_imports_and_trains_on_every_backend():
 def test_every_package_is_listed():
     listed = set(configuration()["tool"]["setuptools"]["packages"])
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gpunet").rglob("__init__.py")}
-    assert listed == found | {"gpunet.benchmark_results", "gpunet.kernels"}
+    assert listed == found | {"gpunet.bench.report", "gpunet.bench.results", "gpunet.kernels"}
 
 
 def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
     source = tmp_path / "source"
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     for name in tracked.stdout.split():
-        if name.startswith(("gpunet/", "kernels/", "benchmarks/results/")) or "/" not in name:
+        if name.startswith(("gpunet/", "kernels/", "benchmarks/report/", "benchmarks/results/")) or "/" not in name:
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_file():
@@ -126,7 +125,10 @@ def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
         archive.extractall(tmp_path / "site")
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "gpunet").rglob("*.py")} | {"gpunet/py.typed"}
     expected |= {f"gpunet/kernels/{path.name}" for path in (ROOT / "kernels").iterdir() if path.is_file()}
-    expected |= {f"gpunet/benchmark_results/{path.name}" for path in RESULTS.iterdir() if path.is_file()}
+    for name in ("report", "results"):
+        expected |= {
+            f"gpunet/bench/{name}/{path.name}" for path in (ROOT / "benchmarks" / name).iterdir() if path.is_file()
+        }
     assert expected <= names
     assert {name.split("/")[0] for name in names} == {"gpunet", f"gpunet-{gpunet.__version__}.dist-info"}
 

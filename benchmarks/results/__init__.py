@@ -1,3 +1,4 @@
-"""Results of the benchmark suite that come with gpunet, installed as ``gpunet.benchmark_results``: one file for each
-machine and version. ``make benchmark`` writes them; ``gpunet bench report`` shows them.
+"""Results of the benchmarks that come with gpunet, also ``gpunet.bench.results``: a file for each machine and version.
+
+``make benchmark`` writes them; ``gpunet bench report`` shows them.
 """

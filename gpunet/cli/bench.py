@@ -1,18 +1,19 @@
-"""``gpunet bench report`` and ``gpunet bench compare``: what the benchmarks' result files say."""
+"""``gpunet bench report`` and ``gpunet bench compare``: what the benchmarks' result files say.
+
+All of it is in ``benchmarks/report/``, which is :mod:`gpunet.bench.report` too.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from gpunet.bench.compare import compare
-from gpunet.bench.compare_tables import comparison_dict, comparison_text
-from gpunet.bench.documents import read_document
-from gpunet.bench.report import report
-from gpunet.bench.results import Results, read_results
-from gpunet.bench.selection import choose, committed_results
+from gpunet.bench.report.compare import compare, comparison_dict, comparison_text
+from gpunet.bench.report.documents import read_document
+from gpunet.bench.report.files import choose, committed_results, read_results
+from gpunet.bench.report.results import Results
+from gpunet.bench.report.sections import report
 from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.folders import check_folder
 from gpunet.cli.output import print_json, print_lines
@@ -56,9 +57,13 @@ def declare(parser: Parser) -> None:
     comparison.add_argument("new", type=Path, metavar="NEW", help="another one of the same machine")
     comparison.add_argument("--all", action="store_true", help="list the rows that did not change too")
     for command in (report_parser, comparison):
-        for flag, example in (("--provider", "torch-eager"), ("--configuration", "a"), ("--mode", "step")):
+        for flags, example in (
+            (("--peer", "--provider"), "torch-eager"),
+            (("--configuration",), "a"),
+            (("--mode",), "step"),
+        ):
             command.add_argument(
-                flag, action="append", metavar="LIST", help=f"only rows of it, such as {example}; may be repeated"
+                *flags, action="append", metavar="LIST", help=f"only rows of it, such as {example}; may be repeated"
             )
 
 
@@ -70,7 +75,7 @@ def run_report(arguments: argparse.Namespace) -> None:
     GpunetError, OSError
     """
     if arguments.update and _is_filtered(arguments):
-        raise InvalidValueError("--update: documents show all rows. Expected no --provider, --configuration or --mode.")
+        raise InvalidValueError("--update: documents show all rows. Expected no --peer, --configuration or --mode.")
     if arguments.plots is not None:
         _require_matplotlib()
         check_folder(arguments.plots, "--plots")
@@ -80,7 +85,7 @@ def run_report(arguments: argparse.Namespace) -> None:
 
     plots: list[Path] = []
     if arguments.plots is not None:
-        from gpunet.bench.plots import write_plots
+        from gpunet.bench.report.plots import write_plots
 
         plots = write_plots(chosen, arguments.plots)
     for document in documents:
@@ -130,16 +135,12 @@ def run_compare(arguments: argparse.Namespace) -> None:
 def _chosen(files: Sequence[Results], arguments: argparse.Namespace, *, keep_all: bool = False) -> list[Results]:
     if not _is_filtered(arguments):
         return list(files)
-    names: dict[str, Any] = {
-        "providers": arguments.provider,
-        "configurations": arguments.configuration,
-        "modes": arguments.mode,
-    }
-    return choose(files, **names, keep_all=keep_all)
+    names = {"peer": arguments.peer, "configuration": arguments.configuration, "mode": arguments.mode}
+    return list(choose(files, **names, keep_all=keep_all))
 
 
 def _is_filtered(arguments: argparse.Namespace) -> bool:
-    return any((arguments.provider, arguments.configuration, arguments.mode))
+    return any((arguments.peer, arguments.configuration, arguments.mode))
 
 
 def _require_matplotlib() -> None:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from gpunet.bench.report import files as installed
 
-from gpunet.bench import selection
-from gpunet.bench.results import read_results
-from tests.helpers.bench import ALL_PROVIDERS, GPU_MACHINE, A, B, full_rows, results, row, without_time
+from benchmarks.report.files import read_results
+from tests.helpers.benchmark_results import ALL_PEERS, GPU_MACHINE, A, B, full_rows, results, row, without_time
 from tests.helpers.cli import refusal, shell
 
 OURS = "gpunet-numpy"
@@ -20,7 +20,7 @@ MARKED = "# Title\n<!-- gpunet bench report: summary -->\n<!-- end -->\n"
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     results().save(Path("cpu.json"))
-    results(full_rows(ALL_PROVIDERS), machine=GPU_MACHINE).save(Path("gpu.json"))
+    results(full_rows(ALL_PEERS), machine=GPU_MACHINE).save(Path("gpu.json"))
     Path("README.md").write_text(MARKED)
 
 
@@ -35,7 +35,7 @@ def test_report_prints_markdown(capsys):
 
 def test_report_without_files_shows_the_results_that_come_with_gpunet(capsys, monkeypatch):
     Path("installed").mkdir()
-    monkeypatch.setattr(selection, "results_folder", lambda: Path("installed"))
+    monkeypatch.setattr(installed, "RESULTS_FOLDER", Path("installed"))
     assert "`make benchmark`" in refusal(capsys, "bench", "report")
     Path("gpu.json").rename("installed/loom.json")
     assert shell(capsys, "bench", "report").output.startswith("# loom")
@@ -52,11 +52,11 @@ def test_report_as_json_has_every_row(capsys):
 
 def test_report_filters_rows(capsys):
     found = shell(
-        capsys, "bench", "report", "gpu.json", "--provider", "sklearn,gpunet-numpy", "--configuration", "a",
+        capsys, "bench", "report", "gpu.json", "--peer", "sklearn,gpunet-numpy", "--configuration", "a",
         "--configuration", "b", "--mode", "step", "--json"
     ).json  # fmt: skip
     rows = found["files"][0]["rows"]
-    assert {row["provider"] for row in rows} == {"sklearn", OURS}
+    assert {row["peer"] for row in rows} == {"sklearn", OURS}
     assert {row["case"]["label"] for row in rows} == {"a", "b"}
     assert {row["case"]["mode"] for row in rows} == {"step"}
 
@@ -91,7 +91,7 @@ REFUSED = {
     "a missing file": (("report", "none.json"), "none.json: there is no such file"),
     "no result file": (("report", "README.md"), "README.md: is damaged or no JSON"),
     "a folder": (("report", "."), "Is a directory"),
-    "an unknown provider": (("report", "cpu.json", "--provider", "sklern"), "Did you mean 'sklearn'"),
+    "an unknown peer": (("report", "cpu.json", "--peer", "sklern"), "Did you mean 'sklearn'"),
     "an unknown configuration": (("report", "cpu.json", "--configuration", "batch 65"), "Did you mean 'batch 64'"),
     "an unknown mode": (("report", "cpu.json", "--mode", "steps"), "--mode: 'steps' is not known. Did you mean 'step'"),
     "nothing left": (("report", "cpu.json", "--mode", "epoch", "--configuration", "b"), "No row is left"),
@@ -105,7 +105,7 @@ REFUSED = {
     ),
     "one file to compare": (("compare", "cpu.json"), "the following arguments are required: NEW"),
     "a damaged file to compare": (("compare", "cpu.json", "README.md"), "README.md: is damaged"),
-    "nothing in common": (("compare", "cpu.json", "peer.json"), "no case of the same provider in common"),
+    "nothing in common": (("compare", "cpu.json", "peer.json"), "no case of the same peer in common"),
     "an unknown flag": (("report", "--detail"), "'--detail' is not known. Did you mean --details?"),
 }
 
@@ -155,7 +155,7 @@ def test_the_status_says_whether_gpunet_got_worse(capsys, new, status, sentence)
     as_json = shell(capsys, "bench", "compare", "old.json", "new.json", "--json")
     assert as_json.status == status
     assert as_json.json["worse"] is bool(status)
-    peers_only = shell(capsys, "bench", "compare", "old.json", "new.json", "--provider", "sklearn")
+    peers_only = shell(capsys, "bench", "compare", "old.json", "new.json", "--peer", "sklearn")
     assert peers_only.status == 0
 
 

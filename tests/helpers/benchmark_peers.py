@@ -1,4 +1,4 @@
-"""Providers that go wrong in every way, for tests of the benchmark suite: ``tests.helpers.benchmark_peers:NAME``."""
+"""Peers that go wrong in every way, for tests of the benchmarks: ``tests.helpers.benchmark_peers:NAME``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmarks.cases import Case
+from benchmarks.peers.peer import Outputs, Peer, Work, as_host
 from benchmarks.problem import Problem
-from benchmarks.providers.base import Outputs, Provider, Work, as_host
+from benchmarks.report.results import Case
 
 
 class ProductWork(Work):
     def __init__(self, problem: Problem) -> None:
+        super().__init__()
         self.a, self.b = (problem.arrays[name] for name in "ab")
 
     def outputs(self) -> Outputs:
@@ -27,7 +28,7 @@ class ProductWork(Work):
             self.out = self.a @ self.b.T
 
 
-class Honest(Provider):
+class Honest(Peer):
     """Multiplies matrices, and says something on standard output, as libraries do."""
 
     name: ClassVar[str] = "honest"

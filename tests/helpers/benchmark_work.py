@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks' providers share: small cases, and what it means to do a case."""
+"""What the tests of the benchmarks' peers share: small cases, and what it means to do a case."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.cases import Case
+from benchmarks.peers import PEERS, find_peer
+from benchmarks.peers.peer import OPERATIONS, Outputs, Peer, Work
 from benchmarks.problem import Problem, make_problem
-from benchmarks.providers import PROVIDERS, find_provider
-from benchmarks.providers.base import Outputs, Provider, Work
-from benchmarks.providers.common import OPERATIONS
+from benchmarks.report.results import Case
 
 # Units of rounding that one layer loses at most, in a forward or a backward pass.
 LOST_PER_LAYER = 32
@@ -24,15 +23,16 @@ ROWS = 33
 EPOCH = 3 * ROWS + 7
 EPOCH_STEPS = 4
 
-NEEDS = {"torch": "torch", "torch_compiled": "torch", "jax": "jax", "keras": "keras", "sklearn": "sklearn"}
+# The packages of the modules of peers that have more than gpunet to import.
+NEEDS = {"torch_peers": "torch", "jax_peers": "jax", "keras_peers": "keras", "sklearn_peers": "sklearn"}
 
 
-def provider_for_test(name: str) -> Provider:
-    """Return a provider; skip the test where its package is not there."""
-    needed = NEEDS.get(PROVIDERS[name][0])
-    if needed and importlib.util.find_spec(needed) is None:  # not imported: the provider decides how
+def peer_for_test(name: str) -> Peer:
+    """Return a peer; skip the test where its package is not there."""
+    needed = NEEDS.get(PEERS[name].partition(":")[0])
+    if needed and importlib.util.find_spec(needed) is None:  # not imported: the peer decides how
         pytest.skip(f"{needed} is not installed")
-    return find_provider(name)
+    return find_peer(name)
 
 
 def network(mode: str, **changes: Any) -> Case:
@@ -52,7 +52,8 @@ def operation_cases(activations: tuple[str, ...] = ("relu",)) -> list[Case]:
     cases = []
     for operation, mode in OPERATIONS:
         sizes = (1001,) if operation.endswith("_step") else (13, 17) if operation == "gemm" else (17,)
-        case = Case(operation, mode, "test", ROWS, sizes, optimizer=operation.removesuffix("_step"))
+        optimizer = operation.removesuffix("_step") if operation.endswith("_step") else "adam"
+        case = Case(operation, mode, "test", ROWS, sizes, optimizer=optimizer)
         if operation.endswith("activation"):
             cases += [case.replace(activation=activation) for activation in activations]
         else:
@@ -63,7 +64,7 @@ def operation_cases(activations: tuple[str, ...] = ("relu",)) -> list[Case]:
 def reference(case: Case) -> Outputs:
     """Return the outputs in float64."""
     double = case.replace(dtype="float64")
-    return find_provider("gpunet-numpy").prepare(double, make_problem(double)).outputs()
+    return find_peer("gpunet-numpy").prepare(double, make_problem(double)).outputs()
 
 
 def norm(arrays: Outputs) -> float:
@@ -94,11 +95,11 @@ def assert_equal_work(case: Case, outputs: Outputs) -> None:
         assert error <= limit * (norm({name: values}) if name == "loss" else scale), name
 
 
-def check(provider: Provider, case: Case) -> Work:
+def check(peer: Peer, case: Case) -> Work:
     """Do a case, compare it, run it as the timed loop does, and return the work."""
-    assert provider.refuses(case) is None
+    assert peer.refuses(case) is None
     problem, untouched = make_problem(case), make_problem(case)
-    work = provider.prepare(case, problem)
+    work = peer.prepare(case, problem)
     assert_equal_work(case, work.outputs())
     host, device = work.time(3)
     assert 0 < host < 60
@@ -110,7 +111,7 @@ def check(provider: Provider, case: Case) -> Work:
 
 
 def assert_same(problem: Problem, expected: Problem) -> None:
-    """The arrays of a problem belong to no provider."""
+    """The arrays of a problem belong to no peer."""
     for name in ("parameters", "state", "arrays"):
         for key, values in getattr(expected, name).items():
             np.testing.assert_array_equal(getattr(problem, name)[key], values)

@@ -59,6 +59,10 @@ class Stream:
     def __exit__(self, *error: object) -> None:
         assert self.current.pop() is self
 
+    def use(self) -> Stream:
+        self.current[:] = [self]
+        return self
+
     def submit(self, operation: Operation) -> None:
         if self.recording is not None and self.invalidated:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")

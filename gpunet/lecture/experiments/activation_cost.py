@@ -13,8 +13,8 @@ import numpy as np
 
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend
-from gpunet.bench.results import Results, Row, read_results
-from gpunet.bench.selection import results_folder
+from gpunet.bench.report.files import RESULTS_FOLDER, read_results
+from gpunet.bench.report.results import Results, Row
 from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, Figure, label, legend, panels
@@ -37,7 +37,7 @@ def measure(settings: Settings) -> dict[str, Any]:
     backend = settings.network([1, 2]).backend
     return {
         "operations": {name: _count_operations(get_activation(name)) for name in ACTIVATIONS},
-        "benchmark": committed_costs(backend.device_name != "cpu", results_folder()),
+        "benchmark": committed_costs(backend.device_name != "cpu", RESULTS_FOLDER),
         "measured": _time_all(settings, backend),
     }
 
@@ -133,15 +133,15 @@ def costs_of_results(results: Results, on_device: bool) -> dict[str, Any] | None
 def _is_cost(row: Row, on_device: bool) -> bool:
     return (
         row.status == "ok"
-        and row.provider.startswith("gpunet")
+        and row.is_ours
         and row.on_device == on_device
-        and row.case["operation"] == "bias_activation"
-        and row.case["dtype"] == "float32"
+        and row.case.operation == "bias_activation"
+        and row.case.dtype == "float32"
     )
 
 
 def _shape(row: Row) -> tuple[int, int]:
-    return int(row.case["rows"]), int(row.case["sizes"][0])
+    return row.case.rows, row.case.sizes[0]
 
 
 def _by_activation(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
@@ -149,8 +149,8 @@ def _by_activation(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     for row in rows:
         assert row.milliseconds is not None  # a row that is "ok" has times
         elements = _shape(row)[0] * _shape(row)[1]
-        name = row.case["activation"].split("(")[0]
-        times.setdefault(name, {})[row.case["mode"]] = row.milliseconds.median * 1e6 / elements
+        name = row.case.activation.split("(")[0]
+        times.setdefault(name, {})[row.case.mode] = row.milliseconds.median * 1e6 / elements
     return times
 
 

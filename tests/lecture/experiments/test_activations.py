@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from gpunet.bench.report.results import Case, Results, Row, Spread
 
 import gpunet
-from gpunet.bench.results import Results, Row, Spread
 from gpunet.errors import FileFormatError
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import activation_cost, dead_units, saturation, zig_zag
@@ -163,27 +164,9 @@ def test_exponentials_are_counted_once_per_score() -> None:
 
 
 def _cost_row(activation: str, mode: str, time: float, rows: int = 1000, **changes: Any) -> Row:
-    case = {
-        "operation": "bias_activation",
-        "mode": mode,
-        "label": "a",
-        "rows": rows,
-        "sizes": [200],
-        "activation": activation,
-        "dtype": "float32",
-        "precision": "float32",
-    }
-    key = f"{mode}/{activation}/{rows}"
-    return Row(
-        **{
-            "case": case,
-            "key": key,
-            "provider": "gpunet",
-            "label": "gpunet",
-            "milliseconds": Spread(time, time, time),
-            **changes,
-        }
-    )
+    case = Case("bias_activation", mode, "a", rows, (200,), activation=activation)
+    row = Row(case, "gpunet", "gpunet", milliseconds=Spread(time, time, time))
+    return replace(row, **changes)
 
 
 def _cost_rows(time: float, rows: int = 1000, **changes: Any) -> list[Row]:
@@ -207,8 +190,8 @@ def test_costs_of_a_result_file_are_of_its_largest_complete_case() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"provider": "torch"}, {"status": "failed", "milliseconds": None}, {"on_device": True}],
-    ids=["other provider", "failed", "other device"],
+    [{"peer": "torch"}, {"status": "failed", "milliseconds": None}, {"on_device": True}],
+    ids=["other peer", "failed", "other device"],
 )
 def test_costs_ignore_rows_of_something_else(changes: dict[str, Any]) -> None:
     assert activation_cost.costs_of_results(_results(_cost_rows(4.0, **changes)), on_device=False) is None

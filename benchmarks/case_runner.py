@@ -1,0 +1,357 @@
+"""A case: every peer does it, in rounds in each of which all do it one after the other.
+
+Rounds make the ratios honest on a machine whose speed changes from one second to the next: round i of one peer ran
+beside round i of the others, and beside the two rates that the roofline is computed from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import commit, describe_machine, gpu_clock, today
+from benchmarks.peaks import Peaks
+from benchmarks.peers import RATIOS_TO, REFERENCE, find_peer
+from benchmarks.peers.peer import Outputs
+from benchmarks.problem import make_problem
+from benchmarks.process import PeerFailedError, WorkerProcess
+from benchmarks.report.results import Case, Row, spread
+from benchmarks.roofline import demands, roofline_seconds, working_set
+from benchmarks.tolerances import largest_error, tolerance
+
+# Idle threads of BLAS and OpenMP libraries spin for some milliseconds before they sleep.
+_PAUSE_SECONDS = 0.03
+# A unit of work as long as this is timed once in a round, and needs no other before it; of the second length, in
+# fewer rounds.
+_LONG_SECONDS, _VERY_LONG_SECONDS = 0.25, 1.0
+_ROUNDS_OF_THE_VERY_LONG = 3
+_START_TIMEOUT, _PREPARE_TIMEOUT, _TIME_TIMEOUT = 180.0, 420.0, 120.0
+# Where time is short, the share of it that a peer may take to prepare: a compiler that takes longer has failed.
+_PREPARE_SHARE = 1 / 3
+# Steps that a GPU does in a round, unless they take longer than this; and at least, in all rounds together.
+_STEPS_ON_DEVICE, _LONGEST_ROUND = 200, 0.5
+# Of the units of a round on a GPU, how many more are done before it, untimed: its clock rises within milliseconds.
+_WARM_UP_SHARE = 0.1
+
+
+class OutOfTimeError(Exception):
+    """The time for a case was over before it was done."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How cases are compared.
+
+    Attributes
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    rounds : int
+    round_seconds : float
+        About how long a peer works in a round.
+    threads : int
+    smoke : bool
+        Every case is run once, small, and nothing is worth reading.
+    seconds : float
+        How long all of it may take.
+    """
+
+    device: str = "cpu"
+    rounds: int = 5
+    round_seconds: float = 0.05
+    threads: int = 1
+    smoke: bool = False
+    seconds: float = math.inf
+
+
+@dataclass
+class Entry:
+    """A peer in a case: its process, its row, and the seconds of its unit of work, by two clocks, round by round."""
+
+    worker: WorkerProcess
+    row: Row
+    repeats: int = 1
+    once: float = 0.0
+    host: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+
+
+class CaseRunner:
+    """Runs cases, keeping the peers' processes between them.
+
+    Parameters
+    ----------
+    plan : Plan
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.machine = describe_machine(plan.device)
+        self.commit = commit()
+        self._workers: dict[str, WorkerProcess] = {}
+        self._peaks = Peaks(plan.device, self._start_another, self._ask)
+        self._ends_at = math.inf
+        self._known_reference: tuple[Case, Outputs] | None = None
+        self._uncounted: set[str] = set()
+        self._folder = tempfile.TemporaryDirectory(prefix="gpunet-benchmark-")
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers.values():
+            worker.dismiss()
+        for worker in self._workers.values():
+            worker.stop()
+        self._folder.cleanup()
+
+    def run(self, case: Case, peers: Sequence[str], ends_at: float = math.inf) -> list[Row]:
+        """Run one case and return a row for each peer, in their order.
+
+        Parameters
+        ----------
+        case : Case
+        peers : sequence of str
+        ends_at : float
+            When it has to be done, by ``time.monotonic()``.
+
+        Raises
+        ------
+        OutOfTimeError
+            It was not. The runner can only be closed then.
+        """
+        self._ends_at = ends_at
+        try:
+            reference = self._reference(case)
+        except PeerFailedError as error:
+            return self.give_up(case, peers, f"no reference to compare with: {error}")
+        entries = [Entry(self._worker(name), self._new_row(case, name)) for name in peers]
+        for entry in entries:
+            with _failing(entry):
+                self._enter(case, entry, reference)
+        running = [entry for entry in entries if entry.row.status == "ok"]
+        peaks = self._run_rounds(case, running) if running else {}
+        self._add_numbers(case, [entry for entry in running if entry.row.status == "ok"], peaks)
+        return [entry.row for entry in entries]
+
+    def give_up(self, case: Case, peers: Sequence[str], reason: str) -> list[Row]:
+        """Return the rows of a case that was not done."""
+        rows = [self._new_row(case, name) for name in peers]
+        for row in rows:
+            row.status, row.reason = "failed", reason
+        return rows
+
+    # --- processes ---
+
+    def _worker(self, name: str) -> WorkerProcess:
+        return self._workers.setdefault(name, WorkerProcess(name, self.plan.threads))
+
+    def _start_another(self, name: str) -> WorkerProcess:
+        """Start a process of a peer beside the one that takes part."""
+        worker = self._workers[f"{name} {len(self._workers)}"] = WorkerProcess(name, self.plan.threads)
+        self._start(worker)
+        return worker
+
+    def _start(self, worker: WorkerProcess) -> None:
+        with self._in_time(_START_TIMEOUT) as timeout:
+            worker.start(timeout)
+
+    def _ask(self, worker: WorkerProcess, **command: Any) -> dict[str, Any]:
+        """Return the answer to a command, which may not take longer than its kind does or than there is time."""
+        seconds = _TIME_TIMEOUT
+        if command["command"] == "prepare":
+            seconds = min(_PREPARE_TIMEOUT, _PREPARE_SHARE * self.plan.seconds)
+        with self._in_time(seconds) as timeout:
+            return worker.ask(timeout, **command)
+
+    @contextlib.contextmanager
+    def _in_time(self, seconds: float) -> Iterator[float]:
+        """Yield how long something may take; what fails because the time is over is no failure of the peer."""
+        left = self._ends_at - time.monotonic()
+        if left <= 0:
+            raise OutOfTimeError
+        try:
+            yield min(seconds, left)
+        except PeerFailedError:
+            if time.monotonic() >= self._ends_at:
+                raise OutOfTimeError from None
+            raise
+
+    # --- before the rounds ---
+
+    def _reference(self, case: Case) -> Outputs:
+        """Return the outputs in float64, by the NumPy operations that are gpunet's specification."""
+        double = case.replace(dtype="float64", precision="float32")
+        if self._known_reference is None or self._known_reference[0] != double:
+            path = Path(self._folder.name) / "reference.npz"
+            worker = self._worker(REFERENCE)
+            self._start(worker)
+            self._ask(worker, command="prepare", case=double, outputs=str(path))
+            self._ask(worker, command="release")
+            self._known_reference = double, _read(path)
+        return self._known_reference[1]
+
+    def _new_row(self, case: Case, name: str) -> Row:
+        peer, threads = find_peer(name), self.plan.threads
+        return Row(case, name, peer.label, on_device=peer.on_device, threads=threads, commit=self.commit, date=today())
+
+    def _enter(self, case: Case, entry: Entry, reference: Outputs) -> None:
+        """Let a peer build the case and do it once; its row says whether it may be timed."""
+        worker, row = entry.worker, entry.row
+        path = Path(self._folder.name) / "outputs.npz"
+        self._start(worker)
+        if worker.missing:
+            row.status, row.reason = "missing", worker.missing
+            return
+        for name, value in worker.description.items():
+            setattr(row, name, value)
+        answer = self._ask(worker, command="prepare", case=case, outputs=str(path))
+        if "refused" in answer:
+            row.status, row.reason = "refused", answer["refused"]
+            return
+        row.first_seconds = answer["first_seconds"]
+        row.tolerance = tolerance(case)
+        error, where = largest_error(_read(path), reference, _before(case))
+        row.error = error if math.isfinite(error) else None
+        if not error <= row.tolerance:
+            row.status = "wrong"
+            row.reason = f"{where}: relative error {error:.2g}, and rounding explains {row.tolerance:.2g}"
+
+    # --- the rounds ---
+
+    def _run_rounds(self, case: Case, running: list[Entry]) -> dict[str, list[float]]:
+        """Time the peers; return samples of the machine's two rates, taken in every second round."""
+        longest = self._calibrate(running)
+        first, rounds = 0, self.plan.rounds
+        if longest > _VERY_LONG_SECONDS:
+            rounds = min(rounds, _ROUNDS_OF_THE_VERY_LONG)
+            if self.plan.device == "cpu":  # a unit this long needs none before it: the calibration was a round
+                first = 1
+                for entry in running:
+                    entry.host.append(entry.once)
+        for entry in running:
+            entry.repeats = self._repeats(case, entry, rounds)
+        peaks: dict[str, list[float]] = {}
+        for number in range(first, rounds):
+            start = number % len(running)
+            for entry in running[start:] + running[:start]:
+                if entry.row.status == "ok":
+                    with _failing(entry):
+                        self._work(entry)
+            if number % 2 == first and not self.plan.smoke:
+                self._measure_peaks(case, peaks)
+        megahertz = gpu_clock() if self.plan.device == "cuda" else 0
+        for entry in running:
+            entry.row.gpu_megahertz = megahertz if entry.row.on_device else 0
+            if entry.row.status == "ok":
+                self._conclude(entry)
+        return peaks
+
+    def _calibrate(self, entries: list[Entry]) -> float:
+        """Measure each peer's unit of work; return the seconds of the slowest."""
+        for entry in entries if not self.plan.smoke else ():
+            with _failing(entry):
+                entry.once = self._time(entry, 1)[0]
+                if entry.once < _LONG_SECONDS:
+                    entry.once = min(entry.once, self._time(entry, 1)[0])
+        return max(entry.once for entry in entries)
+
+    def _repeats(self, case: Case, entry: Entry, rounds: int) -> int:
+        """Return how often a peer does the work in a round."""
+        if self.plan.smoke:
+            return 1
+        repeats = math.ceil(self.plan.round_seconds / entry.once) if entry.once else 1
+        if not entry.row.on_device:
+            return 1 if entry.once > _LONG_SECONDS else repeats
+        steps_of_unit = max(1, case.examples // case.rows)
+        units = math.ceil(_STEPS_ON_DEVICE / steps_of_unit)
+        in_round = min(units, math.ceil(_LONGEST_ROUND / entry.once)) if entry.once else units
+        return max(repeats, in_round, math.ceil(units / rounds))
+
+    def _work(self, entry: Entry) -> None:
+        """Let a peer do its share of a round."""
+        if not self.plan.smoke:
+            time.sleep(_PAUSE_SECONDS)
+            # Caches and clocks, after the others had theirs.
+            if entry.row.on_device:
+                self._time(entry, math.ceil(_WARM_UP_SHARE * entry.repeats))
+            elif entry.once <= _LONG_SECONDS:
+                self._time(entry, 1)
+        host, device = self._time(entry, entry.repeats)
+        entry.host.append(host)
+        if device is not None:
+            entry.device.append(device)
+
+    def _time(self, entry: Entry, repeats: int) -> tuple[float, float | None]:
+        answer = self._ask(entry.worker, command="time", repeats=repeats)
+        return answer["host"], answer["device"]
+
+    def _measure_peaks(self, case: Case, samples: dict[str, list[float]]) -> None:
+        time.sleep(_PAUSE_SECONDS)
+        for name, rate in self._peaks.measure(case).items():
+            samples.setdefault(name, []).append(rate)
+
+    # --- after them ---
+
+    def _conclude(self, entry: Entry) -> None:
+        """Ask for what is not a time. A peer that fails at it keeps its times, and is not asked again."""
+        row, worker = entry.row, entry.worker
+        try:
+            row.peak_bytes = self._ask(worker, command="peak")["peak_bytes"]
+            if row.peer not in self._uncounted:
+                row.launches = self._ask(worker, command="launches")["launches"]
+            self._ask(worker, command="release")
+        except PeerFailedError:
+            self._uncounted.add(row.peer)
+            worker.stop()  # what broke off may have left the library in any state
+
+    def _add_numbers(self, case: Case, entries: list[Entry], peaks: dict[str, list[float]]) -> None:
+        """Complete the rows: spreads, rates, ratios to gpunet, share of the roofline."""
+        base = next((entry for name in RATIOS_TO for entry in entries if entry.row.peer == name), None)
+        operations = math.fsum(demand.operations for demand in demands(case))
+        moved = math.fsum(demand.bytes for demand in demands(case))
+        for entry in entries:
+            row = entry.row
+            row.milliseconds = spread(1e3 * seconds for seconds in entry.host)
+            row.rounds, row.repeats = [1e3 * seconds for seconds in entry.host], entry.repeats
+            row.device_milliseconds = spread(1e3 * seconds for seconds in entry.device) if entry.device else None
+            seconds = row.milliseconds.median / 1e3
+            row.samples_per_second = case.samples / seconds
+            row.gigaflops = operations / seconds / 1e9 if operations else None
+            row.gigabytes_per_second = moved / seconds / 1e9
+            if base is not None:
+                row.ratio = spread(one / other for one, other in zip(entry.host, base.host, strict=True))
+                row.ratio_to = base.row.peer
+            if peaks and row.on_device == (self.plan.device == "cuda"):
+                row.peaks = {name: float(np.median(rates)) for name, rates in peaks.items()}
+                row.roofline_milliseconds = 1e3 * roofline_seconds(case, *(1e9 * rate for rate in row.peaks.values()))
+                row.roofline_percent = 100 * row.roofline_milliseconds / row.milliseconds.median
+                cache = self.machine.get("gpu_cache_bytes" if row.on_device else "cache_bytes", 0)
+                row.cached = working_set(case) < cache
+
+
+@contextlib.contextmanager
+def _failing(entry: Entry) -> Iterator[None]:
+    """Let a peer's failure end its part in this case, and nothing else."""
+    try:
+        yield
+    except PeerFailedError as error:
+        entry.row.status, entry.row.reason = "failed", str(error)
+
+
+def _before(case: Case) -> Outputs:
+    """Return the parameters that steps start from."""
+    if case.mode not in ("step", "epoch"):
+        return {}
+    return {name: np.asarray(value, np.float64) for name, value in make_problem(case, batches=0).parameters.items()}
+
+
+def _read(path: Path) -> Outputs:
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,201 @@
+"""gpunet itself: on NumPy, on its CUDA kernels, and on CuPy's expressions instead of those."""
+
+from __future__ import annotations
+
+import gc
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import gpunet
+from benchmarks.peers.gpunet_work import GpunetNetwork, build_operation
+from benchmarks.peers.graph_nodes import count_kernels
+from benchmarks.peers.peer import Device, NetworkWork, OperationWork, Peer, Work, as_host
+from benchmarks.problem import Problem
+from benchmarks.report.results import Case
+from gpunet.backends import Backend, NumpyBackend
+
+
+class _BackendDevice(Device):
+    """The device of a CUDA backend: events of its stream mark the time."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+
+    def synchronize(self) -> None:
+        self.backend.synchronize()
+
+    def record(self) -> Any:
+        return self.backend.device.record_event()
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        return float(self.backend.device.elapsed(start, stop))
+
+    def peak_bytes(self) -> int | None:
+        """Return the bytes that CuPy's pool holds: all that its arrays took at once, freed blocks included."""
+        import cupy
+
+        return int(cupy.get_default_memory_pool().total_bytes())
+
+
+class GpunetPeer(Peer):
+    """gpunet on some backend."""
+
+    @abstractmethod
+    def new_backend(self, case: Case) -> Backend:
+        """Return the backend that does a case."""
+
+    def versions(self) -> dict[str, str]:
+        return {"gpunet": gpunet.__version__, "numpy": np.__version__}
+
+    def prepare(self, case: Case, problem: Problem) -> Work:
+        backend = self.new_backend(case)
+        if case.is_network:
+            network = GpunetNetwork(backend, case, problem)
+            work: Any = NetworkWork(network, case, problem)
+            unit = network.unrecorded(*work.batches[0])
+        else:
+            unit, written = build_operation(backend, case, problem.arrays)
+            work = OperationWork(unit, lambda _: written, lambda array: as_host(backend.to_numpy(array)))
+        if self.on_device:
+            work.on(_BackendDevice(backend), lambda: self.count(backend, unit))
+        return work
+
+    def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
+        """Return how many kernels a unit of work launches on a device."""
+        raise NotImplementedError
+
+
+class GpunetNumpy(GpunetPeer):
+    """gpunet on NumPy; with float64 cases the reference that all outputs are compared with."""
+
+    name, label = "gpunet-numpy", "gpunet (NumPy)"
+
+    def missing(self) -> str | None:
+        return None
+
+    def is_worth(self, case: Case) -> bool:
+        return case.precision != "tf32"
+
+    def new_backend(self, case: Case) -> Backend:
+        return NumpyBackend()
+
+
+class GpunetCuda(GpunetPeer):
+    """gpunet on its fused CUDA kernels."""
+
+    name, label, on_device = "gpunet-cuda", "gpunet (CUDA)", True
+
+    def missing(self) -> str | None:
+        from gpunet.backends.devices.probe import probe_gpu
+        from gpunet.backends.selection import cuda_problem
+
+        return cuda_problem(probe_gpu(), 0)
+
+    def versions(self) -> dict[str, str]:
+        import cupy
+
+        return super().versions() | {"cupy": cupy.__version__}
+
+    def new_backend(self, case: Case) -> Backend:
+        import cupy
+
+        from gpunet.backends.cuda import CudaBackend
+        from gpunet.backends.devices.cupy import CupyDevice
+
+        # Gives the memory of earlier cases back, so that the pool's size is that of this one.
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+        return CudaBackend(CupyDevice(0), case.precision)
+
+    def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
+        """Return what a unit asks its device to launch, each matrix product counted as one; copies are none."""
+        launched = 0
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                nonlocal launched
+                launched += 1
+                return function(*args, **options)
+
+            return call
+
+        device = backend.device
+        device.launch, device.gemm = counted(device.launch), counted(device.gemm)
+        backend.capture = lambda step: step  # a recorded step would not ask again
+        try:
+            unit()
+            backend.synchronize()  # before its buffers go
+        finally:
+            del device.launch, device.gemm, backend.capture
+        return launched
+
+
+class GpunetCudaUnfused(GpunetCuda):
+    """gpunet's network and training loop on plain CuPy expressions; matrix products are the same calls of cuBLAS.
+
+    No step is recorded: each unit of work launches its kernels one by one. The difference to gpunet-cuda is what fusing
+    and recording buy.
+    """
+
+    name, label = "gpunet-cuda-unfused", "gpunet (CuPy expressions)"
+
+    def new_backend(self, case: Case) -> Backend:
+        backend: Any = super().new_backend(case)
+        # CuPy works on its current stream; products and copies go to the device's.
+        backend.device._stream.use()
+        return unfused(backend.device, case.precision)
+
+    def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
+        """Return the kernels in a recording of the work, which is made for this and never run.
+
+        None for an epoch, whose steps are many, and where CuPy or the driver refuses.
+        """
+        counts: list[int | None] = []
+
+        def count(step: Callable[[], object]) -> Callable[[], object]:
+            counts.append(count_kernels(backend.device.capture(step)._graph.graph))
+            return step
+
+        backend.capture = count
+        try:
+            unit()  # a step of fit asks for its recording itself
+            if not counts:
+                count(unit)
+            backend.synchronize()  # before its buffers go
+        except Exception:  # whatever it is: a count is not worth a measured row
+            return None
+        finally:
+            del backend.capture
+        return counts[0] if len(counts) == 1 else None
+
+
+def unfused(device: Any, precision: str) -> Backend:
+    """Return arrays, copies and matrix products of the CUDA backend, the reference of operations, no recorded steps.
+
+    The reference runs as a user of CuPy writes it: one array expression after the other, with their temporaries.
+    """
+    import cupy
+
+    from gpunet.backends.cuda import CudaBackend
+
+    class UnfusedCudaBackend(CudaBackend):
+        bias_activation_forward = Backend.bias_activation_forward
+        bias_activation_backward = Backend.bias_activation_backward
+        batch_norm_activation_forward = Backend.batch_norm_activation_forward
+        batch_norm_activation_backward = Backend.batch_norm_activation_backward
+        batch_norm_activation_inference = Backend.batch_norm_activation_inference
+        softmax_cross_entropy = Backend.softmax_cross_entropy
+        sgd_step = Backend.sgd_step
+        adam_step = Backend.adam_step
+        gather_rows = Backend.gather_rows
+
+        def _run_reference(self, reference: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+            reference(cupy, *args, **kwargs)
+
+        def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+            return step
+
+    return UnfusedCudaBackend(device, precision)

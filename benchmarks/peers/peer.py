@@ -1,0 +1,257 @@
+"""What a peer is: a library, or a way to use one, that does the work of a case."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.problem import Problem
+from benchmarks.report.results import Case
+
+Array = npt.NDArray[Any]
+Outputs = dict[str, Array]
+
+NETWORK_MODES = ("forward", "forward_backward", "step", "epoch")
+OPERATIONS = (
+    ("gemm", "forward"),
+    ("bias_activation", "forward"),
+    ("bias_activation", "backward"),
+    ("batch_norm_activation", "forward"),
+    ("batch_norm_activation", "backward"),
+    ("softmax_cross_entropy", "forward"),
+    ("sgd_step", "forward"),
+    ("adam_step", "forward"),
+    ("copy", "forward"),
+)
+
+
+class Device:
+    """What the work runs on; this one is the CPU, where work is done when its call returns."""
+
+    def synchronize(self) -> None:
+        """Wait until what was submitted is done."""
+
+    def record(self) -> Any:
+        """Return a mark in the device's stream, or None where there is no stream to mark."""
+        return None
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two marks that have been reached."""
+        raise NotImplementedError
+
+    def peak_bytes(self) -> int | None:
+        """Return the device memory that was held at most; None on the CPU, where the process is asked."""
+        return None
+
+
+class Work(ABC):
+    """One case, built and ready to run in this process."""
+
+    device: Device = Device()
+    # Returns how many kernels one unit of work launches, the last thing that is done with it.
+    count: Callable[[], int | None] | None = None
+
+    def on(self, device: Device, count: Callable[[], int | None] | None = None) -> Work:
+        """Say what device the work runs on, and return it."""
+        self.device, self.count = device, count
+        return self
+
+    @abstractmethod
+    def outputs(self) -> Outputs:
+        """Do the work once from the problem's numbers and return what is compared, as float64 on the host.
+
+        ``forward``: ``logits`` of the first batch, in inference mode. ``forward_backward``: ``loss``, and the gradient
+        of every parameter by its name, for the first batch. ``step`` and ``epoch``: every parameter by its name, after
+        a step on each batch in order, or after an epoch in the order of the data. Operations: the arrays that the
+        backend's operation writes, by its argument names. W_i are (m_i, m_{i-1}), whatever the library's layout.
+
+        Called once, before anything is timed; the work goes on from wherever it leaves.
+        """
+
+    @abstractmethod
+    def run(self, repeats: int) -> None:
+        """Do the work ``repeats`` times, on the batches in rotation. On a device: submit it and return."""
+
+    def launches(self) -> int | None:
+        """Return how many kernels one unit of work launches on a device, None where nobody counted."""
+        return self.count() if self.count else None
+
+    def time(self, repeats: int) -> tuple[float, float | None]:
+        """Return the seconds of one unit of work by the host's clock and by the device's, over ``repeats`` units."""
+        device = self.device
+        device.synchronize()
+        started, start = time.perf_counter(), device.record()
+        self.run(repeats)
+        stop = device.record()
+        device.synchronize()
+        host = (time.perf_counter() - started) / repeats
+        return host, None if start is None else device.elapsed(start, stop) / repeats
+
+
+class PeerNetwork(ABC):
+    """A network of some library with the problem's parameters; its methods are units of work.
+
+    ``forward`` returns the logits in inference mode; ``forward_backward`` the loss, and leaves the gradients;
+    ``step`` does one step of training; ``epoch`` goes once over a data set of the host. A library that has no way to
+    do one of them lacks the method, and its peer refuses the mode.
+    """
+
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Any]:
+        """Return the parameters that the problem has, by their names there."""
+
+    def gradients(self) -> Mapping[str, Any]:
+        """Return their gradients."""
+        raise NotImplementedError
+
+    def place(self, batches: list[tuple[Array, Array]]) -> list[tuple[Any, ...]]:
+        """Return the batches as arguments of the methods, on the device."""
+        return list(batches)
+
+    def to_host(self, value: Any) -> Array:
+        """Return an array of the library as float64 of NumPy."""
+        return as_host(value)
+
+    def logits_of(self, result: Any) -> Array:
+        """Return the logits, up to a number for each row, of what ``forward`` returned."""
+        return self.to_host(result)
+
+    def after_first_unit(self) -> None:
+        """Learn that a unit of work has been done: what compiling took is not what the work takes."""
+
+
+class NetworkWork(Work):
+    """A mode of a network, on batches that are on the device, in rotation; an epoch over a data set of the host."""
+
+    def __init__(self, network: Any, case: Case, problem: Problem) -> None:
+        self.network = network
+        self.case = case
+        self.checked_steps = problem.checked_steps
+        self.batches = problem.batches if case.mode == "epoch" else network.place(problem.batches)
+        self.rotation = itertools.cycle(self.batches)
+        self.unit: Callable[..., Any] = getattr(network, case.mode)
+
+    def run(self, repeats: int) -> None:
+        unit = self.unit
+        for batch in itertools.islice(self.rotation, repeats):
+            unit(*batch)
+
+    def outputs(self) -> Outputs:
+        network, mode = self.network, self.case.mode
+        if mode == "epoch":
+            network.epoch(*self.batches[0], shuffle=False)
+        else:
+            result = self.unit(*self.batches[0])
+            network.after_first_unit()
+        if mode == "forward":
+            return {"logits": as_logits(network.logits_of(result))}
+        if mode == "forward_backward":
+            loss = network.to_host(result).reshape(1)
+            return {"loss": loss} | {name: network.to_host(value) for name, value in network.gradients().items()}
+        if mode == "step":
+            for batch in self.batches[1 : self.checked_steps]:
+                self.unit(*batch)
+        return {name: network.to_host(value) for name, value in network.parameters().items()}
+
+
+class OperationWork(Work):
+    """A single operation: ``unit`` does it once, ``results`` names the arrays in what that returned."""
+
+    def __init__(
+        self, unit: Callable[[], Any], results: Callable[[Any], Mapping[str, Any]], to_host: Callable[[Any], Array]
+    ) -> None:
+        self.unit, self.results, self.to_host = unit, results, to_host
+
+    def run(self, repeats: int) -> None:
+        unit = self.unit
+        for _ in range(repeats):
+            unit()
+
+    def outputs(self) -> Outputs:
+        return {name: np.atleast_1d(self.to_host(array)) for name, array in self.results(self.unit()).items()}
+
+
+class Peer(ABC):
+    """A library, or one way to use it. Lives in a process of its own; heavy imports happen inside the methods."""
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    on_device: ClassVar[bool] = False
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Return why this machine cannot run it (a package, a GPU that is not there), or None."""
+
+    def refuses(self, case: Case) -> str | None:
+        """Return why it does not do a case (no batch norm, no such operation), or None."""
+        if case.is_network and case.mode not in NETWORK_MODES:
+            return f"a network has no mode {case.mode!r}"
+        if not case.is_network and (case.operation, case.mode) not in OPERATIONS:
+            return f"there is no operation {case.operation!r} with mode {case.mode!r}"
+        if case.precision == "tf32" and not self.on_device:
+            return "CPUs multiply in float32; TF32 is of NVIDIA's tensor cores"
+        return None
+
+    def is_worth(self, case: Case) -> bool:
+        """Whether the peer is worth its time in a case of the suite; it may still refuse."""
+        return True
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages that do the work."""
+
+    def blas(self) -> str:
+        """Return what multiplies matrices on the CPU, and with how many threads; once the packages are imported."""
+        return thread_pools()
+
+    @abstractmethod
+    def prepare(self, case: Case, problem: Problem) -> Work:
+        """Build the case; compilation may wait for the first run."""
+
+
+def as_host(value: Any) -> Array:
+    """Return a copy of an array-like as float64."""
+    return np.array(value, dtype=np.float64)
+
+
+def as_logits(values: Any) -> Array:
+    """Return logits with the mean of each row taken off.
+
+    Softmax does not see it, and a library that gives only probabilities cannot know it.
+    """
+    logits = as_host(values)
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+def refuse_single_row(case: Case) -> str | None:
+    """Return why a case's epoch ends in a batch that batch norm cannot normalise (gpunet's ``fit`` avoids such)."""
+    if case.mode == "epoch" and case.batch_norm and case.examples % case.rows == 1:
+        return "the last batch of the epoch has one row, which batch norm cannot normalise"
+    return None
+
+
+def missing_package(module: str, distribution: str) -> str | None:
+    """Return that a package is not installed, or None."""
+    return None if importlib.util.find_spec(module) else f"{distribution} is not installed"
+
+
+def hidden_layers(case: Case) -> range:
+    """Return the numbers of a network's hidden linear layers, from 1."""
+    return range(1, len(case.sizes) - 1)
+
+
+def thread_pools() -> str:
+    """Return the libraries with thread pools in this process that can be asked, and their threads."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (threadpoolctl tells)"
+    pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
+    return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"

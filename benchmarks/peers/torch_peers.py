@@ -1,0 +1,162 @@
+"""PyTorch: as usually written, tuned, compiled, and as one CUDA graph of the whole step; on a CPU and on CUDA."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any, ClassVar
+
+from benchmarks.peers.peer import Peer, Work, missing_package, refuse_single_row
+from benchmarks.problem import Problem
+from benchmarks.report.results import Case
+
+
+class TorchPeer(Peer):
+    """A way to use PyTorch; its networks are in ``torch_work`` and ``torch_compiled``."""
+
+    # Whether operations write where they can, and optimisers are fused.
+    tuned: ClassVar[bool] = False
+
+    @property
+    def device(self) -> str:
+        """Where the tensors are."""
+        return "cuda" if self.on_device else "cpu"
+
+    def missing(self) -> str | None:
+        if reason := missing_package("torch", "PyTorch"):
+            return reason
+        if self.on_device:
+            import torch
+
+            if not torch.cuda.is_available():
+                return f"PyTorch {torch.__version__} finds no CUDA device"
+        return None
+
+    def refuses(self, case: Case) -> str | None:
+        return super().refuses(case) or refuse_single_row(case)
+
+    def versions(self) -> dict[str, str]:
+        import torch
+
+        cuda = {"cuda": str(torch.version.cuda)} if self.on_device else {}
+        return {"torch": str(torch.__version__), **cuda}
+
+    def blas(self) -> str:
+        """Return PyTorch's own: it is part of its binary, where nobody else can ask for it."""
+        import torch
+
+        return f"{'MKL' if torch.backends.mkl.is_available() else 'PyTorch'} x{torch.get_num_threads()}"
+
+    def prepare(self, case: Case, problem: Problem) -> Work:
+        import torch
+
+        from benchmarks.peers.torch_work import build_network_work, build_operation_work
+
+        # Of this process; it decides whether cuBLAS may use TF32.
+        torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
+        if not case.is_network:
+            return build_operation_work(case, problem, self.device, self.tuned)
+        return build_network_work(self.new_network(case, problem), case, problem)
+
+    def new_network(self, case: Case, problem: Problem) -> Any:
+        """Return the network of a case."""
+        from benchmarks.peers.torch_work import EagerNetwork, TunedNetwork
+
+        return (TunedNetwork if self.tuned else EagerNetwork)(case, problem, self.device)
+
+
+class TorchEager(TorchPeer):
+    """PyTorch as usually written; a unit of work is that of ``EagerNetwork``."""
+
+    name, label = "torch-eager", "PyTorch (eager)"
+
+
+class TorchTuned(TorchPeer):
+    """PyTorch as its tuning guide has it; a unit of work is that of ``TunedNetwork``."""
+
+    name, label = "torch-tuned", "PyTorch (tuned)"
+    tuned = True
+
+    def is_worth(self, case: Case) -> bool:
+        return self.on_device or case.sweep is None
+
+
+class TorchCudaEager(TorchEager):
+    """The same on CUDA."""
+
+    name, label, on_device = "torch-cuda-eager", "PyTorch (eager, CUDA)", True
+
+
+class TorchCudaTuned(TorchTuned):
+    """The same on CUDA."""
+
+    name, label, on_device = "torch-cuda-tuned", "PyTorch (tuned, CUDA)", True
+
+
+class CompiledPeer(TorchPeer):
+    """A way to use PyTorch's compiler."""
+
+    tuned = True
+    compiler: ClassVar[tuple[str, str]] = ("CXX", "g++")
+    # In ``torch_compiled``.
+    network: ClassVar[str]
+
+    def missing(self) -> str | None:
+        if reason := super().missing() or (missing_package("triton", "Triton") if self.on_device else None):
+            return reason
+        variable, default = self.compiler
+        command = os.environ.get(variable, default)
+        if shutil.which(command) is None:
+            return f"torch.compile needs a compiler, and {command} is not there"
+        if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+            return "torch.compile needs Python's header files (Python.h), which are not installed"
+        return None
+
+    def refuses(self, case: Case) -> str | None:
+        if not case.is_network:
+            return "the compiler is measured on networks, where it has something to fuse"
+        return super().refuses(case)
+
+    def new_network(self, case: Case, problem: Problem) -> Any:
+        import torch
+
+        from benchmarks.peers import torch_compiled
+
+        # Every network has the same code: without this the compiler gives up on it after eight cases.
+        torch.compiler.reset()
+        return getattr(torch_compiled, self.network)(case, problem, self.device)
+
+
+class TorchCompile(CompiledPeer):
+    """Forward pass and loss compiled together, with their backward, and the optimiser's step compiled."""
+
+    name, label = "torch-compile", "PyTorch (compiled)"
+    network = "CompiledNetwork"
+
+    def is_worth(self, case: Case) -> bool:
+        """Half a minute for each network: steps of the configurations but for c, which is all matrix products."""
+        return case.is_network and case.mode == "step" and case.label in "abde" and case.batch_norm
+
+
+class TorchCudaCompile(CompiledPeer):
+    """As usually written: ``torch.compile(model, mode="max-autotune")``, the loss and the fused optimiser eager."""
+
+    name, label, on_device = "torch-cuda-compile", "PyTorch (max-autotune, CUDA)", True
+    compiler = "CC", "gcc"
+    network = "MaxAutotuneNetwork"
+
+    def is_worth(self, case: Case) -> bool:
+        return case.sweep is None
+
+
+class TorchCudaGraph(CompiledPeer):
+    """The whole compiled unit of work, optimiser included, recorded once as a CUDA graph and replayed.
+
+    A unit of work copies its batch into the graph's buffers and launches the graph.
+    """
+
+    name, label, on_device = "torch-cuda-graph", "PyTorch (compiled, CUDA graph)", True
+    compiler = "CC", "gcc"
+    network = "GraphNetwork"

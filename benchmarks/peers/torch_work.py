@@ -1,0 +1,402 @@
+"""Networks and single operations in PyTorch: as usually written, and tuned.
+
+Of the operations, ``forward`` calls the functional API without recording gradients; ``backward`` is autograd's, through
+a graph that was recorded once and is retained. The loss is recorded and differentiated in each unit of work. The
+optimisers have one flat parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.peers.graph_nodes import count_kernels
+from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, PeerNetwork, Work, as_host, hidden_layers
+from benchmarks.problem import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, LEARNING_RATE, MOMENTUM, Problem
+from benchmarks.report.results import Case
+from gpunet.activations import get_activation
+
+Tensors = dict[str, Tensor]
+# Does the work; makes named tensors of what that returned.
+Operation = tuple[Callable[[], Any], Callable[[Any], Tensors]]
+
+
+class CudaDevice(Device):
+    """A GPU: events of PyTorch's current stream mark the time."""
+
+    def __init__(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+    def record(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        stop.synchronize()
+        return float(start.elapsed_time(stop)) / 1000
+
+    def peak_bytes(self) -> int | None:
+        return int(torch.cuda.max_memory_allocated())
+
+
+class EagerNetwork(PeerNetwork):
+    """As usually written: ``Linear`` with its bias, ``BatchNorm1d``, the activation; an optimiser with its defaults.
+
+    Parameters
+    ----------
+    case : Case
+    problem : Problem
+        Its parameters are set; a bias before batch norm, which the problem does not have, starts at 0.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    """
+
+    bias_before_batch_norm = True
+
+    def __init__(self, case: Case, problem: Problem, device: str) -> None:
+        self.case = case
+        self.device = device
+        self.named: Tensors = {}
+        self.model = self._build(case, problem).to(device)
+        self.model.train(case.mode != "forward")
+        self.criterion = nn.CrossEntropyLoss()
+        self.optimizer = self.new_optimizer()
+        # What subclasses compile.
+        self.logits: Callable[[Tensor], Tensor] = self.model
+        self.loss: Callable[[Tensor, Tensor], Tensor] = self._loss
+        self.update: Callable[[], Any] = self.optimizer.step
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Return the case's optimiser."""
+        return new_optimizer(self.case, self.model.parameters())
+
+    def place(self, batches: list[tuple[Array, Array]]) -> list[tuple[Any, ...]]:
+        return [(torch.from_numpy(X).to(self.device), torch.from_numpy(y).long().to(self.device)) for X, y in batches]
+
+    def forward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Return the logits in inference mode."""
+        with torch.no_grad():
+            return self.logits(X)
+
+    def forward_backward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Return the loss and leave the gradients in the parameters."""
+        self.optimizer.zero_grad()
+        loss = self.loss(X, y)
+        loss.backward()
+        return loss
+
+    def step(self, X: Tensor, y: Tensor) -> Tensor:
+        """Return the loss before one step of training."""
+        loss = self.forward_backward(X, y)
+        self.update()
+        return loss
+
+    def epoch(self, X: Array, y: Array, shuffle: bool = True) -> float:
+        """Return the mean loss of an epoch over host data, batches by ``DataLoader``, the loss read after each."""
+        data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y).long())
+        total = 0.0
+        for batch, labels in DataLoader(data, batch_size=self.case.rows, shuffle=shuffle):
+            loss = self.step(batch.to(self.device), labels.to(self.device))
+            total += loss.item() * len(labels)
+        return total / len(data)
+
+    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
+        """Return a unit of work that can be recorded, for counting its kernels; the network is not used after that."""
+        if self.case.mode == "epoch":
+            return None
+        allow_recording(self.optimizer)
+        work: Callable[[Tensor, Tensor], object] = getattr(self, self.case.mode)
+        return work
+
+    def parameters(self) -> Mapping[str, Any]:
+        return self.named
+
+    def gradients(self) -> Mapping[str, Any]:
+        return {name: tensor.grad for name, tensor in self.named.items() if tensor.grad is not None}
+
+    def to_host(self, value: Any) -> Array:
+        return to_host(value)
+
+    def _loss(self, X: Tensor, y: Tensor) -> Tensor:
+        return self.criterion(self.logits(X), y)
+
+    def _build(self, case: Case, problem: Problem) -> nn.Sequential:
+        modules: list[nn.Module] = []
+        for index in hidden_layers(case):
+            modules.append(self._linear(case, problem, index))
+            if case.batch_norm:
+                modules.append(self._batch_norm(case, problem, index))
+            modules.append(_Activation(case.activation))
+        return nn.Sequential(*modules, self._linear(case, problem, len(case.sizes) - 1))
+
+    def _linear(self, case: Case, problem: Problem, index: int) -> nn.Linear:
+        inputs, outputs = case.sizes[index - 1 : index + 1]
+        has_bias = f"b{index}" in problem.parameters
+        bias = has_bias or self.bias_before_batch_norm
+        module = nn.Linear(inputs, outputs, bias=bias, dtype=getattr(torch, case.dtype))
+        self._set(problem, f"W{index}", module.weight)
+        if has_bias:
+            self._set(problem, f"b{index}", module.bias)
+        elif bias:
+            nn.init.zeros_(module.bias)
+        return module
+
+    def _batch_norm(self, case: Case, problem: Problem, index: int) -> nn.BatchNorm1d:
+        module = nn.BatchNorm1d(
+            case.sizes[index], eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, dtype=getattr(torch, case.dtype)
+        )
+        self._set(problem, f"gamma{index}", module.weight)
+        self._set(problem, f"beta{index}", module.bias)
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        module.running_mean.copy_(torch.from_numpy(problem.state[f"running_mean{index}"]))
+        module.running_var.copy_(torch.from_numpy(problem.state[f"running_variance{index}"]))
+        return module
+
+    @torch.no_grad()
+    def _set(self, problem: Problem, name: str, parameter: Tensor) -> None:
+        parameter.copy_(torch.from_numpy(problem.parameters[name]))
+        self.named[name] = parameter
+
+
+class TunedNetwork(EagerNetwork):
+    """Without the bias before batch norm, which does nothing there; the fused optimiser; inference mode.
+
+    Gradients are set to None, not to 0 (the default since PyTorch 2.0). An epoch keeps its data on the device.
+    """
+
+    bias_before_batch_norm = False
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        return new_optimizer(self.case, self.model.parameters(), fused=True)
+
+    def forward(self, X: Tensor, y: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self.logits(X)
+
+    def epoch(self, X: Array, y: Array, shuffle: bool = True) -> float:
+        """Return the mean loss of an epoch: the data go to the device once, the loss comes back once."""
+        ((features, targets),) = self.place([(X, y)])
+        rows = len(targets)
+        order = torch.randperm(rows, device=self.device) if shuffle else torch.arange(rows, device=self.device)
+        total = torch.zeros((), device=self.device)
+        for index in order.split(self.case.rows):
+            loss = self.step(features.index_select(0, index), targets.index_select(0, index))
+            total += loss.detach() * len(index)
+        return total.item() / rows
+
+
+def build_network_work(network: EagerNetwork, case: Case, problem: Problem) -> Work:
+    """Return the work of a network."""
+    work = NetworkWork(network, case, problem)
+    batch = work.batches[0]
+
+    def new_unit() -> Callable[[], object] | None:
+        unit = network.recordable()
+        return None if unit is None else partial(unit, *batch)
+
+    return _on(work, network.device, new_unit)
+
+
+def build_operation_work(case: Case, problem: Problem, device: str, tuned: bool) -> Work:
+    """Return the work of a single operation.
+
+    Parameters
+    ----------
+    case, problem
+    device : str
+    tuned : bool
+        Whether results go into tensors that were allocated before, activations work in place, and optimisers are fused.
+    """
+
+    def new_unit() -> Callable[[], object]:
+        once, _ = build_operation(case, problem, device, tuned)
+        optimizer = getattr(once, "__self__", None)
+        if isinstance(optimizer, torch.optim.Optimizer):
+            allow_recording(optimizer)
+        return once
+
+    work = OperationWork(*build_operation(case, problem, device, tuned), to_host)
+    return _on(work, device, new_unit)
+
+
+def _on(work: Work, device: str, new_unit: Callable[[], Callable[[], object] | None]) -> Work:
+    on_cuda = device == "cuda"
+    return work.on(CudaDevice() if on_cuda else Device(), RecordedCount(new_unit, on_cuda))
+
+
+@dataclass
+class RecordedCount:
+    """The kernels in a recording of one unit of work, which is made for this and never run; None on a CPU.
+
+    Not PyTorch's profiler: what it hooks into the driver stays, and slows down every launch of later cases.
+    """
+
+    new_unit: Callable[[], Callable[[], object] | None]
+    on_cuda: bool
+    cuda: Any = torch.cuda
+
+    def __call__(self) -> int | None:
+        if not self.on_cuda:
+            return None
+        stream = self.cuda.Stream()
+        stream.wait_stream(self.cuda.current_stream())
+        with self.cuda.stream(stream):
+            unit = self.new_unit()
+            if unit is None:
+                return None
+            unit()  # compiles, and takes what it keeps; its backward pass runs on the stream of the forward pass
+        self.cuda.synchronize()
+        graph = self.cuda.CUDAGraph(keep_graph=True)
+        with self.cuda.graph(graph, stream=stream):
+            unit()
+        return count_kernels(graph.raw_cuda_graph())
+
+
+def allow_recording(optimizer: Any) -> None:
+    """Let an optimiser that is not capturable be recorded, for counting: its check asks for what replays would need."""
+    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
+        setattr(optimizer, name, lambda: None)
+
+
+def new_optimizer(case: Case, parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    """Return a case's optimiser."""
+    if case.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE, **options)
+    options.pop("capturable", None)
+    return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, **options)
+
+
+def to_host(value: Any) -> Array:
+    """Return a tensor as float64 of NumPy."""
+    return as_host(value.detach().cpu().numpy())
+
+
+# --- operations -------------------------------------------------------------------------------------------------------
+
+
+def build_operation(case: Case, problem: Problem, device: str, tuned: bool) -> Operation:
+    """Return a function that does the work once, and one that names what it computed."""
+    tensors = {name: torch.from_numpy(array.copy()).to(device) for name, array in problem.arrays.items()}
+    if "labels" in tensors:
+        tensors["labels"] = tensors["labels"].long()
+    if case.operation.endswith("_step"):
+        return _optimizer_step(case, tensors, tuned)
+    if case.operation == "softmax_cross_entropy":
+        return _softmax_cross_entropy(tensors)
+    if case.operation == "copy":
+        copied = torch.empty_like(tensors["source"])
+        return partial(copied.copy_, tensors["source"]), lambda out: {"out": out}
+    if case.operation == "gemm":
+        return _gemm(tensors, tuned)
+    return (_backward if case.mode == "backward" else _forward)(case, tensors, tuned)
+
+
+def _gemm(tensors: Tensors, tuned: bool) -> Operation:
+    a, b = tensors["a"], tensors["b"]
+    if tuned:
+        out = torch.empty((a.shape[0], b.shape[0]), dtype=a.dtype, device=a.device)
+        return partial(torch.mm, a, b.T, out=out), lambda product: {"out": product}
+    return lambda: a @ b.T, lambda product: {"out": product}
+
+
+def _forward(case: Case, tensors: Tensors, tuned: bool) -> Operation:
+    activate = find_activation(case.activation, in_place=tuned)
+    s, bias = tensors["s"], tensors["bias"]
+    out = torch.empty_like(s)
+    running = _running(s) if case.operation == "batch_norm_activation" else {}
+
+    @torch.no_grad()
+    def unit() -> Tensor:
+        if running:
+            return activate(_normalised(tensors, running))
+        return activate(torch.add(s, bias, out=out) if tuned else s + bias)
+
+    return unit, lambda result: {"out": result, **running}
+
+
+def _backward(case: Case, tensors: Tensors, tuned: bool) -> Operation:
+    normalises = case.operation == "batch_norm_activation"
+    inputs = {f"d{name}": tensors[name] for name in (("s", "gamma", "beta") if normalises else ("s", "bias"))}
+    for tensor in inputs.values():
+        tensor.requires_grad_()
+    z = _normalised(tensors, _running(tensors["s"])) if normalises else tensors["s"] + tensors["bias"]
+    y, dy, wanted = find_activation(case.activation)(z), tensors["dy"], list(inputs.values())
+    return (
+        lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True),
+        lambda gradients: dict(zip(inputs, gradients, strict=True)),
+    )
+
+
+def _softmax_cross_entropy(tensors: Tensors) -> Operation:
+    logits, labels = tensors["logits"].requires_grad_(), tensors["labels"]
+
+    def unit() -> tuple[Tensor, Tensor]:
+        loss = functional.cross_entropy(logits, labels)
+        return loss, torch.autograd.grad(loss, logits)[0]
+
+    return unit, lambda results: {"loss": results[0], "dlogits": results[1]}
+
+
+def _optimizer_step(case: Case, tensors: Tensors, tuned: bool) -> Operation:
+    parameter = nn.Parameter(tensors.pop("parameters"))
+    parameter.grad = tensors.pop("gradients")
+    moments = tensors
+    optimizer = new_optimizer(case, [parameter], fused=True if tuned else None)
+    if case.optimizer == "adam":
+        step = torch.zeros((), device=parameter.device if tuned else "cpu")
+        first, second = moments["first_moment"], moments["second_moment"]
+        optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+    else:
+        optimizer.state[parameter] = {"momentum_buffer": moments["velocity"]}
+    return optimizer.step, lambda _: {"parameters": parameter, **moments}
+
+
+def _running(s: Tensor) -> Tensors:
+    return {"running_mean": s.new_zeros(s.shape[1]), "running_variance": s.new_ones(s.shape[1])}
+
+
+def _normalised(tensors: Tensors, running: Tensors) -> Tensor:
+    return functional.batch_norm(
+        tensors["s"],
+        running["running_mean"],
+        running["running_variance"],
+        tensors["gamma"],
+        tensors["beta"],
+        training=True,
+        momentum=BATCH_NORM_MOMENTUM,
+        eps=BATCH_NORM_EPSILON,
+    )
+
+
+def find_activation(name: str, in_place: bool = False) -> Callable[[Tensor], Tensor]:
+    """Return the function of an activation."""
+    activation = get_activation(name)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "identity": lambda x: x,
+        "sigmoid": torch.sigmoid_ if in_place else torch.sigmoid,
+        "tanh": torch.tanh_ if in_place else torch.tanh,
+        "relu": torch.relu_ if in_place else torch.relu,
+        "leaky_relu": lambda x: functional.leaky_relu(x, activation.parameter, inplace=in_place),
+        "elu": lambda x: functional.elu(x, activation.parameter, inplace=in_place),
+    }
+    return functions[activation.name]
+
+
+class _Activation(nn.Module):
+    """An activation as a module, in the place of ``nn.ReLU`` and its like."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.forward = find_activation(name)

@@ -1,0 +1,93 @@
+"""The report: what result files hold, in Markdown, a section for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gpunet.errors import unknown_name
+
+from . import tables
+from .results import Results
+
+NOTHING_YET = "Nothing of this has been measured yet."
+
+# Name, as in the markers of documents: heading, and what returns the paragraphs and tables of one file.
+SECTIONS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
+    "summary": ("In short", tables.summary),
+    "machine": ("What it ran on", tables.machine),
+    "peers": ("gpunet against each peer", tables.peers),
+    "networks": ("Networks", tables.networks),
+    "sweeps": ("How the cost grows", tables.sweeps),
+    "operations": ("Single operations", tables.operations),
+    "activations": ("What an activation costs", tables.activations),
+    "crossover": ("CPU or GPU", tables.crossover),
+    "memory": ("Memory", tables.memory),
+    "launches": ("Kernel launches", tables.launches),
+    "cold-start": ("Cold start", tables.cold_start),
+    "roofline": ("Roofline", tables.roofline),
+    "not-measured": ("What has no time, and why", tables.not_measured),
+    "details": ("Every row", tables.details),
+}
+
+# A section that is the same for all files.
+READING = "how-to-read"
+HOW_TO_READ = (
+    "Times are medians over the rounds of a case, in each of which all peers do it one after the other; the fastest is "
+    "bold. `1.51x` is the median over the rounds of a peer's time over gpunet's in the same round: above 1, gpunet is "
+    "faster. Where their 10th and 90th percentile are further than 5 % from it, they follow: `1.51x, 1.38-1.62`. "
+    "*Of roofline* is the least time at the machine's own rates over the time taken; above 100 % only where the "
+    "arrays stay in a cache, which is faster than the copy that sets the rate. *Even* means that the 10th to 90th "
+    "percentile of the ratio hold 1. *Growth* `^0.95`: the time grows like the 0.95th power of what is varied, by "
+    "least squares over all points."
+)
+
+
+def report(files: Sequence[Results], *, with_details: bool = False) -> str:
+    """Return the report on some result files.
+
+    Parameters
+    ----------
+    files : sequence of Results
+    with_details : bool
+        Whether a table of every row with all its numbers follows.
+    """
+    blocks = []
+    for results in files:
+        blocks.append(f"# {results.title}")
+        if not results.rows:
+            blocks.append(NOTHING_YET)
+            continue
+        for name, (heading, make) in SECTIONS.items():
+            if name == "details" and not with_details:
+                continue
+            if found := make(results):
+                blocks += [f"## {heading}", *found]
+            if name == "machine":
+                blocks += ["## How to read the tables", HOW_TO_READ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def section(name: str, files: Sequence[Results], *, argument: str = "section") -> str:
+    """Return one section, without a heading; where there are several files, each is named first.
+
+    Parameters
+    ----------
+    name : str
+    files : sequence of Results
+    argument : str
+        What a message about the name begins with.
+
+    Raises
+    ------
+    InvalidValueError
+        There is no such section; the message has the nearest.
+    """
+    if name == READING:
+        return HOW_TO_READ
+    if name not in SECTIONS:
+        raise unknown_name(argument, name, [*SECTIONS, READING])
+    blocks: list[str] = []
+    for results in files:
+        found = SECTIONS[name][1](results)
+        blocks += [f"*{results.title}*", *found] if found and len(files) > 1 else found
+    return "\n\n".join(blocks or [NOTHING_YET])

@@ -1,0 +1,482 @@
+"""The sections of the report: each returns the paragraphs and tables that it makes of the rows of one file."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .frame import across, frame, markdown, peers_of
+from .results import Case, Results, Row, Spread
+from .words import (
+    NETWORK_MODES,
+    NOTHING,
+    case_name,
+    megabytes,
+    milliseconds,
+    place,
+    plural,
+    precision,
+    roofline_share,
+    seconds,
+    shape,
+    significant,
+    times,
+    times_with_spread,
+    traits,
+    work,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_GPU = "No GPU has run these benchmarks."
+# The activation that others are compared with: the cheapest one that bends.
+_CHEAP = "relu"
+# Points of a sweep below which an exponent says little.
+_FEWEST_POINTS = 3
+# Cases of one reason that are named one by one.
+_NAMED_CASES = 3
+# Facts of a machine in the order of the table; what else a file says about its machine follows under its own name.
+_FACTS = {
+    "cpu": "CPU",
+    "cores": "cores",
+    "memory_bytes": "memory",
+    "cache_bytes": "last-level cache",
+    "gpu": "GPU",
+    "gpu_memory_bytes": "GPU memory",
+    "driver": "GPU driver",
+    "clocks": "GPU clocks",
+    "system": "system",
+    "python": "Python",
+}
+_SHORT_COMMIT = 10
+
+
+def summary(results: Results) -> list[str]:
+    """Return the table of a README: the configurations' training steps, with machine and date."""
+    table = frame(results)
+    table = table[table.kind == "network"]
+    wanted = next((name for name in NETWORK_MODES.values() if (table.work == name).any()), None)
+    blocks = []
+    for group, where in _split(table[table.work == wanted], "device", "precision"):
+        cells = [_time(line, short=True) for line in group.itertuples()]
+        shared, shown = across(group, cells, "batch x layer sizes", shape)
+        shown["gpunet, samples/s"] = [
+            significant(row.samples_per_second if row else None) for row in group.drop_duplicates("key").reference
+        ]
+        blocks.append(
+            f"{wanted} on the {where.device} ({shared}): median time, and in parentheses how many "
+            "times as long as gpunet a library takes."
+        )
+        blocks.append(markdown(shown))
+    if blocks:
+        blocks.append(f"Measured on {_machine_in_words(results)}.{'' if _has_gpu(results) else f' {NO_GPU}'}")
+    return blocks
+
+
+def machine(results: Results) -> list[str]:
+    """Return a table of machine, threads, libraries, versions, commit and dates."""
+    known = {name: value for name, value in results.machine.items() if name != "name" and value not in (None, "")}
+    names = sorted(known, key=lambda name: list(_FACTS).index(name) if name in _FACTS else len(_FACTS))
+    rows = [row for row in results.rows if row.status == "ok"]
+    versions = _gathered((package, version) for row in rows for package, version in row.versions.items())
+    libraries = _gathered((row.blas, row.label) for row in rows if row.blas)
+    commits = [commit[:_SHORT_COMMIT] + plus + rest for commit, plus, rest in (r.commit.partition("+") for r in rows)]
+    facts = {_FACTS.get(name, name): _fact(name, known[name]) for name in names} | {
+        "threads": _listed(str(row.threads or "") for row in rows),
+        "GPU clock after the rounds": _range(sorted(row.gpu_megahertz for row in rows if row.gpu_megahertz), " MHz"),
+        "BLAS and thread pools": "; ".join(
+            name if len(libraries) == 1 else f"{', '.join(labels)}: {name}" for name, labels in libraries.items()
+        ),
+        "versions": ", ".join(f"{package} {' and '.join(found)}" for package, found in versions.items()),
+        "gpunet": _listed([results.version, *commits]),
+        "measured": _dates(results),
+        "precision": _listed(precision(row.case) for row in rows),
+    }
+    return [_table(["what", "here"], [[name, fact] for name, fact in facts.items() if fact], left=2)]
+
+
+def peers(results: Results) -> list[str]:
+    """Return how often gpunet is faster than each peer and by how much, and every case in which it is slower."""
+    table = frame(results)
+    table["theme"] = ["Single operations" if kind == "operation" else "Networks" for kind in table.kind]
+    blocks = []
+    for group, where in _split(table, "device", "theme", "precision"):
+        compared = group[group.ratio.notna() & ~group.ours]
+        rows = []
+        for name, label in peers_of(group):
+            lines = list(compared[compared.peer == name].itertuples())
+            if lines:
+                faster, slower = (sum(line.ratio.p10 > 1 for line in lines), sum(line.ratio.p90 < 1 for line in lines))
+                mean = math.exp(math.fsum(math.log(line.ratio.median) for line in lines) / len(lines))
+                least = min(lines, key=lambda line: line.ratio.median)
+                counts = [len(lines), faster, len(lines) - faster - slower, slower]
+                rows.append([label, *counts, times(mean), times_with_spread(least.ratio), case_name(least.case)])
+        if not rows:
+            continue
+        columns = ["peer", "cases", "gpunet faster", "even", "slower", "geometric mean", "least", "where"]
+        blocks.append(f"**{where.theme}** on the {where.device}, {where.precision}: a peer's time over gpunet's.")
+        blocks.append(_table(columns, rows))
+        lost = [
+            [case_name(line.case), line.row.label, times_with_spread(line.ratio), *map(milliseconds, both)]
+            for line in sorted(compared.itertuples(), key=lambda line: line.ratio.median)
+            if line.ratio.p90 < 1 and (both := (line.median, line.reference.median))
+        ]
+        if lost:
+            columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
+            blocks.append(f"**Where gpunet is slower**: {plural(len(lost), 'case')}, the worst first.")
+            blocks.append(_table(columns, lost, left=2))
+        else:
+            blocks.append("gpunet is slower in none of them.")
+    return blocks
+
+
+def networks(results: Results) -> list[str]:
+    """Return a table for each mode: configurations down, peers across."""
+    table = frame(results)
+    return _by_work(table[table.kind == "network"], "batch x layer sizes", lambda case: f"{case.label}: {shape(case)}")
+
+
+def operations(results: Results) -> list[str]:
+    """Return a table for each operation; several activations of one shape are in :func:`activations`."""
+    table = frame(results)
+    varied = {key for group, _ in _activation_groups(table) for key in group.key}
+    return _by_work(table[(table.kind == "operation") & ~table.key.isin(varied)], "shape", shape)
+
+
+def sweeps(results: Results) -> list[str]:
+    """Return a table for each quantity that is varied and mode, with the exponent of each peer's growth."""
+    table = frame(results)
+    table = table[table.kind == "sweep"]
+    table = table.assign(varied=[case.sweep[0] for case in table["case"]])
+    blocks = []
+    for group, where in _split(table, "device", "varied", "work", "precision"):
+        shared, shown = _times(group, where.varied, lambda case: case.label.split()[-1], own=False)
+        powers = [exponent(group, name) for name, _ in peers_of(group)]
+        shown.loc["growth"] = ["growth", *(NOTHING if power is None else f"^{power:.2f}" for power in powers), ""]
+        blocks.append(
+            f"**{where.work} against {where.varied}** on the {where.device}: {shared}; "
+            f"the first is {shape(where.case)}."
+        )
+        blocks.append(markdown(shown))
+    return blocks
+
+
+def activations(results: Results) -> list[str]:
+    """Return what each activation costs where everything else is the same (lecture, row L16: exp is expensive)."""
+    blocks = []
+    for group, where in _activation_groups(frame(results)):
+        costs = [row.median if row else math.inf for row in group.reference]
+        group = group.assign(cost=costs).sort_values("cost", kind="stable")
+        ours = {case.activation: cost for case, cost in zip(group["case"], group.cost, strict=True)}
+        cheap = _CHEAP if _CHEAP in ours else next(iter(ours))
+        _, shown = _times(group, "activation", lambda case: case.activation, own=False)
+        shares = [cost / ours[cheap] for cost in ours.values()]
+        shown[f"gpunet, to {cheap}"] = [f"{share:.2f} times" if 0 < share < math.inf else NOTHING for share in shares]
+        blocks.append(f"**{where.work}** on the {where.device}: {shape(where.case)}, {where.precision}.")
+        blocks.append(markdown(shown))
+    return blocks
+
+
+def crossover(results: Results) -> list[str]:
+    """Return gpunet on the CPU beside gpunet on the GPU, and below which size the CPU wins."""
+    if not _has_gpu(results):
+        return [f"{NO_GPU} So nobody knows yet below which size the CPU is faster."]
+    table = frame(results)
+    table = table[table.ours & table.measured]
+    fastest: dict[str, dict[bool, Row]] = {key: {} for key in table.key.unique()}
+    for row in sorted(table.row, key=lambda row: -row.median):
+        fastest[row.key][row.on_device] = row
+    pairs = [(found[False], found[True]) for found in fastest.values() if len(found) == 2]
+    if not pairs:
+        return ["No case has run on both the CPU and the GPU at the same precision."]
+    blocks = []
+    for title in dict.fromkeys(work(cpu.case) for cpu, _ in pairs):
+        ours = [(cpu, gpu) for cpu, gpu in pairs if work(cpu.case) == title]
+        blocks.append(f"**{title}**, {precision(ours[0][0].case)}: gpunet on the CPU and on the GPU.")
+        rows = []
+        for cpu, gpu in ours:
+            label = f"{cpu.case.label}: " if cpu.case.is_network else ""
+            texts = [milliseconds(row.median) for row in (cpu, gpu)]
+            texts[gpu.median < cpu.median] = f"**{texts[gpu.median < cpu.median]}**"
+            name = ", ".join([f"{label}{shape(cpu.case)}", *traits(cpu.case)[:-1]])
+            rows.append([name, *texts, times(cpu.median / gpu.median)])
+        blocks.append(_table(["case", "CPU", "GPU", "CPU over GPU"], rows))
+        swept: dict[str, list[tuple[int, bool]]] = {}
+        for cpu, gpu in ours:
+            if cpu.case.sweep is not None:
+                varied, value = cpu.case.sweep
+                swept.setdefault(varied, []).append((value, cpu.median <= gpu.median))
+        blocks += [_crossing(varied, sorted(points)) for varied, points in swept.items() if len(points) > 1]
+    return blocks
+
+
+def memory(results: Results) -> list[str]:
+    """Return the peak memory of the network configurations: of the process on a CPU, of the device on a GPU."""
+    return _facts_across(
+        results,
+        "**Peak memory** on the {}, {}: of the process on a CPU, of the device's memory on a GPU.",
+        lambda row: megabytes(row.peak_bytes) if row.case.is_network else NOTHING,
+    )
+
+
+def launches(results: Results) -> list[str]:
+    """Return the kernels of one unit of work, and the time by the device's own clock."""
+
+    def shown(row: Row) -> str:
+        count = NOTHING if row.launches is None else plural(row.launches, "kernel")
+        return f"{count}, {milliseconds(row.device_milliseconds.median)}" if row.device_milliseconds else count
+
+    return _facts_across(results, "**Kernel launches and device time** of one unit of work on the {}, {}.", shown)
+
+
+def cold_start(results: Results) -> list[str]:
+    """Return how long importing takes, and building and running a case for the first time."""
+    rows = []
+    table = frame(results)
+    for name, label in peers_of(table):
+        ours = [row for row in results.rows if row.peer == name and row.status == "ok"]
+        imports = [row.import_seconds for row in ours if row.import_seconds is not None]
+        firsts = [(row.first_seconds, row) for row in ours if row.first_seconds is not None]
+        if imports or firsts:
+            longest, where = max(firsts, key=lambda pair: pair[0], default=(None, None))
+            medians = [
+                statistics.median(found) if found else None for found in (imports, [first for first, _ in firsts])
+            ]
+            name = f"{case_name(where.case)} ({place(where)})" if where else NOTHING
+            rows.append([label, *map(seconds, (*medians, longest)), name])
+    if not rows:
+        return []
+    columns = ["peer", "import, median", "first unit of work, median", "longest", "where"]
+    return ["**Cold start**: importing, then building, compiling and the first unit of work.", _table(columns, rows)]
+
+
+def roofline(results: Results) -> list[str]:
+    """Return the rates of a large matrix product and a large copy, measured between the rounds of each case."""
+    rows = []
+    for group, where in _split(frame(results), "device", "precision"):
+        on_device = where.device == "GPU"
+        measured = [row for row in group[group.measured].row if row.peaks and row.on_device == on_device]
+        peaks = list({row.key: row.peaks for row in reversed(measured)}.values())
+        if peaks:
+            threads = sorted({str(row.threads) for row in measured if row.threads and not on_device})
+            name = place(measured[0]) + (f", {' or '.join(threads)} threads" if threads else "")
+            rates = {"gigaflops": "GFLOP/s", "gigabytes_per_second": "GB/s"}
+            spans = [_span([found[rate] for found in peaks if rate in found], unit) for rate, unit in rates.items()]
+            rows.append([name, *spans, len(peaks)])
+    if not rows:
+        return []
+    return [
+        "Median over the cases, with the least and the most: the machine was not always in the same state. "
+        "A case's roofline takes its own.",
+        _table(["where", "matrix product", "copy", "cases"], rows),
+    ]
+
+
+def not_measured(results: Results) -> list[str]:
+    """Return which peer has no time in which cases, and why; wrong and failed ones first."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in results.rows:
+        if row.status != "ok":
+            names = found.setdefault((row.status, row.label, row.reason), [])
+            names.append(f"{case_name(row.case)} ({place(row)})")
+    order = ("wrong", "failed", "refused", "missing")
+    rows = []
+    for (status, label, reason), names in sorted(found.items(), key=lambda entry: order.index(entry[0][0])):
+        some = "; ".join(names) if len(names) <= _NAMED_CASES else f"{len(names)}, such as {names[0]}"
+        rows.append([label, status, some, reason or NOTHING])
+    return [_table(["peer", "status", "cases", "reason"], rows, left=4)] if rows else []
+
+
+def details(results: Results) -> list[str]:
+    """Return every row with all that it has."""
+    cells = [[show(row) for show in _DETAILS.values()] for row in results.rows]
+    return [_table(list(_DETAILS), cells, left=3)] if cells else []
+
+
+def exponent(group: pd.DataFrame, peer: str) -> float | None:
+    """Return p where a peer's times in a sweep grow like the p-th power, by least squares of the logarithms."""
+    import numpy as np
+
+    measured = group[(group.peer == peer) & group.measured]
+    points = [(line.case.sweep[1], line.median) for line in measured.itertuples()]
+    if len(points) < _FEWEST_POINTS or min(points)[0] == 0:
+        return None
+    values, times_taken = np.log(np.array(points, dtype=np.float64)).T
+    return float(np.polyfit(values, times_taken, 1)[0])
+
+
+# --- what the sections share ---
+
+
+def _split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[pd.DataFrame, Any]]:
+    """Yield the lines that agree in some columns, and the first of them, for what they agree in."""
+    for _, group in table.groupby(list(columns), sort=False):
+        yield group, next(group.itertuples())
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: int = 1) -> str:
+    import pandas as pd
+
+    return markdown(pd.DataFrame(rows, columns=columns), left=left)
+
+
+def _time(line: Any, *, short: bool = False) -> str:
+    """Return a peer's time, in bold where it is the fastest, and its ratio to gpunet's with or without spread."""
+    if not line.measured:
+        return str(line.status)
+    text = milliseconds(line.median)
+    if line.ratio is not None:
+        text += f" ({times(line.ratio.median) if short else times_with_spread(line.ratio)})"
+    return f"**{text}**" if line.is_fastest else text
+
+
+def _times(
+    group: pd.DataFrame, head: str, name: Callable[[Case], str], *, own: bool = True
+) -> tuple[str, pd.DataFrame]:
+    """Return what :func:`across` does of the times, with the share of the roofline of gpunet and of the best peer."""
+    shared, shown = across(group, [_time(line) for line in group.itertuples()], head, name, own=own)
+    others = group[group.measured & ~group.ours].sort_values("median", kind="stable", ascending=False)
+    best = dict(zip(others.key, others.row, strict=True))
+    references = dict(zip(group.key, group.reference, strict=True))
+    shown["of roofline: gpunet / best peer"] = [
+        f"{roofline_share(references[key])} / {roofline_share(best.get(key))}" for key in shown.index
+    ]
+    return shared, shown
+
+
+def _by_work(table: pd.DataFrame, head: str, name: Callable[[Case], str]) -> list[str]:
+    blocks = []
+    for group, where in _split(table, "device", "work", "precision"):
+        shared, shown = _times(group, head, name)
+        blocks += [f"**{where.work}** on the {where.device}: {shared}.", markdown(shown)]
+    return blocks
+
+
+def _facts_across(results: Results, title: str, fact: Callable[[Row], str]) -> list[str]:
+    """Return a table with cases down and peers across for each device and precision, sweeps left out."""
+    table = frame(results)
+    table = table[table.measured & (table.kind != "sweep")]
+    table = table.assign(fact=[fact(row) for row in table.row])
+    blocks = []
+    for group, where in _split(table[table.fact != NOTHING], "device", "precision"):
+        _, shown = across(group, group.fact, "case", case_name, own=False)
+        blocks += [title.format(where.device, where.precision), markdown(shown)]
+    return blocks
+
+
+def _activation_groups(table: pd.DataFrame) -> list[tuple[pd.DataFrame, Any]]:
+    """Return cases that differ in their activation alone, where there are several."""
+    all_else = [case.replace(activation="", label=case.label.replace(case.activation, "")) for case in table["case"]]
+    groups = _split(table.assign(all_else=all_else), "device", "all_else")
+    return [(group, first) for group, first in groups if group.key.nunique() > 1]
+
+
+def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the distinct second parts of each first part, in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for name, value in pairs:
+        found.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _crossing(varied: str, points: Sequence[tuple[int, bool]]) -> str:
+    """Return below which size the CPU wins."""
+    cpu_wins = [wins for _, wins in points]
+    span = f"{varied} {points[0][0]} to {points[-1][0]}"
+    if len(set(cpu_wins)) == 1:
+        return f"From {span} the {'CPU' if cpu_wins[0] else 'GPU'} is always faster."
+    first_loss = cpu_wins.index(False)
+    if any(cpu_wins[first_loss:]):
+        return f"From {span} neither is faster on one side of a single size."
+    below, above = points[first_loss - 1][0], points[first_loss][0]
+    return f"The CPU is faster up to {varied} {below}, the GPU from {varied} {above}."
+
+
+def _has_gpu(results: Results) -> bool:
+    return any(row.on_device and row.status == "ok" for row in results.rows)
+
+
+def _machine_in_words(results: Results) -> str:
+    """Return machine, threads, version and date in half a sentence."""
+    known = results.machine
+    threads = sorted({row.threads for row in results.rows if row.threads and row.status == "ok"})
+    parts = [
+        str(known.get("cpu", known["name"])),
+        f"{known['cores']} cores" if "cores" in known else "",
+        f"{' or '.join(map(str, threads))} threads" if threads else "",
+        str(known.get("gpu", "")),
+        f"driver {known['driver']}" if known.get("driver") else "",
+        f"gpunet {results.version}",
+        _dates(results),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _fact(name: str, value: Any) -> str:
+    if name.endswith("_bytes") and isinstance(value, (int, float)):
+        return significant(value / 1e9, "GB") if value >= 1e9 else significant(value / 1e6, "MB")
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _dates(results: Results) -> str:
+    return _range(sorted(row.date[:10] for row in results.rows if row.date and row.status == "ok"))
+
+
+def _range(ordered: Sequence[object], unit: str = "") -> str:
+    return " to ".join(dict.fromkeys((str(ordered[0]), str(ordered[-1])))) + unit if ordered else ""
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(filter(None, values)))
+
+
+def _span(values: Sequence[float], unit: str) -> str:
+    if not values:
+        return NOTHING
+    middle = significant(statistics.median(values), unit)
+    return middle if len(values) == 1 else f"{middle} ({significant(min(values))} to {significant(max(values))})"
+
+
+def _part(value: Spread | None, part: str) -> str:
+    return significant(getattr(value, part) if value else None, digits=4)
+
+
+_DETAILS: dict[str, Callable[[Row], str]] = {
+    "peer": lambda row: row.peer,
+    "case": lambda row: row.key,
+    "status": lambda row: row.status,
+    "ms": lambda row: _part(row.milliseconds, "median"),
+    "ms p10": lambda row: _part(row.milliseconds, "p10"),
+    "ms p90": lambda row: _part(row.milliseconds, "p90"),
+    "device ms": lambda row: _part(row.device_milliseconds, "median"),
+    "device ms p10": lambda row: _part(row.device_milliseconds, "p10"),
+    "device ms p90": lambda row: _part(row.device_milliseconds, "p90"),
+    "rounds x repeats": lambda row: f"{len(row.rounds)} x {row.repeats}" if row.rounds else NOTHING,
+    "ratio": lambda row: times_with_spread(row.ratio) if row.ratio else NOTHING,
+    "to": lambda row: row.ratio_to or NOTHING,
+    "samples/s": lambda row: significant(row.samples_per_second),
+    "GFLOP/s": lambda row: significant(row.gigaflops),
+    "GB/s": lambda row: significant(row.gigabytes_per_second),
+    "roofline ms": lambda row: significant(row.roofline_milliseconds),
+    "of roofline": roofline_share,
+    "in cache": lambda row: "yes" if row.cached else "no",
+    "peak GFLOP/s": lambda row: significant(row.peaks.get("gigaflops")),
+    "peak GB/s": lambda row: significant(row.peaks.get("gigabytes_per_second")),
+    "error": lambda row: NOTHING if row.error is None else f"{row.error:.1e}",
+    "allowed": lambda row: NOTHING if row.tolerance is None else f"{row.tolerance:.1e}",
+    "peak memory": lambda row: megabytes(row.peak_bytes),
+    "launches": lambda row: NOTHING if row.launches is None else str(row.launches),
+    "import": lambda row: seconds(row.import_seconds),
+    "first": lambda row: seconds(row.first_seconds),
+    "threads": lambda row: str(row.threads) if row.threads else NOTHING,
+    "versions": lambda row: ", ".join(f"{name} {version}" for name, version in row.versions.items()),
+    "BLAS": lambda row: row.blas,
+    "commit": lambda row: row.commit,
+    "date": lambda row: row.date,
+    "reason": lambda row: row.reason,
+}

@@ -1,0 +1,138 @@
+"""The roofline: how fast a case could be at the machine's own rates of arithmetic and of memory.
+
+Each operation takes at least its floating-point operations over the rate of a large matrix product, and at least its
+bytes over the rate of a large copy, each input read once and each output written once; the larger of the two counts,
+and the operations of a case follow one another. Batch norm reads s and writes y forward, and reads dy and s and writes
+ds backward, as if every column stayed on the chip between its statistics and its use. The few operations per element
+of the element-wise work are not counted.
+
+References
+----------
+Williams, Waterman, Patterson 2009, "Roofline: an insightful visual performance model for multicore architectures".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from benchmarks.report.results import Case
+
+# Times that an array is read or written.
+_BATCH_NORM_FORWARD, _BATCH_NORM_BACKWARD = 2, 3
+_ACTIVATION_FORWARD, _ACTIVATION_BACKWARD = 2, 3
+_LOSS = 2  # logits in, gradient out
+_GATHER = 2
+_OPTIMIZER = {"sgd": 5, "adam": 7}  # parameters and moments in and out, gradients in
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one operation cannot do without: floating-point operations, and bytes moved."""
+
+    operations: float
+    bytes: float
+
+    def seconds(self, operations_per_second: float, bytes_per_second: float) -> float:
+        """Return the least time at the two rates."""
+        return max(self.operations / operations_per_second, self.bytes / bytes_per_second)
+
+
+def demands(case: Case) -> list[Demand]:
+    """Return the demands of the operations of one unit of work."""
+    if not case.is_network:
+        return [_operation(case)]
+    if case.mode == "forward":
+        return _forward(case, case.rows)
+    if case.mode == "forward_backward":
+        return _forward(case, case.rows) + _backward(case, case.rows)
+    if case.mode == "step":
+        return _step(case, case.rows)
+    full, rest = divmod(case.examples, case.rows)
+    batches = [case.rows] * full + [rest] * (rest > 0)
+    return [
+        demand for rows in batches for demand in (_elements(case, _GATHER * rows * case.sizes[0]), *_step(case, rows))
+    ]
+
+
+def roofline_seconds(case: Case, operations_per_second: float, bytes_per_second: float) -> float:
+    """Return the least time of one unit of work."""
+    return math.fsum(demand.seconds(operations_per_second, bytes_per_second) for demand in demands(case))
+
+
+def working_set(case: Case) -> int:
+    """Return the bytes of the distinct arrays that one unit of work touches."""
+    size = _item_size(case)
+    if not case.is_network:
+        return int(_operation(case).bytes)
+    copies = {"forward": 1, "forward_backward": 2}.get(case.mode, 3 if case.optimizer == "sgd" else 4)
+    # Of each layer the input and the output of batch norm or of the activation; training reads both again.
+    activations = case.rows * (case.sizes[0] + 2 * sum(case.sizes[1:]))
+    data = case.examples * case.sizes[0]
+    return size * (copies * parameter_count(case) + activations + data)
+
+
+def parameter_count(case: Case) -> int:
+    """Return the number of parameters of a network, without biases before batch norm."""
+    weights = sum(inputs * outputs for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True))
+    per_unit = 2 if case.batch_norm else 1
+    return weights + per_unit * sum(case.sizes[1:-1]) + case.sizes[-1]
+
+
+def _step(case: Case, rows: int) -> list[Demand]:
+    update = _elements(case, _OPTIMIZER[case.optimizer] * parameter_count(case))
+    return [*_forward(case, rows), *_backward(case, rows), update]
+
+
+def _forward(case: Case, rows: int) -> list[Demand]:
+    sweeps = _BATCH_NORM_FORWARD if case.batch_norm else _ACTIVATION_FORWARD
+    operations = []
+    for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True):
+        operations.append(_product(case, rows, inputs, outputs))
+        operations.append(_elements(case, sweeps * rows * outputs))
+    operations[-1] = _elements(case, _ACTIVATION_FORWARD * rows * case.sizes[-1])  # only a bias
+    return operations
+
+
+def _backward(case: Case, rows: int) -> list[Demand]:
+    sweeps = _BATCH_NORM_BACKWARD if case.batch_norm else _ACTIVATION_BACKWARD
+    operations = [_elements(case, _LOSS * rows * case.sizes[-1])]
+    for index in range(len(case.sizes) - 1, 0, -1):
+        inputs, outputs = case.sizes[index - 1 : index + 1]
+        if index < len(case.sizes) - 1:
+            operations.append(_elements(case, sweeps * rows * outputs))
+        operations.append(_product(case, outputs, rows, inputs))  # dW
+        if index > 1:
+            operations.append(_product(case, rows, outputs, inputs))  # dX
+    return operations
+
+
+def _operation(case: Case) -> Demand:
+    rows, columns = case.rows, case.sizes[-1]
+    if case.operation == "gemm":
+        return _product(case, rows, case.sizes[0], columns)
+    if case.operation == "copy":
+        return _elements(case, 2 * columns)
+    if case.operation.endswith("_step"):
+        return _elements(case, _OPTIMIZER[case.optimizer] * columns)
+    sweeps = {
+        ("batch_norm_activation", "forward"): _BATCH_NORM_FORWARD,
+        ("batch_norm_activation", "backward"): _BATCH_NORM_BACKWARD,
+        ("bias_activation", "forward"): _ACTIVATION_FORWARD,
+        ("bias_activation", "backward"): _ACTIVATION_BACKWARD,
+        ("softmax_cross_entropy", "forward"): _LOSS,
+    }[case.operation, case.mode]
+    return _elements(case, sweeps * rows * columns)
+
+
+def _product(case: Case, rows: int, inner: int, columns: int) -> Demand:
+    elements = rows * inner + inner * columns + rows * columns
+    return Demand(2.0 * rows * inner * columns, float(elements * _item_size(case)))
+
+
+def _elements(case: Case, count: int) -> Demand:
+    return Demand(0.0, float(count * _item_size(case)))
+
+
+def _item_size(case: Case) -> int:
+    return {"float32": 4, "float64": 8}[case.dtype]

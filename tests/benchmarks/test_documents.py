@@ -1,0 +1,147 @@
+"""What the report writes elsewhere: tables in Markdown files, and figures."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.report.documents import read_document
+from benchmarks.report.files import committed_results
+from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
+from tests.helpers.benchmark_results import (
+    ALL_PEERS,
+    BATCHES,
+    CPU_PEERS,
+    GPU_MACHINE,
+    A,
+    full_rows,
+    results,
+    row,
+    without_time,
+)
+from tests.helpers.checkout import ROOT
+
+DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "docs" / "performance.md") if path.is_file()]
+
+
+TEXT = "# Title\n\n<!-- gpunet bench report: summary -->\nold\n<!-- end -->\n\nBetween.\n"
+
+
+def document(tmp_path, text, newline="\n"):
+    path = tmp_path / "README.md"
+    path.write_bytes(text.replace("\n", newline).encode())
+    return path
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_document_gets_its_tables_and_keeps_the_rest(tmp_path, newline):
+    path = document(tmp_path, TEXT + "  <!--gpunet bench report: roofline-->\n<!-- end -->\nLast line", newline)
+    first = read_document(path, [results()])
+    assert (first.sections, first.outdated) == (["summary", "roofline"], ["summary", "roofline"])
+    assert path.read_bytes() == first.text.encode()  # nothing is written before save
+    first.save()
+    text = path.read_bytes().decode()
+    assert text.count("\n") == text.count(newline)
+    plain = text.replace("\r\n", "\n")
+    assert plain.startswith("# Title\n\n<!-- gpunet bench report: summary -->\n\nTraining step on the CPU")
+    assert "No GPU has run these benchmarks.\n\n<!-- end -->\n\nBetween.\n  <!--gpunet bench" in plain
+    assert plain.endswith("\n\n<!-- end -->\nLast line")
+    assert "old" not in plain
+    again = read_document(path, [results()])
+    assert again.outdated == []
+    changed = read_document(path, [results([row(A, "gpunet-numpy", 3.0, peaks={"gigaflops": 7.0})])])
+    assert changed.outdated == ["summary", "roofline"]
+    assert [found.name for found in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_markers_in_a_block_of_code_are_left_alone(tmp_path):
+    shown = "```markdown\n<!-- gpunet bench report: nonsense -->\n```\n"
+    path = document(tmp_path, shown + TEXT)
+    found = read_document(path, [results()])
+    assert found.sections == ["summary"]
+    assert found.updated.startswith(shown)
+    with pytest.raises(FileFormatError, match="has no marker"):
+        read_document(document(tmp_path, shown), [results()])
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("# Title\n", FileFormatError, "README.md: has no marker. Expected a line such as"),
+        (TEXT.replace("<!-- end -->", ""), FileFormatError, "README.md: line 3: the section 'summary' has no <!-- end"),
+        (TEXT.replace("<!-- end -->\n", "") + TEXT, FileFormatError, "README.md: line 3: the section 'summary' has no"),
+        (TEXT.replace("summary", "sumary"), InvalidValueError, "line 3: section: 'sumary' .* Did you mean 'summary'"),
+        (TEXT.replace(" summary", ""), InvalidValueError, "line 3: section: '' is not known"),
+    ],
+)
+def test_documents_that_cannot_be_updated(tmp_path, text, error, message):
+    path = document(tmp_path, text)
+    with pytest.raises(error, match=message):
+        read_document(path, [results()])
+    assert path.read_text() == text
+
+
+def test_documents_that_are_none(tmp_path):
+    with pytest.raises(MissingFileError, match="no such file"):
+        read_document(tmp_path / "none.md", [results()])
+    (tmp_path / "binary.md").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FileFormatError, match="no Markdown file in UTF-8"):
+        read_document(tmp_path / "binary.md", [results()])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_hold_what_the_committed_results_say(path):
+    """`gpunet bench report --update README.md docs/performance.md` brings them up to date."""
+    assert read_document(path, committed_results()).outdated == []
+
+
+# --- figures ---
+
+
+def test_every_figure_is_drawn_as_png_and_svg(tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.report.plots import write_plots
+
+    drawn = [A.replace(precision="tf32"), A.replace(mode="epoch", examples=5000), *BATCHES]
+    rows = [one for one in full_rows(ALL_PEERS) if one.key in {case.key for case in drawn}]
+    rows.append(without_time(A.replace(mode="epoch", examples=5000, batch_norm=False), "sklearn", "wrong", "x"))
+    written = write_plots([results(rows, machine=GPU_MACHINE)], tmp_path / "new")
+    names = {path.name.removeprefix("loom-0.5.0-") for path in written}
+    for name in (
+        "throughput-cpu-float32-epoch",
+        "ratio-gpu-tf32-step",
+        "roofline-cpu-float32-epoch",
+        "growth-gpu-float32-step",
+    ):
+        assert {f"{name}.png", f"{name}.svg"} <= names
+    assert all(path.stat().st_size > 5_000 for path in written)
+    svg = (tmp_path / "new" / "loom-0.5.0-growth-gpu-float32-step.svg").read_text()
+    for text in ("batch [rows]", "time of one unit of work [ms]", "Loom X100, gpunet 0.5.0"):
+        assert f"<!-- {text} -->" in svg
+
+
+def test_the_same_rows_give_the_same_figures(tmp_path):
+    pytest.importorskip("matplotlib")
+    from benchmarks.report.plots import write_plots
+
+    rows = [row(A, name, 1.0, gpunet_milliseconds=1.0) for name in CPU_PEERS]
+    for name in ("one", "two"):
+        write_plots([results(rows)], tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_bars_start_at_zero_and_axes_have_units():
+    pytest.importorskip("matplotlib")
+    from benchmarks.report.plots import figures
+
+    rows = [row(A, name, 1.0, gpunet_milliseconds=1.0, roofline=0.5) for name in CPU_PEERS]
+    drawn = dict(figures(results(rows)))
+    panel = drawn["throughput-cpu-float32-step"].axes[0]
+    assert panel.get_xlim()[0] == 0
+    assert panel.get_xlabel() == "samples/s"
+    assert [bar.get_width() for bar in panel.patches] == [256e3] * 4
+    roofline = drawn["roofline-cpu-float32-step"].axes[0]
+    assert math.isclose(roofline.patches[0].get_width(), 50)
+    assert roofline.get_xlabel().endswith("[%]")
