@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS, Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
-from gpunet.data.preparation import known_columns
+from gpunet.columns import columns_in_order, known_columns
 from gpunet.errors import (
     FileFormatError,
     GpunetError,
@@ -47,7 +47,6 @@ from gpunet.validation import (
     check_sizes,
     check_targets,
     check_weights,
-    columns_in_order,
     is_on_cuda,
     per_layer,
 )

@@ -183,41 +183,6 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
     return _finite(argument, array, dtype)
 
 
-def table_columns(values: Any) -> list[Any] | None:
-    """Return what a table (a DataFrame of any library) calls its columns; None for what is no table."""
-    try:
-        return list(values.columns)
-    except Exception:  # whatever an object's own attribute of that name is, or raises
-        return None
-
-
-def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) -> Any:
-    """Return the columns of a table (a DataFrame of any library) in the order of ``names``, as an array.
-
-    What has no names of columns, or has others than text, comes back as it is; so does everything if ``names`` is None.
-
-    Raises
-    ------
-    InvalidValueError
-        The table's columns are others than ``names``, or one occurs twice.
-    """
-    found = table_columns(values)
-    if names is None or not found or not all(isinstance(name, str) for name in found) or found == list(names):
-        return values
-    places = {name: place for place, name in enumerate(found)}
-    needed = set(names)
-    problem = next((f"lacks the column {name!r}" for name in names if name not in places), None)
-    problem = problem or next((f"has a column {name!r}" for name in found if name not in needed), None)
-    if problem is None and len(places) < len(found):
-        problem = f"has {len(found)} columns of {len(places)} names"
-    if problem is not None:
-        raise InvalidValueError(
-            f"{argument}: {problem}. Expected the columns of the network's training data, in any order; "
-            f"{argument}.to_numpy() goes by their order alone."
-        )
-    return np.asarray(values)[:, [places[name] for name in names]]
-
-
 def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
     """Return ``values`` as an int32 array of ``rows`` labels from 0 to ``classes - 1``.
 

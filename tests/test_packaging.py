@@ -54,7 +54,7 @@ def test_what_the_readme_names_is_there_after_import_gpunet_alone():
         "assert set(gpunet.__all__) <= set(dir(gpunet))"
     ).split()
     assert "network" in loaded
-    assert not {"classic", "data_initializers", "diagnostics", "lecture"} & set(loaded)
+    assert not {"classic", "cli", "data", "data_initializers", "diagnostics", "lecture"} & set(loaded)
 
 
 def test_a_name_that_gpunet_has_not_is_an_attribute_error():

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.columns import table_columns
 from gpunet.errors import InvalidTypeError, InvalidValueError
-from gpunet.validation import table_columns
 
 Array = npt.NDArray[Any]
 

@@ -19,15 +19,6 @@ from gpunet.validation import check_integer
 Array = npt.NDArray[Any]
 
 
-def known_columns(metadata: Any, columns: int) -> list[str] | None:
-    """Return the names of a network's inputs, if its metadata are of ``gpunet train`` and tell them, or None."""
-    data = metadata.get("data") if isinstance(metadata, Mapping) else None
-    names = data.get("feature_names") if isinstance(data, Mapping) else None
-    if not isinstance(names, list) or len(names) != columns or not all(isinstance(name, str) for name in names):
-        return None
-    return names
-
-
 @dataclass(frozen=True)
 class Preparation:
     """The link between a model and its data; kept in ``network.metadata``.

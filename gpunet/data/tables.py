@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.columns import numbered_names
 from gpunet.data.datasets import RawData
 from gpunet.data.line_numbers import Record, find_record, first_longer_record, line_number, read_records
 from gpunet.data.numerals import MISSING, is_missing, is_number
@@ -233,7 +234,7 @@ def read_npz(path: Path, need_target: bool) -> RawData:
         if targets is not None:
             _check_targets(path, targets, features.shape[0])
         arrays = {key: archive.read(key) for key in keys}
-    names = [f"x{column}" for column in range(features.shape[1])]
+    names = numbered_names(features.shape[1])
     return RawData(_finite_features(path, arrays["X"]), arrays.get("y"), names, path.stem, "arrays", path)
 
 

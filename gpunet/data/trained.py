@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.columns import columns_in_order, known_columns
 from gpunet.data.preparation import Preparation
 from gpunet.errors import InvalidTypeError, InvalidValueError
-from gpunet.validation import check_features, columns_in_order
+from gpunet.validation import check_features
 
 Array = npt.NDArray[Any]
 
@@ -62,8 +63,9 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
     ['setosa']
     """
     preparation = _preparation(network)
-    X = columns_in_order("X", X, preparation.feature_names)
-    return preparation.inputs(check_features("X", X, len(preparation.feature_names), np.float64))
+    columns = len(preparation.feature_names)
+    X = columns_in_order("X", X, known_columns(network.metadata, columns))
+    return preparation.inputs(check_features("X", X, columns, np.float64))
 
 
 def class_names(network: _Trained) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,18 @@ def test_other_columns_are_refused(columns: list[str], problem: str, ask: Ask, t
 def test_columns_without_names_go_by_their_order(columns: Any, trained: Any) -> None:
     network, features = trained
     assert np.array_equal(network.predict(Table(features, columns)), network.predict(features))
+
+
+def test_a_network_of_arrays_without_names_goes_by_their_order(tmp_path: Path, capsys: Any) -> None:
+    """The names that stand for the columns of an NPZ file are nobody's."""
+    features = INPUTS
+    np.savez(tmp_path / "arrays.npz", X=features, y=LABELS)
+    out = tmp_path / "run"
+    model = shell(capsys, "train", tmp_path / "arrays.npz", "--epochs", 1, "--layers", 4, "--out", out, "--json").json
+    network = gpunet.load(model["model"], device="cpu")
+    for ask in ASKS.values():
+        expected = ask(gpunet.load(model["model"], device="cpu"), features)
+        assert np.array_equal(ask(copy.deepcopy(network), pandas.DataFrame(features, columns=NAMES)), expected)
 
 
 def test_no_library_of_tables_is_needed(trained: Any) -> None:
