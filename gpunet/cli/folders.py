@@ -38,21 +38,26 @@ def check_folder(folder: Path, argument: str = "--out") -> None:
         raise OSError(error.errno, f"files cannot be written there ({error.strerror})", str(existing)) from None
 
 
-def holds_other_data(model: Path, fingerprint: str) -> bool:
-    """Whether a model is there and was trained on other data, or does not say on which.
+def holds_other_data(file: Path, fingerprint: str) -> bool:
+    """Whether a model or checkpoint is there and was trained on other data, or does not say on which.
+
+    The first checkpoints cannot say it, and are taken for those of the same data.
 
     Parameters
     ----------
-    model : Path
+    file : Path
     fingerprint : str
         Of the data; see :meth:`gpunet.data.DataSet.fingerprint`.
     """
-    if not model.is_file():
+    if not file.is_file():
         return False
     try:
-        metadata = read_tensors(model)[1].get("metadata")
+        header = read_tensors(file)[1]
     except FileFormatError:  # damaged, so there is nothing to lose
         return False
+    if "metadata" not in header:
+        return False
+    metadata = header["metadata"]
     data = metadata.get("data") if isinstance(metadata, dict) else None
     return not isinstance(data, dict) or data.get("fingerprint") != fingerprint
 

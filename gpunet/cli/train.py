@@ -220,17 +220,20 @@ def _what_is_replaced(arguments: argparse.Namespace, folder: Path, fingerprint: 
     Raises
     ------
     InvalidValueError
-        The folder was not asked for, and holds a model of other data.
+        The folder was not asked for, and holds a model or, where one would be written, a checkpoint of other data.
     """
     model, checkpoint = folder / MODEL, folder / CHECKPOINT
-    if holds_other_data(model, fingerprint):
+    begins_checkpoint = arguments.checkpoint and not arguments.resume
+    for file in (model, checkpoint) if begins_checkpoint else (model,):
+        if not holds_other_data(file, fingerprint):
+            continue
         if arguments.out is None:
             raise InvalidValueError(
-                f"--out: {model} was trained on other data than {arguments.data}. Expected --out with another folder, "
-                f"or with {str(folder)!r} to replace that model."
+                f"--out: {file} was trained on other data than {arguments.data}. Expected --out with another folder, "
+                f"or with {str(folder)!r} to replace it."
             )
-        return [f"{model} was trained on other data and will be replaced"]
-    if arguments.checkpoint and not arguments.resume and checkpoint.is_file() and not model.is_file():
+        return [f"{file} was trained on other data and will be replaced"]
+    if begins_checkpoint and checkpoint.is_file() and not model.is_file():
         return [f"{checkpoint}, of a run that was interrupted, will be replaced; --resume goes on from it"]
     return []
 

@@ -12,6 +12,7 @@ import pytest
 import gpunet
 import gpunet.cli.train as train_command
 from gpunet.data import load_for_training, split_rows
+from gpunet.serialization import read_tensors, write_tensors
 from tests.helpers.cli import refusal, shell, write_blobs, write_plane
 
 Capture = pytest.CaptureFixture[str]
@@ -258,6 +259,26 @@ def test_a_model_of_other_data_is_not_replaced_unasked(
     assert content_of("runs/data")["model.safetensors"] != before["model.safetensors"]
     first = ("train", "A/data.csv", "--target", "y", "--epochs", 1, "--out", "runs/data", "--quiet")
     assert shell(capsys, *first).errors == ""
+
+
+def test_a_checkpoint_of_other_data_is_not_replaced_unasked(namesakes: None, capsys: Capture) -> None:
+    first = ("train", "A/data.csv", "--target", "y", "--epochs", 1, "--checkpoint", "--quiet")
+    assert shell(capsys, *first).status == 0
+    Path("runs/data/model.safetensors").unlink()  # as if the run had been interrupted
+    before = content_of("runs/data")
+    options = ("train", "B/data.csv", "--target", "y", "--epochs", 1, "--checkpoint")
+    line = refusal(capsys, *options)
+    assert "--out: runs/data/checkpoint.safetensors was trained on other data than B/data.csv" in line
+    assert content_of("runs/data") == before
+    replaced = shell(capsys, *options, "--out", "runs/data")
+    assert replaced.errors == "runs/data/checkpoint.safetensors was trained on other data and will be replaced\n"
+
+    checkpoint = Path("runs/data/checkpoint.safetensors")
+    Path("runs/data/model.safetensors").unlink()
+    tensors, header = read_tensors(checkpoint)
+    del header["metadata"]  # which the first checkpoints lack
+    write_tensors(checkpoint, tensors, header)
+    assert shell(capsys, *first).status == 0
 
 
 def test_a_model_of_the_same_data_is_replaced(namesakes: None, capsys: Capture) -> None:
