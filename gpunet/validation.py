@@ -196,7 +196,7 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
         A label out of range; the message has the row.
     """
     expected = f"integer labels 0 to {classes - 1}; numpy.unique({argument}, return_inverse=True)[1] makes them"
-    array = _numeric_array(argument, values, expected)
+    array = _numeric_array(argument, values, expected, integers=True)
     if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
         raise ShapeError(
             f"{argument}: got shape {array.shape}. Expected integer labels ({rows},), not one-hot rows: "
@@ -355,11 +355,21 @@ def read_array(argument: str, values: Any) -> Array:
         ) from None
 
 
-def _numeric_array(argument: str, values: Any, expected: str = "numbers", booleans: bool = False) -> Array:
-    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
+def _numeric_array(
+    argument: str, values: Any, expected: str = "numbers", *, booleans: bool = False, integers: bool = False
+) -> Array:
+    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too.
+
+    ``integers`` says what an array of objects should be converted to, floats otherwise.
+    """
     array = read_array(argument, values)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
-        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{_first_odd(array)}. Expected {expected}.")
+        odd, hint = _first_odd(array), ""
+        if (
+            array.dtype == object and array.ndim and array.size and not odd
+        ):  # of columns of several dtypes, or that may lack values
+            hint = f" They are numbers, so {argument}.astype({'int' if integers else 'float'}) does it."
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{odd}. Expected {expected}.{hint}")
     return array
 
 

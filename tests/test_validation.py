@@ -51,7 +51,8 @@ BAD_FEATURES = {
         gpunet.NonFiniteError,
         "1e.300 in row 1, column 1, too large for float32",
     ),
-    "objects": (X.astype(object), gpunet.InvalidTypeError, "X: got dtype object"),
+    "objects": (X.astype(object), gpunet.InvalidTypeError, r"X: got dtype object\. .*, so X\.astype\(float\)"),
+    "empty objects": (np.empty((0, 4), object), gpunet.InvalidTypeError, r"X: got dtype object\. Expected numbers\.$"),
     "an object": (
         with_object(X, (3, 1), "high"),
         gpunet.InvalidTypeError,
@@ -72,7 +73,7 @@ BAD_LABELS = {
     "whole floats": (Y.astype(float), gpunet.InvalidTypeError, "y: got dtype float64"),
     "text": (list("abcabcabcabc"), gpunet.InvalidTypeError, "y: got dtype <U1. Expected integer labels.*numpy.unique"),
     "booleans": (Y > 0, gpunet.InvalidTypeError, "y: got dtype bool"),
-    "objects": (Y.astype(object), gpunet.InvalidTypeError, "y: got dtype object"),
+    "objects": (Y.astype(object), gpunet.InvalidTypeError, r"y: got dtype object\. .*, so y\.astype\(int\)"),
     "one-hot": (np.eye(3)[Y], gpunet.ShapeError, r"not one-hot rows: use y\.argmax\(axis=1\)"),
     "from one": (Y + 1, gpunet.InvalidValueError, "label 3 in row 2 is out of range.*need y - 1"),
     "too few": (Y[:-1], gpunet.ShapeError, "y: got 11 labels for 12 rows"),
