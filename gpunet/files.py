@@ -11,7 +11,9 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 
 if sys.platform != "win32":  # where nobody can remove a file that a writer has open
     import fcntl
@@ -19,6 +21,23 @@ if sys.platform != "win32":  # where nobody can remove a file that a writer has 
 # Of the target's name, in that of its temporary: file systems take 255 bytes, and a character has up to four.
 _NAME_CHARACTERS = 50
 _ENDING = ".part"
+
+
+def as_path(path: Any, argument: str = "path") -> Path:
+    """Return ``path`` as a path, or raise.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        It is no path, or holds a null character, which no file's name can; the message names ``argument``.
+    """
+    try:
+        checked = Path(path)
+    except TypeError:
+        raise InvalidTypeError(f"{argument}: got {shown(path)}. Expected a path.") from None
+    if "\0" in str(checked):
+        raise InvalidValueError(f"{argument}: {shown(path)} holds a null character. Expected a path.")
+    return checked
 
 
 @contextlib.contextmanager
@@ -41,9 +60,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Raises
     ------
+    InvalidTypeError, InvalidValueError
+        It is no path.
     OSError
         The file cannot be written, or may not be; it names ``path``, or the folder that cannot be made.
     """
+    path = as_path(path)
     try:
         target = Path(os.path.realpath(path))
         existing = target.stat() if target.exists() else None

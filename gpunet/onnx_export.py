@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, require_package, shown
-from gpunet.files import replacing
+from gpunet.errors import InvalidValueError, require_package
+from gpunet.files import as_path, replacing
 from gpunet.network import Network, on_network
 
 OPSET = 17
@@ -69,10 +69,7 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     OSError
         The file cannot be written.
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InvalidTypeError(f"path: got {shown(path)}. Expected a path.") from None
+    path = as_path(path)
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
     try:

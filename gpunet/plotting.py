@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import InvalidValueError, require_package
-from gpunet.files import replacing
+from gpunet.files import as_path, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dots_per_inch: 
     """
     import matplotlib
 
-    path, endings = Path(path), figure.canvas.get_supported_filetypes()
+    path, endings = as_path(path), figure.canvas.get_supported_filetypes()
     ending = path.suffix.removeprefix(".").lower()
     if ending not in endings:
         known = ", ".join(f".{one}" for one in sorted(endings))

@@ -20,13 +20,11 @@ import numpy.typing as npt
 
 from gpunet.errors import (
     FileFormatError,
-    InvalidTypeError,
     InvalidValueError,
     MissingFileError,
     require_package,
-    shown,
 )
-from gpunet.files import replacing
+from gpunet.files import as_path, replacing
 from gpunet.npz import open_npz
 from gpunet.version import __version__
 
@@ -234,17 +232,14 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    InvalidTypeError
+    InvalidTypeError, InvalidValueError
         It is no path.
     InvalidValueError
         The ending is not one of ``SUFFIXES``.
     MissingDependencyError
         ``.safetensors`` without the package safetensors.
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InvalidTypeError(f"{argument}: got {shown(path)}. Expected a path.") from None
+    path = as_path(path, argument)
     if path.suffix not in SUFFIXES:
         raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
     if path.suffix == ".safetensors":

@@ -66,6 +66,26 @@ def test_an_error_leaves_what_was_there(tmp_path, error, existing):
     assert not existing or path.read_text() == "old"
 
 
+WRITERS = {
+    "network": lambda path: gpunet.Network([2, 2], device="cpu").save(path),
+    "network read": lambda path: gpunet.load(path, device="cpu"),
+    "onnx": lambda path: gpunet.export_onnx(gpunet.Network([2, 2], device="cpu"), path),
+    "history": lambda path: gpunet.History().save(path),
+    "plot": lambda path: gpunet.History().plot(path),
+    "text": lambda path: write_text(path, ""),
+}
+
+
+@pytest.mark.parametrize("path", [None, 5, b"file.npz", object(), "fi\0le.npz"], ids=str)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_what_is_no_path(tmp_path, monkeypatch, write, path):
+    monkeypatch.chdir(tmp_path)
+    error = gpunet.InvalidValueError if isinstance(path, str) else gpunet.InvalidTypeError
+    with pytest.raises(error, match=r"^path: .*Expected a path"):
+        write(path)
+    assert names(tmp_path) == []
+
+
 def test_text_is_utf_8_with_the_line_ends_it_has(tmp_path):
     assert write_text(tmp_path / "file", "ä\r\nb\n").read_bytes() == b"\xc3\xa4\r\nb\n"
 

@@ -147,6 +147,8 @@ class History:
 
         Raises
         ------
+        InvalidTypeError, InvalidValueError
+            It is no path.
         OSError
         """
         return write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
