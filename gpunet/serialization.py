@@ -106,6 +106,9 @@ class StoredTensors:
             self.version = self.header.pop(VERSION, None)
         except (ValueError, AttributeError, RecursionError):
             raise FileFormatError(f"{called} has a damaged header.") from None
+        # Those that write their version write a digest too: its name in the header has been hit.
+        if self.version is not None and self.digest is None:
+            raise FileFormatError(f"{called} has a damaged header: a version, but no digest.")
 
     def read(self, shapes: Mapping[str, Sequence[int]] | None = None, *, check_digest: bool = True) -> dict[str, Array]:
         """Return the tensors, in the order of this machine's bytes.

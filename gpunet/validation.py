@@ -365,9 +365,8 @@ def _numeric_array(
     array = read_array(argument, values)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         odd, hint = _first_odd(array), ""
-        if (
-            array.dtype == object and array.ndim and array.size and not odd
-        ):  # of columns of several dtypes, or that may lack values
+        # Such as a DataFrame whose columns have several dtypes, or dtypes that may lack values.
+        if array.dtype == object and array.ndim and array.size and not odd:
             hint = f" They are numbers, so {argument}.astype({'int' if integers else 'float'}) does it."
         raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{odd}. Expected {expected}.{hint}")
     return array

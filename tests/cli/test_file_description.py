@@ -85,7 +85,7 @@ def test_text_in_a_file_cannot_move_the_cursor(capsys: Capture) -> None:
     train(capsys)
     tensors, header = read_tensors(MODEL)
     header["metadata"]["data"]["data_set"] = "a\x1b[2J\nb"
-    rewrite(MODEL, header | {"gpunet": "\x1b[2J"}, tensors)
+    rewrite(MODEL, header | {"gpunet": "\x1b[2J", "digest": "\x1b[2J"}, tensors)
     output = shell(capsys, "info", MODEL).output
     assert "\x1b" not in output
     assert r"a\x1b[2J\nb, classification" in output
