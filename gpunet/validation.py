@@ -66,13 +66,22 @@ def check_json(argument: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidTypeError(f"{argument}: got {type(value).__name__}. Expected a dictionary, {{}} for none.")
     try:
-        json.dumps(value, allow_nan=False)
+        json.loads(json.dumps(value, allow_nan=False), object_pairs_hook=_distinct_keys)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidValueError(
             f"{argument}: cannot be written as JSON ({error}). Expected text, finite numbers, True, False, None, and "
             "lists and dictionaries of them."
         ) from None
     return value
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ValueError where keys that differ are the same as text, as 1 and "1" are: one of them would be lost."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"two keys of a dictionary are both {key!r} as text")
+        seen.add(key)
 
 
 def check_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:

@@ -366,6 +366,7 @@ def test_a_model_file_with_an_odd_header(tmp_path, header):
         ([1], gpunet.InvalidTypeError, "metadata: got list"),
         ({"a": {1, 2}}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
         ({"a": float("nan")}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
+        ({1: "a", "1": "b"}, gpunet.InvalidValueError, "two keys of a dictionary are both .1. as text"),
         ({"a": np.zeros(2)}, gpunet.InvalidValueError, "metadata: cannot be written as JSON"),
     ],
 )
