@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import sys
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     GpunetError, OSError
     """
+    _check_out(arguments)
     network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
     names = preparation.class_names
@@ -80,6 +82,14 @@ def run(arguments: argparse.Namespace) -> None:
         _write_table(sys.stdout, list(map(printable, cells)), map(printable, names or ()), probabilities)
     else:
         print_lines(*cells)
+
+
+def _check_out(arguments: argparse.Namespace) -> None:
+    """Raise InvalidValueError if the predictions would replace what they are made from."""
+    for read in (arguments.data, arguments.model):
+        with contextlib.suppress(OSError):  # one of them is not there
+            if arguments.out is not None and arguments.out.samefile(read):
+                raise InvalidValueError(f"--out: {arguments.out} is {read}, which is read. Expected another file.")
 
 
 def _write_table(file: TextIO, cells: Sequence[str], names: Iterable[str], probabilities: Array | None) -> None:

@@ -276,3 +276,19 @@ def test_a_row_without_a_finite_output_is_named_by_its_line(places: Any, capsys:
     Path("new.csv").write_text("\n".join(lines) + "\n")
     message = refusal(capsys, *command.split(), "huge.safetensors", "new.csv")
     assert message.startswith(f"gpunet: new.csv: the network's output for line {line} is ")
+
+
+@pytest.mark.parametrize("out", ["places.csv", "runs/../places.csv", "link.csv", "hard.csv"])
+def test_predictions_do_not_replace_the_data_they_are_made_from(out: str, places: Any, capsys: Capture) -> None:
+    Path("link.csv").symlink_to("places.csv")
+    Path("hard.csv").hardlink_to("places.csv")
+    before = Path("places.csv").read_bytes()
+    assert f"--out: {out} is places.csv, which is read" in refusal(capsys, "predict", MODEL, "places.csv", "--out", out)
+    assert Path("places.csv").read_bytes() == before
+
+
+def test_predictions_do_not_replace_the_model(places: Any, capsys: Capture) -> None:
+    Path("link.csv").symlink_to(MODEL)
+    line = refusal(capsys, "predict", MODEL, "places.csv", "--out", "link.csv")
+    assert f"--out: link.csv is {MODEL}, which is read" in line
+    assert gpunet.load(MODEL).layer_sizes == (3, 8, 2)
