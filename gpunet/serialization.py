@@ -40,6 +40,10 @@ _DTYPES = {"F32": "float32", "F64": "float64"}
 _LARGEST_RATIO = 20
 
 
+class ForeignFileError(FileFormatError):
+    """A file of tensors that gpunet did not write: somebody else's, rather than damaged."""
+
+
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], header: Mapping[str, Any]) -> Path:
     """Write tensors and a header; the file appears whole or not at all.
 
@@ -211,8 +215,8 @@ def _open_safetensors(path: Path, called: str) -> Iterator[StoredTensors]:
         yield StoredTensors(called, named, text, archive.get_tensor)
 
 
-def _no_header(called: str) -> FileFormatError:
-    return FileFormatError(f"{called} was not written by gpunet (no header).")
+def _no_header(called: str) -> ForeignFileError:
+    return ForeignFileError(f"{called} was not written by gpunet (no header).")
 
 
 def _as_text(header: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from gpunet.errors import FileFormatError, InvalidValueError
-from gpunet.serialization import read_tensors
+from gpunet.serialization import ForeignFileError, read_tensors
 
 
 def check_folder(folder: Path, argument: str = "--out") -> None:
@@ -53,6 +53,8 @@ def holds_other_data(file: Path, fingerprint: str) -> bool:
         return False
     try:
         header = read_tensors(file)[1]
+    except ForeignFileError:
+        return True
     except FileFormatError:  # damaged, so there is nothing to lose
         return False
     if "metadata" not in header:

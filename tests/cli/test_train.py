@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import gpunet
 import gpunet.cli.train as train_command
@@ -239,13 +240,15 @@ def namesakes(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("source", ["B/data.csv", "data.npz"])
-@pytest.mark.parametrize("change", [None, "foreign"])
+@pytest.mark.parametrize("change", [None, "foreign", "of another library"])
 def test_a_model_of_other_data_is_not_replaced_unasked(
     change: str | None, source: str, namesakes: None, capsys: Capture
 ) -> None:
     np.savez("data.npz", X=np.arange(50.0).reshape(50, 1), y=np.arange(50) % 2)
     if change == "foreign":  # a network of somebody's own
         gpunet.Network([1, 2]).save("runs/data/model.safetensors")
+    if change == "of another library":
+        safetensors.numpy.save_file({"weight": np.zeros(3)}, "runs/data/model.safetensors")
     before = content_of("runs/data")
     options = ("train", source, *(("--target", "y") if source.endswith("csv") else ()), "--epochs", 1)
     line = refusal(capsys, *options)
