@@ -658,7 +658,12 @@ def _described(
         configuration = ADDED_ARGUMENTS | header["network"]
         hidden, output = configuration["activation"], configuration["output_activation"]
         names = [*([hidden] if isinstance(hidden, str) else hidden), output]
-        unknown = [name for name in names if name not in given and split_name("path", name)[0] not in ACTIVATIONS]
+        arguments = [*["activation"] * (len(names) - 1), "output_activation"]
+        unknown = [
+            name
+            for argument, name in zip(arguments, names, strict=True)
+            if name not in given and split_name(argument, name)[0] not in ACTIVATIONS
+        ]
         if not unknown:
             *hidden, output = (given.get(name, name) for name in names)
             configuration |= {"activation": hidden, "output_activation": output}

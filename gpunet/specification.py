@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, shown
 
 # For text without white space at its ends, so that the time it takes grows with the length and not with a power of it.
 _PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<number>[^()]*)\))?")
@@ -31,11 +31,11 @@ def split_name(argument: str, text: str) -> tuple[str, float | None]:
     """
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
-        raise InvalidValueError(f"{argument}: cannot read {text!r}. Expected a name, or a name(number).")
+        raise InvalidValueError(f"{argument}: cannot read {shown(text)}. Expected a name, or a name(number).")
     number = (match["number"] or "").strip()
     if not number:
         return match["name"].lower(), None
     try:
         return match["name"].lower(), float(number)
     except ValueError:
-        raise InvalidValueError(f"{argument}: {number!r} in {text!r} is not a number.") from None
+        raise InvalidValueError(f"{argument}: {shown(number)} in {shown(text)} is not a number.") from None
