@@ -659,6 +659,9 @@ def _described(
         hidden, output = configuration["activation"], configuration["output_activation"]
         names = [*([hidden] if isinstance(hidden, str) else hidden), output]
         arguments = [*["activation"] * (len(names) - 1), "output_activation"]
+        for argument, name in zip(arguments, names, strict=True):
+            if not isinstance(name, str):
+                raise InvalidTypeError(f"{argument}: got {shown(name)}. Expected a name.")
         unknown = [
             name
             for argument, name in zip(arguments, names, strict=True)
