@@ -76,7 +76,9 @@ WRITERS = {
 }
 
 
-@pytest.mark.parametrize("path", [None, 5, b"file.npz", object(), "fi\0le.npz"], ids=str)
+@pytest.mark.parametrize(
+    "path", [None, 5, b"file.npz", object(), "fi\0le.npz"], ids=["none", "number", "bytes", "object", "null character"]
+)
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
 def test_what_is_no_path(tmp_path, monkeypatch, write, path):
     monkeypatch.chdir(tmp_path)
