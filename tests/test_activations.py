@@ -75,7 +75,7 @@ def test_what_is_said_about_each(name):
     assert activation.is_homogeneous == homogeneous
     if activation.slopes is not None:
         np.testing.assert_allclose(activation.derivative_at(np.array([-1.0, 1.0])), activation.slopes)
-    flat = np.abs(activation.derivative_at(np.array([-40.0, 40.0]))) < 1e-12
+    flat = np.abs(activation.derivative_at(np.array([-1e8, 1e8]))) < 1e-12
     np.testing.assert_array_equal(flat, np.isfinite(activation.limits))
     assert activation.saturates == (flat.any() and not homogeneous)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import gpunet
 from gpunet.backends import NumpyBackend
 from gpunet.backends.numpy import CHUNK
+from gpunet.optimizers import OPTIMIZERS
 from tests.helpers.networks import learnable, small_network
 
 GOOD_LOSS = np.array([1.0, 1.0])
@@ -38,19 +40,22 @@ def textbook(kind, parameters, gradients, weight_count, l2, clip, steps, rate):
     return w
 
 
-def make(kind, rate):
-    return {
-        "sgd": lambda: gpunet.SGD(rate),
-        "momentum": lambda: gpunet.SGD(rate, momentum=0.9),
-        "nesterov": lambda: gpunet.SGD(rate, momentum=0.9, nesterov=True),
-        "adam": lambda: gpunet.Adam(rate),
-        "adamw": lambda: gpunet.AdamW(rate, weight_decay=0.05),
-    }[kind]()
+KINDS = {
+    "sgd": gpunet.SGD,
+    "momentum": partial(gpunet.SGD, momentum=0.9),
+    "nesterov": partial(gpunet.SGD, momentum=0.9, nesterov=True),
+    "adam": gpunet.Adam,
+    "adamw": partial(gpunet.AdamW, weight_decay=0.05),
+}
+
+
+def test_every_optimizer_has_its_textbook():
+    assert {type(make(0.1)) for make in KINDS.values()} == set(OPTIMIZERS.values())
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(("sgd", "momentum", "nesterov", "adam", "adamw")),
+    kind=st.sampled_from(sorted(KINDS)),
     size=st.sampled_from((1, 2, 33, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7)),
     share=st.floats(0, 1),
     clip=st.sampled_from((None, 0.3)),
@@ -60,7 +65,7 @@ def test_updates_are_the_textbook_ones(kind, size, share, clip):
     parameters, gradients = generator.standard_normal((2, size))
     weight_count = int(share * size)
     expected = textbook(kind, parameters, gradients, weight_count, 0.02, clip or 1.0, 3, 0.1)
-    optimizer = make(kind, 0.1)
+    optimizer = KINDS[kind](0.1)
     optimizer.attach(NumpyBackend(), parameters)
     factor = None if clip is None else np.array([clip])
     for _ in range(3):
@@ -73,7 +78,7 @@ def test_updates_are_the_textbook_ones(kind, size, share, clip):
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
 def test_a_non_finite_loss_changes_nothing(kind, loss):
     parameters = np.ones(10)
-    optimizer = make(kind, 0.1)
+    optimizer = KINDS[kind](0.1)
     optimizer.attach(NumpyBackend(), parameters)
     optimizer.advance()
     optimizer.update(parameters, np.ones(10), 5, 0.1, None, np.array([loss, 1.0]))

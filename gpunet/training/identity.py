@@ -13,7 +13,7 @@ from gpunet.errors import InvalidValueError
 from gpunet.fingerprint import fingerprint
 from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.training.evaluation import DeviceData
-from gpunet.training.settings import Settings
+from gpunet.training.settings import FitSettings
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +59,7 @@ class RunIdentity:
     def of(
         cls,
         network: Network,
-        settings: Settings,
+        settings: FitSettings,
         data: DeviceData,
         held_out: DeviceData | None,
         sample_weight: Array | None,
@@ -70,7 +70,7 @@ class RunIdentity:
         Parameters
         ----------
         network : Network
-        settings : Settings
+        settings : FitSettings
         data, held_out : DeviceData
         sample_weight : ndarray, (n,), or None
         class_weight : ndarray, (c,), or None

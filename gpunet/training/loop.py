@@ -23,7 +23,7 @@ from gpunet.training.early_stopping import BestWeights, EarlyStopping
 from gpunet.training.evaluation import DeviceData, evaluate_on_device
 from gpunet.training.history import EpochRecord, History
 from gpunet.training.identity import RunIdentity
-from gpunet.training.settings import Settings, check_settings
+from gpunet.training.settings import FitSettings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.step import TrainingStep
 
@@ -162,7 +162,7 @@ class _Loop:
         network: Network,
         data: DeviceData,
         held_out: DeviceData | None,
-        settings: Settings,
+        settings: FitSettings,
         identity: RunIdentity | None,
     ) -> None:
         self.network = network

@@ -18,7 +18,7 @@ from gpunet.validation import check_flag, check_integer, check_json, check_numbe
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """How a run goes; see :func:`gpunet.fit` for what each of them means."""
 
     epochs: int
@@ -57,7 +57,7 @@ def check_settings(
     callbacks: Iterable[Callback],
     checkpoint: str | os.PathLike[str] | None,
     resume: bool,
-) -> Settings:
+) -> FitSettings:
     """Return the arguments of ``fit`` as settings, or raise."""
     check_network(network)
     if optimizer is None:
@@ -73,7 +73,7 @@ def check_settings(
         check_json("metadata", network.metadata)
     if early_stopping is not None:
         _check_early_stopping(early_stopping, network, validation)
-    return Settings(
+    return FitSettings(
         epochs=check_integer("epochs", epochs, 1),
         batch_size=_check_batch_size(batch_size, network),
         optimizer=optimizer,

@@ -103,7 +103,7 @@ def step(scalars: int, *moments: str, clip: bool = False, loss: float = 1.0, **n
     return lambda p: {
         "parameters": p.vector(),
         "gradients": p.vector(),
-        **{name: p.vector() if name in moments else None for name in ("velocity", *moments)},
+        **{name: p.vector() for name in moments},
         "weight_count": WEIGHTS,
         "scalars": p.rng.uniform(0.1, 2, scalars),
         "clip": np.array([0.3]) if clip else None,
@@ -114,8 +114,7 @@ def step(scalars: int, *moments: str, clip: bool = False, loss: float = 1.0, **n
 
 def adam(**more: Any) -> Callable[[Problem], Arrays]:
     numbers = {"l2": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8, "weight_decay": 0.0} | more
-    made = step(3, "first_moment", "second_moment", **numbers)
-    return lambda p: {name: value for name, value in made(p).items() if name != "velocity"}
+    return step(3, "first_moment", "second_moment", **numbers)
 
 
 def clipping(maximum: float) -> Callable[[Problem], Arrays]:
@@ -215,9 +214,10 @@ CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
         for weights in (lambda p: None, Problem.weights, zeros)
     ),
     *(("clip_factor", clipping(maximum)) for maximum in (1e-3, 1e6)),
+    *(("sgd_step", step(1, clip=clip, velocity=None, l2=0.1, momentum=0.0, nesterov=False)) for clip in (False, True)),
     *(
-        ("sgd_step", step(1, *moments, clip=clip, l2=0.1, momentum=0.9 if moments else 0.0, nesterov=nesterov))
-        for moments, nesterov in (((), False), (("velocity",), False), (("velocity",), True))
+        ("sgd_step", step(1, "velocity", clip=clip, l2=0.1, momentum=0.9, nesterov=nesterov))
+        for nesterov in (False, True)
         for clip in (False, True)
     ),
     ("sgd_step", step(1, "velocity", loss=np.inf, l2=0.1, momentum=0.9, nesterov=False)),
@@ -244,8 +244,9 @@ def operations() -> set[str]:
     return functions - {"weighted_mean"}
 
 
-def test_every_operation_is_a_method_and_has_a_case() -> None:
-    assert operations() == {name for name, _ in CASES}
+def test_every_operation_is_a_method_and_every_faster_version_has_a_case() -> None:
+    faster = {name for name in operations() if getattr(NumpyBackend, name) is not getattr(Backend, name)}
+    assert faster == {name for name, _ in CASES}
     for name in operations():
         assert inspect.signature(getattr(Backend, name)) == inspect.signature(getattr(NumpyBackend, name))
 

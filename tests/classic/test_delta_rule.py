@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from sklearn.metrics import r2_score
@@ -11,6 +9,7 @@ from sklearn.metrics import r2_score
 import gpunet
 from gpunet.classic import DeltaRule
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from tests.helpers.classic import fit_quietly
 
 X_XOR = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 Y_XOR = np.array([0.0, 1.0, 1.0, 0.0])
@@ -18,12 +17,6 @@ Y_XOR = np.array([0.0, 1.0, 1.0, 0.0])
 
 def delta_rule(**parameters):
     return DeltaRule(**{"dtype": "float64", "device": "cpu", **parameters})
-
-
-def fit_quietly(model, X, y):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
-        return model.fit(X, y)
 
 
 def textbook(network, patterns, targets, *, eta, alpha, epochs, by_pattern):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
-import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import pytest
 import gpunet
 from gpunet.classic import Adaline, Madaline
 from gpunet.classic.madaline import MadalineRule
+from tests.helpers.classic import fit_quietly
 
 X_XOR = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 Y_XOR = np.array([0, 1, 1, 0])
@@ -21,12 +21,6 @@ def parity(rows: int, seed: int, relevant: int = 3, columns: int = 20):
     """The product of the first 3 of 20 features of -1 and +1: no feature alone says anything about it."""
     X = np.random.default_rng(seed).choice([-1.0, 1.0], (rows, columns))
     return X, X[:, :relevant].prod(axis=1)
-
-
-def fit_quietly(model, X, y):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
-        return model.fit(X, y)
 
 
 # --- one step -----------------------------------------------------------------------------------------------------

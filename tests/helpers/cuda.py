@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation, get_activation
+from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
 from tests.helpers import networks
 
@@ -41,6 +42,23 @@ def poisoned(backend: CudaBackend, shape: tuple[int, ...], dtype: npt.DTypeLike,
     dtype = np.dtype(dtype)
     values = np.full(shape, 0xFF, np.uint8).repeat(dtype.itemsize).view(dtype).reshape(shape)
     return on_device(backend, values, offset)
+
+
+def check_loss(device: Any, name: str, outputs: Array, targets: Array, weighted: bool, offset: int = 0) -> None:
+    """Compare an element-wise loss with the reference in float64, twice: the kernel leaves its counter as it was."""
+    backend, dtype = CudaBackend(device), outputs.dtype
+    number = np.float64 if dtype == np.float64 else np.float32
+    weights = np.random.default_rng(0).uniform(0.1, 2, len(outputs)).astype(number) if weighted else None
+    doutputs, loss = poisoned(backend, outputs.shape, dtype, offset), poisoned(backend, (2,), number)
+    given = on_device(backend, outputs, offset), on_device(backend, targets, offset)
+    device_weights = None if weights is None else on_device(backend, weights)
+    gradient, value = np.empty(outputs.shape), np.empty(2)
+    exact = outputs.astype(float), targets.astype(float), None if weights is None else weights.astype(float)
+    getattr(Backend(), name)(*exact, gradient, value)
+    for _ in range(2):
+        getattr(backend, name)(*given, device_weights, doutputs, loss)
+        np.testing.assert_allclose(backend.to_numpy(doutputs), gradient, **tolerance(dtype))
+        np.testing.assert_allclose(backend.to_numpy(loss), value, rtol=RELATIVE[np.dtype(number).name])
 
 
 def to_bfloat16(values: Array) -> Array:

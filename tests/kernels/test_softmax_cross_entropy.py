@@ -31,16 +31,16 @@ def check(device: Any, logits: Any, labels: Any, weights: Any, offset: int = 0) 
     backend = CudaBackend(device)
     dtype = logits.dtype
     number = np.float64 if dtype == np.float64 else np.float32
-    dlogits, loss = poisoned(backend, logits.shape, dtype, offset), poisoned(backend, (2,), number)
+    doutputs, loss = poisoned(backend, logits.shape, dtype, offset), poisoned(backend, (2,), number)
     device_weights = None if weights is None else on_device(backend, weights.astype(number))
     given = on_device(backend, logits, offset), on_device(backend, labels), device_weights
     gradient, value = expected(logits, labels, weights)
     for _ in range(2):  # the second time finds the counter as the first left it
-        backend.softmax_cross_entropy(*given, dlogits, loss)
+        backend.softmax_cross_entropy(*given, doutputs, loss)
         relative = RELATIVE[dtype.name]
         np.testing.assert_allclose(backend.to_numpy(loss), value, rtol=max(RELATIVE[np.dtype(number).name], 1e-13))
         np.testing.assert_allclose(
-            backend.to_numpy(dlogits), gradient, rtol=relative, atol=relative * np.abs(gradient).max()
+            backend.to_numpy(doutputs), gradient, rtol=relative, atol=relative * np.abs(gradient).max()
         )
 
 
@@ -93,19 +93,19 @@ def test_large_logits_do_not_overflow(device: Any) -> None:
 def test_all_weights_zero(device: Any) -> None:
     backend = CudaBackend(device)
     logits, labels, _ = problem((12, 5))
-    dlogits, loss = poisoned(backend, logits.shape, "float32"), poisoned(backend, (2,), "float32")
+    doutputs, loss = poisoned(backend, logits.shape, "float32"), poisoned(backend, (2,), "float32")
     zeros = on_device(backend, np.zeros(12, np.float32))
-    backend.softmax_cross_entropy(on_device(backend, logits), on_device(backend, labels), zeros, dlogits, loss)
+    backend.softmax_cross_entropy(on_device(backend, logits), on_device(backend, labels), zeros, doutputs, loss)
     np.testing.assert_array_equal(backend.to_numpy(loss), [0, 0])
-    np.testing.assert_array_equal(backend.to_numpy(dlogits), 0)
+    np.testing.assert_array_equal(backend.to_numpy(doutputs), 0)
 
 
 def test_nan_reaches_the_loss(device: Any) -> None:
     backend = CudaBackend(device)
     logits, labels, _ = problem((12, 5))
     logits[7, 3] = np.nan
-    dlogits, loss = poisoned(backend, logits.shape, "float32"), backend.zeros(2, np.float32)
-    backend.softmax_cross_entropy(on_device(backend, logits), on_device(backend, labels), None, dlogits, loss)
+    doutputs, loss = poisoned(backend, logits.shape, "float32"), backend.zeros(2, np.float32)
+    backend.softmax_cross_entropy(on_device(backend, logits), on_device(backend, labels), None, doutputs, loss)
     assert np.isnan(backend.to_numpy(loss)[0])
 
 
@@ -114,9 +114,9 @@ def test_loss_does_not_depend_on_timing() -> None:
     results = []
     for seed in range(3):
         backend = CudaBackend(EmulatedDevice(seed=seed, multiprocessor_count=4))
-        dlogits, loss = poisoned(backend, logits.shape, "float32"), poisoned(backend, (2,), "float32")
+        doutputs, loss = poisoned(backend, logits.shape, "float32"), poisoned(backend, (2,), "float32")
         given = (logits, labels, weights.astype(np.float32))
-        backend.softmax_cross_entropy(*(on_device(backend, array) for array in given), dlogits, loss)
+        backend.softmax_cross_entropy(*(on_device(backend, array) for array in given), doutputs, loss)
         results.append(backend.to_numpy(loss))
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
@@ -127,14 +127,14 @@ def test_bfloat16(device: Any) -> None:
     backend = CudaBackend(device)
     logits, labels, _ = problem((20, 10))
     bits = to_bfloat16(logits)
-    dlogits, loss = poisoned(backend, logits.shape, np.uint16), poisoned(backend, (2,), np.float32)
+    doutputs, loss = poisoned(backend, logits.shape, np.uint16), poisoned(backend, (2,), np.float32)
     group = softmax_cross_entropy_group("__nv_bfloat16")
     kernel = KernelLibrary(device).get(
         "softmax_cross_entropy", "softmax_cross_entropy_lanes<__nv_bfloat16, 16, 1>", group
     )
-    arguments = (on_device(backend, bits), on_device(backend, labels), np.uint64(0), dlogits, loss)
+    arguments = (on_device(backend, bits), on_device(backend, labels), np.uint64(0), doutputs, loss)
     reduction = (poisoned(backend, (3,), np.float32), backend.zeros(1, np.uint32))
     device.launch(kernel, 3, 128, (*arguments, *reduction, np.int32(20), np.int32(10)))
     gradient, value = expected(from_bfloat16(bits), labels, None)
     np.testing.assert_allclose(backend.to_numpy(loss), value, rtol=1e-6)
-    np.testing.assert_allclose(from_bfloat16(backend.to_numpy(dlogits)), gradient, rtol=2**-8, atol=1e-6)
+    np.testing.assert_allclose(from_bfloat16(backend.to_numpy(doutputs)), gradient, rtol=2**-8, atol=1e-6)

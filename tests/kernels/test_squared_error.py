@@ -7,36 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.kernel_library import KernelLibrary
 from gpunet.backends.cuda.squared_error import squared_error_group
-from tests.helpers.cuda import RELATIVE, SHAPES, from_bfloat16, on_device, poisoned, to_bfloat16, tolerance
-
-NUMPY = Backend()
+from tests.helpers.cuda import SHAPES, check_loss, from_bfloat16, on_device, poisoned, to_bfloat16
 
 
 def check(device: Any, shape: tuple[int, int], dtype: str, weighted: bool, offset: int = 0) -> None:
     rng = np.random.default_rng(shape)
-    backend = CudaBackend(device)
-    number = np.float64 if dtype == "float64" else np.float32
     outputs, targets = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
-    weights = rng.uniform(0.1, 2, shape[0]).astype(number) if weighted else None
-    gradient, loss = poisoned(backend, shape, dtype, offset), poisoned(backend, (2,), number)
-    device_weights = None if weights is None else on_device(backend, weights)
-    given = on_device(backend, outputs, offset), on_device(backend, targets, offset), device_weights
-    expected, value = np.empty(shape), np.empty(2)
-    NUMPY.squared_error(
-        outputs.astype(float),
-        targets.astype(float),
-        None if weights is None else weights.astype(float),
-        expected,
-        value,
-    )
-    for _ in range(2):
-        backend.squared_error(*given, gradient, loss)
-        np.testing.assert_allclose(backend.to_numpy(gradient), expected, **tolerance(dtype))
-        np.testing.assert_allclose(backend.to_numpy(loss), value, rtol=RELATIVE[np.dtype(number).name])
+    check_loss(device, "squared_error", outputs, targets, weighted, offset)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -57,11 +37,11 @@ def test_unaligned(device: Any) -> None:
 def test_all_weights_zero(device: Any) -> None:
     backend = CudaBackend(device)
     outputs = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
-    gradient, loss = poisoned(backend, outputs.shape, "float32"), poisoned(backend, (2,), "float32")
+    doutputs, loss = poisoned(backend, outputs.shape, "float32"), poisoned(backend, (2,), "float32")
     zeros = on_device(backend, np.zeros(12, np.float32))
-    backend.squared_error(on_device(backend, outputs), on_device(backend, -outputs), zeros, gradient, loss)
+    backend.squared_error(on_device(backend, outputs), on_device(backend, -outputs), zeros, doutputs, loss)
     np.testing.assert_array_equal(backend.to_numpy(loss), [0, 0])
-    np.testing.assert_array_equal(backend.to_numpy(gradient), 0)
+    np.testing.assert_array_equal(backend.to_numpy(doutputs), 0)
 
 
 def test_bfloat16(device: Any) -> None:
@@ -69,13 +49,13 @@ def test_bfloat16(device: Any) -> None:
     rng = np.random.default_rng(0)
     backend = CudaBackend(device)
     outputs, targets = (to_bfloat16(rng.standard_normal((40, 7)).astype(np.float32)) for _ in range(2))
-    gradient, loss = poisoned(backend, (40, 7), np.uint16), poisoned(backend, (2,), np.float32)
+    doutputs, loss = poisoned(backend, (40, 7), np.uint16), poisoned(backend, (2,), np.float32)
     kernel = KernelLibrary(device).get(
         "squared_error", "squared_error<__nv_bfloat16>", squared_error_group("__nv_bfloat16")
     )
-    arguments = (on_device(backend, outputs), on_device(backend, targets), np.uint64(0), gradient, loss)
+    arguments = (on_device(backend, outputs), on_device(backend, targets), np.uint64(0), doutputs, loss)
     reduction = (poisoned(backend, (2,), np.float32), backend.zeros(1, np.uint32))
     device.launch(kernel, 2, 256, (*arguments, *reduction, np.int32(40), np.int32(7)))
     errors = from_bfloat16(outputs).astype(float) - from_bfloat16(targets)
     np.testing.assert_allclose(backend.to_numpy(loss), [(errors**2).sum() / 80, 40], rtol=1e-6)
-    np.testing.assert_allclose(from_bfloat16(backend.to_numpy(gradient)), errors / 40, rtol=2**-8)
+    np.testing.assert_allclose(from_bfloat16(backend.to_numpy(doutputs)), errors / 40, rtol=2**-8)

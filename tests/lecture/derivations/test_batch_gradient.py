@@ -24,6 +24,7 @@ from gpunet.lecture.derivations.batch_gradient import (
     two_layer_loop_over_examples,
     vectorised,
 )
+from tests.helpers.jacobians import assert_agrees
 
 ACTIVATION_NAMES = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "identity"]
 LAYER_WIDTHS = [(5, 3), (5, 7, 3), (3, 1, 4, 2), (1, 2, 1, 3, 2), (3, 3, 3, 3, 3)]
@@ -73,13 +74,6 @@ def gradient_by_central_differences(
         offset[index] = step
         gradient[index] = (function(point + offset) - function(point - offset)) / (2 * step)
     return gradient
-
-
-def assert_agrees(computed: FloatArray, expected: FloatArray, relative: float) -> None:
-    """Equal shapes, and equal numbers up to `relative` times the largest of them."""
-    assert computed.shape == expected.shape
-    largest = np.abs(expected).max()
-    np.testing.assert_allclose(computed, expected, rtol=0, atol=relative * max(largest, 1e-2))
 
 
 def assert_same_result(
