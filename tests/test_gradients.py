@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpunet
+from gpunet.layers import LOSSES
 from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.derivations.batch_gradient import loop_over_examples, squared_error, vectorised
 from gpunet.lecture.derivations.batch_norm import batch_norm_network_gradients
@@ -66,15 +67,20 @@ def test_every_gradient_matches_finite_differences(activation, layers, normalisa
         assert gradient_error(gradients[name], cost, view, step=1e-6) <= TOLERANCE, name
 
 
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_squared_error_gradients_match_finite_differences(batch_norm, weighted):
+def test_gradients_of_every_loss_match_finite_differences(loss, batch_norm, weighted):
     network = gpunet.Network(
-        [4, 6, 2], activation="tanh", batch_norm=batch_norm, loss="squared_error", dtype="float64", device="cpu"
+        [4, 6, 2], activation="tanh", batch_norm=batch_norm, loss=loss, dtype="float64", device="cpu"
     )
     randomise(network)
     generator = np.random.default_rng(3)
     X, targets = generator.standard_normal((5, 4)), generator.standard_normal((5, 2))
+    if network.is_classifier:
+        targets = targets.argmax(axis=1)
+    elif network.has_probabilities:
+        targets = targets.clip(-1, 1) / 2 + 0.5
     weights = np.array([0.5, 0, 2, 1, 3.0]) if weighted else None
     _, gradients = network.loss_and_gradients(X, targets, sample_weight=weights, input_gradient=True)
     for name, view in (*network.parameters.items(), ("X", X)):

@@ -7,9 +7,8 @@ import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
+from gpunet.layers import LOSSES
 from tests.helpers.networks import random_problem
-
-LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 
 
 def overflowing(loss, **arguments):
@@ -22,7 +21,7 @@ def overflowing(loss, **arguments):
 def problem(loss, rows=9):
     X, y = random_problem(rows, 4, 3)
     X = np.abs(X)
-    return X, y if loss == "softmax_cross_entropy" else (X[:, :3] > 0.5).astype(float)
+    return X, y if LOSSES[loss].is_classifier else (X[:, :3] > 0.5).astype(float)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -62,6 +61,7 @@ def test_a_network_that_is_not_finite_is_named(loss, value, name):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.filterwarnings("ignore::gpunet.NoKernelWarning")  # of a loss that has none
 def test_on_a_device(loss, device):
     network = overflowing(loss, device=CudaBackend(device))
     X, y = problem(loss)
