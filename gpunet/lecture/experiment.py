@@ -83,17 +83,19 @@ Claims = dict[str, Claim]
 
 
 class Steps(Protocol):
-    """What the module of an experiment has.
+    """What the module of an experiment has. ``draw`` imports matplotlib inside, by :mod:`gpunet.lecture.plotting`."""
 
-    ``measure`` runs it. The result holds only what JSON can: numbers, strings, lists, dicts with string keys;
-    everything that the rest needs is in it. ``about`` says what the figure shows, in sentences, and ``claims``, by
-    name, what the numbers have to bear out. ``draw`` imports matplotlib inside, through :mod:`gpunet.lecture.plotting`.
-    """
+    def measure(self, settings: Settings) -> dict[str, Any]:
+        """Run it; the rest follows from the result: numbers, strings, lists, dicts with text as keys, as in JSON."""
 
-    def measure(self, settings: Settings) -> dict[str, Any]: ...
-    def about(self, numbers: Numbers) -> str: ...
-    def claims(self, numbers: Numbers) -> Claims: ...
-    def draw(self, numbers: Numbers) -> Figure: ...
+    def about(self, numbers: Numbers) -> str:
+        """Say in sentences what the figure shows."""
+
+    def claims(self, numbers: Numbers) -> Claims:
+        """Return, by name, what the numbers have to bear out."""
+
+    def draw(self, numbers: Numbers) -> Figure:
+        """Draw the figure that the catalogue describes."""
 
 
 @dataclass(frozen=True)

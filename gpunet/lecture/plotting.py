@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gpunet import plotting
 from gpunet.plotting import COLOURS, DIVERGING_MAP, MAP, MARKERS, STYLES
@@ -26,6 +30,7 @@ __all__ = [
     "label",
     "legend",
     "look",
+    "mosaic",
     "name_ticks",
     "or_nan",
     "panels",
@@ -135,3 +140,14 @@ def draw_differences(
     axes.set_xlim(smallest / 3, largest)
     axes.set_yticks(range(len(names)), names)
     label(axes, f"largest difference (0 drawn as {smallest:g})", "", scale="x")
+
+
+def mosaic(grid: Sequence[Sequence[npt.ArrayLike]], border: float) -> npt.NDArray[Any]:
+    """Return rows of square pictures, each a vector, as one picture, a pixel of ``border`` between them."""
+    side = math.isqrt(np.size(grid[0][0]))
+    pictures = np.full((len(grid) * (side + 1), max(map(len, grid)) * (side + 1)), border)
+    for down, row in enumerate(grid):
+        for right, picture in enumerate(row):
+            top, left = down * (side + 1), right * (side + 1)
+            pictures[top : top + side, left : left + side] = np.reshape(picture, (side, side))
+    return pictures[:-1, :-1]

@@ -160,7 +160,6 @@ def costs(numbers: Numbers) -> Mapping[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     found, measured = costs(numbers), numbers["measured"]
     if numbers["benchmark"]:
         source = f"the committed benchmark of gpunet {found['version']} on {found['machine']}"
@@ -175,7 +174,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     operations, measured = numbers["operations"], numbers["measured"]
     forward = {name: times["forward"] for name, times in costs(numbers)["nanoseconds"].items()}
     ratios = ", ".join(f"{name} {forward[name] / forward['relu']:.1f}" for name in ACTIVATIONS if name != "relu")
@@ -207,7 +205,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw operations and nanoseconds per element, forward and backward."""
     figure, axes = panels(1, 2, width=1.3)
     left, right = axes[0]
     places, width = np.arange(len(ACTIVATIONS)), 0.38

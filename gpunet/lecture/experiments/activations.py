@@ -72,7 +72,6 @@ def _variants(numbers: Numbers) -> dict[str, Numbers]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     variants = _variants(numbers)
     leaks = " and ".join(f"{variants[name]['derivative_at_0']:g}" for name in FAMILIES["leaky ReLU"])
     return (
@@ -86,7 +85,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     variants = _variants(numbers)
     errors = {key: max(entry[key] for entry in variants.values()) for key in ("difference_error", "formula_error")}
     finite, steepest = (
@@ -108,7 +106,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw each family with its derivatives, and the errors of the derivatives."""
     figure, axes = panels(3, 3, height=0.95)
     for place, (family, variants) in zip(axes.flat, numbers["families"].items(), strict=False):
         for variant, colour in zip(variants, COLOURS, strict=False):

@@ -99,7 +99,6 @@ def _settled(curve: list[float]) -> float:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     return (
         "Curves show by how much the mean of (y - yhat)^2 exceeds that of the least-squares solution, "
         f"{numbers['smallest_loss']:.3f}. On the left, every update uses all examples: with lambda_max the largest "
@@ -111,7 +110,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     sweep, curves = numbers["sweep"], numbers["all_at_once"]
     ends = {part: _settled(curve) for part, curve in numbers["single"].items()}
     (largest, first), *_, (smallest, last) = ends.items()
@@ -142,7 +140,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the excess error for both kinds of update, and the pace over the rate."""
     figure, axes = panels(1, 3, width=1.15, height=1.15)
     left, middle, right = axes[0]
     for panel, name, title in (

@@ -124,7 +124,6 @@ def _counted(settings: Settings, n: int) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     last = numbers["counts"][-1]
     ratio = last["loop"]["multiplications"] / last["vectorised"]["multiplications"]
     return (
@@ -137,7 +136,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     depths, counts = numbers["depths"], numbers["counts"]
     first, last = counts[0]["loop"]["operations"], counts[-1]["loop"]["operations"]
     equal = max(max(one["loop_and_vectorised"], one["loop_and_library"]) for one in depths)
@@ -171,7 +169,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw operations and multiplications over the batch size, and differences over the layers."""
     figure, axes = panels(1, 3, width=1.15, height=1.15)
     counts, depths = numbers["counts"], numbers["depths"]
     titles = {"operations": ("array operations", "what Python asks NumPy for")}

@@ -92,7 +92,6 @@ def _summary(seen: list[Any]) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     variants = numbers["variants"]
     first, last = variants["without"]["deviation_of_layers"][0], variants["without"]["deviation_of_layers"][-1]
     losses = ", ".join(f"{name} {variant['loss'][-1]:.3f}" for name, variant in variants.items())
@@ -108,7 +107,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     without, normalised, scaled = (numbers["variants"][name] for name in VARIANTS)
     low, high = normalised["deviations"]
     gammas = np.concatenate(scaled["gamma"])
@@ -145,7 +143,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw percentiles of a unit over the epochs, the layers' distributions, and the losses."""
     figure, axes = panels(2, 4, width=0.95)
     variants = numbers["variants"]
     for column, (name, variant) in enumerate(variants.items()):

@@ -156,7 +156,6 @@ def accuracy_difference(numbers: Numbers) -> list[tuple[float, float]]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     regular = numbers["regularisation"]
     without, with_it = (reach(numbers, kind) for kind in KINDS)
     diverged = [
@@ -176,7 +175,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     regular, differences = numbers["regularisation"], accuracy_difference(numbers)
     noise, depth = regular["noise"], numbers["depths"][-1]
     without, with_it = (reach(numbers, kind) for kind in KINDS)
@@ -218,7 +216,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the accuracy of every cell as maps, without batch norm above with, and the effect on small data."""
     columns = len(numbers["initializers"])
     figure, axes = panels(2, columns + 1, width=0.85)
     image: Any = None

@@ -168,7 +168,6 @@ def _cost_change(track: Numbers) -> float:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     return (
         "The upper left panel shows, for one unit and each example of a batch, the lecture's three terms of dJ/ds_i, "
         "through shat_i, the variance and the mean, and their sum, which is much smaller than its parts where they "
@@ -180,7 +179,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     errors, descent, exact = numbers["errors"], numbers["descent"], "all three terms"
     true, no_variance, no_mean = (descent[name] for name in (exact, "variance term dropped", "mean term dropped"))
     return {
@@ -217,7 +215,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the terms for each example, the errors, and the descents with terms dropped."""
     figure, axes = panels(2, 2, width=1.35)
     terms_panel, errors_panel, bias_panel, scale_panel = axes.flat
     examples = np.arange(1, numbers["rows"] + 1)

@@ -112,7 +112,6 @@ def _percent(entries: list[Numbers], key: str) -> str:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     first, _ = numbers["by_width"]
     points = len(numbers["labels"])
     errors = {
@@ -131,7 +130,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     first, second = numbers["by_width"]
     narrow, wide = first[0], first[-1]
     differences = [_disagreement(one, other) for one, other in zip(first, second, strict=True)]
@@ -186,7 +184,6 @@ def _boundary_length(entry: Numbers) -> float:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the boundaries by width, initial weights and lambda, and the errors of the trials."""
     figure, axes = panels(3, 4, width=0.9, height=1.05)
     for row, start in enumerate(("", "other weights, ")):
         for place, entry in zip(axes[row], numbers["by_width"][row], strict=True):

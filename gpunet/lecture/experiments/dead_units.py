@@ -127,7 +127,6 @@ def fastest(numbers: Numbers, name: str) -> tuple[float, float] | None:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     rates, runs = numbers["learning_rates"], numbers["runs"]
     silent, revived = (sum(sum(run[key][1:]) for run in runs["relu"]) for key in ("silent", "revived"))
     times = ", ".join(f"{name} {_epochs_text(numbers, name)}" for name in NETWORKS if name != BIASED)
@@ -144,7 +143,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     rates, runs = numbers["learning_rates"], numbers["runs"]
     dead = {name: [run["dead"][-1] for run in runs[name]] for name in RECTIFIERS}
     silent, revived = (
@@ -204,7 +202,6 @@ def _epochs_text(numbers: Numbers, name: str) -> str:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw dead units over epochs and learning rates, loss over epochs, epochs to learn over learning rates."""
     figure, axes = panels(2, 2, width=1.35, height=1.05)
     rates, runs = numbers["learning_rates"], numbers["runs"]
     for place, (rate, run) in enumerate(list(zip(rates, runs["relu"], strict=True))[-5:]):

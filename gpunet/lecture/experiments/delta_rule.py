@@ -103,7 +103,6 @@ def _sizes(weights: npt.ArrayLike) -> list[float]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     xor, symmetry = numbers["xor"], numbers["symmetry"]
     return (
         f"On the left, E = 1/2 sum (t - o)^2 over the four patterns of XOR, for {len(xor['runs'])} seeds with two "
@@ -117,7 +116,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     encoder, symmetry, runs = numbers["encoder"], numbers["symmetry"], numbers["xor"]["runs"]
     learnt = [len(run["error"]) for run in runs if run["learnt"]]
     stuck = [run["error"][-1] for run in runs if not run["learnt"]]
@@ -155,7 +153,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the errors on XOR, the encoder's codes, and the weights that detect symmetry."""
     figure, axes = panels(1, 3, width=1.1, height=1.1)
     _draw_errors(axes[0, 0], numbers["xor"])
     _draw_codes(figure, axes[0, 1], np.array(numbers["encoder"]["codes"]))

@@ -74,7 +74,6 @@ def _last(run: dict[str, Any]) -> float:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     slow, faster = ({name: _last(runs[place]) for name, runs in numbers["runs"].items()} for place in (0, 1))
     return (
         f"ReLU networks with {numbers['depth']} hidden layers of {numbers['width']} units (He's weights, no batch "
@@ -88,7 +87,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     runs, rates = numbers["runs"], numbers["rates"]
     slow = {name: _last(runs[name][0]) for name in runs}
     kills = {name: [run["dead_after"] for run in runs[name]] for name in runs}
@@ -122,7 +120,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the loss over the epochs for two learning rates, and dead units before and after training."""
     figure, axes = panels(1, 3, width=1.1)
     runs = numbers["runs"]
     for place, rate in enumerate(numbers["rates"][:2]):

@@ -30,7 +30,6 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     return (
         f"Rows of histograms: activations (above, in one range) and gradients dJ/ds (below, each in its own) of tanh "
         f"networks with {numbers['depth']} hidden layers of {numbers['width']} units, before training, on "
@@ -40,7 +39,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     zeros, small, large, xavier = (numbers["initializers"][name] for name in (ZEROS, SMALL, LARGE, XAVIER))
     back, depth = last_over_first(large["gradient"][::-1]), numbers["depth"]
     return {
@@ -81,6 +79,5 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw histograms layer by layer for three of the four, and all four over the layers."""
     histograms, name = (SMALL, LARGE, XAVIER), "saturated activations (share)"
     return draw_initializers(numbers, limits=(-1.05, 1.05), histograms=histograms, third="saturated", third_name=name)

@@ -86,7 +86,6 @@ def _final(numbers: Numbers, activation: str) -> dict[str, float]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     training = numbers["training"]
     ranges = []
     for activation in ACTIVATIONS:
@@ -106,7 +105,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     relu, glorot = numbers["relu"], numbers["relu"][GLOROT]
     final, scaled = _final(numbers, "relu"), (SAXE, SUSSILLO, HE, MISHKIN)
     others = max(loss for name, loss in final.items() if name != GLOROT)
@@ -141,7 +139,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw, for tanh and ReLU, std and gradient over the layers and the training loss over the epochs."""
     figure, axes = panels(2, 3, width=1.0, height=0.95)
     for row, (activation, name) in enumerate(zip(ACTIVATIONS, ("tanh", "ReLU"), strict=True)):
         layers, losses = numbers[activation], numbers["training"]["losses"][activation]

@@ -35,22 +35,38 @@ def measure(settings: Settings) -> dict[str, Any]:
     generator = host_generator(settings.seed, Purpose.SPLIT)
     points, labels = spirals(300, 2, 1.5, 0.12, generator)
     corners, signs = exclusive_or(120, 0.3, generator)
-    epochs = 10 if settings.quick else 400
+    epochs, draws = (10, 1) if settings.quick else (400, DRAWS)
     return {
         "spirals": {
             "points": rounded(points),
             "labels": labels.tolist(),
-            "networks": [
-                _regions(settings, [2, *[WIDTH] * (k - 1), 2], points, labels, epochs, EXTENT) for k in DEPTHS
-            ],
+            "networks": [_regions(settings, _sizes(k, WIDTH), points, labels, epochs, EXTENT) for k in DEPTHS],
         },
         "exclusive_or": {
             "points": rounded(corners),
             "labels": signs.tolist(),
             "networks": [_regions(settings, sizes, corners, signs, epochs, 2.2) for sizes in ([2, 2], [2, 8, 2])],
         },
-        "parameters": [_parameters(settings, sizes) for sizes in EXAMPLES],
-        "by_width": _by_width(settings, points, labels, epochs),
+        "parameters": [
+            {
+                "sizes": sizes,
+                "formula": sum(m * d + m for d, m in pairwise(sizes)),
+                "counted": settings.network(sizes, batch_norm=False).parameter_count,
+            }
+            for sizes in EXAMPLES
+        ],
+        # The accuracies of networks of several depths and widths, for a few draws of the weights each.
+        "by_width": [
+            {
+                "layers": k,
+                "widths": list(WIDTHS),
+                "accuracies": [
+                    [_trained(settings, _sizes(k, m), points, labels, epochs, seed)[1] for seed in range(draws)]
+                    for m in WIDTHS
+                ],
+            }
+            for k in DEPTHS[1:]
+        ],
         "difference_from_formula": _difference_from_formula(settings),
         "difference_without_activation": _difference_without_activation(settings),
     }
@@ -59,8 +75,8 @@ def measure(settings: Settings) -> dict[str, Any]:
 def _trained(settings: Settings, sizes: list[int], X: Any, y: Any, epochs: int, seed: int = 0) -> tuple[Network, float]:
     """Return a trained network and its accuracy."""
     network = settings.network(sizes, batch_norm=False, seed=settings.seed + seed)
-    steps = epochs * -(-len(X) // BATCH)
-    fit(network, X, y, epochs=epochs, batch_size=BATCH, optimizer=Adam(CosineRate(0.02, steps)))
+    optimizer = Adam(CosineRate(0.02, epochs * -(-len(X) // BATCH)))
+    fit(network, X, y, epochs=epochs, batch_size=BATCH, optimizer=optimizer)
     return network, evaluate(network, X, y).accuracy or 0.0
 
 
@@ -74,28 +90,8 @@ def _regions(settings: Settings, sizes: list[int], X: Any, y: Any, epochs: int, 
     }
 
 
-def _parameters(settings: Settings, sizes: list[int]) -> dict[str, Any]:
-    return {
-        "sizes": sizes,
-        "formula": sum(m * d + m for d, m in pairwise(sizes)),
-        "counted": settings.network(sizes, batch_norm=False).parameter_count,
-    }
-
-
-def _by_width(settings: Settings, points: Any, labels: Any, epochs: int) -> list[dict[str, Any]]:
-    """Return the accuracies of networks of several depths and widths, for a few draws of the weights each."""
-    seeds = range(1 if settings.quick else DRAWS)
-    return [
-        {
-            "layers": k,
-            "widths": list(WIDTHS),
-            "accuracies": [
-                [_trained(settings, [2, *[m] * (k - 1), 2], points, labels, epochs, seed)[1] for seed in seeds]
-                for m in WIDTHS
-            ],
-        }
-        for k in DEPTHS[1:]
-    ]
+def _sizes(layers: int, width: int) -> list[int]:
+    return [2, *[width] * (layers - 1), 2]
 
 
 def _difference_from_formula(settings: Settings) -> float:
@@ -120,18 +116,15 @@ def _difference_without_activation(settings: Settings) -> float:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     spiral = [f"{network['accuracy']:.0%}" for network in numbers["spirals"]["networks"]]
     return (
         f"The upper row separates two spirals with 1, 2, 3 and 4 linear layers, {WIDTH} units wide, with ReLU between "
         f"them: {listing(spiral)} of the points lie in their own region. Below are the exclusive or, by a linear layer "
-        f"and by 2 layers with 8 hidden units; the spirals again with {WIDTHS[0]} to {WIDTHS[-1]} units per hidden "
-        "layer; and how many parameters networks have, m d + m for each layer from d to m numbers."
+        f"and by 2 layers with 8 hidden units; the spirals again, by width; and how many parameters networks have."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     spiral = [network["accuracy"] for network in numbers["spirals"]["networks"]]
     linear, two_layers = (network["accuracy"] for network in numbers["exclusive_or"]["networks"])
     means = [np.mean(entry["accuracies"], axis=1) for entry in numbers["by_width"]]
@@ -165,7 +158,7 @@ def claims(numbers: Numbers) -> Claims:
         "counts_agree": Claim(
             "The library's networks have the sum of m d + m parameters",
             all(entry["formula"] == entry["counted"] for entry in numbers["parameters"]),
-            f"{example['counted']:,} in a {_sizes(example)} network",
+            f"{example['counted']:,} in a {_joined(example)} network",
         ),
         "linear_without_activation": Claim.agree(
             "Without activations k layers are one linear layer, W_k ... W_1",
@@ -180,12 +173,11 @@ def claims(numbers: Numbers) -> Claims:
     }
 
 
-def _sizes(entry: Numbers) -> str:
+def _joined(entry: Numbers) -> str:
     return "-".join(map(str, entry["sizes"]))
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the regions of both problems, accuracy over width, and parameters."""
     figure, axes = panels(2, 4, width=0.95, height=1.1)
     for row, name, extent in ((0, "spirals", EXTENT), (1, "exclusive_or", 2.2)):
         problem = numbers[name]
@@ -217,6 +209,6 @@ def _draw_parameters(axes: Any, parameters: list[Numbers]) -> None:
     bars = axes.barh(range(len(counts)), counts, color=COLOURS[0])
     axes.bar_label(bars, [f" {count:,}" for count in counts], fontsize=8)
     axes.set_xlim(0, 1.3 * max(counts))
-    axes.set_yticks(range(len(counts)), map(_sizes, parameters))
+    axes.set_yticks(range(len(counts)), map(_joined, parameters))
     axes.invert_yaxis()
     label(axes, "parameters, sum of m d + m over the layers", "", "any depth and widths")

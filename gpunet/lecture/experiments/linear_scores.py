@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import clouds, decision_map, draw_plane, rounded
-from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, panels
+from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, mosaic, panels
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
 from gpunet.training import evaluate, fit
@@ -67,18 +67,15 @@ def _plane(settings: Settings) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     return (
-        "Left, each row w_i of W as an image: red pixels speak for digit i, blue ones against it, so w_i is a template "
-        "and s_i = w_i x + b_i says how well x fits it. In the middle, the scores of one test image, a "
-        f"{numbers['example']['label']}. Right, the regions in which each of three scores is the highest, bounded by "
-        f"straight lines; {numbers['plane']['accuracy']:.1%} of the points lie in their own, and the arrows are the "
+        "Left, each row w_i of W as an image: red pixels speak for digit i, blue ones against it. In the middle, the "
+        f"scores of one test image, a {numbers['example']['label']}. Right, the regions in which each of three scores "
+        f"is the highest; {numbers['plane']['accuracy']:.1%} of the points lie in their own, and the arrows are the "
         "rows of W, drawn at one length: the directions in which the scores grow."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     scores, own = numbers["example"]["scores"], numbers["example"]["label"]
     matched = sum(best == digit for digit, best in enumerate(numbers["best_match"]))
     others = max(scores[:own] + scores[own + 1 :])
@@ -101,23 +98,20 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw templates, the scores of an image, and the regions of the plane."""
-    figure, axes = panels(1, 3, width=1.15, height=1.2)
-    _draw_templates(figure, axes[0, 0], numbers["templates"])
-    _draw_scores(axes[0, 1], numbers["example"])
-    _draw_regions(axes[0, 2], numbers["plane"])
+    figure, (axes,) = panels(1, 3, width=1.15, height=1.2)
+    _draw_templates(figure, axes[0], numbers["templates"])
+    _draw_scores(axes[1], numbers["example"])
+    _draw_regions(axes[2], numbers["plane"])
     return figure
 
 
 def _draw_templates(figure: Figure, axes: Any, templates: list[list[float]]) -> None:
-    pitch = SIDE + 1
-    mosaic = np.full((3 * pitch - 1, 4 * pitch - 1), np.nan)
-    for digit, template in enumerate(templates):
-        row, column = (part * pitch for part in divmod(digit, 4))
-        mosaic[row : row + SIDE, column : column + SIDE] = np.reshape(template, (SIDE, SIDE))
+    pictures = mosaic([templates[first : first + 4] for first in (0, 4, 8)], np.nan)
+    largest = float(np.nanmax(np.abs(pictures)))
+    image = axes.imshow(pictures, cmap=DIVERGING_MAP, vmin=-largest, vmax=largest)
+    for digit in range(CLASSES):
+        row, column = ((SIDE + 1) * part for part in divmod(digit, 4))
         axes.annotate(str(digit), (column - 0.3, row), fontsize=9, ha="left", va="center")
-    largest = float(np.nanmax(np.abs(mosaic)))
-    image = axes.imshow(mosaic, cmap=DIVERGING_MAP, vmin=-largest, vmax=largest)
     axes.set_title("the rows of W as images, 0 to 9", fontsize=10)
     axes.axis("off")
     bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)

@@ -75,7 +75,6 @@ def _parity(settings: Settings, relevant: int, run: int, rows: int, epochs: int)
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     return (
         "The first two panels show four clouds whose class is the XOR of their signs, divided by an ADALINE and by a "
         f"Madaline of two hidden units, whose two lines are drawn, after {numbers['xor']['epochs']} epochs. The task "
@@ -86,7 +85,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     xor, parity = numbers["xor"]["accuracy"], numbers["parity"]
     adaline, madaline = (
         {k: [run[name] for run in runs] for k, runs in parity.items()} for name in ("ADALINE", "Madaline")
@@ -134,7 +132,6 @@ def _fall(errors: list[float]) -> int:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the regions on XOR, the errors over the epochs, and the accuracy over k."""
     figure, axes = panels(1, 4, width=0.95, height=1.1)
     xor, points = numbers["xor"], grid(EXTENT, RESOLUTION)
     hidden = np.where(_scores(points, xor["hidden"]) > 0, 1.0, -1.0)

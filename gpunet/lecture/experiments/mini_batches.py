@@ -144,7 +144,6 @@ def _reached(numbers: Numbers) -> dict[int, float]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     runs, reached = numbers["runs"], _reached(numbers)
     final = listing(f"{run['losses'][-1]:.2g}" for run in runs)
     updates = listing(f"{updates:,.0f}" for updates in reached.values())
@@ -160,7 +159,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     small, large = (numbers["runs"][place]["losses"][-1] for place in (1, -1))
     reached, exponent = _reached(numbers), numbers["noise"]["exponent"]
     spread = max(reached.values()) / min(reached.values()) if reached else math.inf
@@ -187,7 +185,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the loss over epochs and over updates, and the noise over the batch size."""
     figure, axes = panels(1, 3, width=1.1, height=1.15)
     for place, run in enumerate(numbers["runs"]):
         style = look(place, 3.5) | {"label": f"{run['batch']}"}

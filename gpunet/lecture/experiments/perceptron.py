@@ -115,7 +115,6 @@ def _overlapping(settings: Settings, runs: int, epochs: int) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     losses = numbers["path"]["losses"]
     return (
         f"On the left each line is the decision boundary after one of {len(losses)} updates w <- w + y x, from dark to "
@@ -128,7 +127,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     path, bound, mistakes = numbers["path"], numbers["bound"], _mean_mistakes(numbers)
     narrowest, widest = min(mistakes), max(mistakes)
     accuracies = [np.array(numbers["overlapping"][name]) for name in ("plain", "averaged")]
@@ -177,7 +175,6 @@ def _mean_mistakes(numbers: Numbers) -> dict[float, float]:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw boundary and loss after each update, mistakes over the margin, and accuracy on overlapping classes."""
     figure, axes = panels(1, 4, width=0.95, height=1.1)
     _draw_path(axes[0, 0], numbers["path"])
     losses = numbers["path"]["losses"]

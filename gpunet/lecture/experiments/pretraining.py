@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import DIVERGING_MAP, MARKERS, Figure, label, legend, look, panels
+from gpunet.lecture.plotting import DIVERGING_MAP, MARKERS, Figure, label, legend, look, mosaic, panels
 from gpunet.lecture.starts import (
     CODE_INITIALIZERS,
     INITIALIZERS,
@@ -50,7 +50,6 @@ def paired_gain(numbers: Numbers) -> Array:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     final = final_errors(numbers)
     random = ", ".join(f"{_percent(final[name])} {name}" for name in (*INITIALIZERS, RELU))
     return (
@@ -67,7 +66,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     final, codes, gain = final_errors(numbers), final_errors(numbers, "reconstruction_errors"), paired_gain(numbers)
     later, pca = np.array(numbers["later_errors"]), np.array(numbers["pca_errors"])
     relu = final[RELU] - final[PRETRAINED]
@@ -117,7 +115,6 @@ def _spread(errors: Array) -> float:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw filters, errors by epoch and by seed; below, reconstructions and their errors."""
     figure, axes = panels(2, 3, width=1.15, height=1.1)
     names = [PRETRAINED, *INITIALIZERS, RELU]
     _draw_filters(axes[0, 0], numbers)
@@ -183,7 +180,7 @@ def _draw_filters(axes: Any, numbers: Numbers) -> None:
     filters = np.array(numbers["filters"])
     rows = math.ceil(math.sqrt(len(filters)))
     grid = [filters[start : start + rows] for start in range(0, len(filters), rows)]
-    axes.imshow(_mosaic(grid, 0.0), cmap=DIVERGING_MAP, vmin=-1, vmax=1)
+    axes.imshow(mosaic(grid, 0.0), cmap=DIVERGING_MAP, vmin=-1, vmax=1)
     axes.set_title(f"First machine: weights of {len(filters)} hidden units", fontsize=10)
     axes.set_axis_off()
 
@@ -191,22 +188,10 @@ def _draw_filters(axes: Any, numbers: Numbers) -> None:
 def _draw_pictures(axes: Any, numbers: Numbers) -> None:
     names = list(numbers["pictures"])
     grid = [np.array(numbers["pictures"][name]) / PIXEL_LEVELS for name in names]
-    mosaic = _mosaic(grid, 0.5)
-    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=1)
-    height = mosaic.shape[0] / len(names)
+    pictures = mosaic(grid, 0.5)
+    axes.imshow(pictures, cmap="gray_r", vmin=0, vmax=1)
+    height = pictures.shape[0] / len(names)
     axes.set_yticks([height * (place + 0.5) for place in range(len(names))], names, fontsize=8)
     axes.set_xticks([])
     axes.set_title(f"Test images through {numbers['code'][-1]} numbers", fontsize=10)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-
-
-def _mosaic(grid: list[Array], border: float) -> Array:
-    """Return rows of square pictures as one picture, a pixel of ``border`` between them."""
-    side = math.isqrt(grid[0].shape[1])
-    columns = max(len(row) for row in grid)
-    mosaic = np.full((len(grid) * (side + 1), columns * (side + 1)), border)
-    for down, row in enumerate(grid):
-        for right, picture in enumerate(row):
-            top, left = down * (side + 1), right * (side + 1)
-            mosaic[top : top + side, left : left + side] = picture.reshape(side, side)
-    return mosaic[:-1, :-1]

@@ -28,7 +28,6 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     xavier, he = (numbers["initializers"][name]["dead"][-1] for name in (XAVIER, HE))
     return (
         "A ReLU passes on half of a symmetric input, and with it half of its mean square: look at how the histograms "
@@ -42,7 +41,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     xavier, he = (numbers["initializers"][name] for name in (XAVIER, HE))
     rate = last_over_first(xavier["std"]) ** (1 / (numbers["depth"] - 1))
     return {
@@ -63,6 +61,5 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw histograms layer by layer, and both over the layers."""
     third: dict[str, Any] = {"third": "dead", "third_name": "dead units (share)", "cut_spike": True}
     return draw_initializers(numbers, limits=(-0.1, 3.0), histograms=(XAVIER, HE), **third)

@@ -97,7 +97,6 @@ def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], fl
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     saturated = " and ".join(f"{numbers['saturated'][name][-1]:.0%} after {name}" for name in SQUASHING)
     return (
         "The gradient at a score is dJ/ds = dJ/dh f'(s), so look at the left panel's shaded part, abs(s) > 5. The "
@@ -109,7 +108,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     curves = [numbers["curves"][name] for name in SQUASHING]
     shares = [curve["derivative_at_5"] / curve["largest_derivative"] for curve in curves]
     zero = " and ".join(f"{curve['zero_in_float32_from']:g}" for curve in curves)
@@ -149,7 +147,6 @@ def _first_over_last(numbers: Numbers, name: str) -> float:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw f and f', the first layer's gradient over the inputs' scale, and the gradient layer by layer."""
     figure, axes = panels(1, 3, width=1.1)
     curves = numbers["curves"]
     left, middle, right = axes[0]

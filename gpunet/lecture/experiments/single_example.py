@@ -81,7 +81,6 @@ def _problem(settings: Settings) -> tuple[Network, Array, int]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     d, m, c = numbers["sizes"]
     return (
         f"Every local Jacobian of a 2-layer network with d = {d} inputs, m = {m} hidden units and c = {c} classes, for "
@@ -93,7 +92,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     active = [float(s > 0) for s in numbers["s1"]]
     off = listing(place + 1 for place, on in enumerate(active) if not on)
     library, differences = (max(numbers[kind].values()) for kind in ("library_difference", "difference_error"))
@@ -113,7 +111,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the Jacobians and a gradient as matrices with their numbers, and how far the gradients differ."""
     figure, axes = panels(2, 4, width=0.95, height=0.95)
     figure.set_layout_engine("constrained", wspace=0.06)
     matrices = {f"{name} = {meaning}": numbers["jacobians"][name] for name, meaning in MEANINGS.items()}

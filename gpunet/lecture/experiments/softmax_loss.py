@@ -134,7 +134,6 @@ def _trained(settings: Settings, digits: Digits, l2: float) -> dict[str, Any]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     margins, trained = numbers["margin_losses"], numbers["trained"]
     return (
         f"Top left, what an example costs whose own class leads by a margin: cross-entropy is {margins['at_0']:.3f} "
@@ -147,7 +146,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     gradient, overflow, penalty = numbers["gradient"], numbers["overflow"], numbers["penalty"]
     lost = [scale for scale, loss in zip(overflow["scales"], overflow["naive"], strict=True) if loss is None]
     expected = np.logaddexp(0.0, overflow["scales"])
@@ -182,7 +180,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw losses over margins, a gradient, losses that overflow, and J over lambda."""
     figure, axes = panels(2, 2, width=1.25)
     _draw_margins(axes[0, 0], numbers)
     _draw_gradient(axes[0, 1], numbers["gradient"])

@@ -145,7 +145,6 @@ def _batch_accuracy(network: Network, X: Array, y: Array, batches: list[Array]) 
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     modes, training = numbers["modes"], numbers["training"]
     gaps = ", ".join(f"{curve['mean_gap'][-1]:.2f} at {name}" for name, curve in training.items())
     accuracies = ", ".join(f"{curve['test_accuracy'][-1]:.1%} at {name}" for name, curve in training.items())
@@ -161,7 +160,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     modes, training, settling = numbers["modes"], numbers["training"], numbers["settling"]
     ratios = [run["settled_gap"] / run["predicted_noise"] for name, run in settling.items() if float(name) > FAST]
     settled = ", ".join(
@@ -204,7 +202,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw the averages settling and lagging, accuracy while training, and what the wrong mode does."""
     figure, axes = panels(2, 3, width=1.15)
     settling, training, modes = numbers["settling"], numbers["training"], numbers["modes"]
     batches = range(len(next(iter(settling.values()))["mean_gap"]))

@@ -117,7 +117,6 @@ def _one_sided(rows: Array) -> tuple[float, float]:
 
 
 def about(numbers: Numbers) -> str:
-    """Say what the figure shows."""
     sigmoid, tanh = (numbers["signs"][name]["balance"][-1] for name in ("sigmoid", "tanh"))
     return (
         "The upper panels show a linear unit learning two weights from one example at a time, from the dot to the star "
@@ -130,7 +129,6 @@ def about(numbers: Numbers) -> str:
 
 
 def claims(numbers: Numbers) -> Claims:
-    """Return what the numbers have to bear out."""
     positive, centred = numbers["paths"]["positive"], numbers["paths"]["zero-centred"]
     one_sign = {name: signs["one_sign"] for name, signs in numbers["signs"].items()}
     sigmoid, relu, tanh = (one_sign[name][0] for name in ("sigmoid", "relu", "tanh"))
@@ -166,7 +164,6 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draw both paths over the contours of J, and how one-sided gradients are over the batch size."""
     figure, axes = panels(2, 2, width=1.25, height=1.1)
     for panel, (name, path) in zip(axes[0], numbers["paths"].items(), strict=True):
         _draw_path(panel, name, path)
