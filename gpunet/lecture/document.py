@@ -69,7 +69,7 @@ def _figures() -> str:
 
 def _corrections() -> str:
     return "\n".join(
-        textwrap.fill(f"- {', '.join(one.rows)}: {one.text}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        textwrap.fill(f"- {one.rows}: {one.text}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for one in CORRECTIONS
     )
 

@@ -133,8 +133,7 @@ def _figure(folder: Path, name: str) -> str:
 
 def _corrections() -> str:
     items = "\n".join(
-        f"<li><strong>{', '.join(correction.rows)}.</strong> {html.escape(correction.text)}</li>"
-        for correction in CORRECTIONS
+        f"<li><strong>{correction.rows}.</strong> {html.escape(correction.text)}</li>" for correction in CORRECTIONS
     )
     return (
         '<section id="corrections">\n<h2>Corrections to the text</h2>\n'

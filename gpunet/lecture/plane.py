@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from gpunet.lecture.experiment import Array
 from gpunet.lecture.plotting import COLOURS, MARKERS, label
+from gpunet.lecture.wording import rounded
 from gpunet.network import Network
 
 LINE = "#222222"
@@ -69,13 +70,6 @@ def decision_map(network: Network, extent: float, resolution: int) -> list[Any]:
         return rounded(leads.reshape(resolution, resolution), 3)
     leads_of_all = (scores[:, number] - np.delete(scores, number, axis=1).max(axis=1) for number in range(classes))
     return [rounded(leads.reshape(resolution, resolution), 3) for leads in leads_of_all]
-
-
-def rounded(values: npt.ArrayLike, digits: int = 4) -> Any:
-    """Return an array as nested lists of floats of so many significant digits, for JSON that stays short."""
-    if isinstance(values, (list, np.ndarray)) and np.ndim(values) > 0:
-        return [rounded(part, digits) for part in values]
-    return float(f"{float(values):.{digits}g}")  # type: ignore[arg-type]
 
 
 def draw_plane(

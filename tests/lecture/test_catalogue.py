@@ -147,7 +147,7 @@ def test_figures_are_linked_exist_and_are_small() -> None:
 
 
 def test_corrections_are_of_rows_that_exist() -> None:
-    assert {row for correction in CORRECTIONS for row in correction.rows} <= set(ROWS)
+    assert {row for correction in CORRECTIONS for row in correction.rows.split(", ")} <= set(ROWS)
 
 
 @pytest.mark.parametrize(

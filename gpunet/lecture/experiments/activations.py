@@ -10,9 +10,9 @@ from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, Figure, draw_differences, label, legend, panels
 from gpunet.lecture.probing import run_activation
+from gpunet.lecture.wording import rounded
 
 # The panels, each with the variants that it shows.
 FAMILIES = {
@@ -77,20 +77,17 @@ def about(numbers: Numbers) -> str:
     return (
         "Each panel has an activation f(s), solid, and its derivative f'(s), dashed; the backward pass multiplies by "
         "the derivative, so where the dashed line is near 0 nothing gets through: at s = 5 sigmoid's is "
-        f"{variants['sigmoid']['derivative_at_5']:.4f} and tanh's {variants['tanh']['derivative_at_5']:.5f}. ReLU's is "
-        f"1 for every s > 0 and 0 elsewhere, where leaky ReLU keeps its slope ({leaks} here, the lecture has both) and "
-        "ELU decays smoothly to 0. Then come activations that are younger than the lecture, and the last panel checks "
-        "the derivatives that the backward pass computes."
+        f"{variants['sigmoid']['derivative_at_5']:.4f} and tanh's {variants['tanh']['derivative_at_5']:.5f}. Leaky "
+        f"ReLU keeps its slope below 0 ({leaks} here, the lecture has both). Then come activations that are younger "
+        "than the lecture, and the last panel checks the derivatives that the backward pass computes."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
     variants = _variants(numbers)
     errors = {key: max(entry[key] for entry in variants.values()) for key in ("difference_error", "formula_error")}
-    finite, steepest = (
-        sum(one["finite_far_away"] for one in variants.values()),
-        variants["sigmoid"]["largest_derivative"],
-    )
+    finite = sum(one["finite_far_away"] for one in variants.values())
+    steepest = variants["sigmoid"]["largest_derivative"]
     return {
         "sigmoid_is_flat": Claim("Sigmoid's derivative is nowhere above 1/4", steepest <= 0.25, f"{steepest:.2f}"),
         "differences_agree": Claim.agree(

@@ -129,15 +129,14 @@ def about(numbers: Numbers) -> str:
     return (
         "Left, the array operations that the lecture's gradient of a batch asks NumPy for, counted while it runs on a "
         f"{'-'.join(map(str, numbers['sizes']))} network. In the middle, the multiplications within them: the loop has "
-        f"{ratio:.2f} times as many, because g diag(...) is a matrix product where a mask would do; the rest is the "
-        "same work in fewer, larger pieces. Right, the gradients of networks of "
-        f"{listing(one['layers'] for one in numbers['depths'])} layers are compared."
+        f"{ratio:.2f} times as many, because g diag(...) is a matrix product where a mask would do. Right, the "
+        f"gradients of networks of {listing(one['layers'] for one in numbers['depths'])} layers are compared."
     )
 
 
 def claims(numbers: Numbers) -> Claims:
     depths, counts = numbers["depths"], numbers["counts"]
-    first, last = counts[0]["loop"]["operations"], counts[-1]["loop"]["operations"]
+    first, *_, last = (one["loop"]["operations"] for one in counts)
     equal = max(max(one["loop_and_vectorised"], one["loop_and_library"]) for one in depths)
     wrong = [one["as_on_the_slide"] for one in depths]
     vectorised = {one["vectorised"]["operations"] for one in counts}
@@ -171,11 +170,10 @@ def claims(numbers: Numbers) -> Claims:
 def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(1, 3, width=1.15, height=1.15)
     counts, depths = numbers["counts"], numbers["depths"]
-    titles = {"operations": ("array operations", "what Python asks NumPy for")}
-    titles["multiplications"] = ("multiplications", "within matrix products")
-    for place, (key, (y, title)) in zip(axes[0], titles.items(), strict=False):
+    titles = {"array operations": "what Python asks NumPy for", "multiplications": "within matrix products"}
+    for place, (y, title) in zip(axes[0], titles.items(), strict=False):
         ways = {"loop": "loop over examples", "vectorised": "vectorised"}
-        lines = {way: [entry[name][key] for entry in counts] for name, way in ways.items()}
+        lines = {way: [entry[name][y.split()[-1]] for entry in counts] for name, way in ways.items()}
         draw_lines(place, lines, [entry["batch"] for entry in counts], size=6)
         label(place, "examples in the batch", y, title, scale="xy")
         legend(place)

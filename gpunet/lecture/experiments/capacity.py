@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_plane, moons, rounded
+from gpunet.lecture.plane import decision_map, draw_plane, moons
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, panels
-from gpunet.lecture.wording import listing
+from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
@@ -94,11 +94,8 @@ def _trial(settings: Settings, trial: int) -> dict[str, Any]:
 
 def _summary(numbers: Numbers) -> dict[str, tuple[float, float]]:
     """Return mean and standard deviation of the test error over the trials."""
-    return {
-        name: (float(np.mean(errors)), float(np.std(errors, ddof=1)))
-        for name in ("big", "big_with_l2", "small")
-        if (errors := [trial[name]["test"] for trial in numbers["trials"]])
-    }
+    errors = {name: [trial[name]["test"] for trial in numbers["trials"]] for name in ("big", "big_with_l2", "small")}
+    return {name: (float(np.mean(found)), float(np.std(found, ddof=1))) for name, found in errors.items()}
 
 
 def _standard_errors_ahead(numbers: Numbers, better: str, worse: str) -> float:
@@ -114,9 +111,8 @@ def _percent(entries: list[Numbers], key: str) -> str:
 def about(numbers: Numbers) -> str:
     first, _ = numbers["by_width"]
     points = len(numbers["labels"])
-    errors = {
-        name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in _summary(numbers).items()
-    }
+    summary = _summary(numbers).items()
+    errors = {name: f"{100 * mean:.1f} \u00b1 {100 * spread:.1f}%" for name, (mean, spread) in summary}
     return (
         f"Two half moons with noise, {points} points, and 2-m-2 networks. Upper row, m = "
         f"{listing(entry['m'] for entry in first)} without regularisation: {_percent(first, 'train_error')} of the "

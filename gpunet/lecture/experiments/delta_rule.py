@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from gpunet.classic.delta_rule import DeltaRule
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, panels
 from gpunet.lecture.probing import fit_quietly
+from gpunet.lecture.wording import rounded
 
 PATTERNS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64)
 XOR = np.array([0.0, 1.0, 1.0, 0.0])

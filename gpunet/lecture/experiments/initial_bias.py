@@ -11,6 +11,7 @@ from gpunet.diagnostics import inspect
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import Figure, draw_lines, label, legend, panels
+from gpunet.lecture.wording import listing, none_where_not_finite
 
 BIASES = (-1.0, -0.1, 0.0, 0.01, 0.1)
 RATES = (0.05, 0.5, 2.0)
@@ -60,9 +61,8 @@ def _train(
 
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    losses = np.median([run["losses"] for run in runs], axis=0)
     return {
-        "losses": [float(loss) if math.isfinite(loss) else None for loss in losses],
+        "losses": none_where_not_finite(np.median([run["losses"] for run in runs], axis=0)),
         "dead_before": float(np.median([run["dead_before"] for run in runs])),
         "dead_after": float(np.median([run["dead_after"] for run in runs])),
     }
@@ -75,12 +75,12 @@ def _last(run: dict[str, Any]) -> float:
 
 def about(numbers: Numbers) -> str:
     slow, faster = ({name: _last(runs[place]) for name, runs in numbers["runs"].items()} for place in (0, 1))
+    slow_ends = listing(f"{slow[bias]:.2f} from {bias}" for bias in ("-0.1", "0", "0.01", "0.1"))
     return (
         f"ReLU networks with {numbers['depth']} hidden layers of {numbers['width']} units (He's weights, no batch "
         f"norm) learn {numbers['rows']:,} digits by plain gradient descent from different initial biases; medians of "
         f"{numbers['seeds']} seeds. Look at the order of the curves on the left, where the learning rate is "
-        f"{numbers['rates'][0]:g}: after {numbers['epochs']} epochs the loss is {slow['-0.1']:.2f} from -0.1, "
-        f"{slow['0']:.2f} from 0, {slow['0.01']:.2f} from 0.01 and {slow['0.1']:.2f} from 0.1; in the middle, at "
+        f"{numbers['rates'][0]:g}: after {numbers['epochs']} epochs the loss is {slow_ends}; in the middle, at "
         f"{numbers['rates'][1]:g}, they end at {faster['0']:.2f} from 0 and {faster['0.1']:.2f} from 0.1. On the right "
         "are the hidden units that are dead on every image."
     )
@@ -120,22 +120,22 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 3, width=1.1)
+    figure, (axes,) = panels(1, 3, width=1.1)
     runs = numbers["runs"]
-    for place, rate in enumerate(numbers["rates"][:2]):
-        draw_lines(axes[0, place], {name: by_rate[place]["losses"] for name, by_rate in runs.items()})
+    for place, (panel, rate) in enumerate(zip(axes[:2], numbers["rates"], strict=False)):
+        draw_lines(panel, {name: by_rate[place]["losses"] for name, by_rate in runs.items()})
         title = f"learning rate {rate:g}"
-        label(axes[0, place], "epoch", "training loss (cross-entropy)", title, scale="y", whole=True)
-        axes[0, place].tick_params(which="minor", labelsize=7)
-    legend(axes[0, 0], title="initial bias")
-    last = axes[0, 2]
+        label(panel, "epoch", "training loss (cross-entropy)", title, scale="y", whole=True)
+        panel.tick_params(which="minor", labelsize=7)
+    legend(axes[0], title="initial bias")
     stages = ["before\ntraining", *(f"rate\n{rate:g}" for rate in numbers["rates"])]
     dead = {
         name: [by_rate[0]["dead_before"], *(run["dead_after"] for run in by_rate)] for name, by_rate in runs.items()
     }
-    draw_lines(last, dead, range(len(stages)))
-    last.set_xticks(range(len(stages)), stages)
-    last.set_ylim(-0.03, 1.03)
-    x = f"after {numbers['epochs']} epochs with the learning rate"
-    label(last, x, "dead hidden units (share)", "dead units")
+    draw_lines(axes[2], dead, range(len(stages)))
+    axes[2].set_xticks(range(len(stages)), stages)
+    axes[2].set_ylim(-0.03, 1.03)
+    label(
+        axes[2], f"after {numbers['epochs']} epochs with the learning rate", "dead hidden units (share)", "dead units"
+    )
     return figure

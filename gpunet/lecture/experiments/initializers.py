@@ -13,6 +13,7 @@ from gpunet.lecture.deep_network import draw_over_layers, fades, keeps, last_ove
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import Figure, label, or_nan, panels
+from gpunet.lecture.wording import none_where_not_finite
 
 GLOROT, SAXE, SUSSILLO = "Glorot 2010", "Saxe 2013", "Sussillo 2014"
 HE, KRAEHENBUEHL, MISHKIN = "He 2015", "Krähenbühl 2015", "Mishkin 2015"
@@ -59,7 +60,7 @@ def _train_all(settings: Settings) -> dict[str, Any]:
 
     def median_losses(activation: str, name: str) -> list[float | None]:
         runs = [_losses(settings, data[seed], activation, name, [width] * depth, epochs, seed) for seed in data]
-        return [float(loss) if math.isfinite(loss) else None for loss in np.median(runs, axis=0)]
+        return none_where_not_finite(np.median(runs, axis=0))
 
     losses = {
         activation: {name: median_losses(activation, name) for name in INITIALIZERS} for activation in ACTIVATIONS
@@ -94,13 +95,12 @@ def about(numbers: Numbers) -> str:
     return (
         f"Rows: tanh and ReLU. The left and middle panels look into untrained networks of {numbers['depth']} hidden "
         f"layers of {numbers['width']} units on {numbers['rows']} N(0, 1) inputs. LSUV (Mishkin) and Krähenbühl give "
-        "each layer's scores variance 1 on the data, so their tanh activations do not shrink slowly as those of "
-        "Glorot, Saxe and Sussillo do. Behind ReLU, Krähenbühl then shifts scale between layers until all weights "
-        f"change at one rate, so its standard deviations differ by a factor of "
-        f"{spread_of(numbers['relu'][KRAEHENBUEHL]['std']):.1f} on purpose. On the right, networks of "
-        f"{training['depth']} layers of {training['width']} units learn {training['rows']:,} digits by gradient "
-        f"descent with momentum, at one learning rate ({RATE:g}) for all, which need not be the best for each (medians "
-        f"of {training['seeds']} seeds): after {training['epochs']} epochs the loss is {' and '.join(ranges)}."
+        "each layer's scores variance 1 on the data, so their tanh activations do not shrink slowly as the others' do. "
+        "Behind ReLU, Krähenbühl then shifts scale between layers until all weights change at one rate, so its "
+        f"standard deviations differ by a factor of {spread_of(numbers['relu'][KRAEHENBUEHL]['std']):.1f} on purpose. "
+        f"On the right, networks of {training['depth']} layers of {training['width']} units learn "
+        f"{training['rows']:,} digits by gradient descent with momentum, at one learning rate ({RATE:g}) for all "
+        f"(medians of {training['seeds']} seeds): after {training['epochs']} epochs the loss is {' and '.join(ranges)}."
     )
 
 

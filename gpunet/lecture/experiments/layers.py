@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, rounded, spirals
+from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, spirals
 from gpunet.lecture.plotting import COLOURS, Figure, label, legend, look, name_ticks, panels
-from gpunet.lecture.wording import listing
+from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator

@@ -8,8 +8,9 @@ import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import clouds, decision_map, draw_plane, rounded
+from gpunet.lecture.plane import clouds, decision_map, draw_plane
 from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, mosaic, panels
+from gpunet.lecture.wording import rounded
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
 from gpunet.training import evaluate, fit

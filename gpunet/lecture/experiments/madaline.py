@@ -9,9 +9,10 @@ import numpy as np
 from gpunet.classic.adaline import Adaline
 from gpunet.classic.madaline import Madaline
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid, rounded
+from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend, look, panels
 from gpunet.lecture.probing import fit_quietly
+from gpunet.lecture.wording import rounded
 from gpunet.random import Purpose, host_generator
 
 EXTENT, RESOLUTION = 2.0, 301

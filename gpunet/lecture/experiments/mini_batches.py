@@ -88,9 +88,8 @@ def _noise(settings: Settings, digits: Digits) -> dict[str, Any]:
     single = [_distance(network, digits, np.array([row]), whole) for row in range(len(digits.X))]
     sigma = math.sqrt(float(np.mean(np.square(single)))) / norm
     generator = host_generator(settings.seed, Purpose.SHUFFLE, 1)
-    n = len(digits.X)
+    n, draws = len(digits.X), 20 if settings.quick else 200
     sizes = [size for size in NOISE_BATCHES if size <= n // 2]
-    draws = 20 if settings.quick else 200
     measured = []
     for size in sizes:
         distances = [_distance(network, digits, generator.permutation(n)[:size], whole) for _ in range(draws)]
@@ -133,14 +132,11 @@ def _difference_by_hand(settings: Settings, digits: Digits) -> float:
     return max(float(np.abs(trained[name] - value).max()) for name, value in by_hand.get_parameters().items())
 
 
-def _reached(numbers: Numbers) -> dict[int, float]:
+def _reached(numbers: Numbers) -> dict[int, int]:
     """Return the updates after which the loss over all rows was first seen to be low, by batch size."""
-    found = {}
-    for run in numbers["runs"]:
-        seen = run["by_updates"]
-        low = (update for update, loss in zip(seen["updates"], seen["losses"], strict=True) if loss < LOW_LOSS)
-        found[run["batch"]] = next(low, math.inf)
-    return {batch: updates for batch, updates in found.items() if updates < math.inf}
+    seen = {run["batch"]: zip(*run["by_updates"].values(), strict=True) for run in numbers["runs"]}
+    first = {batch: next((update for update, loss in run if loss < LOW_LOSS), None) for batch, run in seen.items()}
+    return {batch: updates for batch, updates in first.items() if updates is not None}
 
 
 def about(numbers: Numbers) -> str:
@@ -151,10 +147,9 @@ def about(numbers: Numbers) -> str:
     return (
         f"The same network starts from the same weights and trains at the same learning rate, {numbers['rate']:g}, on "
         f"{numbers['rows']:,} images of digits, with batches of {listing(run['batch'] for run in runs)}. Left, against "
-        "epochs, each of which computes the gradient of every example once: after "
-        f"{len(runs[0]['losses']) - 1} epochs the loss over all of them is {final}. In the middle, against updates: "
-        f"{by_updates if reached else f'no batch size comes to a loss of {LOW_LOSS:g}'}. Right, how far the gradient "
-        f"of a batch of B is from that of all rows, over {numbers['noise']['draws']} draws each."
+        f"epochs: after {len(runs[0]['losses']) - 1} the loss over all examples is {final}. In the middle, against "
+        f"updates: {by_updates if reached else f'no batch size comes to a loss of {LOW_LOSS:g}'}. Right, how far the "
+        f"gradient of a batch is from that of all rows, over {numbers['noise']['draws']} draws each."
     )
 
 
@@ -185,18 +180,17 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 3, width=1.1, height=1.15)
+    figure, ((by_epochs, by_updates, noisy),) = panels(1, 3, width=1.1, height=1.15)
     for place, run in enumerate(numbers["runs"]):
         style = look(place, 3.5) | {"label": f"{run['batch']}"}
-        axes[0, 0].plot(range(len(run["losses"])), run["losses"], **style)
-        axes[0, 1].plot(run["by_updates"]["updates"], run["by_updates"]["losses"], **style)
-    label(axes[0, 0], "epochs", "loss over all rows, nats per example", "equal work per epoch", scale="y")
-    label(axes[0, 1], "updates", "loss over all rows, nats per example", "the same runs, by updates", scale="xy")
-    legend(axes[0, 1], "lower left", title="batch size", ncols=2)
-    noise, place = numbers["noise"], axes[0, 2]
-    place.plot(noise["batches"], noise["measured"], MARKERS[0], color=COLOURS[0], label="measured")
-    theory = "sigma / sqrt(B), of n rows without replacement"
-    place.plot(noise["batches"], noise["expected"], "--", color=COLOURS[1], label=theory)
-    label(place, "batch size B", "distance from the full gradient / its norm", "noise of the gradient", scale="xy")
-    legend(place, "lower left", 7)
+        by_epochs.plot(range(len(run["losses"])), run["losses"], **style)
+        by_updates.plot(run["by_updates"]["updates"], run["by_updates"]["losses"], **style)
+    label(by_epochs, "epochs", "loss over all rows, nats per example", "equal work per epoch", scale="y")
+    label(by_updates, "updates", "loss over all rows, nats per example", "the same runs, by updates", scale="xy")
+    legend(by_updates, "lower left", title="batch size", ncols=2)
+    noise, theory = numbers["noise"], "sigma / sqrt(B), of n rows without replacement"
+    noisy.plot(noise["batches"], noise["measured"], MARKERS[0], color=COLOURS[0], label="measured")
+    noisy.plot(noise["batches"], noise["expected"], "--", color=COLOURS[1], label=theory)
+    label(noisy, "batch size B", "distance from the full gradient / its norm", "noise of the gradient", scale="xy")
+    legend(noisy, "lower left", 7)
     return figure

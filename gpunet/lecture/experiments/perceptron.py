@@ -9,9 +9,9 @@ import numpy as np
 from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points, rounded
+from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points
 from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, look, panels
-from gpunet.lecture.wording import tiny
+from gpunet.lecture.wording import rounded, tiny
 from gpunet.random import Purpose, host_generator
 
 NORMAL = np.array([0.6, 0.8, 0.15])  # the line that the separable classes keep their distance from, and its bias

@@ -9,10 +9,9 @@ import numpy as np
 from gpunet.lecture.derivations import single_example as lecture
 from gpunet.lecture.derivations.activations import activation_named
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import DIVERGING_MAP, Figure, draw_differences, legend, panels
 from gpunet.lecture.probing import central_differences
-from gpunet.lecture.wording import listing
+from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
@@ -84,10 +83,9 @@ def about(numbers: Numbers) -> str:
     d, m, c = numbers["sizes"]
     return (
         f"Every local Jacobian of a 2-layer network with d = {d} inputs, m = {m} hidden units and c = {c} classes, for "
-        "one example, with its numbers; grey is an exact 0. The chain rule multiplies them from J on the left to the "
-        "parameter on the right: dJ/dp dp/ds is (p - y)^T, ds/dh is W_2 itself, ds_1/db_1 is I_m, and ds_1/dvec(W_1) = "
-        f"I_m (x) x^T has x^T once in each row, so that {m * d} columns make an m x d gradient. Bottom right, the "
-        "gradients are compared."
+        "one example; grey is an exact 0. The chain rule multiplies them from J on the left to the parameter on the "
+        "right: dJ/dp dp/ds is (p - y)^T, and ds_1/dvec(W_1) = I_m (x) x^T has x^T once in each row, so that "
+        f"{m * d} columns make an m x d gradient. Bottom right, the gradients are compared."
     )
 
 

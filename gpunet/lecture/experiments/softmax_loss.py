@@ -9,9 +9,8 @@ import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import rounded
 from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, look, or_nan, panels
-from gpunet.lecture.wording import tiny
+from gpunet.lecture.wording import none_where_not_finite, rounded, tiny
 from gpunet.random import Purpose, host_generator
 from gpunet.training import evaluate
 
@@ -45,11 +44,9 @@ def losses_of_scores(settings: Settings, scores: Array, labels: Array, dtype: st
     classes = scores.shape[1]
     network = settings.network([classes, classes], dtype=dtype)
     network.set_parameters({"W1": np.eye(classes), "b1": np.zeros(classes)})
-    rows = [
-        network.loss_and_gradients(scores[row : row + 1], labels[row : row + 1], input_gradient=True)
-        for row in range(len(scores))
-    ]
-    return np.array([loss for loss, _ in rows]), np.concatenate([gradients["X"] for _, gradients in rows])
+    rows = ((scores[row : row + 1], labels[row : row + 1]) for row in range(len(scores)))
+    losses, gradients = zip(*(network.loss_and_gradients(*row, input_gradient=True) for row in rows), strict=True)
+    return np.array(losses), np.concatenate([gradient["X"] for gradient in gradients])
 
 
 def _margin_losses(settings: Settings, margins: Array) -> dict[str, Any]:
@@ -94,9 +91,7 @@ def _overflow(settings: Settings) -> dict[str, Any]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         powers = np.exp(scores)
         naive = -np.log(powers[:, 0] / powers.sum(axis=1))
-    kept = {"library": losses, "naive": naive}
-    finite = {name: [float(loss) if np.isfinite(loss) else None for loss in found] for name, found in kept.items()}
-    return {"scales": list(SCALES), **finite}
+    return {"scales": list(SCALES), "library": none_where_not_finite(losses), "naive": none_where_not_finite(naive)}
 
 
 def _penalty(settings: Settings) -> dict[str, float]:
@@ -111,13 +106,12 @@ def _penalty(settings: Settings) -> dict[str, float]:
     weights = [name for name in parameters if name.startswith("W")]
     squares = sum(float((parameters[name] ** 2).sum()) for name in weights)
     factors = [(gradients[name] - plain[name]) / (l2 * parameters[name]) for name in weights]
+    changes = [np.abs(gradients[name] - plain[name]).max() for name in set(parameters) - set(weights)]
     return {
         "cost_error": abs(J - (loss + l2 * squares)),
         "factor": float(np.mean([factor.mean() for factor in factors])),
         "factor_error": max(float(np.abs(factor - 2).max()) for factor in factors),
-        "bias_change": max(
-            float(np.abs(gradients[name] - plain[name]).max()) for name in set(parameters) - set(weights)
-        ),
+        "bias_change": float(max(changes)),
     }
 
 
@@ -137,11 +131,10 @@ def about(numbers: Numbers) -> str:
     margins, trained = numbers["margin_losses"], numbers["trained"]
     return (
         f"Top left, what an example costs whose own class leads by a margin: cross-entropy is {margins['at_0']:.3f} "
-        f"(log 2) where two scores are equal, and its slope is still {margins['slope_at_2']:.2f} at a margin of 2, so "
-        "that examples that are right already still push. Top right, the gradient with respect to one example's "
-        "scores. Bottom left, losses of scores that lead ever further. Bottom right, J = mean cross-entropy + lambda "
-        f"sum ||W_i||^2 after training on {ROWS} images of digits: the mean loss goes from {trained[0]['loss']:.2g} to "
-        f"{trained[-1]['loss']:.2g}."
+        f"(log 2) where two scores are equal, and its slope is still {margins['slope_at_2']:.2f} at a margin of 2: "
+        "examples that are right already still push. Top right, the gradient with respect to one example's scores. "
+        "Bottom left, losses of scores that lead ever further. Bottom right, J divided in two after training on "
+        f"{ROWS} images of digits: the mean loss goes from {trained[0]['loss']:.2g} to {trained[-1]['loss']:.2g}."
     )
 
 
@@ -218,15 +211,12 @@ def _draw_gradient(axes: Any, gradient: Numbers) -> None:
 
 def _draw_overflow(axes: Any, overflow: Numbers) -> None:
     scales = np.asarray(overflow["scales"])
-    for place, (key, title) in enumerate(
-        {"library": "shifted by the largest score", "naive": "without the shift"}.items()
-    ):
+    titles = {"library": "shifted by the largest score", "naive": "without the shift"}
+    for place, (key, title) in enumerate(titles.items()):
         losses = or_nan(overflow[key])
         axes.plot(scales, losses, label=title, zorder=2 + place, **look(place, 9 - 4 * place))
-        lost = scales[np.isnan(losses)]
-        if lost.size:
-            cross = {"color": COLOURS[place], "markersize": 10, "zorder": 4}
-            axes.plot(lost, lost, "x", label=f"{title}: inf or nan", **cross)
+        if (lost := scales[np.isnan(losses)]).size:
+            axes.plot(lost, lost, "x", label=f"{title}: inf or nan", color=COLOURS[place], markersize=10, zorder=4)
     label(axes, "lead a of the wrong class", "loss of the example", "scores (0, a) of class 0, float32", scale="xy")
     legend(axes)
 
@@ -235,8 +225,8 @@ def _draw_penalty(axes: Any, trained: list[Numbers]) -> None:
     places = range(len(trained))
     loss, penalty, squares = ([entry[key] for entry in trained] for key in ("loss", "penalty", "squared_weights"))
     axes.bar(places, loss, color=COLOURS[0], label="mean cross-entropy")
-    stripes = {"color": COLOURS[1], "hatch": "//", "edgecolor": "white"}
-    axes.bar(places, penalty, bottom=loss, label="lambda sum ||W_i||^2", **stripes)
+    stripes = {"color": COLOURS[1], "hatch": "//", "edgecolor": "white", "label": "lambda sum ||W_i||^2"}
+    axes.bar(places, penalty, bottom=loss, **stripes)
     axes.set_xticks(places, [f"{entry['l2']:g}" for entry in trained], rotation=30)
     label(axes, "lambda", "J after training", "how J divides, and sum ||W_i||^2")
     right = axes.twinx()

@@ -13,6 +13,7 @@ from gpunet.backends import select_backend
 from gpunet.lecture import plane
 from gpunet.lecture.experiment import Settings
 from gpunet.lecture.experiments import activations, capacity, layers, linear_scores, mini_batches, softmax_loss
+from gpunet.lecture.wording import rounded
 from tests.helpers.experiments import QUICK, assert_all_hold, changed, experiment_of, held, quick_numbers
 
 # --- the claims
@@ -218,4 +219,4 @@ def test_exclusive_or_is_the_sign_of_a_product() -> None:
 
 
 def test_rounding_keeps_significant_digits() -> None:
-    assert plane.rounded([[123456.0, 1.23456e-7], [0.0, -2.0]], 3) == [[123000.0, 1.23e-7], [0.0, -2.0]]
+    assert rounded([[123456.0, 1.23456e-7], [0.0, -2.0]], 3) == [[123000.0, 1.23e-7], [0.0, -2.0]]
