@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
-from gpunet.classic.columns import column_names
 from gpunet.classic.estimator import after_fit, check_schedule, learns, parameter
+from gpunet.classic.inputs import column_names
 from gpunet.classic.pretrained_network import PretrainedNetwork
 from gpunet.classic.pretraining import check_hidden_layer_sizes, unroll
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
@@ -36,26 +36,12 @@ class Autoencoder(PretrainedNetwork):
         m_1, ..., m_k of the encoder: m_k is the size of the code. The decoder has them in reverse.
     linear_code : bool
         Whether the code's units are linear, or sigmoids.
-    pretraining_epochs : int
-        Passes over X for each machine; 0 leaves every layer with its random initial weights.
-    pretraining_learning_rate, code_learning_rate : float or Schedule
-        Of the machines; the second one is for a linear code.
-    epochs : int
-        Passes over X of back-propagation, by stochastic gradient descent.
+    code_learning_rate : float or Schedule
+        Of the last machine, for a linear code.
     learning_rate : float or Schedule
         The loss is a sum over d elements: 0.005 suits hundreds of them, 0.03 suits tens.
-    batch_size : int
-        Of pre-training too.
-    momentum : float
-        0 to 1, 1 excluded.
-    l2 : float
-        The lecture's lambda: the gradient gets 2 l2 W_i.
-    initializer : str, callable or None
-        Without pre-training; None takes Xavier's.
-    seed : int
-    dtype : str or dtype
-    device : str or Backend
-        See :class:`gpunet.Network`.
+    pretraining_epochs, pretraining_learning_rate, epochs, batch_size, momentum, l2, initializer, seed, dtype, device
+        See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
 
     Attributes
     ----------

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.columns import column_names
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import Estimator, after_fit, learns
-from gpunet.classic.inputs import check_moderate
-from gpunet.classic.labels import check_label_vector, encode_two_classes
+from gpunet.classic.inputs import check_label_vector, check_moderate, column_names, encode_two_classes
 from gpunet.errors import ConvergenceWarning, InvalidValueError
 from gpunet.validation import check_features
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,65 +31,46 @@ from gpunet.optimizers import Optimizer
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """How the model's expectation is estimated.
-
-    Attributes
-    ----------
-    gibbs_steps : int
-        k.
-    persistent : bool
-        Whether chains go on from update to update instead of beginning at the batch.
-    sample_visible : bool
-        Whether visible units are drawn, or stand for their probabilities (as in Hinton and Salakhutdinov 2006).
-    l2 : float
-        The lecture's lambda.
-    """
-
-    gibbs_steps: int
-    persistent: bool
-    sample_visible: bool
-    l2: float
-
-
 class ContrastiveDivergence:
     """What updates a machine: momentum, persistent chains, and one recorded step per batch size.
 
     Parameters
     ----------
     machine : DeviceMachine
-    rule : Rule
     optimizer : Optimizer
     batch_size : int
         The largest batch, and the number of persistent chains. A smaller batch moves the first of them.
+    gibbs_steps, persistent, sample_visible, l2
+        See :class:`gpunet.classic.RestrictedBoltzmannMachine`.
     """
 
-    def __init__(self, machine: DeviceMachine, rule: Rule, optimizer: Optimizer, batch_size: int) -> None:
-        self.machine, self.rule, self.optimizer = machine, rule, optimizer
-        self.batch_size = batch_size
+    def __init__(
+        self,
+        machine: DeviceMachine,
+        optimizer: Optimizer,
+        batch_size: int,
+        *,
+        gibbs_steps: int,
+        persistent: bool,
+        sample_visible: bool,
+        l2: float,
+    ) -> None:
+        self.machine, self.optimizer, self.batch_size = machine, optimizer, batch_size
+        self.gibbs_steps, self.sample_visible, self.l2 = gibbs_steps, sample_visible, l2
         backend = machine.backend
         self.workspace = Workspace(backend)
         self.flat_gradients = machine.layout.new_vector(backend, machine.dtype)
         self.gradients = machine.layout.views(self.flat_gradients)
-        self.chains = backend.zeros((batch_size, machine.hidden), machine.dtype) if rule.persistent else None
+        self.chains = backend.zeros((batch_size, machine.hidden), machine.dtype) if persistent else None
         optimizer.attach(backend, machine.flat_parameters)
         self._steps: dict[int, _Step] = {}
 
     def update(self, data: Array, index: Array, step: int, errors: Array) -> None:
-        """Learn from the rows ``index`` of ``data``.
+        """Learn from the rows ``index``, int32 (n,) on the host, of ``data``, (N, d) on the device.
 
-        Parameters
-        ----------
-        data : array, (N, d)
-            On the device.
-        index : ndarray of int32, (n,)
-            On the host.
-        step : int
-            Updates done before.
-        errors : array, (2, 2)
-            Written, on the device: the mean over the batch of half the squared distance between v and the chains' last
-            visible units, and n; the same for the hidden units. Where the second is not finite, nothing was learnt.
+        ``step`` is the number of updates done before. ``errors``, (2, 2) on the device, is written: the mean over the
+        batch of half the squared distance between v and the chains' last visible units, and n; the same for the hidden
+        units. Where the second is not finite, nothing was learnt.
         """
         rows = len(index)
         if rows not in self._steps:
@@ -98,21 +78,10 @@ class ContrastiveDivergence:
         self._steps[rows](data, index, step, errors)
 
     def learn_epoch(self, data: Array, order: Array, step: int) -> float:
-        """Learn once from every row, batch by batch.
+        """Learn once from every row of ``data``, on the device, batch by batch, after ``step`` updates.
 
-        Parameters
-        ----------
-        data : array, (N, d)
-            On the device.
-        order : ndarray of int32, (N,)
-        step : int
-            Updates done before.
-
-        Returns
-        -------
-        float
-            The mean squared distance, per element, between v and the chains' last visible units; NaN where that, or a
-            weight, is not finite.
+        Return the mean squared distance, per element, between v and the chains' last visible units; NaN where that, or
+        a weight, is not finite.
         """
         backend, machine = self.machine.backend, self.machine
         errors = backend.zeros((self.updates(len(order)), 2, 2), machine.dtype)
@@ -148,7 +117,7 @@ class _Step:
             self.h_sample = divergence.chains[:rows]
         self.noise: Array | None = None
         if not machine.units.is_binary:
-            self.noise = backend.zeros((divergence.rule.gibbs_steps, rows, machine.hidden), dtype)
+            self.noise = backend.zeros((divergence.gibbs_steps, rows, machine.hidden), dtype)
         self.errors = backend.zeros((2, 2), dtype)
         self.replay: Callable[[], None] | None = None
 
@@ -170,16 +139,16 @@ class _Step:
 
     def run(self) -> None:
         divergence = self.divergence
-        machine, backend, rule = divergence.machine, divergence.machine.backend, divergence.rule
+        machine, backend = divergence.machine, divergence.machine.backend
         machine.hidden_means(self.v, self.h)
         if divergence.chains is None:
             self._sample_hidden(self.v, self.h, 0)
-        for k in range(rule.gibbs_steps):
+        for k in range(divergence.gibbs_steps):
             machine.visible_means(self.h_sample, self.v_model)
-            if rule.sample_visible:
+            if divergence.sample_visible:
                 machine.sample_visible(self.v_model, 2 * k + 1)
             machine.hidden_means(self.v_model, self.h_model)
-            if divergence.chains is not None or k + 1 < rule.gibbs_steps:
+            if divergence.chains is not None or k + 1 < divergence.gibbs_steps:
                 self._sample_hidden(self.v_model, self.h_model, k + 1)
 
         # Of the negated log-likelihood. The loss is what gives (model - data) / n; its value tells whether all is
@@ -191,13 +160,9 @@ class _Step:
         backend.gemm(self.h, self.dv, gradients["W"], transpose_a=True, accumulate=True)
         backend.bias_activation_backward(self.dh, self.h, Identity(), self.dh, gradients["hidden_bias"])
         backend.bias_activation_backward(self.dv, self.v, Identity(), self.dv, gradients["visible_bias"])
+        weights = machine.layout.weight_count
         divergence.optimizer.update(
-            machine.flat_parameters,
-            divergence.flat_gradients,
-            machine.layout.weight_count,
-            rule.l2,
-            None,
-            self.errors[1],
+            machine.flat_parameters, divergence.flat_gradients, weights, divergence.l2, None, self.errors[1]
         )
 
     def _sample_hidden(self, v: Array, means: Array, number: int) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.columns import column_names
 from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
+from gpunet.classic.inputs import column_names
 from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network
 from gpunet.optimizers import SGD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -133,22 +133,12 @@ class DeviceMachine:
     @in_turn
     def hidden_means_of(self, data: Array) -> Array:
         """Return E(h | v) of each row of a host array (n, d)."""
-        out = np.empty((len(data), self.hidden), self.dtype)
-        for rows in _slices(len(data), _ROWS):
-            h = self.backend.empty(out[rows].shape, self.dtype)
-            self.hidden_means(self.backend.asarray(data[rows]), h)
-            out[rows] = self.backend.to_numpy(h)
-        return out
+        return np.concatenate([means for _, means in self._blocks(data, self.hidden, self.hidden_means)])
 
     @in_turn
     def visible_means_of(self, hidden: Array) -> Array:
         """Return p(v = 1 | h) of each row of a host array (n, m)."""
-        out = np.empty((len(hidden), self.visible), self.dtype)
-        for rows in _slices(len(hidden), _ROWS):
-            v = self.backend.empty(out[rows].shape, self.dtype)
-            self.visible_means(self.backend.asarray(hidden[rows]), v)
-            out[rows] = self.backend.to_numpy(v)
-        return out
+        return np.concatenate([means for _, means in self._blocks(hidden, self.visible, self.visible_means)])
 
     @in_turn
     def gibbs(self, data: Array, steps: int, call: int) -> Array:
@@ -173,8 +163,8 @@ class DeviceMachine:
         """Return F(v) = -a.v - log_partition(W v + b) of each row of a host array, float64 (n,)."""
         _, hidden_bias, visible_bias = self._parameters_64()
         out = -(data.astype(np.float64) @ visible_bias)
-        for rows, s in self._hidden_inputs_of(data, _ROWS):
-            out[rows] -= self.units.log_partition(s, hidden_bias)
+        for rows, s in self._blocks(data, self.hidden, self.hidden_inputs):
+            out[rows] -= self.units.log_partition(s.astype(np.float64), hidden_bias)
         return out
 
     @in_turn
@@ -182,7 +172,8 @@ class DeviceMachine:
         """Return sum_i log p(v_i | the other v) of each row of a host array, float64 (n,)."""
         W, hidden_bias, visible_bias = self._parameters_64()
         out = np.zeros(len(data))
-        for rows, s in self._hidden_inputs_of(data, _HOST_ROWS):
+        for rows, s in self._blocks(data, self.hidden, self.hidden_inputs, _HOST_ROWS):
+            s = s.astype(np.float64)
             known = self.units.log_partition(s, hidden_bias)
             for i, column in enumerate(W.T):
                 v = data[rows, i].astype(np.float64)
@@ -198,13 +189,12 @@ class DeviceMachine:
         W, hidden_bias, visible_bias = self.get_parameters()
         return W.astype(np.float64), hidden_bias.astype(np.float64), visible_bias.astype(np.float64)
 
-    def _hidden_inputs_of(self, data: Array, size: int) -> Iterator[tuple[slice, Array]]:
-        """Yield blocks of rows and their s = W v + b, float64 on the host."""
-        for rows in _slices(len(data), size):
-            s = self.backend.empty((len(data[rows]), self.hidden), self.dtype)
-            self.hidden_inputs(self.backend.asarray(data[rows]), s)
-            yield rows, self.backend.to_numpy(s).astype(np.float64)
-
-
-def _slices(rows: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    def _blocks(
+        self, data: Array, columns: int, compute: Callable[[Array, Array], None], size: int = _ROWS
+    ) -> Iterator[tuple[slice, Array]]:
+        """Yield slices of the rows of a host array, and host copies (.., columns) of what is computed from them."""
+        for start in range(0, len(data), size):
+            rows = slice(start, min(start + size, len(data)))
+            out = self.backend.empty((len(data[rows]), columns), self.dtype)
+            compute(self.backend.asarray(data[rows]), out)
+            yield rows, self.backend.to_numpy(out).copy()

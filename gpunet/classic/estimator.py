@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.columns import check_same_names, column_names
+from gpunet.classic.inputs import check_same_names, column_names
 from gpunet.errors import NotFittedError, unknown_name
 from gpunet.schedules import Schedule, as_schedule
 from gpunet.validation import check_dtype, check_features, check_integer
@@ -110,11 +110,6 @@ class Estimator:
             if "check" in one.metadata:
                 setattr(given, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
         return given
-
-    def _require_fitted(self, method: str) -> None:
-        """Raise NotFittedError where ``fit`` has not been called."""
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(f"{method}: this {type(self).__name__} is not fitted yet. Expected fit(...) first.")
 
     def _fitted_features(self, X: npt.ArrayLike) -> Array:
         """Return X as a finite float64 array (n, n_features_in_), its columns those of ``fit``, or raise."""
@@ -207,7 +202,9 @@ def after_fit(method: Callable[Concatenate[Any, _P], _Result]) -> Callable[Conca
 
     @functools.wraps(method)
     def checked(self: Estimator, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
-        self._require_fitted(method.__name__)
+        if not self.__sklearn_is_fitted__():
+            who = type(self).__name__
+            raise NotFittedError(f"{method.__name__}: this {who} is not fitted yet. Expected fit(...) first.")
         return method(self, *args, **kwargs)
 
     if method.__doc__:

@@ -1,38 +1,93 @@
-"""What X may hold, checked where it enters: numbers from 0 to 1, or numbers whose squares can be added up."""
+"""What estimators are given, checked where it enters: names of columns, values of X, labels.
+
+Names of columns follow scikit-learn's rule: those of ``fit``, in the same order.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend, select_backend
-from gpunet.errors import InvalidValueError
-from gpunet.validation import check_features, is_on_cuda
+from gpunet.columns import table_columns
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from gpunet.validation import check_features, is_on_cuda, read_array
 
 Array = npt.NDArray[Any]
 
 # Scores are sums of products of features and of weights that are sums of features: those have to be finite too.
 _LARGEST_FEATURE = 1e140
+_NAMES_SHOWN = 5
+_LABELS_SHOWN = 6
+
+
+def column_names(argument: str, values: object) -> Array | None:
+    """Return the names of a data frame's columns, object (d,); None where it has none, or none that are text.
+
+    Raises
+    ------
+    InvalidTypeError
+        Some names are text and some are not.
+    """
+    names = table_columns(values)
+    are_text = [isinstance(name, str) for name in names or ()]
+    if names is None or not any(are_text):
+        return None
+    if not all(are_text):
+        odd = names[are_text.index(False)]
+        raise InvalidTypeError(
+            f"{argument}: got {odd!r} for a column's name beside names that are text. Expected all of them to be text, "
+            f"or none: {argument}.columns = {argument}.columns.astype(str) makes them."
+        )
+    return np.array(names, dtype=object)
+
+
+def check_same_names(argument: str, names: Array | None, fitted: Array | None, estimator: str) -> None:
+    """Compare the names of columns with those of ``fit``; warn (UserWarning) where only one of the two is known.
+
+    Raises
+    ------
+    InvalidValueError
+        They differ, or their order does; the message says in what.
+    """
+    if names is None and fitted is None:
+        return
+    if names is None or fitted is None:
+        known, other = ("has", "without") if fitted is None else ("has no", "with")
+        warnings.warn(
+            f"{argument}: {known} names for its columns, but this {estimator} was fitted {other} such names: they "
+            "go by their order.",
+            stacklevel=4,
+        )
+        return
+    if np.array_equal(names, fitted):
+        return
+    unseen = [name for name in names if name not in set(fitted)]
+    missing = [name for name in fitted if name not in set(names)]
+    if unseen or missing:
+        differences = [f"{what} {_shown(some)}" for what, some in (("unknown", unseen), ("missing", missing)) if some]
+        raise InvalidValueError(f"{argument}: columns that differ from those of fit: {'; '.join(differences)}.")
+    hint = f" Use {argument}[model.feature_names_in_]." if len(set(names)) == len(names) == len(fitted) else ""
+    raise InvalidValueError(
+        f"{argument}: got the columns {_shown(list(names))}. Expected those of fit in their order, "
+        f"{_shown(list(fitted))}.{hint}"
+    )
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
 
 
 def check_probabilities(
     argument: str, values: npt.ArrayLike, columns: int | None, dtype: npt.DTypeLike, device: str | Backend
 ) -> Array:
-    """Return ``values`` as a finite, C-contiguous host array (n, columns) of numbers from 0 to 1.
+    """Return ``values``, for use on a device, as a finite C-contiguous host array (n, columns) of numbers from 0 to 1.
 
-    Parameters
-    ----------
-    argument : str
-        The name that error messages give the array.
-    values : array_like, (n, columns)
-        Also an array in CUDA memory, where ``device`` is CUDA.
-    columns : int or None
-        None takes any.
-    dtype : dtype
-    device : str or Backend
-        Where it is going to be used.
+    An array in CUDA memory will do where the device is CUDA.
 
     Raises
     ------
@@ -55,10 +110,68 @@ def check_probabilities(
 
 def check_moderate(argument: str, features: Array) -> None:
     """Raise InvalidValueError where a feature is so large that scores or squares of it would overflow."""
-    largest = np.unravel_index(np.abs(features).argmax(), features.shape)
-    if abs(features[largest]) > _LARGEST_FEATURE:
-        row, column = largest
+    row, column = np.unravel_index(np.abs(features).argmax(), features.shape)
+    if abs(features[row, column]) > _LARGEST_FEATURE:
         raise InvalidValueError(
-            f"{argument}: {features[largest]} in row {row}, column {column} is too large to add up squares of such "
+            f"{argument}: {features[row, column]} in row {row}, column {column} is too large to add up squares of such "
             f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
         )
+
+
+def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
+    """Return labels of any kind (numbers, text, booleans) as an array (rows,), or raise.
+
+    Raises
+    ------
+    ShapeError
+        Not one label per row.
+    InvalidTypeError
+        Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
+    NonFiniteError
+        NaN or infinity.
+    """
+    labels = read_array(argument, y)
+    if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
+        kinds = set(map(type, labels))
+        if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
+            labels = np.array(labels.tolist())
+    if labels.ndim != 1:
+        hint = f" Use {argument}.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else ""
+        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).{hint}")
+    if len(labels) != rows:
+        raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
+    if labels.dtype.kind not in "iufbU":
+        raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.argmax(~np.isfinite(labels)))
+        raise NonFiniteError(f"{argument}: {labels[row]} in row {row}. Expected finite labels.")
+    return labels
+
+
+def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Array | None = None) -> tuple[Array, Array]:
+    """Return the two labels, sorted, and each row's label as -1.0 or +1.0, float64 (rows,).
+
+    The label that sorts last becomes +1. ``classes`` are the two, where they are known and ``y`` may lack one of them.
+
+    Raises
+    ------
+    InvalidValueError
+        Not exactly two different labels, or one that is not known; the message names them.
+    ShapeError, InvalidTypeError, NonFiniteError
+        See :func:`check_label_vector`.
+    """
+    labels = check_label_vector(argument, y, rows)
+    if classes is None:
+        classes = np.unique(labels)
+        if len(classes) != 2:
+            shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
+            more = ", ..." if len(classes) > _LABELS_SHOWN else ""
+            count = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
+            raise InvalidValueError(f"{argument}: got {count} ({shown}{more}). Expected exactly two classes.")
+    strange = (labels != classes[0]) & (labels != classes[1])
+    if strange.any():
+        row = int(np.argmax(strange))
+        raise InvalidValueError(
+            f"{argument}: label {labels.tolist()[row]!r} in row {row} is not known. Expected one of {classes.tolist()}."
+        )
+    return classes, np.where(labels == classes[1], 1.0, -1.0)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.columns import check_same_names, column_names
 from gpunet.classic.estimator import after_fit, learns
-from gpunet.classic.labels import check_label_vector
+from gpunet.classic.inputs import check_label_vector, check_same_names, column_names
 from gpunet.classic.pretrained_network import PretrainedNetwork
 from gpunet.classic.pretraining import encoder_network
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
@@ -29,26 +28,9 @@ class PretrainedClassifier(PretrainedNetwork):
 
     Parameters
     ----------
-    hidden_layer_sizes : sequence of int
-    pretraining_epochs : int
-        Passes over the data for each machine; 0 leaves every layer with its random initial weights.
-    pretraining_learning_rate : float or Schedule
-        Of the machines.
-    epochs : int
-        Passes over the labelled data, by stochastic gradient descent on the cross-entropy.
-    learning_rate : float or Schedule
-    batch_size : int
-        Of pre-training too.
-    momentum : float
-        0 to 1, 1 excluded.
-    l2 : float
-        The lecture's lambda: the gradient gets 2 l2 W_i.
-    initializer : str, callable or None
-        Of the layers that are not pre-trained; None takes Xavier's.
-    seed : int
-    dtype : str or dtype
-    device : str or Backend
-        See :class:`gpunet.Network`.
+    hidden_layer_sizes, pretraining_epochs, pretraining_learning_rate, epochs, learning_rate, batch_size
+    momentum, l2, initializer, seed, dtype, device
+        See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
 
     Attributes
     ----------

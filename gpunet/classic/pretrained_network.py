@@ -26,7 +26,30 @@ Array = npt.NDArray[Any]
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PretrainedNetwork(Estimator, ABC):
-    """An estimator whose network begins as a stack of machines. What its parameters are, the subclasses say.
+    """An estimator whose network begins as a stack of machines.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int
+    pretraining_epochs : int
+        Passes over the data for each machine; 0 leaves every layer with its random initial weights.
+    pretraining_learning_rate : float or Schedule
+        Of the machines.
+    epochs : int
+        Passes over the data of back-propagation, by stochastic gradient descent.
+    learning_rate : float or Schedule
+    batch_size : int
+        Of pre-training too.
+    momentum : float
+        0 to 1, 1 excluded.
+    l2 : float
+        The lecture's lambda: the gradient gets 2 l2 W_i.
+    initializer : str, callable or None
+        Of the layers that are not pre-trained; None takes Xavier's.
+    seed : int
+    dtype : str or dtype
+    device : str or Backend
+        See :class:`gpunet.Network`.
 
     Attributes
     ----------
@@ -62,18 +85,10 @@ class PretrainedNetwork(Estimator, ABC):
     def _learn(
         self, network: Network, unlabelled: Array, features: Array, targets: Array, **arguments: Any
     ) -> tuple[Network, list[RestrictedBoltzmannMachine], History]:
-        """Pre-train and train, by checked parameters.
+        """Pre-train machines on ``unlabelled``, and train, by checked parameters.
 
-        Parameters
-        ----------
-        network : Network
-            With random initial weights: what is trained without pre-training.
-        unlabelled : ndarray, (n', d)
-            For the machines.
-        features, targets : ndarray
-            For the network.
-        **arguments
-            Of :func:`gpunet.classic.pretrain_stack`, beside those that every such estimator has.
+        ``network`` has random initial weights: what is trained without pre-training. The other arguments are those of
+        :func:`gpunet.classic.pretrain_stack` that not every such estimator has.
         """
         machines: list[RestrictedBoltzmannMachine] = []
         optimizer = SGD(self.learning_rate, momentum=self.momentum)

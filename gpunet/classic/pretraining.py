@@ -129,17 +129,7 @@ def unroll(machines: Sequence[RestrictedBoltzmannMachine], **arguments: Any) -> 
     Hidden units are sigmoids, or linear at the code where the last machine's are Gaussian. The loss is the outputs'
     sigmoid cross-entropy, so :meth:`gpunet.Network.predict_proba` gives the reconstruction.
 
-    Parameters
-    ----------
-    machines : sequence of RestrictedBoltzmannMachine
-        Fitted, the lowest first.
-    **arguments
-        Of :class:`gpunet.Network`: ``seed``, ``dtype``, ``device``, ...
-
-    Raises
-    ------
-    InvalidValueError, InvalidTypeError, ShapeError, NotFittedError
-        No machines, machines that are not fitted, or that do not fit one another.
+    ``machines``, ``**arguments`` and what is raised are as in :func:`encoder_network`.
     """
     sizes, activations = _layers(machines)
     network = Network(

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from gpunet.activations import Sigmoid
 from gpunet.backends import Backend, select_backend
-from gpunet.classic.columns import column_names
-from gpunet.classic.contrastive_divergence import ContrastiveDivergence, Rule
+from gpunet.classic.contrastive_divergence import ContrastiveDivergence
 from gpunet.classic.device_machine import SAMPLING_DRAWS, DeviceMachine
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import (
@@ -26,7 +25,7 @@ from gpunet.classic.estimator import (
     parameter,
 )
 from gpunet.classic.hidden_units import HIDDEN_UNITS
-from gpunet.classic.inputs import check_probabilities
+from gpunet.classic.inputs import check_probabilities, column_names
 from gpunet.errors import InvalidValueError, TrainingDivergedError
 from gpunet.initializers import Normal
 from gpunet.optimizers import SGD
@@ -155,8 +154,8 @@ class RestrictedBoltzmannMachine(Estimator):
         for order in epoch_orders(len(data), given.epochs, seed=given.seed, stride=updates):
             errors.append(self._learn(learner, on_device, order, len(errors) * updates, len(errors) + 1))
         self._set_columns(data.shape[1], names)
+        self._gibbs_calls, self.reconstruction_errors_ = 0, ([] if given.persistent else errors)
         self._adopt(learner, given.epochs * updates)
-        self._start_counting([] if given.persistent else errors)
         return self
 
     def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
@@ -191,7 +190,7 @@ class RestrictedBoltzmannMachine(Estimator):
         self._learn(learner, learner.machine.backend.asarray(data), order, updates, 1)
         if not fitted:
             self._set_columns(data.shape[1], names)
-            self._start_counting([])
+            self._gibbs_calls, self.reconstruction_errors_ = 0, []
         self._adopt(learner, updates + learner.updates(len(data)))
         return self
 
@@ -217,10 +216,6 @@ class RestrictedBoltzmannMachine(Estimator):
         self._machine_device = self.device
         self._fitted_parameters = self._declared_parameters()
 
-    def _start_counting(self, errors: list[float]) -> None:
-        self._gibbs_calls = 0
-        self.reconstruction_errors_ = errors
-
     def _learner_of(self, given: Self) -> ContrastiveDivergence:
         """Return what the last call learnt with, or a new one where the parameters are others now."""
         if self._learner is not None and self._fitted_parameters == self._declared_parameters():
@@ -234,9 +229,15 @@ class RestrictedBoltzmannMachine(Estimator):
         return learner
 
     def _new_learner(self, features: int) -> ContrastiveDivergence:
-        rule = Rule(self.gibbs_steps, self.persistent, self.sample_visible, self.l2)
-        machine = _new_machine(features, self._declared_parameters(), self.device)
-        return ContrastiveDivergence(machine, rule, SGD(self.learning_rate, momentum=self.momentum), self.batch_size)
+        return ContrastiveDivergence(
+            _new_machine(features, self._declared_parameters(), self.device),
+            SGD(self.learning_rate, momentum=self.momentum),
+            self.batch_size,
+            gibbs_steps=self.gibbs_steps,
+            persistent=self.persistent,
+            sample_visible=self.sample_visible,
+            l2=self.l2,
+        )
 
     def _initial_parameters(self, features: int) -> tuple[Array, Array, Array]:
         W = Normal(_INITIAL_STD)((self.n_components, features), host_generator(self.seed, Purpose.WEIGHTS, 1))

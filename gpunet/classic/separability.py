@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.labels import encode_two_classes
+from gpunet.classic.inputs import encode_two_classes
 from gpunet.errors import InvalidValueError
 from gpunet.validation import check_features, check_flag
 
@@ -90,14 +90,9 @@ def separation(X: npt.ArrayLike, y: npt.ArrayLike, *, bias: bool = True) -> Sepa
     """
     features = check_features("X", X, None, np.float64)
     _, signs = encode_two_classes("y", y, len(features))
-    return signed_separation(signed_examples(features, signs, bias=check_flag("bias", bias)))
-
-
-def signed_examples(features: Array, signs: Array, *, bias: bool) -> Array:
-    """Return the p_i = y_i (x_i, 1), or y_i x_i without a bias, as the rows of a new array."""
-    if bias:
+    if check_flag("bias", bias):
         features = np.column_stack([features, np.ones(len(features))])
-    return features * signs[:, np.newaxis]
+    return signed_separation(features * signs[:, np.newaxis])
 
 
 def signed_separation(examples: Array) -> Separation:

@@ -142,7 +142,7 @@ def draw_differences(
     label(axes, f"largest difference (0 drawn as {smallest:g})", "", scale="x")
 
 
-def mosaic(grid: Sequence[Sequence[npt.ArrayLike]], border: float) -> npt.NDArray[Any]:
+def mosaic(grid: Sequence[Any], border: float) -> npt.NDArray[Any]:
     """Return rows of square pictures, each a vector, as one picture, a pixel of ``border`` between them."""
     side = math.isqrt(np.size(grid[0][0]))
     pictures = np.full((len(grid) * (side + 1), max(map(len, grid)) * (side + 1)), border)

@@ -14,7 +14,7 @@ from sklearn.linear_model import SGDClassifier
 
 import gpunet
 from gpunet.classic import Perceptron, PretrainedClassifier
-from gpunet.classic.columns import column_names
+from gpunet.classic.inputs import column_names
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError
 from tests.helpers.classic import KINDS, METHODS, X, Y, fit_quietly, same_state, small
 

@@ -11,7 +11,7 @@ import pytest
 from gpunet import SGD
 from gpunet.backends import Backend, NumpyBackend
 from gpunet.classic import RestrictedBoltzmannMachine
-from gpunet.classic.contrastive_divergence import ContrastiveDivergence, Rule
+from gpunet.classic.contrastive_divergence import ContrastiveDivergence
 from gpunet.classic.device_machine import DeviceMachine
 from gpunet.classic.hidden_units import HIDDEN_UNITS
 
@@ -35,8 +35,8 @@ def learner(backend=None, hidden_units="bernoulli", learning_rate=0.0, batch_siz
         scale * generator.standard_normal(HIDDEN),
         scale * generator.standard_normal(VISIBLE),
     )
-    settings = Rule(**{"gibbs_steps": 1, "persistent": False, "sample_visible": True, "l2": l2, **rule})
-    return ContrastiveDivergence(machine, settings, SGD(learning_rate), batch_size)
+    settings = {"gibbs_steps": 1, "persistent": False, "sample_visible": True, "l2": l2, **rule}
+    return ContrastiveDivergence(machine, SGD(learning_rate), batch_size, **settings)
 
 
 def update(learning, data=DATA, step=0):

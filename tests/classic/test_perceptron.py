@@ -14,10 +14,14 @@ from sklearn.linear_model import SGDClassifier
 
 import gpunet
 from gpunet.classic import Perceptron, perceptron_loss, separation
-from gpunet.classic.separability import signed_examples
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 
 XOR = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]), np.array([-1, 1, 1, -1])
+
+
+def signed_examples(X, signs):
+    """Return the p_i = y_i (x_i, 1)."""
+    return np.column_stack([X, np.ones(len(X))]) * signs[:, np.newaxis]
 
 
 def noisy(rows: int = 101, columns: int = 5, seed: int = 0):
@@ -239,7 +243,7 @@ def test_separability_agrees_with_linear_programming():
     counts = [0, 0]
     for seed in range(120):
         X, y = random_classes(seed)
-        examples = signed_examples(X, np.where(y, 1.0, -1.0), bias=True)
+        examples = signed_examples(X, np.where(y, 1.0, -1.0))
         free = (None, None)
         answer = linprog(np.zeros(examples.shape[1]), A_ub=-examples, b_ub=-np.ones(len(examples)), bounds=free)
         found = separation(X, y)
@@ -258,7 +262,7 @@ def test_margin_equals_that_of_a_hard_margin_support_vector_machine():
     """Oracle: min ||w|| with w . p_i >= 1, by Lawson and Hanson's least distance programming."""
     for seed in range(10):
         X, y = with_margin(0.1, 40, 1 + seed % 5, seed)
-        examples = signed_examples(X, y, bias=True)
+        examples = signed_examples(X, y)
         system, right = np.vstack([examples.T, np.ones(len(examples))]), np.eye(examples.shape[1] + 1)[-1]
         residual = system @ nnls(system, right)[0] - right
         w = -residual[:-1] / residual[-1]
