@@ -19,22 +19,49 @@ from tests.helpers.experiments import assert_all_hold, assert_figure, changed, e
 from tests.helpers.networks import pre_activations
 
 Numbers = dict[str, Any]
+Full = dict[Any, Numbers]
+
+
+@pytest.fixture(scope="module")
+def full() -> Full:
+    return {module: module.measure(Settings()) for module in (saturation, zig_zag)}
+
+
+@pytest.fixture
+def paths(full: Full) -> Numbers:
+    paths: Numbers = full[zig_zag]["paths"]
+    return paths
+
+
+# What is changed, and the claim that then no longer holds; the gradients' third scale is 1.
+CASES: list[tuple[Any, tuple[Any, ...], Any, str]] = [
+    (saturation, ("curves", "tanh", "derivative_at_5"), 0.1, "derivative_is_small"),
+    (saturation, ("gradients", "tanh", -1, 0), 1.0, "large_inputs_kill"),
+    (saturation, ("gradients", "relu", -1, 0), 1e-9, "relu_keeps"),
+    (saturation, ("gradients", "sigmoid", 2, -1), 1e-9, "deep_sigmoid_fades"),
+    (saturation, ("gradients", "relu", 2, -1), 1e9, "deep_relu_keeps"),
+    (zig_zag, ("paths", "zero-centred", "same_sign"), 1.0, "moves_share_a_sign"),
+    (zig_zag, ("paths", "positive", "steps"), 1.0, "slower"),
+    (zig_zag, ("paths", "positive", "length_over_straight"), 1.0, "longer"),
+    (zig_zag, ("signs", "tanh", "one_sign", 0), 0.9, "in_networks"),
+    (zig_zag, ("signs", "sigmoid", "one_sign", -1), 1.0, "batches_help"),
+]
+
+
+@pytest.mark.parametrize(("module", "path", "value", "lost"), CASES)
+def test_every_claim_holds_and_one_is_lost_with_its_numbers(
+    module: Any, path: tuple[Any, ...], value: float, lost: str, full: Full
+) -> None:
+    assert full[saturation]["scales"][2] == 1
+    assert_all_hold(module, full[module])
+    assert_all_hold(module, changed(full[module], *path, value=value), lost)
 
 
 # --- L14 --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def saturated() -> Numbers:
-    return saturation.measure(Settings())
-
-
-def test_saturation_shows_what_the_lecture_says(saturated: Numbers) -> None:
-    assert_all_hold(saturation, saturated)
-
-
-def test_derivatives_where_abs_s_is_5(saturated: Numbers) -> None:
-    curves = saturated["curves"]
+def test_derivatives_where_abs_s_is_5(full: Full) -> None:
+    curves = full[saturation]["curves"]
     assert curves["sigmoid"]["derivative_at_5"] == pytest.approx(math.exp(-5) / (1 + math.exp(-5)) ** 2, rel=1e-12)
     # (1 - y)(1 + y) loses what rounding y = tanh(5) = 0.9999 loses.
     assert curves["tanh"]["derivative_at_5"] == pytest.approx(1 / math.cosh(5) ** 2, rel=1e-11)
@@ -42,10 +69,10 @@ def test_derivatives_where_abs_s_is_5(saturated: Numbers) -> None:
     assert curves["tanh"]["largest_derivative"] == 1
 
 
-def test_single_precision_rounds_saturated_derivatives_to_zero(saturated: Numbers) -> None:
+def test_single_precision_rounds_saturated_derivatives_to_zero(full: Full) -> None:
     # 1 / (1 + e^-s) rounds to 1 where e^-s < 2^-25, tanh(s) where 2 e^-2s < 2^-25: half a unit in the last place.
     for name, first in (("sigmoid", 25 * math.log(2)), ("tanh", 13 * math.log(2))):
-        assert first - 1 < saturated["curves"][name]["zero_in_float32_from"] < first + 1.2
+        assert first - 1 < full[saturation]["curves"][name]["zero_in_float32_from"] < first + 1.2
 
 
 def test_gradient_flow_is_the_gradient_at_the_scores() -> None:
@@ -66,85 +93,43 @@ def test_saturated_share_counts_scores_beyond_5() -> None:
     assert saturated == pytest.approx(share)
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "lost"),
-    [
-        (("curves", "tanh", "derivative_at_5"), 0.1, "derivative_is_small"),
-        (("gradients", "tanh", -1, 0), 1.0, "large_inputs_kill"),
-        (("gradients", "relu", -1, 0), 1e-9, "relu_keeps"),
-        (("gradients", "sigmoid", 2, -1), 1e-9, "deep_sigmoid_fades"),
-        (("gradients", "relu", 2, -1), 1e9, "deep_relu_keeps"),
-    ],
-)
-def test_a_claim_of_saturation_is_lost_with_its_numbers(
-    saturated: Numbers, path: tuple[Any, ...], value: float, lost: str
-) -> None:
-    assert saturated["scales"][2] == 1
-    assert_all_hold(saturation, changed(saturated, *path, value=value), lost)
-
-
 # --- L15 --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def paths() -> Numbers:
-    return zig_zag.measure(Settings())
-
-
-def test_zig_zag_shows_what_the_lecture_says(paths: Numbers) -> None:
-    assert_all_hold(zig_zag, paths)
-
-
 def test_positive_inputs_move_both_weights_the_same_way(paths: Numbers) -> None:
-    moves = np.diff(paths["paths"]["positive"]["path"], axis=0)
+    moves = np.diff(paths["positive"]["path"], axis=0)
     assert len(moves) > 2
     assert (np.sign(moves[:, 0]) == np.sign(moves[:, 1])).all()
 
 
 @pytest.mark.parametrize("name", ["positive", "zero-centred"])
 def test_every_run_reaches_the_optimum(paths: Numbers, name: str) -> None:
-    path = np.array(paths["paths"][name]["path"])
+    path = np.array(paths[name]["path"])
     start, optimum = np.array([-1, 1]), np.array([1, -1])
-    assert paths["paths"][name]["reached"]
+    assert paths[name]["reached"]
     assert (path[0] == start).all()
     distances = np.linalg.norm(path - optimum, axis=1)
     assert distances[-1] <= 0.1 * distances[0] < distances[-2]
-    assert paths["paths"][name]["length_over_straight"] >= 1
+    assert paths[name]["length_over_straight"] >= 1
 
 
 @pytest.mark.parametrize("name", ["positive", "zero-centred"])
 def test_contours_are_of_the_cost_that_is_descended(paths: Numbers, name: str) -> None:
     inputs = np.random.default_rng(0).uniform(*zig_zag.RANGES[name], (100_000, 2))
     sampled = inputs.T @ inputs / len(inputs)
-    np.testing.assert_allclose(paths["paths"][name]["curvature"], sampled, atol=5 / math.sqrt(len(inputs)))
+    np.testing.assert_allclose(paths[name]["curvature"], sampled, atol=5 / math.sqrt(len(inputs)))
 
 
 @pytest.mark.parametrize("name", ["positive", "zero-centred"])
 def test_each_step_descends_the_squared_error_of_one_example(paths: Numbers, name: str) -> None:
     # With t = w* x the step is m = rate (d x) x, d = w* - w; then m m / m d = rate x x gives x back, up to its sign.
-    run, (low, high) = paths["paths"][name], zig_zag.RANGES[name]
+    run, (low, high) = paths[name], zig_zag.RANGES[name]
     path = np.array(run["path"])
     for before, move in zip(path, np.diff(path, axis=0), strict=False):
         towards = np.array([1, -1]) - before
         squared = move @ move / (move @ towards) / run["learning_rate"]
         x = move / np.linalg.norm(move) * math.sqrt(squared)
         assert any((low - 1e-9 <= sign * x).all() and (sign * x <= high + 1e-9).all() for sign in (-1, 1))
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "lost"),
-    [
-        (("paths", "zero-centred", "same_sign"), 1.0, "moves_share_a_sign"),
-        (("paths", "positive", "steps"), 1.0, "slower"),
-        (("paths", "positive", "length_over_straight"), 1.0, "longer"),
-        (("signs", "tanh", "one_sign", 0), 0.9, "in_networks"),
-        (("signs", "sigmoid", "one_sign", -1), 1.0, "batches_help"),
-    ],
-)
-def test_a_claim_of_zig_zag_is_lost_with_its_numbers(
-    paths: Numbers, path: tuple[Any, ...], value: float, lost: str
-) -> None:
-    assert_all_hold(zig_zag, changed(paths, *path, value=value), lost)
 
 
 # --- L16 --------------------------------------------------------------------------------------------------------------
