@@ -44,12 +44,10 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def _count_operations(activation: Activation) -> dict[str, dict[str, int]]:
     """Return how often f and f' run each NumPy operation, once per element each time."""
-    counts = {}
     s = np.linspace(-2, 2, 9)
-    for name, function, values in (
-        ("forward", activation.forward, s),
-        ("backward", activation.derivative, activation.forward(s)),
-    ):
+    passes = ((activation.forward, s), (activation.derivative, activation.forward(s)))
+    counts = {}
+    for name, (function, values) in zip(PASSES, passes, strict=True):
         found = Counts()
         function(CountingArray.wrap(values, found))
         counts[name] = dict(sorted(found.calls.items()))
@@ -62,10 +60,8 @@ def _time_all(settings: Settings, backend: Backend) -> dict[str, Any]:
     # A GPU is asked for many launches at once: one alone would measure the way there.
     repeats = 1 if backend.synchronous else 50
     generator = host_generator(settings.seed, Purpose.NOISE)
-    s, dy = (
-        backend.asarray(generator.standard_normal((rows, columns)).astype(np.float32)) for _ in ("scores", "gradient")
-    )
-    weights = backend.asarray(generator.standard_normal((columns, columns)).astype(np.float32))
+    shapes = ((rows, columns), (rows, columns), (columns, columns))
+    s, dy, weights = (backend.asarray(generator.standard_normal(shape).astype(np.float32)) for shape in shapes)
     y, ds = backend.empty(s.shape, np.float32), backend.empty(s.shape, np.float32)
 
     def forward(activation: Activation) -> None:
@@ -78,9 +74,8 @@ def _time_all(settings: Settings, backend: Backend) -> dict[str, Any]:
     products = []
     for _ in range(rounds + 1):
         for name in ACTIVATIONS:
-            activation = get_activation(name)
-            seconds[name]["forward"].append(_seconds(backend, repeats, partial(forward, activation)))
-            seconds[name]["backward"].append(_seconds(backend, repeats, partial(backward, activation)))
+            for way, run in zip(PASSES, (forward, backward), strict=True):
+                seconds[name][way].append(_seconds(backend, repeats, partial(run, get_activation(name))))
         products.append(_seconds(backend, repeats, lambda: backend.gemm(s, weights, y, transpose_b=True)))
     scale = 1e9 / (rows * columns)
     return {"device": backend.device_name, "rows": rows, "columns": columns, "rounds": rounds} | {
@@ -167,9 +162,9 @@ def about(numbers: Numbers) -> str:
         source = f"measured now on this machine, {found['device']}, medians of {found['rounds']} interleaved rounds"
     return (
         "The left panel counts the operations of NumPy that gpunet's reference code runs on each element, the right "
-        f"one has times, on {found['rows']} x {found['columns']} scores in single precision ({source}). A vectorised "
-        "exponential is cheap where memory and not arithmetic takes the time. The linear layer of "
-        f"{measured['columns']} inputs before it took {measured['linear_nanoseconds']:.1f} ns per element in this run."
+        f"one has times, on {found['rows']} x {found['columns']} scores in single precision ({source}). The linear "
+        f"layer of {measured['columns']} inputs before it took {measured['linear_nanoseconds']:.1f} ns per element in "
+        "this run."
     )
 
 
@@ -205,8 +200,7 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, width=1.3)
-    left, right = axes[0]
+    figure, ((left, right),) = panels(1, 2, width=1.3)
     places, width = np.arange(len(ACTIVATIONS)), 0.38
     for offset, way, colour in ((-width / 2, "forward", COLOURS[0]), (width / 2, "backward", COLOURS[4])):
         counts = [numbers["operations"][name][way] for name in ACTIVATIONS]
@@ -214,8 +208,8 @@ def draw(numbers: Numbers) -> Figure:
         others = [sum(count.values()) - dear for count, dear in zip(counts, exponentials, strict=True)]
         left.bar(places + offset, others, width, color=colour, label=f"{way}: arithmetic, comparisons")
         if way == "forward":
-            stripes = {"color": COLOURS[1], "hatch": "//", "label": "exponential"}
-            left.bar(places + offset, exponentials, width, bottom=others, **stripes)
+            stripes = {"color": COLOURS[1], "hatch": "//", "bottom": others, "label": "exponential"}
+            left.bar(places + offset, exponentials, width, **stripes)
         times = [costs(numbers)["nanoseconds"][name][way] for name in ACTIVATIONS]
         bars = right.bar(places + offset, times, width, color=colour, label=way)
         right.bar_label(bars, fmt="%.2g", fontsize=7)

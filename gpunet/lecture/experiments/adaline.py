@@ -33,6 +33,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     bound, single = rate_bound(inputs), single_example_bound(inputs)
     smallest_loss = float(np.mean((y - inputs @ solution) ** 2))
     epochs = 30 if settings.quick else 200
+
+    def losses(rate: float) -> list[float]:
+        return Adaline(learning_rate=rate, epochs=epochs, seed=settings.seed).fit(X, y).history_["loss"]
+
     return {
         "epochs": epochs,
         "bound": bound,
@@ -40,15 +44,10 @@ def measure(settings: Settings) -> dict[str, Any]:
         "smallest_loss": smallest_loss,
         "all_at_once": {f"{part:g}": _excess(X, y, solution, part * bound, epochs) for part in RATES_DRAWN},
         "single": {
-            f"{part:g}": [
-                max(loss - smallest_loss, SMALLEST_EXCESS)
-                for loss in Adaline(learning_rate=part * single, epochs=epochs, seed=settings.seed)
-                .fit(X, y)
-                .history_["loss"]
-            ]
+            f"{part:g}": [max(loss - smallest_loss, SMALLEST_EXCESS) for loss in losses(part * single)]
             for part in SINGLE_RATES_DRAWN
         },
-        "sweep": [_pace(X, y, inputs, solution, part, bound, epochs) for part in RATES_SWEPT],
+        "sweep": [_pace(X, y, solution, part, bound, epochs) for part in RATES_SWEPT],
     }
 
 
@@ -69,22 +68,18 @@ def _excess(X: Array, y: Array, solution: Array, rate: float, epochs: int) -> li
     return [max(float(np.mean((inputs @ (w - solution)) ** 2)), SMALLEST_EXCESS) for w in weights]
 
 
-def _pace(
-    X: Array, y: Array, inputs: Array, solution: Array, part: float, bound: float, epochs: int
-) -> dict[str, float | bool]:
+def _pace(X: Array, y: Array, solution: Array, part: float, bound: float, epochs: int) -> dict[str, float | bool]:
     """Return the factor by which the distance to the solution changes per epoch in the end, and what it should be."""
-    rate = part * bound
+    inputs, rate = np.column_stack([X, np.ones(len(X))]), part * bound
     model, weights = _train(X, y, rate, epochs)
     distances = np.array([np.linalg.norm(w - solution) for w in weights])
-    usable = np.flatnonzero(distances > 1e-12 * np.linalg.norm(solution))
-    last = int(usable[-1])
+    last = np.flatnonzero(distances > 1e-12 * np.linalg.norm(solution))[-1]
     eigenvalues = np.linalg.eigvalsh(inputs.T @ inputs / len(inputs))
+    refused = False
     try:
         model.set_params(epochs=1).fit(X, y)
     except InvalidValueError:
         refused = True
-    else:
-        refused = False
     return {
         "part": part,
         "measured": float(distances[last] / distances[last - 1]),
@@ -101,11 +96,10 @@ def _settled(curve: list[float]) -> float:
 def about(numbers: Numbers) -> str:
     return (
         "Curves show by how much the mean of (y - yhat)^2 exceeds that of the least-squares solution, "
-        f"{numbers['smallest_loss']:.3f}. On the left, every update uses all examples: with lambda_max the largest "
+        f"{numbers['smallest_loss']:.3f}. On the left every update uses all examples: with lambda_max the largest "
         f"eigenvalue of their correlation matrix, the bound is 2 / lambda_max = {numbers['bound']:.3f}. In the middle "
-        "is the factor by which the distance to the solution changes in an epoch; the best rate lies between the "
-        "slowest direction's need and the steepest one's limit. On the right, the Widrow-Hoff rule proper takes one "
-        "example at a time: early progress is fast, but examples that contradict one another keep the weights moving."
+        "is the factor by which the distance to the solution changes in an epoch. On the right the rule takes one "
+        "example at a time: examples that contradict one another keep the weights moving."
     )
 
 
@@ -140,12 +134,9 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 3, width=1.15, height=1.15)
-    left, middle, right = axes[0]
-    for panel, name, title in (
-        (left, "all_at_once", "all examples at once"),
-        (right, "single", "one example at a time"),
-    ):
+    figure, ((left, middle, right),) = panels(1, 3, width=1.15, height=1.15)
+    titles = {"all_at_once": "all examples at once", "single": "one example at a time"}
+    for panel, (name, title) in zip((left, right), titles.items(), strict=True):
         draw_lines(panel, numbers[name], size=None)
         label(panel, "epoch", "excess of the mean squared error", title, scale="y")
     left.set_ylim(SMALLEST_EXCESS / 10, 1e12)

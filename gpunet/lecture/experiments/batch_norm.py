@@ -28,22 +28,17 @@ DRIFTS = 0.5  # of a unit's first standard deviation
 def measure(settings: Settings) -> dict[str, Any]:
     """Train the same network in three variants, looking at the scores of all training rows after each epoch."""
     layers, width, rows, epochs = (3, 20, 200, 2) if settings.quick else (5, 100, 1000, 20)
-    learning_rate = 0.1
-    digits = split_digits(settings.seed, rows)
+    digits, learning_rate = split_digits(settings.seed, rows), 0.1
     variants = {}
     for name, arguments in VARIANTS.items():
         network = settings.network([INPUTS] + [width] * layers + [CLASSES], activation="relu", **arguments)
         watch = EveryEpoch(lambda network: _look(network, digits.X), network)
         history = digits.fit(network, learning_rate, epochs=epochs, batch_size=64, callbacks=[watch])
+        variants[name] = _summary(watch.seen)
+        variants[name] |= {"loss": history["loss"], "test_accuracy": digits.test_accuracy(network)}
         parameters = network.get_parameters()
-        variants[name] = _summary(watch.seen) | {
-            "loss": history["loss"],
-            "test_accuracy": digits.test_accuracy(network),
-            **{
-                kind: [parameters[f"{kind}{i}"].tolist() for i in range(1, layers + 1) if f"{kind}{i}" in parameters]
-                for kind in ("gamma", "beta")
-            },
-        }
+        for kind in ("gamma", "beta"):
+            variants[name][kind] = [value.tolist() for key, value in parameters.items() if key.startswith(kind)]
     sizes = {"layers": layers, "width": width, "rows": rows, "epochs": epochs, "learning_rate": learning_rate}
     return sizes | {"variants": variants}
 
@@ -98,11 +93,11 @@ def about(numbers: Numbers) -> str:
     accuracies = ", ".join(f"{name} {variant['test_accuracy']:.1%}" for name, variant in variants.items())
     return (
         f"The upper panels follow what enters one ReLU of the last of {numbers['layers']} hidden layers while the "
-        "network learns the digits: median and 15th and 85th percentile over the training rows, for a unit whose "
-        "median moves as far as the typical unit's. Below are the distributions in each layer before and after "
-        f"training, whose typical standard deviations go without batch norm from {first[0]:.2f} to {last[0]:.2f} in "
-        f"the first layer and from {first[-1]:.2f} to {last[-1]:.2f} in the last. After {numbers['epochs']} epochs the "
-        f"losses are {losses}, those with batch norm under its noise, and the test accuracies {accuracies}."
+        "network learns the digits, for a unit whose median moves as far as the typical unit's. Below are the "
+        "distributions in each layer, whose typical standard deviations go without batch norm from "
+        f"{first[0]:.2f} to {last[0]:.2f} in the first layer and from {first[-1]:.2f} to {last[-1]:.2f} in the last. "
+        f"After {numbers['epochs']} epochs the losses are {losses}, those with batch norm under its noise, and the "
+        f"test accuracies {accuracies}."
     )
 
 

@@ -78,22 +78,19 @@ def gradient_growth(settings: Settings, digits: Digits, depth: int, width: int) 
 
 def _regularisation(settings: Settings) -> dict[str, Any]:
     """Train on few rows with large and small batches, several seeds, and measure the noise of the batch statistics."""
-    rows, width, epochs, seeds, sizes = (
-        (60, 20, 2, 2, [4, 30]) if settings.quick else (200, 50, 40, 5, [4, 10, 25, 100])
-    )
-    rate = 0.2
-    accuracies: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    rows, width, epochs, seeds, sizes, rate = 200, 50, 40, 5, [4, 10, 25, 100], 0.2
+    if settings.quick:
+        rows, width, epochs, seeds, sizes = 60, 20, 2, 2, [4, 30]
+    accuracies: dict[str, list[list[float]]] = {kind: [[] for _ in sizes] for kind in KINDS}
     noise = []
-    for size in sizes:
-        for by_size in accuracies.values():
-            by_size.append([])
+    for place, size in enumerate(sizes):
         noises = []
         for seed in range(settings.seed, settings.seed + seeds):
             digits = split_digits(seed, rows)
             for kind, uses in KINDS.items():
                 network = settings.network([INPUTS, width, width, CLASSES], batch_norm=uses, seed=seed)
                 digits.fit(network, rate, epochs=epochs, batch_size=size)
-                accuracies[kind][-1].append(digits.test_accuracy(network))
+                accuracies[kind][place].append(digits.test_accuracy(network))
             noises.append(batch_noise(network, digits.X, size, seed))
         noise.append(float(np.mean(noises)))
     found = {"rows": rows, "epochs": epochs, "seeds": seeds, "learning_rate": rate, "batch_sizes": sizes}
@@ -158,10 +155,7 @@ def accuracy_difference(numbers: Numbers) -> list[tuple[float, float]]:
 def about(numbers: Numbers) -> str:
     regular = numbers["regularisation"]
     without, with_it = (reach(numbers, kind) for kind in KINDS)
-    diverged = [
-        sum(cell is None for rows in maps.values() for row in rows for cell in row)
-        for maps in [numbers["grid"][kind] for kind in KINDS]
-    ]
+    diverged = [sum(row.count(None) for rows in numbers["grid"][kind].values() for row in rows) for kind in KINDS]
     return (
         "Each square is a network of that depth, learning the digits at that rate from those initial weights "
         f"({numbers['width']} units wide, {numbers['steps']} steps of SGD), with its test accuracy in per cent; "

@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.layers import BiasActivation
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import Figure, label, legend, look, name_ticks, or_nan, panels
+from gpunet.lecture.plotting import Figure, draw_lines, label, legend, look, name_ticks, or_nan, panels
 from gpunet.lecture.probing import EveryEpoch
 from gpunet.lecture.wording import tiny
 from gpunet.network import Network
@@ -118,12 +118,9 @@ def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
 
 def fastest(numbers: Numbers, name: str) -> tuple[float, float] | None:
     """Return the fewest epochs to learn over the learning rates, and that learning rate; None where no rate did."""
-    found = [
-        (run["epochs_to_learn"], rate)
-        for run, rate in zip(numbers["runs"][name], numbers["learning_rates"], strict=True)
-        if run["epochs_to_learn"] is not None
-    ]
-    return min(found, default=None)
+    epochs = (run["epochs_to_learn"] for run in numbers["runs"][name])
+    found = zip(epochs, numbers["learning_rates"], strict=True)
+    return min((one for one in found if one[0] is not None), default=None)
 
 
 def about(numbers: Numbers) -> str:
@@ -134,11 +131,10 @@ def about(numbers: Numbers) -> str:
     return (
         "A unit is dead when f'(s) is 0 for every training row: no gradient reaches its weights. The upper panels "
         f"count such units in networks of {HIDDEN_LAYERS} hidden layers of {numbers['width']} learning the digits for "
-        f"{numbers['epochs']} epochs (means of {numbers['seeds']} seeds). In the layers above the first, where the "
-        f"inputs move, {revived} of {silent} ReLU units that were silent after an epoch came back. The lower panels "
-        f"compare how fast the training loss falls to {numbers['learnt']:g}, each activation at its best learning "
-        f"rate: {times}. {diverged} of {len(NETWORKS) * len(rates) * numbers['seeds']} runs diverged, and count as not "
-        "learnt."
+        f"{numbers['epochs']} epochs (means of {numbers['seeds']} seeds). Above the first layer, where the inputs "
+        f"move, {revived} of {silent} ReLU units that were silent after an epoch came back. The lower panels compare "
+        f"how fast the training loss falls to {numbers['learnt']:g}, each activation at its best learning rate: "
+        f"{times}. {diverged} of {len(NETWORKS) * len(rates) * numbers['seeds']} runs diverged, counted as not learnt."
     )
 
 
@@ -202,35 +198,35 @@ def _epochs_text(numbers: Numbers, name: str) -> str:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(2, 2, width=1.35, height=1.05)
+    figure, ((over_epochs, over_rates), (losses, learning)) = panels(2, 2, width=1.35, height=1.05)
     rates, runs = numbers["learning_rates"], numbers["runs"]
-    for place, (rate, run) in enumerate(list(zip(rates, runs["relu"], strict=True))[-5:]):
-        axes[0, 0].plot([100 * share for share in run["dead"]], label=f"{rate:g}", **look(place, None))
-    label(axes[0, 0], "epoch", "dead units, %", "ReLU", whole=True)
-    axes[0, 0].set_ylim(top=1.3 * max(1.0, axes[0, 0].get_ylim()[1]))
-    legend(axes[0, 0], "upper left", title="learning rate", ncols=5)
+    dead = {f"{rate:g}": [100 * share for share in run["dead"]] for rate, run in zip(rates, runs["relu"], strict=True)}
+    draw_lines(over_epochs, dict(list(dead.items())[-5:]), range(numbers["epochs"] + 1), size=None)
+    label(over_epochs, "epoch", "dead units, %", "ReLU", whole=True)
+    over_epochs.set_ylim(top=1.3 * max(1.0, over_epochs.get_ylim()[1]))
+    legend(over_epochs, "upper left", title="learning rate", ncols=5)
 
     for place, name in enumerate(NETWORKS):
         look_of = look(place) | {"label": name}
         if name in RECTIFIERS:
-            axes[0, 1].plot(rates, [100 * run["dead"][-1] for run in runs[name]], **look_of)
+            over_rates.plot(rates, [100 * run["dead"][-1] for run in runs[name]], **look_of)
         if name == BIASED:
             continue
         best = fastest(numbers, name)
         chosen = rates.index(best[1]) if best else _lowest_loss(runs[name])
         if chosen is not None:
             curve = runs[name][chosen]["loss"]
-            axes[1, 0].plot(range(1, len(curve) + 1), curve, **look_of | {"label": f"{name}, rate {rates[chosen]:g}"})
-        axes[1, 1].plot(rates, or_nan(run["epochs_to_learn"] for run in runs[name]), **look_of)
-    axes[1, 0].axhline(numbers["learnt"], color="0.5", linewidth=0.8)
-    label(axes[0, 1], "learning rate", "dead units, %", f"after {numbers['epochs']} epochs", scale="x")
-    label(axes[1, 0], "epoch", "training loss", "at the best learning rate", scale="y", whole=True)
+            losses.plot(range(1, len(curve) + 1), curve, **look_of | {"label": f"{name}, rate {rates[chosen]:g}"})
+        learning.plot(rates, or_nan(run["epochs_to_learn"] for run in runs[name]), **look_of)
+    losses.axhline(numbers["learnt"], color="0.5", linewidth=0.8)
+    label(over_rates, "learning rate", "dead units, %", f"after {numbers['epochs']} epochs", scale="x")
+    label(losses, "epoch", "training loss", "at the best learning rate", scale="y", whole=True)
     y = f"epochs to a loss of {numbers['learnt']:g}"
-    label(axes[1, 1], "learning rate", y, "no marker: a seed did not get there", scale="x")
-    axes[1, 1].set_ylim(0, numbers["epochs"] + 1)
-    for panel in (axes[0, 1], *axes[1]):
+    label(learning, "learning rate", y, "no marker: a seed did not get there", scale="x")
+    learning.set_ylim(0, numbers["epochs"] + 1)
+    for panel in (over_rates, losses, learning):
         legend(panel)
-    for panel in axes[:, 1]:
+    for panel in (over_rates, learning):
         name_ticks(panel, rates)
         panel.minorticks_off()
     return figure

@@ -43,9 +43,8 @@ def _rule(settings: Settings, **arguments: Any) -> DeltaRule:
 def _xor(settings: Settings, seeds: int, epochs: int) -> dict[str, Any]:
     runs = []
     for run in range(seeds):
-        model = _rule(
-            settings, learning_rate=0.5, epochs=epochs, tolerance=XOR_TOLERANCE, seed=settings.seed * seeds + run
-        )
+        arguments = {"learning_rate": 0.5, "epochs": epochs, "tolerance": XOR_TOLERANCE}
+        model = _rule(settings, seed=settings.seed * seeds + run, **arguments)
         fit_quietly(model, PATTERNS, XOR)
         outputs = rounded(model.predict(PATTERNS), 3)
         runs.append({"error": rounded(model.history_["error"]), "learnt": model.converged_, "outputs": outputs})
@@ -68,16 +67,9 @@ def _symmetry(settings: Settings, epochs: int) -> dict[str, Any]:
     targets = (patterns == patterns[:, ::-1]).all(axis=1).astype(np.float64)
     for attempt in range(1, SYMMETRY_ATTEMPTS + 1):
         # The rate and the range of the paper's own solution.
-        model = _rule(
-            settings,
-            learning_rate=0.1,
-            initial_range=0.3,
-            epochs=epochs,
-            tolerance=TOLERANCE,
-            seed=settings.seed * SYMMETRY_ATTEMPTS + attempt - 1,
-        )
-        fit_quietly(model, patterns, targets)
-        if model.converged_:
+        arguments = {"learning_rate": 0.1, "initial_range": 0.3, "epochs": epochs, "tolerance": TOLERANCE}
+        model = _rule(settings, seed=settings.seed * SYMMETRY_ATTEMPTS + attempt - 1, **arguments)
+        if fit_quietly(model, patterns, targets).converged_:
             break
     parameters = model.network_.get_parameters()
     return {
@@ -107,11 +99,10 @@ def about(numbers: Numbers) -> str:
     return (
         f"On the left, E = 1/2 sum (t - o)^2 over the four patterns of XOR, for {len(xor['runs'])} seeds with two "
         f"hidden sigmoid units, updates after each pattern, eta = {xor['learning_rate']:g} and alpha = "
-        f"{xor['momentum']:g}. In the middle are the outputs of the three hidden units of the 8-3-8 encoder, which has "
-        f"to tell eight patterns apart after squeezing them through three units, after {numbers['encoder']['epochs']} "
-        "epochs. On the right are the weights from six bits to two hidden units that decide whether the bits read the "
-        f"same both ways, after {symmetry['epochs']} epochs (attempt {symmetry['attempts']} of {SYMMETRY_ATTEMPTS} "
-        "seeds)."
+        f"{xor['momentum']:g}. In the middle, the outputs of the hidden units of the 8-3-8 encoder after "
+        f"{numbers['encoder']['epochs']} epochs. On the right, the weights from six bits to two hidden units that "
+        f"decide whether the bits read the same both ways, after {symmetry['epochs']} epochs (attempt "
+        f"{symmetry['attempts']} of {SYMMETRY_ATTEMPTS} seeds)."
     )
 
 

@@ -10,7 +10,7 @@ from gpunet.classic.adaline import Adaline
 from gpunet.classic.madaline import Madaline
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid
-from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend, look, panels
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, look, panels
 from gpunet.lecture.probing import fit_quietly
 from gpunet.lecture.wording import rounded
 from gpunet.random import Purpose, host_generator
@@ -28,9 +28,7 @@ HIGH, LOW, SUDDEN = 0.4, 0.05, 5
 
 def measure(settings: Settings) -> dict[str, Any]:
     """Train on four clouds, and on the parity of the first k of 20 features of -1 and +1, k = 1 to 4."""
-    seeds = 2 if settings.quick else 5
-    epochs = 3 if settings.quick else 40
-    rows = 200 if settings.quick else TRAINING_ROWS
+    seeds, epochs, rows = (2, 3, 200) if settings.quick else (5, 40, TRAINING_ROWS)
     return {
         "xor": _xor(settings),
         "features": FEATURES,
@@ -78,10 +76,10 @@ def _parity(settings: Settings, relevant: int, run: int, rows: int, epochs: int)
 def about(numbers: Numbers) -> str:
     return (
         "The first two panels show four clouds whose class is the XOR of their signs, divided by an ADALINE and by a "
-        f"Madaline of two hidden units, whose two lines are drawn, after {numbers['xor']['epochs']} epochs. The task "
-        f"of the other panels is the parity, the product, of the first k of {numbers['features']} features of -1 and "
-        f"+1, from {numbers['training_rows']} examples, with 5 hidden units, {len(numbers['parity']['3'])} seeds and "
-        f"at most {numbers['max_epochs']} epochs; k is not told, and for k of 2 or more no feature alone says anything."
+        f"Madaline of two hidden units, whose two lines are drawn, after {numbers['xor']['epochs']} epochs. The others "
+        f"have the parity, the product, of the first k of {numbers['features']} features of -1 and +1, from "
+        f"{numbers['training_rows']} examples, with 5 hidden units, {len(numbers['parity']['3'])} seeds and at most "
+        f"{numbers['max_epochs']} epochs; for k of 2 or more no feature alone says anything."
     )
 
 
@@ -133,17 +131,20 @@ def _fall(errors: list[float]) -> int:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 4, width=0.95, height=1.1)
+    figure, (axes,) = panels(1, 4, width=0.95, height=1.1)
     xor, points = numbers["xor"], grid(EXTENT, RESOLUTION)
     hidden = np.where(_scores(points, xor["hidden"]) > 0, 1.0, -1.0)
     answers = {"ADALINE": _scores(points, [xor["adaline"]]), "Madaline": _scores(hidden, [xor["output"]])}
-    for panel, (name, scores) in zip(axes[0], answers.items(), strict=False):
+    for panel, (name, scores) in zip(axes, answers.items(), strict=False):
         title = f"{name}: {xor['accuracy'][name]:.0%} right"
         draw_plane(panel, scores.reshape(RESOLUTION, RESOLUTION), xor["X"], xor["y"], EXTENT, title, size=14)
     for unit in xor["hidden"]:
-        draw_line(axes[0, 1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2)
-    _draw_errors(axes[0, 2], numbers["parity"]["3"])
-    _draw_accuracies(axes[0, 3], numbers)
+        draw_line(axes[1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2)
+    draw_lines(axes[2], {f"{seed}": run["errors"] for seed, run in enumerate(numbers["parity"]["3"], 1)}, size=3)
+    label(axes[2], "epoch", "share of training examples wrong", "Madaline, parity of k = 3")
+    axes[2].set_ylim(-0.02, 0.72)
+    legend(axes[2], "upper center", title="seed", ncols=5, handlelength=1.5)
+    _draw_accuracies(axes[3], numbers)
     return figure
 
 
@@ -151,14 +152,6 @@ def _scores(inputs: Array, units: list[list[float]]) -> Array:
     """Return w . x + b for each row and each unit (w, b)."""
     weights = np.array(units)
     return inputs @ weights[:, :-1].T + weights[:, -1]
-
-
-def _draw_errors(panel: Any, runs: list[Numbers]) -> None:
-    for place, run in enumerate(runs):
-        panel.plot(range(1, len(run["errors"]) + 1), run["errors"], label=f"{place + 1}", **look(place, 3))
-    label(panel, "epoch", "share of training examples wrong", "Madaline, parity of k = 3")
-    panel.set_ylim(-0.02, 0.72)
-    legend(panel, "upper center", title="seed", ncols=5, handlelength=1.5)
 
 
 def _draw_accuracies(panel: Any, numbers: Numbers) -> None:

@@ -10,7 +10,7 @@ from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points
-from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, look, panels
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, label, legend, look, panels
 from gpunet.lecture.wording import rounded, tiny
 from gpunet.random import Purpose, host_generator
 
@@ -118,11 +118,10 @@ def about(numbers: Numbers) -> str:
     losses = numbers["path"]["losses"]
     return (
         f"On the left each line is the decision boundary after one of {len(losses)} updates w <- w + y x, from dark to "
-        "light; examples that are right change nothing. The second panel has the mean loss over all examples, from "
-        f"{losses[0]:.2f} to {losses[-1]:.2g}; it rises with {int((np.diff(losses) > 0).sum())} of the updates, since "
-        "each looks at one example. In the third panel each mark is such a run, under Novikoff's bound (R / gamma)^2, "
-        "which allows for the worst order and the worst data. On the right the classes overlap, and the test accuracy "
-        "of w jumps with the last mistakes it happened to make."
+        "light. The second panel has the mean loss over all examples; it rises with "
+        f"{int((np.diff(losses) > 0).sum())} of the updates, since each looks at one example. In the third each mark "
+        "is such a run, under Novikoff's bound (R / gamma)^2, which allows for the worst order and data. On the right "
+        "the classes overlap, and the test accuracy of w jumps with the last mistakes it happened to make."
     )
 
 
@@ -167,21 +166,19 @@ def claims(numbers: Numbers) -> Claims:
 
 def _mean_mistakes(numbers: Numbers) -> dict[float, float]:
     """Return the mean number of mistakes for each margin asked for."""
-    asked = sorted({run["asked"] for run in numbers["bound"]})
-    return {
-        margin: float(np.mean([run["mistakes"] for run in numbers["bound"] if run["asked"] == margin]))
-        for margin in asked
-    }
+    mistakes: dict[float, list[int]] = {}
+    for run in numbers["bound"]:
+        mistakes.setdefault(run["asked"], []).append(run["mistakes"])
+    return {margin: float(np.mean(found)) for margin, found in mistakes.items()}
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 4, width=0.95, height=1.1)
-    _draw_path(axes[0, 0], numbers["path"])
-    losses = numbers["path"]["losses"]
-    axes[0, 1].plot(range(1, len(losses) + 1), losses, **look(0))
-    label(axes[0, 1], "update", "mean of max(0, -y (w x + b))", "perceptron loss, the same run", whole=True)
-    _draw_bound(axes[0, 2], numbers["bound"])
-    _draw_overlapping(axes[0, 3], numbers["overlapping"])
+    figure, ((path, loss, bound, overlapping),) = panels(1, 4, width=0.95, height=1.1)
+    _draw_path(path, numbers["path"])
+    draw_lines(loss, {"": numbers["path"]["losses"]})
+    label(loss, "update", "mean of max(0, -y (w x + b))", "perceptron loss, the same run", whole=True)
+    _draw_bound(bound, numbers["bound"])
+    _draw_overlapping(overlapping, numbers["overlapping"])
     return figure
 
 

@@ -32,11 +32,10 @@ def about(numbers: Numbers) -> str:
     return (
         "A ReLU passes on half of a symmetric input, and with it half of its mean square: look at how the histograms "
         "of Xavier's rows narrow from layer to layer (activations above, in one range, the spike at 0 cut off; "
-        f"gradients dJ/ds below, each in its own), and those of He's do not. The network has {numbers['depth']} hidden "
+        f"gradients below, each in its own), and those of He's do not. The network has {numbers['depth']} hidden "
         f"layers of {numbers['width']} ReLU units, on {numbers['rows']} N(0, 1) inputs (lines: medians of "
         f"{numbers['seeds']} seeds). In its last layer {xavier:.0%} of the units are 0 for every input with Xavier's "
-        f"weights and {he:.0%} with He's, which differ by a factor that should change no sign; behind many layers all "
-        "inputs look alike."
+        f"weights and {he:.0%} with He's: behind many layers all inputs look alike."
     )
 
 

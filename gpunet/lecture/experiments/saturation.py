@@ -29,12 +29,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     """Evaluate f and f', and follow the gradient back through networks with larger and larger inputs."""
     depth, width, rows, seeds = (4, 20, 32, 2) if settings.quick else (8, 100, 256, 5)
     scales = [1.0, 10.0, 100.0] if settings.quick else [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
-    by_scale = {
-        name: [_median_flow(settings, name, depth, width, rows, seeds, scale) for scale in scales]
-        for name in ACTIVATIONS
-    }
-    sizes = {"depth": depth, "width": width, "rows": rows, "seeds": seeds, "scales": scales}
+    sizes = {"depth": depth, "width": width, "rows": rows, "seeds": seeds}
+    by_scale = {name: [_median_flow(settings, name, scale=scale, **sizes) for scale in scales] for name in ACTIVATIONS}
     return sizes | {
+        "scales": scales,
         "curves": _curves(settings),
         "gradients": {name: [flow[0] for flow in flows] for name, flows in by_scale.items()},
         "saturated": {name: [flow[1] for flow in flows] for name, flows in by_scale.items()},
@@ -66,15 +64,14 @@ def _median_flow(
     settings: Settings, name: str, depth: int, width: int, rows: int, seeds: int, scale: float
 ) -> tuple[list[float], float]:
     """Return what `gradient_flow` says of N(0, scale^2) inputs, medians over the seeds."""
-    gradients, saturated = [], []
+    flows = []
     for seed in range(settings.seed, settings.seed + seeds):
         generator = host_generator(seed, Purpose.NOISE)
         X = scale * generator.standard_normal((rows, width))
         y = generator.integers(0, CLASSES, rows)
         network = settings.network([width] * (depth + 1) + [CLASSES], activation=name, batch_norm=False, seed=seed)
-        flow, share = gradient_flow(network, X, y)
-        gradients.append(flow)
-        saturated.append(share)
+        flows.append(gradient_flow(network, X, y))
+    gradients, saturated = zip(*flows, strict=True)
     return np.median(gradients, axis=0).tolist(), float(np.median(saturated))
 
 
@@ -102,8 +99,7 @@ def about(numbers: Numbers) -> str:
         "The gradient at a score is dJ/ds = dJ/dh f'(s), so look at the left panel's shaded part, abs(s) > 5. The "
         f"middle panel has {numbers['depth']} hidden layers of {numbers['width']} units and N(0, scale\u00b2) inputs "
         f"(medians of {numbers['seeds']} seeds); at scale {numbers['scales'][-1]:g}, {saturated} of the first layer's "
-        "scores are beyond 5. The right panel follows the gradient back through the layers, with inputs of standard "
-        "deviation 1."
+        "scores are beyond 5. The right panel follows the gradient back, with inputs of standard deviation 1."
     )
 
 
@@ -147,17 +143,15 @@ def _first_over_last(numbers: Numbers, name: str) -> float:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 3, width=1.1)
+    figure, ((left, middle, right),) = panels(1, 3, width=1.1)
     curves = numbers["curves"]
-    left, middle, right = axes[0]
-    for place, name in enumerate(SQUASHING):
-        left.plot(curves["s"], curves[name]["value"], STYLES[0], color=COLOURS[place], label=f"{name} f")
-        left.plot(curves["s"], curves[name]["derivative"], STYLES[1], color=COLOURS[place], label=f"{name} f'")
+    for name, colour in zip(SQUASHING, COLOURS, strict=False):
+        left.plot(curves["s"], curves[name]["value"], STYLES[0], color=colour, label=f"{name} f")
+        left.plot(curves["s"], curves[name]["derivative"], STYLES[1], color=colour, label=f"{name} f'")
     for start, stop in ((-10, -SATURATED), (SATURATED, 10)):
         left.axvspan(start, stop, color="0.9", zorder=0)
     label(left, "score s", "f(s), f'(s)", "shaded: abs(s) > 5")
     legend(left, "upper left")
-
     scales, gradients = numbers["scales"], numbers["gradients"]
     at_one = scales.index(1.0)
     first = {name: [layers[0] / flows[at_one][0] for layers in flows] for name, flows in gradients.items()}

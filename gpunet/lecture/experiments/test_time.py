@@ -153,9 +153,9 @@ def about(numbers: Numbers) -> str:
         "data's mean and variance at a rate set by the momentum, the weight of the new batch, until the noise of "
         f"batches of {numbers['batch_size']} is left. Where the network learns, they chase moving statistics (upper "
         f"right): after {numbers['epochs']} epochs their gap is {gaps} standard deviations, and the test accuracy "
-        f"{accuracies}. In the wrong mode, with the statistics of the batch of test rows itself, a row's logits depend "
-        f"on its company (lower middle), by {modes['spread'][0]:.2f} in batches of {modes['batch_sizes'][0]} and "
-        f"{modes['spread'][-1]:.2f} in those of {modes['batch_sizes'][-1]}; lower right, the accuracy."
+        f"{accuracies}. In the wrong mode, with the statistics of the batch of test rows, a row's logits depend on its "
+        f"company, by {modes['spread'][0]:.2f} in batches of {modes['batch_sizes'][0]} and {modes['spread'][-1]:.2f} "
+        f"in those of {modes['batch_sizes'][-1]}."
     )
 
 

@@ -29,11 +29,10 @@ def measure(settings: Settings) -> dict[str, Any]:
     orders = 3 if settings.quick else 20
     rates = [0.5, 1.0] if settings.quick else [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
     batch_sizes = [1, 4] if settings.quick else [1, 2, 4, 8, 16, 32, 64]
-    units = {name: _fastest(settings, name, rates, orders) for name in RANGES}
     return {
         "tolerance": TOLERANCE,
         "orders": orders,
-        "paths": units,
+        "paths": {name: _fastest(settings, name, rates, orders) for name in RANGES},
         "batch_sizes": batch_sizes,
         "signs": {name: _signs_in_network(settings, name, batch_sizes) for name in ACTIVATIONS},
     }
@@ -95,12 +94,15 @@ def _signs_in_network(settings: Settings, activation: str, batch_sizes: list[int
     network = settings.network([INPUTS, width, width, CLASSES], activation=activation, batch_norm=False)
     digits.fit(network, 0.1, epochs=2, batch_size=32)
     generator = host_generator(settings.seed, Purpose.NOISE)
-    found = []
+    found: dict[str, Any] = {"one_sign": [], "balance": []}
     for size in batch_sizes:
         chosen = [generator.choice(len(digits.y), size, replace=False) for _ in range(batches)]
         rows = np.concatenate([_second_layer_gradients(network, digits.X[i], digits.y[i]) for i in chosen])
-        found.append(_one_sided(rows))
-    return {"one_sign": [share for share, _ in found], "balance": [balance for _, balance in found]}
+        found["one_sign"].append(float(((rows >= 0).all(axis=1) | (rows <= 0).all(axis=1)).mean()))
+        # abs(sum_j g_j) / sum_j abs(g_j)
+        sums = np.abs(rows.sum(axis=1, dtype=np.float64)) / np.abs(rows).sum(axis=1, dtype=np.float64)
+        found["balance"].append(float(sums.mean()))
+    return found
 
 
 def _second_layer_gradients(network: Network, X: Array, y: Array) -> Array:
@@ -109,22 +111,15 @@ def _second_layer_gradients(network: Network, X: Array, y: Array) -> Array:
     return gradient[np.abs(gradient).max(axis=1) > 0]
 
 
-def _one_sided(rows: Array) -> tuple[float, float]:
-    """Return the share of rows without two opposite signs, and the mean of abs(sum_j g_j) / sum_j abs(g_j)."""
-    one_sign = (rows >= 0).all(axis=1) | (rows <= 0).all(axis=1)
-    sums = np.abs(rows.sum(axis=1, dtype=np.float64)) / np.abs(rows).sum(axis=1, dtype=np.float64)
-    return float(one_sign.mean()), float(sums.mean())
-
-
 def about(numbers: Numbers) -> str:
     sigmoid, tanh = (numbers["signs"][name]["balance"][-1] for name in ("sigmoid", "tanh"))
     return (
         "The upper panels show a linear unit learning two weights from one example at a time, from the dot to the star "
         "(the run of median length of each kind of inputs, at its best learning rate): the gradient (h - t) x is a "
-        "multiple of x, so with inputs in [0, 1] a step raises both weights or lowers both. Below, networks learn the "
-        "digits: on the left the units of the second hidden layer whose weights' gradients have no two opposite signs; "
-        f"on the right how one-sided they stay, the sum of their components being, with {numbers['batch_sizes'][-1]} "
-        f"examples, {sigmoid:.0%} of the sum of absolute values after sigmoid and {tanh:.0%} after tanh."
+        "multiple of x. Below, networks learn the digits: on the left the units of the second hidden layer whose "
+        "weights' gradients have no two opposite signs; on the right how one-sided they stay, the sum of their "
+        f"components being, with {numbers['batch_sizes'][-1]} examples, {sigmoid:.0%} of the sum of absolute values "
+        f"after sigmoid and {tanh:.0%} after tanh."
     )
 
 
