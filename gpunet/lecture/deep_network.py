@@ -151,15 +151,11 @@ def draw_initializers(
     for axis in axes[-2:].flat:
         axis.remove()
     third_of = len(shown) // 3
-    for place, (quantity, axis_name, scale) in enumerate(
-        [
-            ("std", "std of the activations", "log"),
-            ("gradient", "root mean square of n dJ/ds", "log"),
-            (third, third_name, "linear"),
-        ]
-    ):
+    names = {"std": "std of the activations", "gradient": "root mean square of n dJ/ds", third: third_name}
+    for place, (quantity, axis_name) in enumerate(names.items()):
         axis = figure.add_subplot(grid[-2:, place * third_of : (place + 1) * third_of])
-        draw_over_layers(axis, {name: found[quantity] for name, found in numbers["initializers"].items()}, scale)
+        lines = {name: found[quantity] for name, found in numbers["initializers"].items()}
+        draw_over_layers(axis, lines, "linear" if quantity == third else "log")
         label(axis, "hidden layer", axis_name)
         if place == 0:
             legend(axis)

@@ -41,22 +41,14 @@ def filled(text: str) -> str:
 
 
 def _table() -> str:
-    rows = [["row", "what", "code", "test", "command"], ["---"] * 5]
-    rows += [[one.row, one.title, _paths(_code(one)), _paths(one.tests), _command(one)] for one in EXPERIMENTS]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("| --- ", "|---").replace("--- |", "---|") for cells in rows)
+    return "\n".join(["| row | what | code | test | command |", "|---|---|---|---|---|", *map(_table_row, EXPERIMENTS)])
 
 
-def _code(experiment: Experiment) -> tuple[str, ...]:
-    return (*experiment.code, f"lecture/experiments/{experiment.module}.py")
-
-
-def _paths(paths: Sequence[str]) -> str:
-    return ", ".join(f"`{path}`" for path in paths)
-
-
-def _command(experiment: Experiment) -> str:
-    figure = f", [figure](figures/{experiment.name}.png)" if experiment.is_documented else ""
-    return f"`{experiment.command}`{figure}"
+def _table_row(one: Experiment) -> str:
+    code = [*one.code, f"lecture/experiments/{one.module}.py"]
+    paths = [", ".join(f"`{path}`" for path in part) for part in (code, one.tests)]
+    figure = f", [figure](figures/{one.name}.png)" if one.is_documented else ""
+    return f"| {one.row} | {one.title} | {' | '.join(paths)} | `{one.command}`{figure} |"
 
 
 def _figures() -> str:

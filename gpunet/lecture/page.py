@@ -23,7 +23,7 @@ LARGEST_SVG = 600_000
 
 
 def write_page(outcomes: Sequence[Outcome], settings: Settings, device: str, folder: Path) -> Path:
-    """Write ``index.html`` beside the files of the experiments.
+    """Write ``index.html`` beside the files of the experiments, and return its path.
 
     Parameters
     ----------
@@ -33,40 +33,19 @@ def write_page(outcomes: Sequence[Outcome], settings: Settings, device: str, fol
     device : str
         What ``settings.device`` turned out to be.
     folder : Path
-
-    Returns
-    -------
-    Path
     """
-    return write_text(folder / PAGE, _page(outcomes, settings, device, folder))
-
-
-def _page(outcomes: Sequence[Outcome], settings: Settings, device: str, folder: Path) -> str:
     failed = [outcome for outcome in outcomes if outcome.error]
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en">',
-        "<head>",
-        '<meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        "<title>k-layer neural networks, row by row</title>",
-        f"<style>{_STYLE}</style>",
-        "</head>",
-        "<body>",
+        _HEAD,
         _navigation(outcomes),
-        "<main>",
-        "<h1>k-layer neural networks, row by row</h1>",
-        "<p>Each section is one row of lecture 4 of DD2424, run with gpunet: its networks were trained with the "
-        "library's own layers, and what a paragraph says of a figure was computed from the figure's numbers.</p>",
+        _INTRODUCTION,
         _facts(settings, device),
-        _failures(failed, len(outcomes)) if failed else "",
+        *([_failures(failed, len(outcomes))] if failed else []),
         *(_section(outcome, folder) for outcome in outcomes),
         _corrections(),
-        "</main>",
-        "</body>",
-        "</html>",
+        "</main>\n</body>\n</html>\n",
     ]
-    return "\n".join(part for part in parts if part) + "\n"
+    return write_text(folder / PAGE, "\n".join(parts))
 
 
 def _navigation(outcomes: Sequence[Outcome]) -> str:
@@ -126,15 +105,14 @@ def _section(outcome: Outcome, folder: Path) -> str:
 
 
 def _figure(folder: Path, name: str) -> str:
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
+    svg = folder / f"{name}.svg"
     # As images rather than as elements of the page: the ids inside two figures may be the same.
-    return _data_uri(svg, "image/svg+xml") if svg.stat().st_size <= LARGEST_SVG else _data_uri(png, "image/png")
+    is_small = svg.stat().st_size <= LARGEST_SVG
+    return _data_uri(svg, "image/svg+xml") if is_small else _data_uri(svg.with_suffix(".png"), "image/png")
 
 
 def _corrections() -> str:
-    items = "\n".join(
-        f"<li><strong>{correction.rows}.</strong> {html.escape(correction.text)}</li>" for correction in CORRECTIONS
-    )
+    items = "\n".join(f"<li><strong>{rows}.</strong> {html.escape(text)}</li>" for rows, text in CORRECTIONS)
     return (
         '<section id="corrections">\n<h2>Corrections to the text</h2>\n'
         "<p>Where the lecture's text is wrong, garbled or ambiguous, the code does this.</p>\n"
@@ -183,3 +161,18 @@ pre { padding: 0.6rem 0.8rem; border: 1px solid var(--line); overflow-x: auto; }
   border-right: 0; border-bottom: 1px solid var(--line); } }
 @media print { nav { display: none; } body { display: block; } figure { break-inside: avoid; } }
 """
+
+_HEAD = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>k-layer neural networks, row by row</title>
+<style>{_STYLE}</style>
+</head>
+<body>"""
+
+_INTRODUCTION = """<main>
+<h1>k-layer neural networks, row by row</h1>
+<p>Each section is one row of lecture 4 of DD2424, run with gpunet: its networks were trained with the library's own \
+layers, and what a paragraph says of a figure was computed from the figure's numbers.</p>"""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import pytest
 from scipy.optimize import linprog, nnls
-from sklearn.exceptions import ConvergenceWarning as TheirConvergenceWarning
 from sklearn.linear_model import Perceptron as TheirPerceptron
 from sklearn.linear_model import SGDClassifier
 
 import gpunet
 from gpunet.classic import Perceptron, perceptron_loss, separation
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from tests.helpers.classic import fit_quietly
 
 XOR = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]]), np.array([-1, 1, 1, -1])
 
@@ -44,13 +43,6 @@ def with_margin(margin: float, rows: int, columns: int, seed: int):
     return X[keep], np.sign(scores[keep])
 
 
-def fit_quietly(model, X, y):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
-        warnings.simplefilter("ignore", TheirConvergenceWarning)
-        return model.fit(X, y)
-
-
 # --- the rule -----------------------------------------------------------------------------------------------------
 
 
@@ -72,7 +64,7 @@ def test_weights_equal_scikit_learns(epochs, bias):
     theirs = TheirPerceptron(
         max_iter=epochs, shuffle=False, tol=None, eta0=1, penalty=None, fit_intercept=bias, random_state=0
     )
-    fit_quietly(theirs, X, y)
+    theirs.fit(X, y)
     np.testing.assert_allclose(ours.coef_, theirs.coef_[0], rtol=0, atol=1e-12)
     assert ours.intercept_ == pytest.approx(theirs.intercept_[0], abs=1e-12)
     np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
@@ -95,7 +87,7 @@ def test_averaged_weights_equal_scikit_learns(epochs, bias):
         fit_intercept=bias,
         random_state=0,
     )
-    fit_quietly(theirs, X, y)
+    theirs.fit(X, y)
     np.testing.assert_allclose(ours.coef_, theirs.coef_[0], rtol=0, atol=1e-11)
     assert ours.intercept_ == pytest.approx(theirs.intercept_[0], abs=1e-11)
 

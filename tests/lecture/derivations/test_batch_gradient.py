@@ -24,7 +24,7 @@ from gpunet.lecture.derivations.batch_gradient import (
     two_layer_loop_over_examples,
     vectorised,
 )
-from tests.helpers.jacobians import assert_agrees
+from tests.helpers.jacobians import assert_agrees, jacobian_by_central_differences
 
 ACTIVATION_NAMES = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "identity"]
 LAYER_WIDTHS = [(5, 3), (5, 7, 3), (3, 1, 4, 2), (1, 2, 1, 3, 2), (3, 3, 3, 3, 3)]
@@ -65,17 +65,6 @@ def problem_away_from_kinks(widths: tuple[int, ...], n: int, activation: Activat
     raise AssertionError("every seed gave a score near zero")
 
 
-def gradient_by_central_differences(
-    function: Callable[[FloatArray], float], point: FloatArray, step: float = 1e-5
-) -> FloatArray:
-    gradient = np.empty_like(point)
-    for index in np.ndindex(point.shape):
-        offset = np.zeros_like(point)
-        offset[index] = step
-        gradient[index] = (function(point + offset) - function(point - offset)) / (2 * step)
-    return gradient
-
-
 def assert_same_result(
     computed: tuple[float, dict[str, FloatArray]], expected: tuple[float, dict[str, FloatArray]]
 ) -> None:
@@ -108,10 +97,12 @@ def test_gradients_against_finite_differences(
             changed = [*biases[: i - 1], b, *biases[i:]]
             return vectorised(X, labels, weights, changed, 0.05, activation, **options)[0]
 
-        expected_W = gradient_by_central_differences(J_of_W, weights[i - 1])
-        expected_b = gradient_by_central_differences(J_of_b, biases[i - 1])
-        assert_agrees(gradients[f"W{i}"], expected_W, relative=1e-7)
-        assert_agrees(gradients[f"b{i}"], expected_b, relative=1e-7)
+        expected_W = jacobian_by_central_differences(J_of_W, weights[i - 1])
+        expected_b = jacobian_by_central_differences(J_of_b, biases[i - 1])
+        assert gradients[f"W{i}"].shape == weights[i - 1].shape
+        assert gradients[f"b{i}"].shape == biases[i - 1].shape
+        assert_agrees(gradients[f"W{i}"].reshape(1, -1), expected_W, relative=1e-7)
+        assert_agrees(gradients[f"b{i}"].reshape(1, -1), expected_b, relative=1e-7)
 
 
 @settings(deadline=None)
@@ -195,8 +186,8 @@ def test_unfit_sample_weights_are_refused(sample_weights: list[float]) -> None:
 def test_row_gradient_of_a_loss_against_finite_differences(loss: Loss) -> None:
     rng = np.random.default_rng(0)
     scores, targets = rng.standard_normal((4, 5)), target_rows(rng.integers(5, size=4), 5)
-    expected = gradient_by_central_differences(lambda s: float(loss(s, targets)[0].sum()), scores)
-    assert_agrees(loss(scores, targets)[1], expected, relative=1e-8)
+    expected = jacobian_by_central_differences(lambda s: float(loss(s, targets)[0].sum()), scores)
+    assert_agrees(loss(scores, targets)[1], expected.reshape(scores.shape), relative=1e-8)
 
 
 def test_cross_entropy_is_that_of_the_single_example_row_by_row() -> None:
