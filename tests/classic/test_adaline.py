@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import gpunet
 from gpunet.classic import Adaline
 from gpunet.classic.adaline import rate_bound, single_example_bound
 from gpunet.errors import InvalidValueError, ShapeError, TrainingDivergedError
+from tests.helpers.classic import fit_quietly
 
 
 def classes(rows: int = 57, columns: int = 4, seed: int = 0):
@@ -190,9 +190,7 @@ def test_rates_refused_for_single_examples_are_unstable_and_those_below_the_boun
                 with pytest.raises(InvalidValueError, match=expected):
                     model.fit(X, y)
             else:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
-                    model.fit(X, y)
+                fit_quietly(model, X, y)
                 assert factor > 1 or max(radii) <= 1 + 1e-12
     assert 20 <= refused <= 60
 
