@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from gpunet.activations import Activation, get_activation
 from gpunet.backends import Backend
 from gpunet.bench.report.files import RESULTS_FOLDER, read_results
-from gpunet.bench.report.results import Results, Row
+from gpunet.bench.report.results import Results
 from gpunet.lecture.counting import CountingArray, Counts
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import COLOURS, Figure, label, legend, panels
@@ -114,39 +115,25 @@ def costs_of_results(results: Results, on_device: bool) -> dict[str, Any] | None
     They are under ``nanoseconds``, by activation and pass, beside the case's ``machine``, ``rows`` and ``columns``;
     None where one is missing.
     """
-    rows = [row for row in results.rows if _is_cost(row, on_device)]
-    shapes = sorted({_shape(row) for row in rows}, key=lambda shape: shape[0] * shape[1], reverse=True)
-    for shape in shapes:
-        times = _by_activation(row for row in rows if _shape(row) == shape)
-        if all(set(times.get(name, ())) == set(PASSES) for name in ACTIVATIONS):
-            source = {"machine": results.machine["name"], "version": results.version}
-            source |= {"rows": shape[0], "columns": shape[1]}
-            return source | {"nanoseconds": {name: times[name] for name in ACTIVATIONS}}
-    return None
-
-
-def _is_cost(row: Row, on_device: bool) -> bool:
-    return (
-        row.status == "ok"
-        and row.is_ours
-        and row.on_device == on_device
-        and row.case.operation == "bias_activation"
-        and row.case.dtype == "float32"
-    )
-
-
-def _shape(row: Row) -> tuple[int, int]:
-    return row.case.rows, row.case.sizes[0]
-
-
-def _by_activation(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    times: dict[str, dict[str, float]] = {}
-    for row in rows:
-        assert row.milliseconds is not None  # a row that is "ok" has times
-        elements = _shape(row)[0] * _shape(row)[1]
-        name = row.case.activation.split("(")[0]
-        times.setdefault(name, {})[row.case.mode] = row.milliseconds.median * 1e6 / elements
-    return times
+    by_shape: dict[tuple[int, int], dict[str, dict[str, float]]] = {}
+    for row in results.rows:
+        case = row.case
+        is_cost = row.status == "ok" and row.is_ours and (case.operation, case.dtype) == ("bias_activation", "float32")
+        if is_cost and row.on_device == on_device:
+            assert row.milliseconds is not None  # a row that is "ok" has times
+            shape = case.rows, case.sizes[0]
+            times = by_shape.setdefault(shape, {}).setdefault(case.activation.split("(")[0], {})
+            times[case.mode] = row.milliseconds.median * 1e6 / math.prod(shape)
+    complete = [
+        shape
+        for shape, times in by_shape.items()
+        if all(times.get(name, {}).keys() == {*PASSES} for name in ACTIVATIONS)
+    ]
+    if not complete:
+        return None
+    rows, columns = largest = max(complete, key=math.prod)
+    source = {"machine": results.machine["name"], "version": results.version, "rows": rows, "columns": columns}
+    return source | {"nanoseconds": {name: by_shape[largest][name] for name in ACTIVATIONS}}
 
 
 def costs(numbers: Numbers) -> Mapping[str, Any]:
