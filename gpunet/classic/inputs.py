@@ -119,16 +119,14 @@ def check_moderate(argument: str, features: Array) -> None:
 
 
 def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
-    """Return labels of any kind (numbers, text, booleans) as an array (rows,), or raise.
+    """Return labels of any kind (numbers, text, booleans) as an array (rows,).
 
     Raises
     ------
-    ShapeError
-        Not one label per row.
+    ShapeError, NonFiniteError
+        Not one label per row; NaN or infinity.
     InvalidTypeError
         Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
-    NonFiniteError
-        NaN or infinity.
     """
     labels = read_array(argument, y)
     if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things

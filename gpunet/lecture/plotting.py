@@ -10,31 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet import plotting
-from gpunet.plotting import COLOURS, DIVERGING_MAP, MAP, MARKERS, STYLES
+from gpunet.plotting import COLOURS as COLOURS
+from gpunet.plotting import DIVERGING_MAP as DIVERGING_MAP
+from gpunet.plotting import MAP as MAP
+from gpunet.plotting import MARKERS as MARKERS
+from gpunet.plotting import STYLES as STYLES
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 else:
     Figure = Any  # matplotlib is imported when something is drawn
-
-__all__ = [
-    "COLOURS",
-    "DIVERGING_MAP",
-    "MAP",
-    "MARKERS",
-    "STYLES",
-    "Figure",
-    "draw_differences",
-    "draw_lines",
-    "integer_ticks",
-    "label",
-    "legend",
-    "look",
-    "mosaic",
-    "name_ticks",
-    "or_nan",
-    "panels",
-]
 
 
 def panels(rows: int, columns: int, *, width: float = 1.0, height: float = 1.0) -> tuple[Figure, Any]:

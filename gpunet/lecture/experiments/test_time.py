@@ -202,31 +202,32 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(2, 3, width=1.15)
+    figure, ((mean, variance, lag), (accuracy, company, wrong)) = panels(2, 3, width=1.15)
     settling, training, modes = numbers["settling"], numbers["training"], numbers["modes"]
-    batches = range(len(next(iter(settling.values()))["mean_gap"]))
-    for panel, key in zip(axes[0], ("mean_gap", "variance_gap"), strict=False):
-        draw_lines(panel, {name: run[key] for name, run in settling.items()}, batches, size=None, first=1, linewidth=1)
+    for panel, key in ((mean, "mean_gap"), (variance, "variance_gap")):
+        lines = {name: run[key] for name, run in settling.items()}
+        draw_lines(panel, lines, range(len(lines["0.1"])), size=None, first=1, linewidth=1)
     for place, run in enumerate(settling.values(), start=1):
-        axes[0, 0].axhline(run["predicted_noise"], color=COLOURS[place], linewidth=0.8, alpha=0.6)
-    for panel, key in ((axes[0, 2], "mean_gap"), (axes[1, 0], "test_accuracy")):
+        mean.axhline(run["predicted_noise"], color=COLOURS[place], linewidth=0.8, alpha=0.6)
+    for panel, key in ((lag, "mean_gap"), (accuracy, "test_accuracy")):
         draw_lines(panel, {name: curve[key] for name, curve in training.items()})
     deviations, seen = "RMS gap, standard deviations", "training batches seen"
-    label(axes[0, 0], seen, deviations, "running mean, weights fixed (thin: theory)", scale="y")
-    label(axes[0, 1], seen, "RMS gap, relative", "running variance, weights fixed", scale="y")
-    label(axes[0, 2], "epoch", deviations, "running mean of layer 2, weights learnt", scale="y")
-    label(axes[1, 0], "epoch", "test accuracy", "weights learnt")
-    legend(axes[1, 0], "lower right", title="momentum (all panels)")
+    label(mean, seen, deviations, "running mean, weights fixed (thin: theory)", scale="y")
+    label(variance, seen, "RMS gap, relative", "running variance, weights fixed", scale="y")
+    label(lag, "epoch", deviations, "running mean of layer 2, weights learnt", scale="y")
+    label(accuracy, "epoch", "test accuracy", "weights learnt")
+    legend(accuracy, "lower right", title="momentum (all panels)")
 
     sizes = modes["batch_sizes"]
-    axes[1, 1].plot(sizes, modes["spread"], marker=MARKERS[0], color=COLOURS[1], markersize=4)
-    label(axes[1, 1], "batch size", "standard deviation of its logits", "wrong mode: a row in changing company")
-    axes[1, 2].axhline(modes["accuracy"], color=COLOURS[0], label="running averages")
-    wrong = {"wrong mode, mixed": modes["mixed"], "wrong mode, one class": modes["one_class"]}
-    draw_lines(axes[1, 2], wrong, sizes, first=1)
-    label(axes[1, 2], "batch size", "test accuracy", "predictions in both modes")
-    legend(axes[1, 2], "center right")
-    for panel in axes[1, 1:]:
+    company.plot(sizes, modes["spread"], marker=MARKERS[0], color=COLOURS[1], markersize=4)
+    label(company, "batch size", "standard deviation of its logits", "wrong mode: a row in changing company")
+    wrong.axhline(modes["accuracy"], color=COLOURS[0], label="running averages")
+    draw_lines(
+        wrong, {f"wrong mode, {key.replace('_', ' ')}": modes[key] for key in ("mixed", "one_class")}, sizes, first=1
+    )
+    label(wrong, "batch size", "test accuracy", "predictions in both modes")
+    legend(wrong, "center right")
+    for panel in (company, wrong):
         name_ticks(panel, sizes, base=2)
         panel.set_ylim(bottom=0)
     return figure
