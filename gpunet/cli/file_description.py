@@ -7,7 +7,8 @@ from typing import Any
 
 from gpunet.data import Preparation
 from gpunet.errors import FileFormatError
-from gpunet.network import FORMAT, described_network
+from gpunet.network import FORMAT
+from gpunet.network_file import described_network
 from gpunet.serialization import StoredTensors, open_tensors
 from gpunet.training.checkpoint import FORMAT as CHECKPOINT_FORMAT
 
@@ -42,7 +43,7 @@ def describe_file(path: str) -> dict[str, Any]:
 
 def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
     header = stored.header
-    network = described_network(header["network"], stored, "cpu")
+    network = described_network(header["network"], stored, "cpu", {})
     tensors = stored.read(network.shapes if kind == "model" else None, check_digest=False)
     content: dict[str, Any] = {
         "gpunet": stored.version,
