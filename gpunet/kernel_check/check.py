@@ -12,9 +12,10 @@ from gpunet.backends.cuda.groups import all_groups
 from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.sources import names as kernel_files
 from gpunet.backends.cuda.sources import source_for
+from gpunet.backends.devices.device import KernelCompileError
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
-from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
+from gpunet.kernel_check.nvrtc import Nvrtc
 from gpunet.kernel_check.resources import Resources, parse_log
 
 # Turing, Ampere (data centre, consumer), Ada, Hopper, Blackwell (data centre, consumer): what later ones of each
