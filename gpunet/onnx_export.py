@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidValueError, optional_package
 from gpunet.files import as_path, replacing
 from gpunet.network import Network, on_network
 
@@ -72,11 +72,9 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     path = as_path(path)
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
-    try:
+    with optional_package("onnx", extra="onnx", purpose="an ONNX model"):
         import onnx
         from onnx import helper, numpy_helper
-    except ImportError:
-        raise require_package("onnx", extra="onnx", purpose="an ONNX model") from None
 
     values = network.get_parameters() | network.get_state()
     graph = _Graph(network.dtype, helper.make_node)
