@@ -94,7 +94,7 @@ def own_activations(configuration: Mapping[str, Any]) -> list[str]:
         These are not the arguments of a network.
     """
     hidden, output = _activation_names(configuration)
-    own = {}
+    own: dict[str, None] = {}
     for argument, names in (
         ("activation", [hidden] if isinstance(hidden, str) else hidden),
         ("output_activation", [output]),

@@ -65,7 +65,7 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     MissingDependencyError
         The package onnx is not installed.
     InvalidValueError
-        The file name has another ending, or an activation has no ONNX nodes.
+        The file name has another ending; or an activation has no ONNX nodes, or nodes that do not make a model.
     OSError
         The file cannot be written.
     """
@@ -119,7 +119,10 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     )
     model = helper.make_model(model_graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
     model.ir_version = 8
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InvalidValueError(f"network: onnx refuses its nodes: {' '.join(str(error).split())}") from error
     with replacing(path) as file:
         file.write(model.SerializeToString())
     return path
