@@ -54,7 +54,7 @@ benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that 
 	$(BIN)/python -m pytest benchmarks -q --benchmark-disable -p no:cacheprovider
 	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
-check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes a sixth of the time
+check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes half of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports

@@ -50,7 +50,8 @@ from gpunet.errors import (
     ShapeError,
     TrainingDivergedError,
 )
-from gpunet.network import Network, load
+from gpunet.network import Network
+from gpunet.network_file import load
 from gpunet.onnx_export import export_onnx
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate

@@ -36,7 +36,7 @@ def blas_libraries() -> list[dict[str, Any]]:
     """
     try:
         from threadpoolctl import threadpool_info
-    except ImportError:
+    except ModuleNotFoundError:
         built: Any = np.show_config(mode="dicts")
         blas = built.get("Build Dependencies", {}).get("blas", {})
         return [{"name": blas.get("name", "unknown"), "version": blas.get("version"), "threads": None, "kernels": None}]

@@ -8,7 +8,8 @@ raised before any state changes.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _LONGEST_SHOWN = 80
@@ -133,3 +134,36 @@ def require_package(module: str, *, extra: str, purpose: str) -> MissingDependen
     return MissingDependencyError(
         f"{purpose} needs the package {module!r}, which is not installed: pip install 'gpunet[{extra}]'"
     )
+
+
+@contextmanager
+def optional_package(package: str, *, extra: str, purpose: str, module: str | None = None) -> Iterator[None]:
+    """Let a block import an optional package, and say what brings it where it is missing.
+
+    An import fails for other reasons too: a library that the package needs, or an interrupt that its code takes for a
+    missing part. The message has the reason then.
+
+    Parameters
+    ----------
+    package : str
+        What pip calls it.
+    extra : str
+        The extra of gpunet that brings it.
+    purpose : str
+        What needs it.
+    module : str, optional
+        What Python calls it; by default, the same.
+
+    Raises
+    ------
+    MissingDependencyError
+    """
+    try:
+        yield
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == (module or package):
+            raise require_package(package, extra=extra, purpose=purpose) from None
+        reason = " ".join(str(error).split())
+        raise MissingDependencyError(
+            f"{purpose} needs the package {package!r}, which does not import: {reason}"
+        ) from error

@@ -11,11 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import ACTIVATIONS, Activation, Identity, get_activation
+from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.columns import columns_in_order, known_columns
 from gpunet.errors import (
-    FileFormatError,
     GpunetError,
     InvalidTypeError,
     InvalidValueError,
@@ -25,12 +24,11 @@ from gpunet.errors import (
     unknown_name,
 )
 from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, draw, get_initializer, reading
-from gpunet.layer_stack import LARGEST_STEP, LayerStack
+from gpunet.layer_stack import LayerStack
 from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear
 from gpunet.parameters import flat_values
 from gpunet.random import Purpose, host_generator
-from gpunet.serialization import StoredTensors, open_tensors, write_tensors
-from gpunet.specification import split_name
+from gpunet.serialization import write_tensors
 from gpunet.turns import in_turn
 from gpunet.validation import (
     check_dtype,
@@ -533,7 +531,7 @@ class Network(LayerStack):
 
     @in_turn
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write configuration, parameters, running averages, step count and metadata; :func:`load` reads them back.
+        """Write configuration, parameters, running averages, steps and metadata; :func:`gpunet.load` reads them back.
 
         Parameters
         ----------
@@ -582,49 +580,7 @@ def on_network(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-def load(path: str | os.PathLike[str], *, device: str = "auto", activations: Sequence[Activation] = ()) -> Network:
-    """Read a network that :meth:`Network.save` or ``gpunet train`` wrote.
-
-    Parameters
-    ----------
-    path : path
-        Ends in ``.safetensors`` or ``.npz``.
-    device : str
-        Where it is to run; see :class:`Network`.
-    activations : sequence of Activation
-        Those of the user's own that the network has: the file holds their names, not their functions.
-
-    Returns
-    -------
-    Network
-        Predicts what the saved one does, and trains on as it would.
-
-    Raises
-    ------
-    MissingFileError
-        There is no such file.
-    FileFormatError
-        The file is damaged, or holds something else.
-    InvalidValueError
-        The network has an activation that is neither gpunet's own nor one of ``activations``.
-    InvalidTypeError
-        ``activations`` are something else.
-    DeviceError
-        The device cannot be used.
-    """
-    if not isinstance(activations, Sequence) or not all(isinstance(one, Activation) for one in activations):
-        raise InvalidTypeError(f"activations: got {shown(activations)}. Expected a list of gpunet.Activation objects.")
-    given = {str(get_activation(activation, "activations")): activation for activation in activations}
-    with open_tensors(path) as stored:
-        network, steps, metadata = _described(path, stored, device, given)
-        tensors = stored.read(network.shapes)
-    try:
-        return network.filled(network.check_values(tensors), steps, metadata)
-    except (TypeError, ValueError) as error:
-        raise FileFormatError(f"path: {str(path)!r} does not hold a network ({error}).") from None
-
-
-class _EmptyNetwork(Network):
+class EmptyNetwork(Network):
     """A network without buffers: its shapes are known before anything is allocated, and no weights are drawn."""
 
     def _fill(self) -> None:
@@ -641,59 +597,8 @@ class _EmptyNetwork(Network):
         return self
 
 
-def _described(
-    path: str | os.PathLike[str], stored: StoredTensors, device: str, given: Mapping[str, Activation]
-) -> tuple[_EmptyNetwork, int, dict[str, Any]]:
-    """Return the network that a file's header describes, without its parameters, its step count and its metadata."""
-    header = stored.header
-    if header.get("format") != FORMAT:
-        raise FileFormatError(f"path: {str(path)!r} holds {header.get('format')!r}. Expected {FORMAT!r}.")
-    if header.get("version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"path: {str(path)!r} has format version {header.get('version')!r}. Expected {FORMAT_VERSION}."
-        )
-    try:
-        steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
-        metadata = check_json("metadata", header["metadata"])
-        configuration = ADDED_ARGUMENTS | header["network"]
-        hidden, output = configuration["activation"], configuration["output_activation"]
-        names = [*([hidden] if isinstance(hidden, str) else hidden), output]
-        arguments = [*["activation"] * (len(names) - 1), "output_activation"]
-        for argument, name in zip(arguments, names, strict=True):
-            if not isinstance(name, str):
-                raise InvalidTypeError(f"{argument}: got {shown(name)}. Expected a name.")
-        unknown = [
-            name
-            for argument, name in zip(arguments, names, strict=True)
-            if name not in given and split_name(argument, name)[0] not in ACTIVATIONS
-        ]
-        if not unknown:
-            *hidden, output = (given.get(name, name) for name in names)
-            configuration |= {"activation": hidden, "output_activation": output}
-            return described_network(configuration, stored, device), steps, metadata
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
-    raise InvalidValueError(
-        f"activations: the network in {str(path)!r} has the activation {unknown[0]!r}, which is none of gpunet's own. "
-        f"Expected the activation of that name among activations=(...), got {', '.join(given) or 'none'}."
-    )
-
-
-def described_network(configuration: dict[str, Any], stored: StoredTensors, device: str) -> _EmptyNetwork:
-    """Return a network without its parameters, of which a file must have as many as there are layers.
-
-    Raises
-    ------
-    InvalidTypeError, InvalidValueError, TypeError, KeyError
-        These are not the arguments of a network.
-    """
-    if len(configuration["layer_sizes"]) > len(stored.shapes) + 1:
-        raise InvalidValueError("layer_sizes: more layers than tensors")
-    return _EmptyNetwork(**(ADDED_ARGUMENTS | configuration), device=device)
-
-
 def _copy(
     configuration: dict[str, Any], device: str, tensors: dict[str, Array], steps: int, metadata: dict[str, Any]
 ) -> Network:
     """Return a network with these parameters, which may be NaN: it is a copy."""
-    return _EmptyNetwork(**configuration, device=device).filled(tensors, steps, metadata)
+    return EmptyNetwork(**configuration, device=device).filled(tensors, steps, metadata)

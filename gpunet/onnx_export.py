@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidValueError, optional_package
 from gpunet.files import as_path, replacing
 from gpunet.network import Network, on_network
 
@@ -65,18 +65,16 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     MissingDependencyError
         The package onnx is not installed.
     InvalidValueError
-        The file name has another ending, or an activation has no ONNX nodes.
+        The file name has another ending; or an activation has no ONNX nodes, or nodes that do not make a model.
     OSError
         The file cannot be written.
     """
     path = as_path(path)
     if path.suffix != ".onnx":
         raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
-    try:
+    with optional_package("onnx", extra="onnx", purpose="an ONNX model"):
         import onnx
         from onnx import helper, numpy_helper
-    except ImportError:
-        raise require_package("onnx", extra="onnx", purpose="an ONNX model") from None
 
     values = network.get_parameters() | network.get_state()
     graph = _Graph(network.dtype, helper.make_node)
@@ -121,7 +119,10 @@ def export_onnx(network: Network, path: str | os.PathLike[str]) -> Path:
     )
     model = helper.make_model(model_graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="gpunet")
     model.ir_version = 8
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InvalidValueError(f"network: onnx refuses its nodes: {' '.join(str(error).split())}") from error
     with replacing(path) as file:
         file.write(model.SerializeToString())
     return path

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidValueError, optional_package
 from gpunet.files import as_path, replacing
 
 if TYPE_CHECKING:
@@ -40,10 +40,8 @@ def panels(rows: int, columns: int, *, title: str, width: float = 1.0, height: f
     MissingDependencyError
         matplotlib is not installed.
     """
-    try:
+    with optional_package("matplotlib", extra="plot", purpose="drawing figures"):
         from matplotlib.figure import Figure
-    except ImportError:
-        raise require_package("matplotlib", extra="plot", purpose="drawing figures") from None
 
     figure = Figure(figsize=(_PANEL_WIDTH * width * columns, _PANEL_HEIGHT * height * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12)

@@ -22,7 +22,7 @@ from gpunet.errors import (
     FileFormatError,
     InvalidValueError,
     MissingFileError,
-    require_package,
+    optional_package,
 )
 from gpunet.files import as_path, replacing
 from gpunet.npz import open_npz
@@ -255,9 +255,7 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
 
 
 def _safetensors() -> ModuleType:
-    try:
+    with optional_package("safetensors", extra="cli", purpose="a .safetensors file"):
         import safetensors
         import safetensors.numpy
-    except ImportError:
-        raise require_package("safetensors", extra="cli", purpose="a .safetensors file") from None
     return safetensors

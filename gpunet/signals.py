@@ -28,9 +28,11 @@ class Interruption:
     ----------
     number : int
         Ctrl-C's until another one comes.
+    has_come : bool
     """
 
     number: int = signal.SIGINT
+    has_come: bool = False
 
 
 def end_quietly_while_importing() -> None:
@@ -58,7 +60,7 @@ def interrupts() -> Iterator[Interruption]:
     hook = sys.unraisablehook
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        interruption.number = number
+        interruption.number, interruption.has_come = number, True
         for one in before:
             signal.signal(one, {signal.SIGINT: _end, _ALARM: insist}.get(one, _ignore))
         insist(number, frame)

@@ -67,9 +67,52 @@ def test_sigmoid_probabilities(tmp_path):
 def test_an_activation_of_the_users_own(tmp_path):
     cube = gpunet.Activation("cube", forward=lambda s: s**3, derivative=lambda s: 3 * s**2, derivative_of="input")
     for arguments in ({"activation": cube}, {"output_activation": cube, "loss": "squared_error"}):
-        with pytest.raises(gpunet.InvalidValueError, match="has no ONNX nodes"):
+        with pytest.raises(
+            gpunet.InvalidValueError, match=r"has no ONNX nodes\. Expected an activation made with onnx="
+        ):
             export_onnx(gpunet.Network([2, 2, 2], device="cpu", **arguments), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def softsign(onnx):
+    return gpunet.Activation(
+        "softsign", forward=lambda s: s / (1 + np.abs(s)), derivative=lambda y: (1 - np.abs(y)) ** 2, onnx=onnx
+    )
+
+
+def softsign_nodes(graph, s, output):
+    return graph.add("Div", [s, graph.add("Add", [graph.add("Abs", [s]), graph.constant(1.0)])], output)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nodes_of_the_users_own(tmp_path, dtype):
+    arguments = {"activation": softsign(softsign_nodes), "output_activation": softsign(softsign_nodes)}
+    network = gpunet.Network([5, 4, 4, 3], loss="squared_error", device="cpu", dtype=dtype, **arguments)
+    X = random_problem(7, 5, 2)[0].astype(dtype)
+    session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
+    (outputs,) = session.run(None, {"X": X})
+    np.testing.assert_allclose(outputs, network.predict(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (
+            lambda graph, s, output: graph.add("Softsign", [s]),
+            "onnx: that of 'softsign' returned 'softsign_.*Expected 'x1'",
+        ),
+        (lambda graph, s, output: output, "network: onnx refuses its nodes"),
+        (lambda graph, s, output: graph.add("Sofftsign", [s], output), "network: onnx refuses its nodes: .*Sofftsign"),
+        (lambda graph, s: s, "onnx: that of 'softsign' raised TypeError"),
+    ],
+)
+def test_wrong_nodes_of_the_users_own(tmp_path, nodes, message):
+    network = gpunet.Network([2, 2, 2], activation=softsign(nodes), device="cpu")
+    with pytest.raises(gpunet.InvalidValueError, match=message):
+        export_onnx(network, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(gpunet.InvalidTypeError, match="onnx: got 'Softsign'"):
+        softsign("Softsign")
 
 
 def test_another_ending(tmp_path):

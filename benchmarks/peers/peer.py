@@ -251,7 +251,7 @@ def thread_pools() -> str:
     """Return the libraries with thread pools in this process that can be asked, and their threads."""
     try:
         from threadpoolctl import threadpool_info
-    except ImportError:
+    except ModuleNotFoundError:
         return "unknown (threadpoolctl tells)"
     pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
     return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpunet.errors import require_package
+from gpunet.errors import optional_package
 
 from .results import Case, Results, Row
 from .words import NETWORK_MODES, NOTHING, precision, shared_and_own, work
@@ -35,10 +35,8 @@ def frame(results: Results) -> pandas.DataFrame:
     MissingDependencyError
         pandas is not installed.
     """
-    try:
+    with optional_package("pandas", extra="cli", purpose="tables of benchmark results"):
         import pandas as pd
-    except ImportError:
-        raise require_package("pandas", extra="cli", purpose="tables of benchmark results") from None
 
     comparisons: dict[tuple[str, str], list[Row]] = {}
     for row, device in _placed(results.rows):

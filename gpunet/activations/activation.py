@@ -32,6 +32,9 @@ class OnnxGraph(Protocol):
         """Return the name of a number of the network's dtype."""
 
 
+OnnxNodes: TypeAlias = Callable[[OnnxGraph, str, str], str]
+
+
 class Activation:
     """An element-wise non-linearity y = f(s).
 
@@ -45,6 +48,7 @@ class Activation:
             derivative_of="input",
             cuda_forward="s / (1 + fabs(s))",
             cuda_derivative="1 / ((1 + fabs(s)) * (1 + fabs(s)))",
+            onnx=lambda graph, s, output: graph.add("Softsign", [s], output),
         )
         gpunet.Network([64, 128, 10], activation=softsign)
 
@@ -62,6 +66,10 @@ class Activation:
         The same in CUDA C++, compiled into the kernels: an expression, or statements with ``return``. ``s`` is the
         argument, or ``y`` of a derivative of the output, of the type ``A``, float or double. Functions such as ``exp``,
         ``tanh``, ``fabs`` and ``erf`` take both; ``A(0.5)`` is a number of the right type.
+    onnx : callable, optional
+        Adds the nodes of the function to an :class:`OnnxGraph`, for :func:`gpunet.export_onnx`. Called with the graph,
+        the name of s and the name that the output of the last node has to have, which it returns:
+        ``lambda graph, s, output: graph.add("Softsign", [s], output)``.
 
     Attributes
     ----------
@@ -93,6 +101,7 @@ class Activation:
     gain: float = 1.0
     takes_number: bool = False
     parameter: float = 0.0
+    _onnx: OnnxNodes | None = None
 
     def __init__(
         self,
@@ -103,6 +112,7 @@ class Activation:
         derivative_of: DerivativeOf = "output",
         cuda_forward: str | None = None,
         cuda_derivative: str | None = None,
+        onnx: OnnxNodes | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise InvalidTypeError(f"name: got {shown(name)}. Expected a string.")
@@ -110,8 +120,8 @@ class Activation:
             raise InvalidValueError(
                 f"name: {shown(name)} is not valid. Expected lower-case letters, digits, underscores."
             )
-        for argument, function in (("forward", forward), ("derivative", derivative)):
-            if not callable(function):
+        for argument, function in (("forward", forward), ("derivative", derivative), ("onnx", onnx)):
+            if not callable(function) and (argument, function) != ("onnx", None):
                 raise InvalidTypeError(f"{argument}: got {shown(function)}. Expected a function.")
         if not isinstance(derivative_of, str):
             raise InvalidTypeError(f"derivative_of: got {shown(derivative_of)}. Expected 'output' or 'input'.")
@@ -129,6 +139,7 @@ class Activation:
         self.derivative_of = derivative_of
         self.cuda_forward = cuda_forward
         self.cuda_derivative = cuda_derivative
+        self._onnx = onnx
         _check_functions(self)
 
     def forward(self, s: Array) -> Array:
@@ -159,9 +170,22 @@ class Activation:
         Raises
         ------
         InvalidValueError
-            There are none: for a function of the user's own, a subclass has to say them.
+            A function of the user's own was made without them, or what it was given adds none of that name.
         """
-        raise InvalidValueError(f"activation: {str(self)!r} has no ONNX nodes. Expected one of gpunet's own.")
+        if self._onnx is None:
+            raise InvalidValueError(
+                f"activation: {str(self)!r} has no ONNX nodes. Expected an activation made with onnx=..., or one of "
+                "gpunet's own."
+            )
+        try:
+            last = self._onnx(graph, s, output)
+        except Exception as error:
+            raise InvalidValueError(f"onnx: that of {str(self)!r} raised {shown(error)}.") from error
+        if last != output:
+            raise InvalidValueError(
+                f"onnx: that of {str(self)!r} returned {shown(last)}. Expected {output!r}, the name of its last node."
+            )
+        return output
 
     @property
     def cuda_name(self) -> str:

@@ -33,22 +33,34 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     InvalidValueError, InvalidTypeError
         The name is none of the above.
     """
+    check_device(device)
     if isinstance(device, Backend):
         return device
-    if not isinstance(device, str):
-        raise InvalidTypeError(f"device: got {type(device).__name__}. Expected 'auto', 'cpu', 'cuda' or 'cuda:N'.")
     if device == "cpu":
         return NumpyBackend()
-    if device == "auto":
-        return _automatic(precision)
     match = _CUDA.match(device)
     if match is None:
-        raise unknown_name("device", device, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
+        return _automatic(precision)
     index = int(match[1] or 0)
     problem = cuda_problem(probe_gpu(), index)
     if problem is not None:
         raise DeviceError(f"device: {device!r} cannot be used: {problem}.")
     return _cuda(index, precision)
+
+
+def check_device(device: str | Backend) -> None:
+    """Raise where ``device`` is no name of a device and no backend; whether it can be used is not looked at.
+
+    Raises
+    ------
+    InvalidValueError, InvalidTypeError
+    """
+    if isinstance(device, Backend):
+        return
+    if not isinstance(device, str):
+        raise InvalidTypeError(f"device: got {type(device).__name__}. Expected 'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    if device not in ("auto", "cpu") and not _CUDA.match(device):
+        raise unknown_name("device", device, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
 
 
 def cuda_problem(report: GpuReport, index: int) -> str | None:

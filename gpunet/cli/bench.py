@@ -18,7 +18,7 @@ from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.folders import check_folder
 from gpunet.cli.output import print_json, print_lines
 from gpunet.cli.readers import folder
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidValueError, optional_package
 
 EXIT_WORSE = 1
 
@@ -144,7 +144,5 @@ def _is_filtered(arguments: argparse.Namespace) -> bool:
 
 
 def _require_matplotlib() -> None:
-    try:
+    with optional_package("matplotlib", extra="plot", purpose="--plots"):
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise require_package("matplotlib", extra="plot", purpose="--plots") from None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from gpunet.diagnostics import Diagnosis, DiagnosticsCallback, Finding, Thresholds, draw_layers, draw_training, inspect
-from gpunet.errors import require_package
+from gpunet.errors import optional_package
 from gpunet.files import write_text
 from gpunet.network import Network
 from gpunet.plotting import save_figure
@@ -32,10 +32,8 @@ def require_matplotlib() -> None:
     ------
     MissingDependencyError
     """
-    try:
+    with optional_package("matplotlib", extra="plot", purpose="--diagnose"):
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise require_package("matplotlib", extra="plot", purpose="--diagnose") from None
 
 
 class RunDiagnosis:

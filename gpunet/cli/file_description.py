@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gpunet.activations import OwnActivation
 from gpunet.data import Preparation
 from gpunet.errors import FileFormatError
-from gpunet.network import FORMAT, described_network
+from gpunet.network import FORMAT
+from gpunet.network_file import described_network, own_activations
 from gpunet.serialization import StoredTensors, open_tensors
 from gpunet.training.checkpoint import FORMAT as CHECKPOINT_FORMAT
 
@@ -18,6 +20,13 @@ _DIGESTS = {
     WRONG: "wrong: the file has been damaged or changed since it was written",
     NONE: "none: an old file, or one that others wrote, so that damage would not be noticed",
 }
+
+
+class _KnownByName(OwnActivation):
+    """An activation of the user's own as a file holds it: without the function, which no description needs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 def describe_file(path: str) -> dict[str, Any]:
@@ -42,7 +51,8 @@ def describe_file(path: str) -> dict[str, Any]:
 
 def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
     header = stored.header
-    network = described_network(header["network"], stored, "cpu")
+    own = own_activations(header["network"])
+    network = described_network(header["network"], stored, "cpu", {name: _KnownByName(name) for name in own})
     tensors = stored.read(network.shapes if kind == "model" else None, check_digest=False)
     content: dict[str, Any] = {
         "gpunet": stored.version,
@@ -50,6 +60,7 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
         "layers": list(network.layer_sizes),
         "parameters": network.parameter_count,
         "activation": [str(activation) for activation in network.activations],
+        "own_activations": own,
         "batch_norm": network.batch_norm,
         "loss": network.loss,
         "dtype": network.dtype.name,
@@ -85,6 +96,11 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("digest", _DIGESTS[content["digest"]]),
         ("layers", f"{sizes}, {parameters:,} parameters, {content['dtype']}"),
         ("activations", ", ".join(content["activation"]) or "none"),
+        *(
+            [("own functions", f"{', '.join(own)}: gpunet.load(..., activations=[...]) has to be given them")]
+            if (own := content["own_activations"])
+            else []
+        ),
         ("batch norm", ", ".join("yes" if flag else "no" for flag in content["batch_norm"]) or "none"),
         ("loss", content["loss"]),
         ("steps", str(content["steps"])),

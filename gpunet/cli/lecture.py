@@ -7,8 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from gpunet.cli.options import add_seed
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
 from gpunet.cli.progress import is_watched, note
 from gpunet.cli.readers import folder, whole_number
+from gpunet.cli.threads import one_blas_thread
 from gpunet.environment import usable_cores
 from gpunet.errors import InvalidValueError
 
@@ -122,7 +122,7 @@ def _run_one(arguments: argparse.Namespace) -> None:
     if is_watched(quiet=False):
         note(f"running {experiment.row} {experiment.name}")
     started = time.perf_counter()
-    with _one_blas_thread():
+    with one_blas_thread():  # as the processes of all do: figures repeat only where sums keep their order
         report = write_report(experiment, settings, device, arguments.out)
     files = {suffix: str(path) for suffix, path in report.files.items()}
     if arguments.json:
@@ -147,18 +147,6 @@ def _prepare(arguments: argparse.Namespace, experiments: Sequence[Experiment]) -
     device = device_name(select_backend(arguments.device))
     check_folder(arguments.out)
     return Settings(seed=arguments.seed, device=arguments.device, quick=arguments.quick), device
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Let BLAS use one thread, as the processes of ``all`` do: figures repeat only where sums keep their order."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 # --- all -------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from gpunet.cli.arguments import in_options, parse_arguments
 from gpunet.cli.commands import build_parser
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
 from gpunet.errors import GpunetError, ResumeWarning
-from gpunet.signals import EXIT_SIGNAL, interrupts
+from gpunet.signals import EXIT_SIGNAL, Interruption, interrupts
 
 EXIT_ERROR = 2
 # What a shell reports for a program that a closed pipe ended.
@@ -37,17 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with interrupts() as interruption:
         try:
-            return _run_telling_errors(argv)
+            return _run_telling_errors(argv, interruption)
         except KeyboardInterrupt as interrupt:
             complain(str(interrupt) or "interrupted")
             return EXIT_SIGNAL + interruption.number
 
 
-def _run_telling_errors(argv: Sequence[str] | None) -> int:
+def _run_telling_errors(argv: Sequence[str] | None, interruption: Interruption) -> int:
     open_missing()
     escape_what_the_terminal_lacks()
     try:
-        return _run(argv)
+        return _run(argv, interruption)
     except BrokenPipeError:
         abandon_output()
         return EXIT_CLOSED_PIPE
@@ -63,7 +63,7 @@ def _run_telling_errors(argv: Sequence[str] | None) -> int:
         return EXIT_ERROR
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, interruption: Interruption) -> int:
     try:
         arguments = parse_arguments(build_parser(), argv)
         try:
@@ -76,6 +76,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as finished:  # --help, --version, and a check that found something
         sys.stdout.flush()
         return int(finished.code or 0)
+    except (ImportError, SystemError):
+        if interruption.has_come:  # imports and C code make one of these of a KeyboardInterrupt
+            raise KeyboardInterrupt from None
+        raise
     sys.stdout.flush()  # here, where a closed pipe or a full disk can still be told
     return 0
 

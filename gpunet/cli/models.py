@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
-from gpunet.network import Network, load
+from gpunet.network import Network
+from gpunet.network_file import load
 
 
 def load_model(arguments: argparse.Namespace) -> Network:

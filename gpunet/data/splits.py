@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gpunet.data.datasets import DataSet
 from gpunet.data.numerals import is_integer
 from gpunet.data.targets import REGRESSION
-from gpunet.errors import InvalidValueError, require_package
+from gpunet.errors import InvalidValueError, optional_package
 
 Array = npt.NDArray[Any]
 
@@ -62,10 +62,8 @@ def split_rows(data: DataSet, seed: int) -> Split:
         Too few rows, in all or of most classes.
     MissingDependencyError
     """
-    try:
+    with optional_package("scikit-learn", extra="cli", purpose="splitting the rows", module="sklearn"):
         from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise require_package("scikit-learn", extra="cli", purpose="splitting the rows") from None
     common, rare = _common_and_rare_rows(data)
     labels = data.targets if data.class_names is not None else None
     _check_rows(data, len(common), 1 if labels is None else len(np.unique(labels[common])))

@@ -24,7 +24,7 @@ from gpunet.errors import (
     InvalidValueError,
     NonFiniteError,
     ShapeError,
-    require_package,
+    optional_package,
     unknown_name,
 )
 from gpunet.npz import Kind, open_npz
@@ -109,10 +109,8 @@ def _check_separator(path: Path, names: list[str], known: Sequence[str | None]) 
 
 
 def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
-    try:
+    with optional_package("pandas", extra="data", purpose="reading a .csv file"):
         import pandas
-    except ImportError:
-        raise require_package("pandas", extra="data", purpose="reading a .csv file") from None
     try:
         with warnings.catch_warnings():
             # With index_col=False pandas only warns of rows that are longer than the header, and drops their ends.

@@ -7,21 +7,22 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from gpunet.activations import ACTIVATIONS, get_activation
-from gpunet.backends.cuda.groups import all_groups
+from gpunet.activations import ACTIVATIONS, Activation, get_activation
+from gpunet.backends.cuda.groups import groups_of
 from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.sources import names as kernel_files
 from gpunet.backends.cuda.sources import source_for
+from gpunet.backends.devices.device import KernelCompileError
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
-from gpunet.kernel_check.nvrtc import KernelCompileError, Nvrtc
+from gpunet.kernel_check.nvrtc import Nvrtc
 from gpunet.kernel_check.resources import Resources, parse_log
 
 # Turing, Ampere (data centre, consumer), Ada, Hopper, Blackwell (data centre, consumer): what later ones of each
 # generation run too.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-# The usual one, and the one that needs the most registers nearly everywhere.
-QUICK_ACTIVATIONS = ("relu", "gelu")
+# Between them, they need the registers of every budget of batch norm: GELU for double, softplus for the others.
+DEMANDING_ACTIVATIONS = ("gelu", "softplus")
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,34 @@ def modules(names: Sequence[str] | None = None) -> tuple[str, ...]:
     return files if names is None else tuple(sorted(set(names)))
 
 
-def units(modules_: Sequence[str], architectures_: Sequence[int], quick: bool = False) -> list[Unit]:
-    """Return everything that the CUDA backend may compile of these files on these architectures.
+def units(
+    modules_: Sequence[str], architectures_: Sequence[int], activations: Sequence[str] | None = None
+) -> list[Unit]:
+    """Return what the CUDA backend may compile of these files on these architectures.
 
     Parameters
     ----------
-    quick : bool
-        Of the activations only :data:`QUICK_ACTIVATIONS`: a sixth of the time.
+    activations : sequence of str, optional
+        The activations of the kernels that have one. By default, all of them for ``activation.cu``, and ReLU and
+        :data:`DEMANDING_ACTIVATIONS` for the others, which add loops, barriers and memory to the same functions.
+
+    Raises
+    ------
+    InvalidValueError
+        There is no such activation.
     """
-    activations = tuple(map(get_activation, QUICK_ACTIVATIONS if quick else ACTIVATIONS))
     return [
         Unit(module, group, architecture)
         for architecture in architectures_
-        for module, group in all_groups(Variants(activations, _largest_cluster(architecture)))
-        if module in modules_
+        for module in modules_
+        for group in groups_of(module, Variants(_activations(module, activations), _largest_cluster(architecture)))
     ]
+
+
+def _activations(module: str, chosen: Sequence[str] | None) -> tuple[Activation, ...]:
+    if chosen is None:
+        chosen = tuple(ACTIVATIONS) if module == "activation" else ("relu", *DEMANDING_ACTIVATIONS)
+    return tuple(get_activation(name, "--activation") for name in chosen)
 
 
 def _largest_cluster(architecture: int) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpunet.backends.cuda.kernel_library import OPTIONS
-from gpunet.errors import GpunetError, require_package
+from gpunet.backends.devices.device import KernelCompileError
+from gpunet.errors import require_package
 
 # CuPy appends these to the options of every module, after those of the caller.
 CUPY_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
@@ -20,10 +21,6 @@ VERBOSE_ASSEMBLER = "--ptxas-options=-v"
 
 # In the folder that the packages of one CUDA version share.
 _LIBRARY = "bin/x86_64/nvrtc64_*_0.dll" if sys.platform == "win32" else "lib/libnvrtc.so.*"
-
-
-class KernelCompileError(GpunetError, RuntimeError):
-    """NVRTC refused a source; the message is its log."""
 
 
 @dataclass(frozen=True)

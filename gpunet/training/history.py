@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpunet.errors import require_package
+from gpunet.errors import optional_package
 from gpunet.files import write_text
 from gpunet.plotting import save_figure
 from gpunet.validation import check_flag, check_integer, check_number
@@ -125,10 +125,8 @@ class History:
         OSError
             The file cannot be written; an older one is still there then.
         """
-        try:
+        with optional_package("matplotlib", extra="plot", purpose="a plot of the history"):
             from matplotlib.figure import Figure
-        except ImportError:
-            raise require_package("matplotlib", extra="plot", purpose="a plot of the history") from None
         figure = Figure(figsize=(7, 3), layout="constrained")
         left, right = figure.subplots(1, 2)
         for axes, quantities, label in (

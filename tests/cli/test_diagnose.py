@@ -137,7 +137,7 @@ def test_matplotlib_is_asked_for_before_training(capsys: Capture, monkeypatch: p
 
     def without(name: str, *arguments: Any, **options: Any) -> Any:
         if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
+            raise ModuleNotFoundError(name=name)
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)

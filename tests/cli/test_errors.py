@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import sys
 from pathlib import Path
@@ -237,6 +238,22 @@ def test_a_missing_package_is_one_line_with_its_command(
     monkeypatch.setitem(sys.modules, package, None)
     line = refusal(capsys, "train", "places.csv", "--target", "place")
     assert "pip install 'gpunet[" in line
+
+
+def test_a_broken_package_is_not_called_missing(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_blobs(Path("places.csv"))
+    real = builtins.__import__
+
+    def broken(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "sklearn.model_selection":
+            raise error
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    for error in (ImportError("libgomp.so.1:\ncannot open"), ModuleNotFoundError("No 'scipy'", name="scipy")):
+        line = refusal(capsys, "train", "places.csv", "--target", "place")
+        reason = " ".join(str(error).split())
+        assert f"splitting the rows needs the package 'scikit-learn', which does not import: {reason}\n" in line
 
 
 def test_errors_with_line_breaks_are_one_line(capsys: Capture) -> None:

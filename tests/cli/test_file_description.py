@@ -39,6 +39,7 @@ def test_a_model_and_a_checkpoint(capsys: Capture) -> None:
         "layers": [3, 8, 5, 2],
         "parameters": network.parameter_count,
         "activation": ["relu", "relu"],
+        "own_activations": [],
         "batch_norm": [True, True],
         "loss": "softmax_cross_entropy",
         "dtype": "float32",
@@ -79,6 +80,26 @@ def test_digests(capsys: Capture, suffix: str) -> None:
     assert none.status == 0
     assert "digest        none" in none.output
     assert "written by    unknown" in none.output
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_an_activation_of_the_users_own_is_named(capsys: Capture, suffix: str) -> None:
+    def own(name: str) -> gpunet.Activation:
+        return gpunet.Activation(name, forward=lambda s: 2 * s, derivative=lambda s: 2 * np.ones_like(s))
+
+    activations = {"activation": ["tanh", own("twice")], "output_activation": own("other"), "loss": "squared_error"}
+    network = gpunet.Network([2, 3, 4, 2], **activations, device="cpu")
+    path = network.save(f"twice{suffix}")
+    content = shell(capsys, "info", path, "--json").json
+    assert (content["activation"], content["own_activations"]) == (["tanh", "twice"], ["twice", "other"])
+    assert (content["parameters"], content["digest"]) == (network.parameter_count, "right")
+    output = shell(capsys, "info", path).output
+    assert "activations   tanh, twice\n" in output
+    assert "own functions twice, other: gpunet.load(..., activations=[...]) has to be given them\n" in output
+    X, y = np.random.default_rng(0).normal(size=(2, 20, 2))
+    gpunet.fit(network, X, y, epochs=1, checkpoint=f"checkpoint{suffix}")
+    content = shell(capsys, "info", f"checkpoint{suffix}", "--json").json
+    assert (content["kind"], content["own_activations"]) == ("checkpoint", ["twice", "other"])
 
 
 def test_text_in_a_file_cannot_move_the_cursor(capsys: Capture) -> None:

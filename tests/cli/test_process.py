@@ -54,8 +54,11 @@ def test_an_error_is_one_line() -> None:
     assert failed.stderr.count("\n") == 1
 
 
-def on_terminal(command: list[str], width: int = 80) -> tuple[int, str, str]:
-    """Run a command whose standard error is a terminal; return status, standard output and what the terminal got."""
+def on_terminal(command: list[str], width: int = 80, terminated_at: bytes = b"") -> tuple[int, str, str]:
+    """Run a command whose standard error is a terminal; return status, standard output and what the terminal got.
+
+    It is terminated as soon as the terminal has got ``terminated_at``, where that is given.
+    """
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     kept = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
@@ -67,6 +70,9 @@ def on_terminal(command: list[str], width: int = 80) -> tuple[int, str, str]:
     with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
         while chunk := os.read(terminal, 65536):
             seen += chunk
+            if terminated_at and terminated_at in seen:
+                child.terminate()
+                terminated_at = b""
     os.close(terminal)
     output, _ = child.communicate(timeout=60)
     return child.returncode, output.decode(), seen.decode()
@@ -149,16 +155,10 @@ def test_a_closed_stream_is_no_error(closed: str) -> None:
 
 
 def test_a_terminated_run_leaves_no_folder() -> None:
-    with subprocess.Popen(
-        [*TRAIN, "--epochs", "10000000", "--out", "long"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    ) as child:
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(timeout=3)
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 128 + signal.SIGTERM
+    command = [*TRAIN, "--epochs", "10000000", "--out", "long"]
+    status, output, seen = on_terminal(command, terminated_at=b"/10000000")
+    assert (status, output) == (128 + signal.SIGTERM, "")
+    assert "gpunet: interrupted" in seen
     assert not Path("long").exists()
 
 
@@ -176,13 +176,19 @@ def test_a_signal_that_the_parent_ignores_is_ignored() -> None:
         assert child.wait(timeout=30) == 143
 
 
-# Sends a signal to its own process as soon as a module is asked for.
+# Sends a signal to its own process as soon as a module is asked for, and may take it for a missing part of the module.
 SITE = """
-import os, signal, sys
+import os, signal, sys, time
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == os.environ["AT_IMPORT_OF"]:
-            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+            try:
+                os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+                time.sleep(0.05)
+            except KeyboardInterrupt:
+                if os.environ["IS_LOST"]:
+                    raise ImportError("a part is missing") from None
+                raise
 sys.meta_path.insert(0, Finder())
 """
 INSTALLED = Path(sys.executable).with_name("gpunet")
@@ -190,17 +196,21 @@ INSTALLED = Path(sys.executable).with_name("gpunet")
 
 @pytest.mark.parametrize("command", [COMMAND, [str(INSTALLED)]], ids=["module", "installed"])
 @pytest.mark.parametrize(
-    ("name", "number"),
+    ("name", "number", "is_lost"),
     [
-        ("gpunet.activations", signal.SIGINT),
-        ("numpy", signal.SIGTERM),
-        ("gpunet.network", signal.SIGINT),
-        ("gpunet.cli.main", signal.SIGINT),
-        ("gpunet.cli.train", signal.SIGTERM),
-        ("rich", signal.SIGTERM),
+        ("gpunet.activations", signal.SIGINT, ""),
+        ("numpy", signal.SIGTERM, ""),
+        ("gpunet.network", signal.SIGINT, ""),
+        ("gpunet.cli.main", signal.SIGINT, ""),
+        ("gpunet.cli.train", signal.SIGTERM, ""),
+        ("gpunet.cli.train", signal.SIGTERM, "yes"),
+        ("rich", signal.SIGTERM, ""),
+        ("sklearn", signal.SIGTERM, "yes"),
     ],
 )
-def test_an_interrupt_during_imports_is_one_line(command: list[str], name: str, number: signal.Signals) -> None:
+def test_an_interrupt_during_imports_is_one_line(
+    command: list[str], name: str, number: signal.Signals, is_lost: str
+) -> None:
     if command != COMMAND and not INSTALLED.exists():
         pytest.skip("gpunet is not installed as a command")
     Path("sitecustomize.py").write_text(SITE)
@@ -210,7 +220,7 @@ def test_an_interrupt_during_imports_is_one_line(command: list[str], name: str, 
         [*command, *TRAIN[len(COMMAND) :], "--epochs", "1"],
         capture_output=True,
         text=True,
-        env=kept | {"AT_IMPORT_OF": name, "SIGNAL": str(int(number))},
+        env=kept | {"AT_IMPORT_OF": name, "SIGNAL": str(int(number)), "IS_LOST": is_lost},
         timeout=60,
         check=False,
     )

@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpunet.backends.devices.device import KernelCompileError
+
 HEADER_FOLDER = Path(__file__).resolve().parent
 LANGUAGE_FLAGS = (
     "-std=c++20",
@@ -66,6 +68,10 @@ _launch_lock = threading.Lock()
 
 class EmulationError(RuntimeError):
     """What a real device would report as an error of the driver, the compiler or the launch."""
+
+
+class EmulationCompileError(EmulationError, KernelCompileError):
+    """What the compiler refuses, as every device reports it."""
 
 
 class _Parameter(ctypes.Structure):
@@ -270,7 +276,7 @@ def _compile(source: str, options: Sequence[str], kernels: Sequence[str], name: 
             result = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
             if result.returncode != 0:
                 lines = "\n".join(result.stderr.splitlines()[:ERROR_LINES])
-                raise EmulationError(f"{name} does not compile:\n{lines}")
+                raise EmulationCompileError(f"{name} does not compile:\n{lines}")
             if result.stderr:
                 warnings.warn(f"{name}: {result.stderr}", stacklevel=4)
             output.replace(target)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpunet.activations import ACTIVATIONS
 from gpunet.backends.cuda.activation import activation_group
 from gpunet.backends.cuda.batch_norm import SIGNATURES
 from gpunet.backends.cuda.sources import names, source_with
 from gpunet.backends.cuda.sources import source as kernel_source
+from gpunet.backends.devices.device import KernelCompileError
 from gpunet.errors import FileFormatError, InvalidValueError, MissingDependencyError
 from gpunet.kernel_check import check, nvrtc, sass
 from gpunet.kernel_check.budgets import (
@@ -24,7 +27,14 @@ from gpunet.kernel_check.budgets import (
     violations,
     write_budgets,
 )
-from gpunet.kernel_check.check import ARCHITECTURES, CheckedKernel, architectures, modules, units
+from gpunet.kernel_check.check import (
+    ARCHITECTURES,
+    DEMANDING_ACTIVATIONS,
+    CheckedKernel,
+    architectures,
+    modules,
+    units,
+)
 from gpunet.kernel_check.resources import Resources, parse_log
 from tests.backends.cuda.test_activations import FUNCTIONS, softsign
 from tests.helpers.cli import refusal, shell
@@ -165,13 +175,28 @@ def test_every_kernel_of_every_file_is_compiled() -> None:
         assert len(found) == declared
 
 
+def test_which_activations_are_compiled() -> None:
+    """All in the file that is about them; in the others, those that reach the budgets and the usual one."""
+
+    def compiled(module: str, chosen: tuple[str, ...] | None) -> set[str]:
+        expressions = [name for unit in units([module], [90], chosen) for name in unit.expressions]
+        return {match[1] for name in expressions if (match := re.search(r"(\w+)_activation\b(?!<)", name))}
+
+    assert compiled("activation", None) == set(ACTIVATIONS)
+    assert compiled("batch_norm", None) == {"relu", *DEMANDING_ACTIVATIONS}
+    for module in ("activation", "batch_norm"):
+        assert compiled(module, ("mish", "leaky_relu(0.1)")) == {"mish", "leaky_relu"}
+    with pytest.raises(InvalidValueError, match=r"--activation: 'mich' is not known\. Did you mean 'mish'"):
+        units(["activation"], [90], ["mich"])
+
+
 def test_the_quick_check_has_every_family() -> None:
     whole, quick = (
-        {(unit.module, name) for unit in units(names(), [90], quick) for name in unit.expressions}
-        for quick in (False, True)
+        {(unit.module, name) for unit in units(names(), [90], chosen) for name in unit.expressions}
+        for chosen in (None, DEMANDING_ACTIVATIONS)
     )
     assert quick < whole
-    assert len(quick) < len(whole) / 2
+    assert len(quick) < len(whole) * 2 / 3
     families = [{(module, family(name)) for module, name in group} for group in (whole, quick)]
     assert families[0] == families[1]
 
@@ -202,8 +227,9 @@ def test_unknown_names_are_refused_in_one_line(capsys: Capture) -> None:
     assert "Did you mean 90?" in refusal(capsys, "kernels", "check", "--arch", "80,91")
     assert "'hopper' is not known. Expected some of: 75, 80" in refusal(capsys, "kernels", "check", "--arch", "hopper")
     assert "Did you mean 'batch_norm'?" in refusal(capsys, "kernels", "check", "--module", "batchnorm")
-    assert "neither --arch" in refusal(capsys, "kernels", "check", "--arch", "90", "--update-budgets")
-    assert "nor --quick" in refusal(capsys, "kernels", "check", "--quick", "--update-budgets")
+    assert "none of --arch" in refusal(capsys, "kernels", "check", "--arch", "90", "--update-budgets")
+    for option in (["--quick"], ["--activation", "relu"]):
+        assert "--activation, --quick" in refusal(capsys, "kernels", "check", *option, "--update-budgets")
     assert "Did you mean --arch?" in refusal(capsys, "kernels", "check", "--arc", "90")
 
 
@@ -374,5 +400,5 @@ def test_the_users_own_text_goes_through_the_gpus_compiler(compiler: nvrtc.Nvrtc
 
 def test_the_gpus_compiler_names_the_users_text(compiler: nvrtc.Nvrtc) -> None:
     wrong = softsign(cuda_derivative="const A twice = s + s;\nreturn softly(twice);")
-    with pytest.raises(nvrtc.KernelCompileError, match=r"cuda_derivative of softsign\(2\): error: .*softly"):
+    with pytest.raises(KernelCompileError, match=r"cuda_derivative of softsign\(2\): error: .*softly"):
         compiler.compile(source_with("activation", wrong), activation_group("float", wrong), 90, "activation.cu")

@@ -14,6 +14,7 @@ from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, flat_vector
 from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.devices.device import KernelCompileError
 from gpunet.errors import InvalidValueError
 
 ROWS_IN_FLIGHT = 4  # of activation.cu
@@ -123,12 +124,16 @@ def kernel_with(
     ------
     NoKernelError
         The activation has no CUDA text.
-    DeviceError
-        The text does not compile; the compiler's message is in the error.
     InvalidValueError
-        The text computes something else than the NumPy function.
+        The text of an activation of the user's own does not compile, and the error has the compiler's message; or it
+        computes something else than the NumPy function.
     """
-    kernel = cuda.kernels.get(module, expression, group, activation)
+    try:
+        kernel = cuda.kernels.get(module, expression, group, activation)
+    except KernelCompileError as error:
+        if isinstance(activation, OwnActivation):
+            raise
+        raise InvalidValueError(f"cuda_forward, cuda_derivative: those of {activation.name!r}: {error}") from error
     key = activation, arithmetic_type(matrix.dtype)
     if not isinstance(activation, OwnActivation) and key not in cuda.compared:
         cuda.compared.add(key)  # first: the comparison launches kernels with it

@@ -1,4 +1,4 @@
-"""Everything that the CUDA backend may compile, for checks of all of it."""
+"""What the CUDA backend may compile, for checks of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from importlib import import_module
 
 from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.kernel_library import Group
-from gpunet.backends.cuda.sources import names
 
 
-def all_groups(variants: Variants) -> Iterator[tuple[str, Group]]:
-    """Yield (file, kernels compiled together) for every kernel file, from the Python file of the same name."""
-    for name in names():
-        for group in import_module(f"gpunet.backends.cuda.{name}").groups(variants):
-            yield name, group
+def groups_of(module: str, variants: Variants) -> Iterator[Group]:
+    """Yield the kernels of a file that are compiled together, as the Python file of the same name lists them."""
+    yield from import_module(f"gpunet.backends.cuda.{module}").groups(variants)

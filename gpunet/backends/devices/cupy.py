@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
-from gpunet.backends.devices.device import Argument, Array, Dimensions, Replay
+from gpunet.backends.devices.device import Argument, Array, Dimensions, KernelCompileError, Replay
 from gpunet.backends.devices.resources import (
     CLUSTER_COMPUTE_CAPABILITY,
     LARGEST_CLUSTER,
@@ -225,7 +225,7 @@ class CupyDevice:
                 # The Function itself: calling the RawKernel around it costs several microseconds more.
                 return {expression: module.get_function(expression).kernel for expression in kernels}
             except self._cupy.cuda.compiler.CompileException as error:
-                raise DeviceError(f"{name} does not compile for {self.model}: {error}") from error
+                raise KernelCompileError(f"{name} does not compile for {self.model}: {error}") from error
 
     def launch(
         self,

@@ -14,12 +14,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.errors import DeviceError
+
 Array = npt.NDArray[Any]
 Dimensions = int | tuple[int, ...]
 Argument = Array | np.generic
 
 # What a kernel takes for a pointer that it is not to follow.
 NULL = np.uint64(0)
+
+
+class KernelCompileError(DeviceError):
+    """CUDA C++ that the compiler refuses; the message has what it said."""
 
 
 class Replay(Protocol):
@@ -109,6 +115,10 @@ class Device(Protocol):
             With template arguments: ``"gather_rows<uint4>"``.
         name : str
             File name for error messages.
+
+        Raises
+        ------
+        KernelCompileError
         """
 
     def launch(

@@ -22,7 +22,7 @@ from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import resources
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES, Cublas, load_cublas
-from gpunet.backends.devices.device import Device
+from gpunet.backends.devices.device import Device, KernelCompileError
 from gpunet.backends.devices.probe import GpuReport
 from gpunet.backends.devices.staging import SEGMENTS, StagingRing
 from tests.emulation import EmulatedDevice
@@ -389,7 +389,7 @@ def test_time_between_events(backend: CudaBackend) -> None:
 
 
 def test_compiler_errors_name_file_and_device(backend: CudaBackend) -> None:
-    with pytest.raises(gpunet.DeviceError, match=r"broken\.cu does not compile for NVIDIA Fake"):
+    with pytest.raises(KernelCompileError, match=r"broken\.cu does not compile for NVIDIA Fake"):
         backend.device.load("this is no C++", (), ("kernel",), "broken.cu")
 
 

@@ -1,0 +1,144 @@
+"""Files that hold a network: what their header says, and the network read back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpunet.activations import ACTIVATIONS, Activation, get_activation
+from gpunet.backends.selection import check_device
+from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, shown
+from gpunet.layer_stack import LARGEST_STEP
+from gpunet.network import ADDED_ARGUMENTS, FORMAT, FORMAT_VERSION, EmptyNetwork, Network
+from gpunet.serialization import StoredTensors, open_tensors
+from gpunet.specification import split_name
+from gpunet.validation import check_integer, check_json
+
+
+def load(path: str | os.PathLike[str], *, device: str = "auto", activations: Sequence[Activation] = ()) -> Network:
+    """Read a network that :meth:`Network.save` or ``gpunet train`` wrote.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.safetensors`` or ``.npz``.
+    device : str
+        Where it is to run; see :class:`Network`.
+    activations : sequence of Activation
+        Those of the user's own that the network has: the file holds their names, not their functions.
+
+    Returns
+    -------
+    Network
+        Predicts what the saved one does, and trains on as it would.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such file.
+    FileFormatError
+        The file is damaged, or holds something else.
+    InvalidValueError
+        There is no such device; or the network has an activation that is neither gpunet's own nor one of
+        ``activations``.
+    InvalidTypeError
+        ``device`` or ``activations`` are something else.
+    DeviceError
+        The device cannot be used.
+    """
+    check_device(device)
+    if not isinstance(activations, Sequence) or not all(isinstance(one, Activation) for one in activations):
+        raise InvalidTypeError(f"activations: got {shown(activations)}. Expected a list of gpunet.Activation objects.")
+    given = {str(get_activation(activation, "activations")): activation for activation in activations}
+    with open_tensors(path) as stored:
+        network, steps, metadata = _described(path, stored, device, given)
+        tensors = stored.read(network.shapes)
+    try:
+        return network.filled(network.check_values(tensors), steps, metadata)
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"path: {str(path)!r} does not hold a network ({error}).") from None
+
+
+def _described(
+    path: str | os.PathLike[str], stored: StoredTensors, device: str, given: Mapping[str, Activation]
+) -> tuple[EmptyNetwork, int, dict[str, Any]]:
+    """Return the network that a file's header describes, without its parameters, its step count and its metadata."""
+    header = stored.header
+    if header.get("format") != FORMAT:
+        raise FileFormatError(f"path: {str(path)!r} holds {header.get('format')!r}. Expected {FORMAT!r}.")
+    if header.get("version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"path: {str(path)!r} has format version {header.get('version')!r}. Expected {FORMAT_VERSION}."
+        )
+    try:
+        steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
+        metadata = check_json("metadata", header["metadata"])
+        missing = [name for name in own_activations(header["network"]) if name not in given]
+        if not missing:
+            return described_network(header["network"], stored, device, given), steps, metadata
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
+    raise InvalidValueError(
+        f"activations: the network in {str(path)!r} has the activation {missing[0]!r}, which is none of gpunet's own. "
+        f"Expected the activation of that name among activations=(...), got {', '.join(given) or 'none'}."
+    )
+
+
+def own_activations(configuration: Mapping[str, Any]) -> list[str]:
+    """Return the names of the activations that are not gpunet's own, each once.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError, TypeError, KeyError
+        These are not the arguments of a network.
+    """
+    hidden, output = _activation_names(configuration)
+    own: dict[str, None] = {}
+    for argument, names in (
+        ("activation", [hidden] if isinstance(hidden, str) else hidden),
+        ("output_activation", [output]),
+    ):
+        for name in names:
+            if not isinstance(name, str):
+                raise InvalidTypeError(f"{argument}: got {shown(name)}. Expected a name.")
+            if split_name(argument, name)[0] not in ACTIVATIONS:
+                own[name] = None
+    return list(own)
+
+
+def described_network(
+    configuration: Mapping[str, Any], stored: StoredTensors, device: str, given: Mapping[str, Activation]
+) -> EmptyNetwork:
+    """Return a network without its parameters, of which a file must have as many as there are layers.
+
+    Parameters
+    ----------
+    configuration : mapping
+        The arguments of the network, as a header has them.
+    stored : StoredTensors
+        The file.
+    device : str
+    given : mapping of str to Activation
+        What the names of :func:`own_activations` stand for.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError, TypeError, KeyError
+        These are not the arguments of a network.
+    """
+    if len(configuration["layer_sizes"]) > len(stored.shapes) + 1:
+        raise InvalidValueError("layer_sizes: more layers than tensors")
+    hidden, output = _activation_names(configuration)
+    arguments = {
+        **configuration,
+        "activation": given.get(hidden, hidden) if isinstance(hidden, str) else [given.get(one, one) for one in hidden],
+        "output_activation": given.get(output, output),
+    }
+    return EmptyNetwork(**arguments, device=device)
+
+
+def _activation_names(configuration: Mapping[str, Any]) -> tuple[str | list[str], str]:
+    """Return the name of all hidden activations or the list of them, and that of the output."""
+    arguments = {**ADDED_ARGUMENTS, **configuration}
+    return arguments["activation"], arguments["output_activation"]
