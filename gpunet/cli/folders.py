@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from gpunet.data import Preparation
 from gpunet.errors import FileFormatError, InvalidValueError
-from gpunet.serialization import ForeignFileError, read_tensors
+from gpunet.serialization import ForeignFileError, open_tensors
+
+# What the digest of the numbers leaves out.
+_NAMES = ("feature_names", "class_names")
 
 
 def check_folder(folder: Path, argument: str = "--out") -> None:
@@ -38,7 +44,7 @@ def check_folder(folder: Path, argument: str = "--out") -> None:
         raise OSError(error.errno, f"files cannot be written there ({error.strerror})", str(existing)) from None
 
 
-def holds_other_data(file: Path, fingerprint: str) -> bool:
+def holds_other_data(file: Path, preparation: Preparation) -> bool:
     """Whether a model or checkpoint is there and was trained on other data, or does not say on which.
 
     The first checkpoints cannot say it, and are taken for those of the same data.
@@ -46,22 +52,41 @@ def holds_other_data(file: Path, fingerprint: str) -> bool:
     Parameters
     ----------
     file : Path
-    fingerprint : str
-        Of the data; see :meth:`gpunet.data.DataSet.fingerprint`.
+    preparation : Preparation
+        Of the data: their numbers, and the names of their features and classes, are compared.
     """
     if not file.is_file():
         return False
     try:
-        header = read_tensors(file)[1]
+        with open_tensors(file) as stored:
+            header = stored.header
     except ForeignFileError:
         return True
     except FileFormatError:  # damaged, so there is nothing to lose
         return False
-    if "metadata" not in header:
-        return False
+    return "metadata" in header and _other_data(header, preparation, ("fingerprint", *_NAMES)) is not None
+
+
+def check_same_names(checkpoint: Path, preparation: Preparation) -> None:
+    """Raise if the run that is resumed had other names for its features or classes; `fit` compares the numbers.
+
+    Raises
+    ------
+    InvalidValueError
+    """
+    with open_tensors(checkpoint, "checkpoint") as stored:
+        header = stored.header
+    differs = _other_data(header, preparation, _NAMES) if "metadata" in header else None
+    if differs is not None:
+        raise InvalidValueError(f"--resume: {str(checkpoint)!r} is of a run with other {differs.replace('_', ' ')}.")
+
+
+def _other_data(header: Mapping[str, Any], preparation: Preparation, keys: Sequence[str]) -> str | None:
+    """Return the first of ``keys`` in which the file's preparation differs."""
     metadata = header["metadata"]
-    data = metadata.get("data") if isinstance(metadata, dict) else None
-    return not isinstance(data, dict) or data.get("fingerprint") != fingerprint
+    found = metadata.get("data") if isinstance(metadata, dict) else None
+    expected = preparation.to_metadata()["data"]
+    return next((key for key in keys if not isinstance(found, dict) or found.get(key) != expected[key]), None)
 
 
 def _is_there(path: Path) -> bool:

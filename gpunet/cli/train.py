@@ -13,7 +13,7 @@ from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
 from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis, require_matplotlib
-from gpunet.cli.folders import check_folder, holds_other_data
+from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
@@ -182,9 +182,11 @@ def run(arguments: argparse.Namespace) -> None:
     preparation.check_range(data, network.dtype)
     folder = arguments.out or Path("runs") / data.name
     check_folder(folder)
-    replaced = _what_is_replaced(arguments, folder, preparation.fingerprint)
+    replaced = _what_is_replaced(arguments, folder, preparation)
     if arguments.resume and not (folder / CHECKPOINT).is_file():
         raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
+    if arguments.resume:
+        check_same_names(folder / CHECKPOINT, preparation)
     job = _Job(arguments, data, split, preparation, network, folder)
 
     for line in () if arguments.quiet else replaced:
@@ -212,7 +214,7 @@ def _require_packages(arguments: argparse.Namespace) -> None:
         import safetensors  # noqa: F401
 
 
-def _what_is_replaced(arguments: argparse.Namespace, folder: Path, fingerprint: str) -> list[str]:
+def _what_is_replaced(arguments: argparse.Namespace, folder: Path, preparation: Preparation) -> list[str]:
     """Return what to say of the files of others in the folder.
 
     Raises
@@ -223,7 +225,7 @@ def _what_is_replaced(arguments: argparse.Namespace, folder: Path, fingerprint: 
     model, checkpoint = folder / MODEL, folder / CHECKPOINT
     begins_checkpoint = arguments.checkpoint and not arguments.resume
     for file in (model, checkpoint) if begins_checkpoint else (model,):
-        if not holds_other_data(file, fingerprint):
+        if not holds_other_data(file, preparation):
             continue
         if arguments.out is None:
             raise InvalidValueError(

@@ -284,6 +284,23 @@ def test_a_checkpoint_of_other_data_is_not_replaced_unasked(namesakes: None, cap
     assert shell(capsys, *first).status == 0
 
 
+@pytest.mark.parametrize(("old", "new", "what"), [("x,y", "z,y", "feature names"), (",1\n", ",2\n", "class names")])
+def test_other_names_of_the_same_numbers_are_other_data(
+    old: str, new: str, what: str, namesakes: None, capsys: Capture
+) -> None:
+    """Features and labels are the numbers that they were, and a model of the old names would be given the new ones."""
+    common = ("--target", "y", "--epochs", 2, "--checkpoint", "--quiet")
+    assert shell(capsys, "train", "A/data.csv", *common).status == 0
+    text = Path("A/data.csv").read_text()
+    assert old in text
+    Path("A/data.csv").write_text(text.replace(old, new))
+    before = content_of("runs/data")
+    assert "was trained on other data" in refusal(capsys, "train", "A/data.csv", *common)
+    line = refusal(capsys, "train", "A/data.csv", *common, "--resume", "--out", "runs/data")
+    assert line == f"gpunet: --resume: 'runs/data/checkpoint.safetensors' is of a run with other {what}.\n"
+    assert content_of("runs/data") == before
+
+
 def test_a_model_of_the_same_data_is_replaced(namesakes: None, capsys: Capture) -> None:
     Path("A").rename("C")
     before = content_of("runs/data")
