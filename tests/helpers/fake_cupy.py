@@ -1,17 +1,22 @@
 """The part of CuPy that :class:`CupyDevice` uses, on a machine without a GPU.
 
-It stands for what matters about the real one: operations on a stream run later, when somebody waits for them, and read
-host memory then; a capturing stream records and refuses to wait, and whoever waits for the whole device invalidates
-its recording; a kernel has one limit of dynamic shared memory, whoever set it; arrays are not NumPy arrays and give no
-access to their elements. Kernels run on the emulated device. That every name used exists in the real CuPy is tested
-apart.
+It stands for what matters about the real one. Operations on a stream run later, when somebody waits for that stream,
+and read memory then: page-locked memory of the host too, while whoever copies from other host memory has to wait before
+anything else is asked for. Memory goes back to the pool of the stream that it was allocated on when no array lies in it,
+and holds nothing any more once that stream gets there, whatever other streams and recordings still want of it. A
+capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording. A kernel
+belongs to one device and has one limit of dynamic shared memory, whoever set it. Device and stream are current for one
+thread. Arrays are not NumPy arrays and give no access to their elements. Kernels run on the emulated device. That every
+name used exists in the real CuPy is tested apart.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +29,7 @@ from gpunet.backends.devices import resources
 from tests.emulation import EmulatedDevice, EmulationError
 
 Operation = Callable[[], Any]
+POISON = 0xFF
 
 
 class CUDARuntimeError(RuntimeError):
@@ -38,32 +44,47 @@ class OutOfMemoryError(MemoryError):
     """cupy.cuda.memory.OutOfMemoryError."""
 
 
+class Current(threading.local):
+    """What is current for a thread; the user's stream and the first device where nothing was chosen."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = [Stream.null]
+        self.devices = [0]
+
+
 class Stream:
     """A queue of operations that run when someone waits."""
 
     by_address: dict[int, Stream] = {}  # noqa: RUF012
-    current: list[Stream] = []  # noqa: RUF012
+    null: Stream
+    passed = 0  # events and other operations, of all streams
 
     def __init__(self, non_blocking: bool = False) -> None:
         assert non_blocking
-        self.ptr = id(self)
-        self.by_address[self.ptr] = self
+        self._open(id(self), current.devices[-1])
+
+    def _open(self, address: int, device: int) -> None:
+        self.ptr = address
+        self.device = device
+        self.by_address[address] = self
         self.queue: list[Operation] = []
         self.recording: list[Operation] | None = None
         self.invalidated = False
+        self.reads_callers_memory = False
 
     def __enter__(self) -> Stream:
-        self.current.append(self)
+        current.streams.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self.current.pop() is self
+        assert current.streams.pop() is self
 
     def use(self) -> Stream:
-        self.current[:] = [self]
+        current.streams[:] = [self]
         return self
 
     def submit(self, operation: Operation) -> None:
+        assert not self.reads_callers_memory, "a copy may still read memory that its caller overwrites: nobody waited"
         if self.recording is not None and self.invalidated:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         (self.queue if self.recording is None else self.recording).append(operation)
@@ -71,8 +92,21 @@ class Stream:
     def synchronize(self) -> None:
         if self.recording is not None:
             raise CUDARuntimeError("operation not permitted when stream is capturing")
-        while self.queue:
+        self.run_until(lambda: not self.queue)
+        self.reads_callers_memory = False
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            Stream.passed += 1
             self.queue.pop(0)()
+
+    def take_back(self, values: Any) -> None:
+        """Take memory back into the pool: the next to have it may write as soon as the stream gets there."""
+
+        if self.queue:
+            self.queue.append(lambda: _poison(values))
+        else:
+            _poison(values)
 
     def begin_capture(self) -> None:
         assert self.recording is None
@@ -95,6 +129,15 @@ class Stream:
                 stream.invalidated = True
 
 
+def _poison(values: Any) -> None:
+    ctypes.memset(values.ctypes.data, POISON, values.nbytes)
+
+
+Stream.null = Stream.__new__(Stream)
+Stream.null._open(0, 0)
+current = Current()
+
+
 class Graph:
     def __init__(self, operations: list[Operation]) -> None:
         self.operations = operations
@@ -110,42 +153,56 @@ class Graph:
 
 class Event:
     def __init__(self, disable_timing: bool = False) -> None:
+        self.has_time = not disable_timing
         self.stream: Stream | None = None
-        self.passed = True
+        self.time: int | None = None
 
-    def record(self, stream: Stream) -> None:
-        self.stream, self.passed = stream, False
-        stream.submit(self._pass)
+    def record(self, stream: Stream | None = None) -> None:
+        self.stream, self.time = stream or current.streams[-1], None
+        self.stream.submit(self._pass)
 
     def _pass(self) -> None:
-        self.passed = True
+        self.time = Stream.passed
 
     def synchronize(self) -> None:
-        while not self.passed:
-            assert self.stream is not None
-            self.stream.queue.pop(0)()
+        if self.stream is not None:
+            self.stream.run_until(lambda: self.time is not None)
+
+
+def get_elapsed_time(start: Event, stop: Event) -> float:
+    """Return a millisecond for every operation that has run in between."""
+    if not (start.has_time and stop.has_time):
+        raise CUDARuntimeError("cudaErrorInvalidResourceHandle: invalid resource handle")
+    if start.time is None or stop.time is None:
+        raise CUDARuntimeError("cudaErrorNotReady: device not ready")
+    return float(stop.time - start.time)
 
 
 class Device:
-    current: list[int] = []  # noqa: RUF012
-
     def __init__(self, index: int) -> None:
         self.id = index
 
     def __enter__(self) -> Device:
-        self.current.append(self.id)
+        current.devices.append(self.id)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.current.pop()
+        assert current.devices.pop() == self.id
+
+
+class Memory:
+    """A block of a pool, which all views of an array share. Really it is never freed, so that nothing crashes."""
+
+    ptr: int
 
 
 class ndarray:  # noqa: N801
     """A device array: shape and address, and views of it."""
 
-    def __init__(self, values: Any, device: int = 0) -> None:
+    def __init__(self, values: Any, device: int = 0, memory: Memory | None = None) -> None:
         self.values = values
         self.device = Device(device)
+        self.memory = memory
 
     shape = property(lambda self: self.values.shape)
     strides = property(lambda self: self.values.strides)
@@ -159,26 +216,35 @@ class ndarray:  # noqa: N801
 
     @property
     def data(self) -> Any:
-        def memset_async(value: int, size: int, stream: Stream) -> None:
-            stream.submit(lambda: ctypes.memset(self.values.ctypes.data, value, size))
+        values = self.values
 
-        return SimpleNamespace(ptr=self.values.ctypes.data, memset_async=memset_async)
+        def memset_async(value: int, size: int, stream: Stream | None = None) -> None:
+            (stream or current.streams[-1]).submit(lambda: ctypes.memset(values.ctypes.data, value, size))
+
+        return SimpleNamespace(ptr=values.ctypes.data, memset_async=memset_async)
+
+    def _view(self, values: Any) -> ndarray:
+        return ndarray(values, self.device.id, self.memory)
 
     def reshape(self, *shape: Any) -> ndarray:
-        return ndarray(self.values.reshape(*shape), self.device.id)
+        return self._view(self.values.reshape(*shape))
 
     def __getitem__(self, key: Any) -> ndarray:
         assert isinstance(key, (slice, int, np.integer))
         if isinstance(key, slice):
-            return ndarray(self.values[key], self.device.id)
-        return ndarray(self.values[key : key + 1].reshape(self.shape[1:]), self.device.id)
+            return self._view(self.values[key])
+        return self._view(self.values[key : key + 1].reshape(self.shape[1:]))
 
     def __array__(self, *arguments: Any, **options: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
-    def get(self, stream: Stream) -> Any:
-        stream.synchronize()
-        return self.values.copy()
+    def get(self, stream: Stream | None = None, blocking: bool = True) -> Any:
+        stream = stream or current.streams[-1]
+        values, there = self.values, np.empty(self.shape, self.dtype)
+        stream.submit(lambda: there.__setitem__(..., values))
+        if blocking:
+            stream.synchronize()
+        return there
 
 
 class FakeCupy:
@@ -193,8 +259,10 @@ class FakeCupy:
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
         self.allocations: list[int] = []
+        self.freed: set[int] = set()
         self.freed_streams: list[Stream] = []
-        self.kernels: dict[int, Any] = {}
+        self.memory: list[Any] = []
+        self._spans: list[tuple[int, int]] = []  # of device and page-locked memory
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
             memcpyDefault=4,
@@ -219,8 +287,8 @@ class FakeCupy:
             Stream=Stream,
             Event=Event,
             alloc=self._allocate,
-            alloc_pinned_memory=bytearray,
-            get_elapsed_time=lambda start, stop: 1.0,
+            alloc_pinned_memory=self._allocate_pinned,
+            get_elapsed_time=get_elapsed_time,
         )
 
     def _properties(self, index: int) -> dict[str, Any]:
@@ -236,32 +304,58 @@ class FakeCupy:
         }
 
     def _set_attribute(self, kernel: int, attribute: int, value: int) -> None:
+        assert attribute == 8
         self.attributes.append((kernel, value))
         self.allowed[kernel] = value
 
     def _allocate(self, size: int) -> Any:
         self.allocations.append(size)
-        return SimpleNamespace(ptr=0x1000)
+        memory = Memory()
+        memory.ptr = 0x1000 * len(self.allocations)
+        weakref.finalize(memory, self.freed.add, memory.ptr).atexit = False
+        return memory
+
+    def _allocate_pinned(self, size: int) -> Any:
+        values = self._keep(np.full(size, POISON, np.uint8))
+        lent = (ctypes.c_char * size).from_address(values.ctypes.data)
+        weakref.finalize(lent, values.fill, POISON).atexit = False
+        return lent
 
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_all_blocks=lambda stream: self.freed_streams.append(stream))
 
+    def _keep(self, values: Any) -> Any:
+        self.memory.append(values)
+        self._spans.append((values.ctypes.data, values.ctypes.data + values.nbytes))
+        return values
+
     def _memcpy_async(self, destination: int, source: int, size: int, kind: int, stream: int) -> None:
         assert kind == 4
-        Stream.by_address[stream].submit(lambda: ctypes.memmove(destination, source, size))
+        queue = Stream.by_address[stream]
+        if any(start <= source < stop for start, stop in self._spans):
+            queue.submit(lambda: self._move(destination, source, size))
+        else:
+            content = ctypes.string_at(source, size)  # the caller may free it when the copy has returned
+            queue.submit(lambda: self._move(destination, content, size))
+            queue.reads_callers_memory = True
 
-    def asarray(self, values: Any) -> Any:
-        return SimpleNamespace(__array_interface__=values.__cuda_array_interface__)
+    def _move(self, destination: int, source: int | bytes, size: int) -> None:
+        ctypes.memmove(destination, source, size)
 
-    def asnumpy(self, values: Any) -> Any:
-        return np.array(values)
+    def asarray(self, values: Any) -> ndarray:
+        interface = SimpleNamespace(__array_interface__=values.__cuda_array_interface__, keeps=values)
+        return values if isinstance(values, ndarray) else ndarray(np.asarray(interface))
+
+    def asnumpy(self, values: ndarray) -> Any:
+        return values.get()
 
     def empty(self, shape: Any, dtype: Any) -> ndarray:
-        assert Stream.current, "the memory would belong to another stream"
         values = self.emulated.empty(shape, dtype)
         if values.nbytes > self.free:
             raise OutOfMemoryError
-        return ndarray(values, Device.current[-1])
+        memory = Memory()
+        weakref.finalize(memory, current.streams[-1].take_back, self._keep(values)).atexit = False
+        return ndarray(values, current.devices[-1], memory)
 
     def RawModule(self, code: str, options: tuple[str, ...], name_expressions: tuple[str, ...]) -> Any:
         # Compiled when the first kernel is asked for.
@@ -270,77 +364,123 @@ class FakeCupy:
 
     def _function(self, kernel: Any) -> Any:
         """Return what cupy.cuda.function.Function is."""
+        device = current.devices[-1]
 
-        def call(grid: Any, block: Any, args: Any, shared_mem: int = 0, *, stream: Stream) -> None:
+        def call(grid: Any, block: Any, args: Any, shared_mem: int = 0, *, stream: Stream | None = None) -> None:
             assert isinstance(grid, tuple)
             assert isinstance(block, tuple)
-            if shared_mem > self.allowed.get(id(kernel), 48 * 1024):
-                raise CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            queue = stream or current.streams[-1]
+            if not device == current.devices[-1] == queue.device:
+                raise CUDADriverError("CUDA_ERROR_INVALID_HANDLE: invalid resource handle")
+            if shared_mem > self.allowed.get(id(kernel), SHARED_MEMORY_FOR_ALL):
+                raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
-            stream.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem))
+            queue.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem))
 
         return type("Function", (), {"ptr": id(kernel), "__call__": staticmethod(call)})()
 
 
+# The driver allows 48 KiB without being asked, in which a kernel's own static variables count.
+SHARED_MEMORY_FOR_ALL = 47 * 1024
+
+
+class Handle:
+    """What cuBLAS keeps between calls."""
+
+    def __init__(self) -> None:
+        self.device = current.devices[-1]
+        self.stream = 0
+        self.workspace = 0
+
+
 class FakeCublas:
-    """Stands for libcublas: real ctypes functions, so that arguments are converted as they would be."""
+    """Stands for libcublas: C functions of which ctypes knows as little as of those of a library."""
 
     handles = 0
 
     TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # noqa: RUF012
+    NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR = 1, 7, 11
 
     def __init__(self, cupy: Any = None) -> None:
         self.calls: list[str] = []
         self.computes: list[int] = []
-        self.stream = 0
+        self.open: dict[int, Handle] = {}
+        self.fails: dict[str, int] = {}
+        self._cupy = cupy  # which keeps the memory of pending products
+        self._addresses = itertools.count(0x123456789AB)
         number, address, size = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
         matrix = [address, number, number]
-        self.cublasCreate_v2 = ctypes.CFUNCTYPE(number, address)(self._create)
-        self.cublasDestroy_v2 = ctypes.CFUNCTYPE(number, address)(self._destroy)
-        self.cublasSetStream_v2 = ctypes.CFUNCTYPE(number, address, address)(self._set_stream)
-        self.cublasSetWorkspace_v2 = ctypes.CFUNCTYPE(number, address, address, size)(self._set_workspace)
         products = [address, *[number] * 5, address, *matrix, *matrix, address, *matrix, number, number]
-        self.cublasGemmEx = ctypes.CFUNCTYPE(number, *products)(self._gemm)
+        self._callbacks = []
+        for name, function, parameters in (
+            ("cublasCreate_v2", self._create, [address]),
+            ("cublasDestroy_v2", self._destroy, [address]),
+            ("cublasSetStream_v2", self._set_stream, [address, address]),
+            ("cublasSetWorkspace_v2", self._set_workspace, [address, address, size]),
+            ("cublasGemmEx", self._gemm, products),
+        ):
+            callback = ctypes.CFUNCTYPE(number, *parameters)(functools.partial(self._call, name, function))
+            self._callbacks.append(callback)
+            setattr(self, name, ctypes.CDLL(None)._FuncPtr(ctypes.cast(callback, address).value))
+
+    def _call(self, name: str, function: Callable[..., int], *arguments: Any) -> int:
+        return self.fails.get(name) or function(*arguments)
 
     def _create(self, handle: int) -> int:
-        ctypes.c_void_p.from_address(handle).value = 0x123456789AB
+        address = ctypes.c_void_p.from_address(handle).value = next(self._addresses)
+        self.open[address] = Handle()
         FakeCublas.handles += 1
         return 0
 
     def _destroy(self, handle: int) -> int:
-        assert handle == 0x123456789AB
+        if self.open.pop(handle, None) is None:
+            return self.NOT_INITIALISED
         Stream.wait_for_device()
         FakeCublas.handles -= 1
         return 0
 
-    def _set_stream(self, handle: int, stream: int) -> int:
-        assert handle == 0x123456789AB
+    def _set_stream(self, handle: int, stream: int | None) -> int:
+        if handle not in self.open:
+            return self.NOT_INITIALISED
         self.calls.append("stream")
-        self.stream = stream
+        self.open[handle].stream, self.open[handle].workspace = stream or 0, 0
         return 0
 
     def _set_workspace(self, handle: int, workspace: int, size: int) -> int:
+        if handle not in self.open:
+            return self.NOT_INITIALISED
         self.calls.append("workspace")
-        return 0 if workspace % 256 == 0 else 7
+        self.open[handle].workspace = workspace
+        return 0 if workspace % 256 == 0 else self.INVALID_VALUE
 
     def _gemm(self, handle: int, transpose_a: int, transpose_b: int, m: int, n: int, k: int, *rest: Any) -> int:
         alpha, a, a_type, a_step, b, b_type, b_step, beta, c, c_type, c_step, compute, _ = rest
-        assert handle == 0x123456789AB
+        mine = self.open.get(handle)
+        if mine is None or mine.device != current.devices[-1]:
+            return self.NOT_INITIALISED
+        stream = Stream.by_address[mine.stream]
+        is_freed = self._cupy is not None and mine.workspace in self._cupy.freed
+        if is_freed or (stream.recording is not None and not mine.workspace):
+            return self.MAPPING_ERROR
+        shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n), (m, n)
+        if any(step < shape[0] for step, shape in zip((a_step, b_step, c_step), shapes, strict=True)):
+            return self.INVALID_VALUE
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
         factors = scalar.from_address(alpha).value, scalar.from_address(beta).value
         self.computes.append(compute)
 
         def run() -> None:
-            left = _column_major(a, (k, m) if transpose_a else (m, k), a_step, self.TYPES[a_type])
-            right = _column_major(b, (n, k) if transpose_b else (k, n), b_step, self.TYPES[b_type])
-            out = _column_major(c, (m, n), c_step, self.TYPES[c_type])
+            left = _column_major(a, shapes[0], a_step, self.TYPES[a_type])
+            right = _column_major(b, shapes[1], b_step, self.TYPES[b_type])
+            out = _column_major(c, shapes[2], c_step, self.TYPES[c_type])
             wide = np.float64 if compute == 70 else np.float32
-            product = (left.T if transpose_a else left).astype(wide) @ (right.T if transpose_b else right).astype(wide)
-            # beta 0 ignores what is there, NaN included.
-            out[...] = factors[0] * product + (factors[1] * out if factors[1] else 0)
+            left, right = left.T if transpose_a else left, right.T if transpose_b else right
+            with np.errstate(all="ignore"):
+                # beta 0 ignores what is there, NaN included.
+                added = factors[1] * out if factors[1] else 0
+                out[...] = factors[0] * (left.astype(wide) @ right.astype(wide)) + added
 
-        stream = Stream.by_address.get(self.stream)
-        run() if stream is None else stream.submit(run)
+        stream.submit(run)
         return 0
 
 
@@ -349,6 +489,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
     monkeypatch.setattr(resources, "load_cublas", FakeCublas)
     monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
+    monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
     for name in ("_loaded", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})
     cupy_device.CupyDevice._say_once.cache_clear()
@@ -356,7 +497,6 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
 
 def _column_major(address: int, shape: tuple[int, int], step: int, dtype: Any) -> Any:
     """Return a matrix whose columns are ``step`` elements apart, as cuBLAS sees it."""
-    assert step >= shape[0]
     itemsize = np.dtype(dtype).itemsize
     room = (ctypes.c_char * (((shape[1] - 1) * step + shape[0]) * itemsize)).from_address(address)
     return np.ndarray(shape, dtype, buffer=room, strides=(itemsize, step * itemsize))

@@ -155,9 +155,9 @@ def test_unfused_work_runs_on_the_stream_of_its_device(peer, cupy, monkeypatch):
     streams = []
 
     def watched(*arguments: Any, **options: Any) -> None:
-        streams.append(fake_cupy.Stream.current[-1])
+        streams.append(fake_cupy.current.streams[-1])
 
-    monkeypatch.setattr(fake_cupy.Stream, "current", [])
+    monkeypatch.setattr(fake_cupy.current, "streams", [fake_cupy.Stream.null])
     monkeypatch.setattr(Backend, "bias_activation_forward", watched)
     case = Case("bias_activation", "forward", "test", 9, (5,))
     work: Any = find_peer("gpunet-cuda-unfused").prepare(case, make_problem(case))

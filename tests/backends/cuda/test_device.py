@@ -68,17 +68,19 @@ def test_describes_the_device(cupy: fake_cupy.FakeCupy) -> None:
     assert device.multiprocessor_count == 4
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool) -> None:
+def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool, weighted: bool) -> None:
     """Every operation runs late: a copy that read overwritten host memory would give another network."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((70, 9)), rng.integers(0, 4, 70)
+    weights = rng.uniform(0.1, 2, 70) if weighted else None
     networks = []
     for device in (backend, "cpu"):
         network = gpunet.Network([9, 21, 4], batch_norm=batch_norm, dropout=0.2, seed=1, dtype="float64", device=device)
         optimizer = gpunet.SGD(gpunet.CyclicalRate(0.01, 0.2, 6), momentum=0.9)
         fit = {"optimizer": optimizer, "epochs": 6, "batch_size": 16, "l2": 1e-3, "clip_norm": 0.5}
-        gpunet.fit(network, X, y, validation=(X, y), **fit)
+        gpunet.fit(network, X, y, validation=(X, y), sample_weight=weights, **fit)
         networks.append(network)
     assert networks[0].device == "cuda:0"
     found, expected = (network.get_parameters() for network in networks)
@@ -397,15 +399,22 @@ def test_compiler_errors_name_file_and_device(backend: CudaBackend) -> None:
 
 
 def new_blas(library: Any) -> Cublas:
-    return Cublas(library, SimpleNamespace(ptr=0x7F0011223344), SimpleNamespace(ptr=0x1000), 4096)
+    return Cublas(library, fake_cupy.Stream(non_blocking=True), SimpleNamespace(ptr=0x1000), 4096)
 
 
 def test_workspace_is_set_after_the_stream() -> None:
     """Setting the stream would take the workspace away."""
     library = fake_cupy.FakeCublas()
-    new_blas(library)
+    stream = new_blas(library)._stream
     assert library.calls == ["stream", "workspace"]
-    assert library.stream == 0x7F0011223344
+    assert [handle.stream for handle in library.open.values()] == [stream.ptr]
+
+
+def multiply(a: Any, b: Any, out: Any, *flags: bool) -> None:
+    """Write a product of host matrices into ``out``."""
+    blas = new_blas(fake_cupy.FakeCublas())
+    blas.gemm(*map(fake_cupy.ndarray, (a, b, out)), *flags)
+    blas._stream.synchronize()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -414,21 +423,19 @@ def test_workspace_is_set_after_the_stream() -> None:
 @pytest.mark.parametrize("transpose_a", [False, True])
 def test_row_major_operands(transpose_a: bool, transpose_b: bool, accumulate: bool, dtype: str) -> None:
     rng = np.random.default_rng(0)
-    blas = new_blas(fake_cupy.FakeCublas())
     a = rng.standard_normal((5, 3) if transpose_a else (3, 5)).astype(dtype)
     b = rng.standard_normal((7, 5) if transpose_b else (5, 7)).astype(dtype)
     out = np.full((3, 7), 2.0, np.float32 if dtype == "float16" else dtype)
     expected = (a.T if transpose_a else a).astype(float) @ (b.T if transpose_b else b) + (2 if accumulate else 0)
-    blas.gemm(*map(fake_cupy.ndarray, (a, b, out)), transpose_a, transpose_b, accumulate)
+    multiply(a, b, out, transpose_a, transpose_b, accumulate)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_row_and_one_column() -> None:
-    blas = new_blas(fake_cupy.FakeCublas())
     row, column = np.arange(5.0).reshape(1, 5), np.arange(5.0).reshape(5, 1)
     small, large = np.full((1, 1), np.nan), np.full((5, 5), np.nan)
-    blas.gemm(*map(fake_cupy.ndarray, (row, column, small)))
-    blas.gemm(*map(fake_cupy.ndarray, (column, row, large)))
+    multiply(row, column, small)
+    multiply(column, row, large)
     np.testing.assert_array_equal(small, row @ column)
     np.testing.assert_array_equal(large, column @ row)
 
@@ -439,8 +446,10 @@ def test_one_row_and_one_column() -> None:
 )
 def test_precision(dtype: str, precision: str, compute: int) -> None:
     library = fake_cupy.FakeCublas()
-    matrix = fake_cupy.ndarray(np.ones((2, 2), dtype))
-    new_blas(library).gemm(matrix, matrix, fake_cupy.ndarray(np.zeros((2, 2), dtype)), precision=precision)
+    matrix, out = fake_cupy.ndarray(np.ones((2, 2), dtype)), fake_cupy.ndarray(np.zeros((2, 2), dtype))
+    blas = new_blas(library)
+    blas.gemm(matrix, matrix, out, precision=precision)
+    blas._stream.synchronize()
     assert library.computes == [compute]
 
 
