@@ -12,6 +12,7 @@ import numpy as np
 import gpunet
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
+from gpunet.backends.switches import SWITCHES
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
@@ -80,6 +81,7 @@ def collect() -> dict[str, Any]:
         "cupy": report.cupy,
         "cupy_extra": report.extra,
         "cuda_problem": cuda_problem(report, 0),
+        "switches": {switch.variable: switch.is_on() for switch in SWITCHES},
         "packages": packages,
         "missing": _missing(report, packages),
     }
@@ -114,6 +116,7 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("CuPy", content["cupy"] or "not installed"))
     if content["cuda_problem"]:
         lines.append(("CUDA", content["cuda_problem"]))
+    lines += [("switch", f"{switch.variable}={switch.is_on():d}: {switch.meaning}") for switch in SWITCHES]
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]
     return lines

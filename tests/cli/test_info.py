@@ -30,6 +30,7 @@ KEYS = {
     "cupy",
     "cupy_extra",
     "cuda_problem",
+    "switches",
     "packages",
     "missing",
 }
@@ -93,3 +94,13 @@ def test_without_proc(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.setattr(platform, "processor", lambda: "a processor")
     assert shell(capsys, "info", "--json").json["cpu"]["name"] == "a processor"
+
+
+def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUNET_CLUSTERS", "0")
+    assert shell(capsys, "info", "--json").json["switches"] == {"GPUNET_CUDA_GRAPH": True, "GPUNET_CLUSTERS": False}
+    assert "switch        GPUNET_CLUSTERS=0: batch norm" in shell(capsys, "info").output
+    monkeypatch.setenv("GPUNET_CLUSTERS", "no")
+    result = shell(capsys, "info")
+    assert (result.status, result.errors.count("\n")) == (2, 1)
+    assert "GPUNET_CLUSTERS: the environment variable is 'no'" in result.errors

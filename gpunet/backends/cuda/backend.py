@@ -32,6 +32,7 @@ from gpunet.backends.cuda import (
 from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Device
+from gpunet.backends.switches import CUDA_GRAPH
 from gpunet.errors import NoKernelWarning
 
 P = ParamSpec("P")
@@ -70,6 +71,13 @@ class CudaBackend(Backend):
     ----------
     device : Device
     precision : str
+    records : bool
+        Whether :meth:`capture` records; at first, unless ``GPUNET_CUDA_GRAPH=0``.
+
+    Raises
+    ------
+    InvalidValueError
+        An environment variable of :mod:`gpunet.backends.switches` has a value that means nothing.
     """
 
     name = "cuda"
@@ -95,6 +103,7 @@ class CudaBackend(Backend):
         super().__init__()
         self.device = device
         self.precision = precision
+        self.records = CUDA_GRAPH.is_on()
         self._launcher = Launcher(device)
         self._without_kernel: set[str] = set()
 
@@ -168,8 +177,11 @@ class CudaBackend(Backend):
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.
 
-        A step in which the reference stands in for a kernel is not recorded, and repeated as it is.
+        A step in which the reference stands in for a kernel is not recorded, and repeated as it is. So is every step
+        where :attr:`records` is False.
         """
+        if not self.records:
+            return step
         try:
             return self._launcher.record(step)
         except _NotRecordableError:

@@ -104,14 +104,14 @@ class DeviceLimits:
     max_cluster: int
 
     @classmethod
-    def of(cls, device: Device) -> DeviceLimits:
-        """Return the limits of a device."""
+    def of(cls, device: Device, clusters: bool = True) -> DeviceLimits:
+        """Return the limits of a device, or of one without clusters."""
         return cls(
             device.multiprocessor_count,
             device.shared_memory_per_block,
             device.shared_memory_per_multiprocessor,
             device.l2_bytes,
-            device.max_cluster_size if device.compute_capability >= (9, 0) else 1,
+            device.max_cluster_size if clusters and device.compute_capability >= (9, 0) else 1,
         )
 
 
@@ -420,7 +420,9 @@ def batch_norm_activation_forward(
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_forward`."""
     rows, columns = s.shape
-    plan = plan_forward(rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device))
+    plan = plan_forward(
+        rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device, cuda.uses_clusters)
+    )
     number = arithmetic_type(s.dtype)
     values: dict[str, Argument | None] = {
         "s": s,
@@ -453,7 +455,9 @@ def batch_norm_activation_backward(
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_backward`."""
     rows, columns = s.shape
-    plan = plan_backward(rows, columns, s.itemsize, vector_width(columns, dy, s, ds), DeviceLimits.of(cuda.device))
+    plan = plan_backward(
+        rows, columns, s.itemsize, vector_width(columns, dy, s, ds), DeviceLimits.of(cuda.device, cuda.uses_clusters)
+    )
     number = arithmetic_type(s.dtype)
     values: dict[str, Argument | None] = {
         "dy": dy,
@@ -482,7 +486,9 @@ def batch_norm_activation_inference(
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_inference`."""
     rows, columns = s.shape
-    plan = plan_inference(rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device))
+    plan = plan_inference(
+        rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device, cuda.uses_clusters)
+    )
     values: dict[str, Argument | None] = {
         "s": s,
         "gamma": gamma,

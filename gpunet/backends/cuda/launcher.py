@@ -12,6 +12,7 @@ from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.cuda.grids import power_of_two
 from gpunet.backends.cuda.kernel_library import KernelLibrary
 from gpunet.backends.devices.device import NULL, Argument, Device, Dimensions, Replay
+from gpunet.backends.switches import CLUSTERS
 
 
 class Launcher:
@@ -26,6 +27,8 @@ class Launcher:
     device : Device
     kernels : KernelLibrary
     scratch : Scratch
+    uses_clusters : bool
+        Whether plans may have clusters, unless ``GPUNET_CLUSTERS=0``.
     compared : set of (Activation, type)
         Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
@@ -34,6 +37,7 @@ class Launcher:
         self.device = device
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
+        self.uses_clusters = CLUSTERS.is_on()
         self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None
         self._held: list[Array] | None = None
