@@ -19,7 +19,6 @@ from .memory import Allocation, Memory, View
 Dimensions = tuple[int, int, int]
 
 MOST_THREADS_PER_BLOCK = 1024
-MOST_THREADS_PER_MULTIPROCESSOR = 2048
 LARGEST_BLOCK = (1024, 1024, 64)
 LARGEST_GRID = (2**31 - 1, 65535, 65535)
 RESERVED_SHARED_MEMORY = 1024  # per resident block
@@ -185,6 +184,7 @@ class EmulatedDevice:
     """
 
     warp_size = 32
+    threads_per_multiprocessor = 2048
     shared_memory_per_block = 227 * 1024
     shared_memory_per_multiprocessor = 228 * 1024
     max_cluster_size = 8
@@ -390,7 +390,7 @@ class EmulatedDevice:
             require(not cooperative, "a cooperative launch with clusters is not emulated")
         if cooperative:
             per_multiprocessor = min(
-                MOST_THREADS_PER_MULTIPROCESSOR // threads,
+                self.threads_per_multiprocessor // threads,
                 self.shared_memory_per_multiprocessor // (shared_memory + RESERVED_SHARED_MEMORY),
             )
             resident = per_multiprocessor * self.multiprocessor_count

@@ -253,8 +253,12 @@ class FakeCupy:
     __version__ = "14.2.0"
     ndarray = ndarray
 
-    def __init__(self, emulated: EmulatedDevice, devices: int = 1, free: int = 1 << 30) -> None:
+    def __init__(
+        self, emulated: EmulatedDevice, devices: int = 1, free: int = 1 << 30, properties: dict[str, Any] | None = None
+    ) -> None:
         self.emulated = emulated
+        self.properties = {} if properties is None else properties
+        self.has_clusters: bool | None = None  # by default, as the compute capability says
         self.free = free
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
@@ -270,6 +274,7 @@ class FakeCupy:
             driverGetVersion=lambda: 13000,
             getDeviceCount=lambda: devices,
             getDeviceProperties=self._properties,
+            deviceGetAttribute=self._attribute,
             memGetInfo=lambda: (self.free, 1 << 30),
             memcpyAsync=self._memcpy_async,
         )
@@ -298,10 +303,16 @@ class FakeCupy:
             "major": emulated.compute_capability[0],
             "minor": emulated.compute_capability[1],
             "multiProcessorCount": emulated.multiprocessor_count,
+            "maxThreadsPerMultiProcessor": emulated.threads_per_multiprocessor,
             "sharedMemPerBlockOptin": emulated.shared_memory_per_block,
             "sharedMemPerMultiprocessor": emulated.shared_memory_per_multiprocessor,
             "l2CacheSize": emulated.l2_bytes,
+            **self.properties,
         }
+
+    def _attribute(self, attribute: int, index: int) -> int:
+        assert attribute == 120  # cudaDevAttrClusterLaunch
+        return int(self._properties(index)["major"] >= 9 if self.has_clusters is None else self.has_clusters)
 
     def _set_attribute(self, kernel: int, attribute: int, value: int) -> None:
         assert attribute == 8
@@ -528,6 +539,7 @@ NAMES = (
     "cuda.runtime.driverGetVersion",
     "cuda.runtime.getDeviceCount",
     "cuda.runtime.getDeviceProperties",
+    "cuda.runtime.deviceGetAttribute",
     "cuda.driver.CUDADriverError",
     "cuda.driver.funcSetAttribute",
     "cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES",

@@ -152,7 +152,7 @@ def test_bfloat16(device: Any, width: int) -> None:
     backward = kernels.get(
         "activation", f"bias_activation_backward<__nv_bfloat16, sigmoid_activation, {width}>", group, sigmoid
     )
-    tiles = column_tiles(rows, columns, width, 4)
+    tiles = column_tiles(rows, columns, width, 32)
     shape = (np.int32(rows), np.int32(columns), np.float32(0))
     grid = (tiles.grid[0], 2)
     device.launch(forward, grid, tiles.block, (on_device(backend, s), on_device(backend, bias), y, *shape))

@@ -24,6 +24,7 @@ from gpunet.backends.cuda.batch_norm import (
 from gpunet.backends.cuda.sources import source_for
 from gpunet.errors import InvalidValueError
 from tests.emulation import EmulatedDevice, Kernel
+from tests.helpers.gpu_models import GPU_MODELS
 from tests.helpers.networks import ACTIVATIONS
 
 Values = dict[str, Any]
@@ -381,10 +382,14 @@ def test_sums_over_65536_rows():
 # --- plans -----------------------------------------------------------------------------------------------------------
 
 DEVICES = {
-    "H200": HOPPER,
-    "RTX 5090": DeviceLimits(170, 99 * 1024, 100 * 1024, 96 * 2**20, 8),
-    "A100": DeviceLimits(108, 163 * 1024, 164 * 1024, 40 * 2**20, 1),
-    "T4": DeviceLimits(40, 64 * 1024, 64 * 1024, 4 * 2**20, 1),
+    name: DeviceLimits(
+        model["multiProcessorCount"],
+        model["sharedMemPerBlockOptin"],
+        model["sharedMemPerMultiprocessor"],
+        model["l2CacheSize"],
+        8 if model["major"] >= 9 else 1,
+    )
+    for name, model in GPU_MODELS.items()
 }
 SHAPES = [
     *((64, 64), (128, 100), (256, 256), (1024, 1024), (2048, 512), (8192, 2048), (8192, 64), (4096, 16384)),
@@ -415,6 +420,7 @@ def test_plans_fit_the_device_and_cover_the_matrix(make, rows, columns, itemsize
     assert plan.cluster in (1, 2, 4, 8)
     assert plan.cluster <= limits.max_cluster
     assert plan.grid[0] <= 2**31 - 1
+    assert plan.grid[1] <= 65535
     if plan.kernel.endswith("resident"):
         assert plan.grid == (tiles * plan.parts, 1)
         assert plan.parts == plan.cluster

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunet.activations import CHECKED_POINTS, Activation, Identity, OwnActivation
 from gpunet.backends.arrays import Array
-from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, flat_vector_width, power_of_two
+from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, flat_vector_width, power_of_two, resident_blocks
 from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
@@ -54,17 +54,18 @@ class ColumnTiles:
     block: tuple[int, int]
 
 
-def column_tiles(rows: int, columns: int, width: int, multiprocessors: int) -> ColumnTiles:
+def column_tiles(rows: int, columns: int, width: int, most_blocks: int) -> ColumnTiles:
     """Plan for a (rows, columns) matrix of which a thread takes ``width`` neighbouring columns.
 
     A row of a block is at most a warp wide: 512 neighbouring bytes at the widest. Rows are split until the device is
-    full, but not so far that a thread is left with less than one round of rows.
+    full with ``most_blocks``, but not so far that a thread is left with less than one round of rows. The second
+    dimension of a grid ends at 65,535 on every device, which is more than any has at once.
     """
     packs = columns // width
     along = min(power_of_two(packs), WARP_LANES)
     down = THREADS // along
     tiles = ceiling(packs, along)
-    wanted = ceiling(multiprocessors * 8, tiles)
+    wanted = ceiling(most_blocks, tiles)
     parts = max(1, min(wanted, ceiling(rows, down * ROWS_IN_FLIGHT)))
     return ColumnTiles((tiles, parts), (along, down))
 
@@ -110,7 +111,7 @@ def _plan(cuda: Launcher, name: str, activation: Activation, matrix: Array, *oth
     storage = storage_type(matrix.dtype)
     expression, group = f"{name}<{storage}, {activation.cuda_name}, {width}>", activation_group(storage, activation)
     kernel = kernel_with(cuda, activation, "activation", expression, group, matrix)
-    return kernel, column_tiles(rows, columns, width, cuda.device.multiprocessor_count)
+    return kernel, column_tiles(rows, columns, width, resident_blocks(cuda.device))
 
 
 def kernel_with(

@@ -29,19 +29,23 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Argument, Device
 from gpunet.errors import InvalidValueError
 
-# As in batch_norm.cu. Every GPU that has clusters takes 8 blocks.
+# As in batch_norm.cu: what a GPU with clusters takes if it has so many free neighbours.
 CLUSTER_SIZES = (1, 2, 4, 8)
 COUNTERS_PER_TILE = 3
 ROWS_IN_FLIGHT = 4
 
-RESERVED_SHARED_MEMORY = 1024  # per block, CUDA's own
+# Per block, CUDA's own, from compute capability 8.0 on. Before there is none, and the estimated cost of a tile that two
+# blocks just have room for is too high.
+RESERVED_SHARED_MEMORY = 1024
 
 # A row of a tile is at most a line of the caches.
 SEGMENT_BYTES = 128
 # Threads of a resident block with a small and with a large tile; with the latter it has a multiprocessor to itself.
 RESIDENT_THREADS, MOST_THREADS = 256, 512
 LARGE_TILE_BYTES = 64 * 1024
-# Striped blocks are small enough that several share a multiprocessor.
+# Four striped blocks share a multiprocessor: any has room for 1,024 threads, and from compute capability 8.0 on for two
+# to four such chunks. Where fewer fit, the others come later, which the algorithm allows. Smaller chunks would cost
+# more: each block adds up a partial sum of every chunk.
 STRIPED_THREADS = 256
 CHUNK_BYTES = 32 * 1024
 BLOCKS_PER_MULTIPROCESSOR = 4
@@ -260,7 +264,8 @@ def plan_inference(rows: int, columns: int, itemsize: int, width: int, limits: D
     matrix = _Matrix(rows, columns, itemsize, width, arrays=1)
     block = _striped_block(matrix)
     tiles = matrix.tiles(block[0])
-    # A thread reads its columns' statistics once: it should have some rows to spend them on.
+    # A thread reads its columns' statistics once: it should have some rows to spend them on. Nothing waits for another
+    # block, so that more of them than fit are no harm; the second dimension of a grid ends at 65,535 on every device.
     full = ceiling(2 * BLOCKS_PER_MULTIPROCESSOR * limits.multiprocessors, tiles)
     parts = min(full, ceiling(rows, ROWS_IN_FLIGHT * block[1]))
     return BatchNormPlan("batch_norm_inference", width, block[0] * width, parts, (tiles, parts), block)

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gpunet.backends.devices.device import Device
+
 Array = npt.NDArray[Any]
 
+# Fits every device that gpunet runs on, registers included: `gpunet kernels check` counts those.
 THREADS = 256
-# What a multiprocessor holds at once, on most devices.
-THREADS_PER_MULTIPROCESSOR = 2048
 # How often the blocks of an element-wise kernel fill the device: few long-lived blocks would all end at once.
 STREAMING_WAVES = 4
-WIDEST_ACCESS = 16  # bytes
-WARP_LANES = 32
+WIDEST_ACCESS = 16  # bytes of one instruction, on every architecture
+WARP_LANES = 32  # likewise, and known to the kernels
 
 
 def ceiling(number: int, divisor: int) -> int:
@@ -43,9 +44,14 @@ def flat_vector_width(*vectors: Array) -> int:
     return WIDEST_ACCESS // vectors[0].itemsize if is_aligned(WIDEST_ACCESS, *vectors) else 1
 
 
-def flat_grid(items: int, multiprocessors: int, waves: int = 1, threads: int = THREADS) -> int:
+def resident_blocks(device: Device, threads: int = THREADS) -> int:
+    """Return how many blocks of so many threads the device has at once, as far as threads go."""
+    return device.multiprocessor_count * (device.threads_per_multiprocessor // threads)
+
+
+def flat_grid(items: int, device: Device, waves: int = 1, threads: int = THREADS) -> int:
     """Return the blocks for one item per thread, but no more than fill the device ``waves`` times over.
 
     The kernel goes round for the rest. One wave suits reductions, whose last block adds the results of all the others.
     """
-    return max(1, min(ceiling(items, threads), multiprocessors * waves * THREADS_PER_MULTIPROCESSOR // threads))
+    return max(1, min(ceiling(items, threads), waves * resident_blocks(device, threads)))

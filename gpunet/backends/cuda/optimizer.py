@@ -98,4 +98,4 @@ def _kernel(cuda: Launcher, name: str, parameters: Array, width: int, *more: str
 
 
 def _grid(cuda: Launcher, parameters: Array, width: int, waves: int) -> int:
-    return flat_grid(ceiling(parameters.size, width), cuda.device.multiprocessor_count, waves)
+    return flat_grid(ceiling(parameters.size, width), cuda.device, waves)

@@ -12,7 +12,7 @@ from gpunet.backends.devices.device import Argument
 
 def quad_grid(cuda: Launcher, array: Array) -> int:
     """Return the blocks for one thread per four elements."""
-    return flat_grid(ceiling(array.size, 4), cuda.device.multiprocessor_count, STREAMING_WAVES)
+    return flat_grid(ceiling(array.size, 4), cuda.device, STREAMING_WAVES)
 
 
 def key(seed: int, layer: int) -> tuple[Argument, ...]:

@@ -17,7 +17,7 @@ from gpunet.backends.cuda.weighted_mean import total_weight, write_total_weight
 SOFTMAX_SHAPES = ((8, 1), (16, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 16), (32, 32))
 LANES_THREADS = 128
 BLOCK_THREADS = 512
-# What softmax_cross_entropy_block has of static shared memory, and what the driver keeps of each block's.
+# What softmax_cross_entropy_block has of static shared memory (528 bytes in double), and to spare.
 RESERVED_BYTES = 2048
 
 
@@ -52,7 +52,7 @@ def softmax_cross_entropy(
         shared_memory = row_bytes if staged else 0
         expression = f"softmax_cross_entropy_block<{storage}, {str(staged).lower()}>"
         threads, items = BLOCK_THREADS, rows * BLOCK_THREADS
-    blocks = flat_grid(items, cuda.device.multiprocessor_count, threads=threads)
+    blocks = flat_grid(items, cuda.device, threads=threads)
     partial, counters = cuda.scratch("partial", (blocks,), number), cuda.zeroed_counters(1)
     arguments = (outputs, targets, weights, doutputs, loss, partial, counters, np.int32(rows), np.int32(columns))
     kernel = cuda.kernels.get("softmax_cross_entropy", expression, group)

@@ -38,7 +38,7 @@ def elementwise_loss(
     storage, number = storage_type(outputs.dtype), arithmetic_type(outputs.dtype)
     group = elementwise_group(name, storage)
     write_total_weight(cuda, name, group, weights, loss)
-    blocks = flat_grid(outputs.size, cuda.device.multiprocessor_count)
+    blocks = flat_grid(outputs.size, cuda.device)
     partial, counters = cuda.scratch("partial", (blocks,), number), cuda.zeroed_counters(1)
     arguments = (outputs, targets, weights, doutputs, loss, partial, counters, np.int32(rows), np.int32(columns))
     cuda.launch(cuda.kernels.get(name, f"{name}<{storage}>", group), blocks, THREADS, arguments)

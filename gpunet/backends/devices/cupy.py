@@ -16,12 +16,7 @@ import numpy.typing as npt
 
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
 from gpunet.backends.devices.device import Argument, Array, Dimensions, KernelCompileError, Replay
-from gpunet.backends.devices.resources import (
-    CLUSTER_COMPUTE_CAPABILITY,
-    LARGEST_CLUSTER,
-    RECORDER,
-    StreamResources,
-)
+from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, OutOfDeviceMemoryError
 
 OLDEST_COMPUTE_CAPABILITY = (7, 5)
@@ -40,7 +35,10 @@ _STICKY_ERRORS = (
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_LAUNCH_FAILED",
 )
-# Every block gets this much dynamic shared memory without asking.
+# cudaDevAttrClusterLaunch, which CuPy has no name for.
+_CLUSTER_LAUNCH = 120
+# Every block gets this much dynamic shared memory without asking: on every architecture it has 48 KiB, and the kernels'
+# static arrays are smaller than the rest.
 SHARED_MEMORY_WITHOUT_ASKING = 32 * 1024
 
 
@@ -84,7 +82,7 @@ class CupyDevice:
     model : str
         ``"NVIDIA H200"``.
     compute_capability : tuple of two ints
-    multiprocessor_count, max_cluster_size : int
+    multiprocessor_count, threads_per_multiprocessor, max_cluster_size : int
     shared_memory_per_block, shared_memory_per_multiprocessor, l2_bytes : int
         In bytes.
 
@@ -122,10 +120,11 @@ class CupyDevice:
             have, need = (".".join(map(str, pair)) for pair in (self.compute_capability, OLDEST_COMPUTE_CAPABILITY))
             raise DeviceError(f"{self.name} ({self.model}) has compute capability {have}. Expected at least {need}.")
         self.multiprocessor_count: int = properties["multiProcessorCount"]
+        self.threads_per_multiprocessor: int = properties["maxThreadsPerMultiProcessor"]
         self.shared_memory_per_block: int = properties["sharedMemPerBlockOptin"]
         self.shared_memory_per_multiprocessor: int = properties["sharedMemPerMultiprocessor"]
         self.l2_bytes: int = properties["l2CacheSize"]
-        has_clusters = self.compute_capability >= CLUSTER_COMPUTE_CAPABILITY
+        has_clusters = cupy.cuda.runtime.deviceGetAttribute(_CLUSTER_LAUNCH, index)
         self.max_cluster_size = LARGEST_CLUSTER if has_clusters else 1
 
         self._device = cupy.cuda.Device(index)

@@ -44,6 +44,8 @@ class Device(Protocol):
         ``"cuda:0"``.
     compute_capability : tuple of two ints
     multiprocessor_count : int
+    threads_per_multiprocessor : int
+        The most that a multiprocessor has at once.
     shared_memory_per_block : int
         The largest static and dynamic shared memory of a block together, in bytes.
     shared_memory_per_multiprocessor : int
@@ -62,6 +64,9 @@ class Device(Protocol):
 
     @property
     def multiprocessor_count(self) -> int: ...
+
+    @property
+    def threads_per_multiprocessor(self) -> int: ...
 
     @property
     def shared_memory_per_block(self) -> int: ...

@@ -16,7 +16,7 @@ from gpunet.backends.devices.cublas import WORKSPACE_BYTES, WORKSPACE_BYTES_HOPP
 from gpunet.backends.devices.staging import RING_BYTES, StagingRing
 
 CLUSTER_COMPUTE_CAPABILITY = (9, 0)
-# Portable size: every device with clusters has them up to this.
+# Portable size: a device with clusters has them up to this, unless too few of its multiprocessors are neighbours.
 LARGEST_CLUSTER = 8
 
 

@@ -367,7 +367,7 @@ def test_column_tiles_cover_the_matrix(rows: int, columns: int) -> None:
     for width in (1, 4):
         if columns % width:
             continue
-        tiles = column_tiles(rows, columns, width, 132)
+        tiles = column_tiles(rows, columns, width, 8 * 132)
         assert tiles.block[0] * tiles.block[1] == THREADS
         assert (tiles.grid[0] - 1) * tiles.block[0] * width < columns <= tiles.grid[0] * tiles.block[0] * width
         assert 1 <= tiles.grid[1] <= rows
