@@ -187,7 +187,6 @@ class EmulatedDevice:
     threads_per_multiprocessor = 2048
     shared_memory_per_block = 227 * 1024
     shared_memory_per_multiprocessor = 228 * 1024
-    max_cluster_size = 8
     l2_bytes = 50 * 1024 * 1024
 
     def __init__(
@@ -204,6 +203,7 @@ class EmulatedDevice:
         self.name = f"emulated sm_{major}{minor}, {compiler_version()}"
         self.compute_capability = compute_capability
         self.multiprocessor_count = multiprocessor_count
+        self.max_cluster_size = 8 if compute_capability >= (9, 0) else 1
         self._sanitize = sanitize
         self._seeds = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self._launches = 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import re
 import threading
 import weakref
 from collections.abc import Callable
@@ -259,6 +260,8 @@ class FakeCupy:
         self.emulated = emulated
         self.properties = {} if properties is None else properties
         self.has_clusters: bool | None = None  # by default, as the compute capability says
+        self.refused_cluster = 9  # clusters of so many blocks and more do not fit
+        self.launched_clusters: list[int] = []
         self.free = free
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
@@ -376,6 +379,8 @@ class FakeCupy:
     def _function(self, kernel: Any) -> Any:
         """Return what cupy.cuda.function.Function is."""
         device = current.devices[-1]
+        compiled_in = re.search(r"_resident<.* (\d)>", kernel.name)  # by __cluster_dims__
+        cluster = int(compiled_in[1]) if compiled_in else 1
 
         def call(grid: Any, block: Any, args: Any, shared_mem: int = 0, *, stream: Stream | None = None) -> None:
             assert isinstance(grid, tuple)
@@ -385,8 +390,11 @@ class FakeCupy:
                 raise CUDADriverError("CUDA_ERROR_INVALID_HANDLE: invalid resource handle")
             if shared_mem > self.allowed.get(id(kernel), SHARED_MEMORY_FOR_ALL):
                 raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            if cluster >= self.refused_cluster:
+                raise CUDADriverError("CUDA_ERROR_INVALID_CLUSTER_SIZE: invalid cluster size")
+            self.launched_clusters.append(cluster)
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
-            queue.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem))
+            queue.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem, cluster=cluster))
 
         return type("Function", (), {"ptr": id(kernel), "__call__": staticmethod(call)})()
 
@@ -503,6 +511,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
     for name in ("_loaded", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})
+    monkeypatch.setattr(cupy_device.CupyDevice, "_without_clusters", set())
     cupy_device.CupyDevice._say_once.cache_clear()
 
 

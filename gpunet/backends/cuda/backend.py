@@ -31,7 +31,7 @@ from gpunet.backends.cuda import (
 )
 from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
-from gpunet.backends.devices.device import Device
+from gpunet.backends.devices.device import ClusterRefusedError, Device
 from gpunet.backends.switches import CUDA_GRAPH
 from gpunet.errors import NoKernelWarning
 
@@ -177,14 +177,14 @@ class CudaBackend(Backend):
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.
 
-        A step in which the reference stands in for a kernel is not recorded, and repeated as it is. So is every step
-        where :attr:`records` is False.
+        A step in which the reference stands in for a kernel is not recorded, and repeated as it is. So is one whose
+        clusters are refused, of which there are none the next time, and every step where :attr:`records` is False.
         """
         if not self.records:
             return step
         try:
             return self._launcher.record(step)
-        except _NotRecordableError:
+        except (_NotRecordableError, ClusterRefusedError):
             return step
 
 

@@ -14,7 +14,7 @@ memory's speed. Its constants are estimates for Hopper; nothing but speed depend
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_al
 from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
-from gpunet.backends.devices.device import Argument, Device
+from gpunet.backends.devices.device import Argument, ClusterRefusedError, Device
 from gpunet.errors import InvalidValueError
 
 # As in batch_norm.cu: what a GPU with clusters takes if it has so many free neighbours.
@@ -108,14 +108,14 @@ class DeviceLimits:
     max_cluster: int
 
     @classmethod
-    def of(cls, device: Device, clusters: bool = True) -> DeviceLimits:
-        """Return the limits of a device, or of one without clusters."""
+    def of(cls, device: Device, max_cluster: int | None = None) -> DeviceLimits:
+        """Return the limits of a device, or those it has with clusters of at most so many blocks."""
         return cls(
             device.multiprocessor_count,
             device.shared_memory_per_block,
             device.shared_memory_per_multiprocessor,
             device.l2_bytes,
-            device.max_cluster_size if clusters and device.compute_capability >= (9, 0) else 1,
+            device.max_cluster_size if max_cluster is None else max_cluster,
         )
 
 
@@ -424,10 +424,7 @@ def batch_norm_activation_forward(
     epsilon: float,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_forward`."""
-    rows, columns = s.shape
-    plan = plan_forward(
-        rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device, cuda.uses_clusters)
-    )
+    width = vector_width(s.shape[1], s, out)
     number = arithmetic_type(s.dtype)
     values: dict[str, Argument | None] = {
         "s": s,
@@ -441,7 +438,7 @@ def batch_norm_activation_forward(
         "momentum": number(momentum),
         "epsilon": number(epsilon),
     }
-    _launch(cuda, plan, values, s, activation)
+    _launch(cuda, plan_forward, width, values, s, activation)
 
 
 def batch_norm_activation_backward(
@@ -459,10 +456,8 @@ def batch_norm_activation_backward(
     dbeta: Array | None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_backward`."""
-    rows, columns = s.shape
-    plan = plan_backward(
-        rows, columns, s.itemsize, vector_width(columns, dy, s, ds), DeviceLimits.of(cuda.device, cuda.uses_clusters)
-    )
+    columns = s.shape[1]
+    width = vector_width(columns, dy, s, ds)
     number = arithmetic_type(s.dtype)
     values: dict[str, Argument | None] = {
         "dy": dy,
@@ -475,7 +470,7 @@ def batch_norm_activation_backward(
         "dgamma": cuda.scratch("dgamma", (columns,), number) if dgamma is None else dgamma,
         "dbeta": cuda.scratch("dbeta", (columns,), number) if dbeta is None else dbeta,
     }
-    _launch(cuda, plan, values, s, activation)
+    _launch(cuda, plan_backward, width, values, s, activation)
 
 
 def batch_norm_activation_inference(
@@ -490,10 +485,7 @@ def batch_norm_activation_inference(
     epsilon: float,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.batch_norm.batch_norm_activation_inference`."""
-    rows, columns = s.shape
-    plan = plan_inference(
-        rows, columns, s.itemsize, vector_width(columns, s, out), DeviceLimits.of(cuda.device, cuda.uses_clusters)
-    )
+    width = vector_width(s.shape[1], s, out)
     values: dict[str, Argument | None] = {
         "s": s,
         "gamma": gamma,
@@ -503,13 +495,37 @@ def batch_norm_activation_inference(
         "running_variance": running_variance,
         "epsilon": arithmetic_type(s.dtype)(epsilon),
     }
-    _launch(cuda, plan, values, s, activation)
+    _launch(cuda, plan_inference, width, values, s, activation)
 
 
 def _launch(
+    cuda: Launcher,
+    make: Callable[..., BatchNormPlan],
+    width: int,
+    values: dict[str, Argument | None],
+    s: Array,
+    activation: Activation,
+) -> None:
+    """Plan and launch; ``values`` has the arguments that depend on the operation, by their names in ``SIGNATURES``.
+
+    After a refusal there are clusters no more, not of any shape, so that results do not depend on which came first.
+    """
+
+    def plan() -> BatchNormPlan:
+        return make(*s.shape, s.itemsize, width, DeviceLimits.of(cuda.device, cuda.max_cluster_size))
+
+    try:
+        _launch_plan(cuda, plan(), values, s, activation)
+    except ClusterRefusedError:
+        cuda.max_cluster_size = 1
+        if cuda.is_recording:  # and cannot get the memory that another plan may need
+            raise
+        _launch_plan(cuda, plan(), values, s, activation)
+
+
+def _launch_plan(
     cuda: Launcher, plan: BatchNormPlan, values: dict[str, Argument | None], s: Array, activation: Activation
 ) -> None:
-    """Launch a plan; ``values`` has the arguments that depend on the operation, by their names in ``SIGNATURES``."""
     storage, number = storage_type(s.dtype), arithmetic_type(s.dtype)
     expression = plan.expression(storage, activation)
     kernel = kernel_with(cuda, activation, "batch_norm", expression, (expression,), s)

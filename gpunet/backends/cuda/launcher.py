@@ -27,8 +27,9 @@ class Launcher:
     device : Device
     kernels : KernelLibrary
     scratch : Scratch
-    uses_clusters : bool
-        Whether plans may have clusters, unless ``GPUNET_CLUSTERS=0``.
+    max_cluster_size : int
+        Blocks of the largest cluster that plans may have: the device's, or 1 with ``GPUNET_CLUSTERS=0`` and after one
+        was refused.
     compared : set of (Activation, type)
         Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
@@ -37,7 +38,7 @@ class Launcher:
         self.device = device
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
-        self.uses_clusters = CLUSTERS.is_on()
+        self.max_cluster_size = device.max_cluster_size if CLUSTERS.is_on() else 1
         self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None
         self._held: list[Array] | None = None

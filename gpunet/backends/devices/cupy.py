@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
-from gpunet.backends.devices.device import Argument, Array, Dimensions, KernelCompileError, Replay
+from gpunet.backends.devices.device import Argument, Array, ClusterRefusedError, Dimensions, KernelCompileError, Replay
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, OutOfDeviceMemoryError
 
@@ -82,7 +82,9 @@ class CupyDevice:
     model : str
         ``"NVIDIA H200"``.
     compute_capability : tuple of two ints
-    multiprocessor_count, threads_per_multiprocessor, max_cluster_size : int
+    multiprocessor_count, threads_per_multiprocessor : int
+    max_cluster_size : int
+        1 also where the driver has refused a cluster in this process.
     shared_memory_per_block, shared_memory_per_multiprocessor, l2_bytes : int
         In bytes.
 
@@ -98,6 +100,7 @@ class CupyDevice:
     _loaded: ClassVar[dict[tuple[int, str, tuple[str, ...], tuple[str, ...]], dict[str, Any]]] = {}
     _shared_memory_allowed: ClassVar[dict[tuple[int, int], int]] = {}
     _lock_of_kernels: ClassVar[threading.RLock] = threading.RLock()
+    _without_clusters: ClassVar[set[int]] = set()
 
     def __init__(self, index: int = 0) -> None:
         cupy = self._cupy = import_cupy()
@@ -125,7 +128,7 @@ class CupyDevice:
         self.shared_memory_per_multiprocessor: int = properties["sharedMemPerMultiprocessor"]
         self.l2_bytes: int = properties["l2CacheSize"]
         has_clusters = cupy.cuda.runtime.deviceGetAttribute(_CLUSTER_LAUNCH, index)
-        self.max_cluster_size = LARGEST_CLUSTER if has_clusters else 1
+        self.max_cluster_size = LARGEST_CLUSTER if has_clusters and index not in self._without_clusters else 1
 
         self._device = cupy.cuda.Device(index)
         self._capturing = False
@@ -238,7 +241,7 @@ class CupyDevice:
     ) -> None:
         """Run a kernel; see :meth:`Device.launch`.
 
-        The size of a cluster is compiled into the kernel (CuPy launches no others), so ``cluster`` is not used here.
+        The size of a cluster is compiled into the kernel (CuPy launches no others): ``cluster`` says what it is.
         """
         if cooperative:
             raise DeviceError("a cooperative launch is not supported")
@@ -253,7 +256,15 @@ class CupyDevice:
                     _dimensions(grid), _dimensions(block), tuple(args), shared_mem=shared_memory, stream=self._stream
                 )
             except RuntimeError as error:
-                raise self._device_error(f"launching {self._operation_name(kernel)}", error) from error
+                failed = self._device_error(f"launching {self._operation_name(kernel)}", error)
+                blocks = math.prod(_dimensions(cluster or 1))
+                if blocks == 1 or _is_sticky(error):
+                    raise failed from error
+                self._without_clusters.add(self.index)
+                self._say_once(
+                    f"{self.name} refuses clusters of {blocks} blocks, and batch norm does without any: {error}"
+                )
+                raise ClusterRefusedError(str(failed)) from error
             self._last_operation = kernel
 
     def _allow_shared_memory(self, kernel: Any, size: int) -> None:
@@ -372,7 +383,7 @@ class CupyDevice:
         message = f"{self.name} ({self.model}), {what}: {error}"
         if "CUDA headers" in str(error):
             message += ". They come with pip install 'gpunet[cuda12]', or with 'gpunet[cuda13]' for CUDA 13"
-        if any(name in str(error) for name in _STICKY_ERRORS):
+        if _is_sticky(error):
             good, last = self._operation_name(self._last_good), self._operation_name(self._last_operation)
             message += (
                 f". The last operation known to have succeeded is {good}, the last one asked for is {last}. CUDA works "
@@ -439,6 +450,10 @@ class _Repetition:
 
     def launch(self) -> None:
         self._step()
+
+
+def _is_sticky(error: RuntimeError) -> bool:
+    return any(name in str(error) for name in _STICKY_ERRORS)
 
 
 def _dimensions(size: Dimensions) -> tuple[int, ...]:

@@ -28,6 +28,10 @@ class KernelCompileError(DeviceError):
     """CUDA C++ that the compiler refuses; the message has what it said."""
 
 
+class ClusterRefusedError(DeviceError):
+    """A launch in clusters that the driver refuses; nothing has run."""
+
+
 class Replay(Protocol):
     """A recorded step."""
 
@@ -148,6 +152,12 @@ class Device(Protocol):
             Bytes of dynamic shared memory of a block.
         cooperative : bool
             Whether the blocks synchronise with one another.
+
+        Raises
+        ------
+        ClusterRefusedError
+            There is no room for a cluster of this size with so much shared memory: on a slice of a GPU, or on a part
+            with few multiprocessors. The same kernel without clusters may run.
         """
 
     def gemm(
