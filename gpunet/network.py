@@ -1,9 +1,10 @@
-"""The k-layer network (lecture rows L1-L5, L7, L22-L24), as users call it: arrays from and to the host."""
+"""The k-layer network (lecture rows L1-L5, L7, L22-L24), as users call it: with arrays of their own libraries."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -15,7 +16,6 @@ from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
 from gpunet.columns import columns_in_order, known_columns
 from gpunet.errors import (
-    GpunetError,
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
@@ -31,6 +31,7 @@ from gpunet.random import Purpose, host_generator
 from gpunet.serialization import write_tensors
 from gpunet.turns import in_turn
 from gpunet.validation import (
+    DeviceArray,
     check_dtype,
     check_features,
     check_flag,
@@ -45,6 +46,8 @@ from gpunet.validation import (
     check_sizes,
     check_targets,
     check_weights,
+    element,
+    first,
     is_on_cuda,
     per_layer,
 )
@@ -295,43 +298,61 @@ class Network(LayerStack):
         }
 
     def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
-        """Return X as a finite, contiguous host array (n, d) of the network's dtype, or raise.
+        """Return X as a finite, contiguous array (n, d) of the network's dtype, or raise.
 
-        The columns of a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
+        It is on the host, or, where X is in CUDA memory, on the network's device; X itself if it is such an array. The
+        columns of a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
         """
         X = columns_in_order(argument, X, known_columns(self.metadata, self.layer_sizes[0]))
-        return check_features(argument, self._on_host(argument, X), self.layer_sizes[0], self.dtype)
+        with self._taken(argument, X) as values:
+            return check_features(argument, values, self.layer_sizes[0], self.dtype)
 
     def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:
-        """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise."""
-        y, outputs = self._on_host(argument, y), self.layer_sizes[-1]
-        if self.is_classifier:
-            return check_labels(argument, y, rows, outputs)
-        return check_targets(argument, y, rows, outputs, self.dtype, probabilities=self.has_probabilities)
+        """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
+
+        On the host or on the device, as with :meth:`check_inputs`.
+        """
+        outputs = self.layer_sizes[-1]
+        with self._taken(argument, y) as values:
+            if self.is_classifier:
+                return check_labels(argument, values, rows, outputs)
+            return check_targets(argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities)
 
     def check_weights(self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight") -> Array:
-        """Return weights as a host array (rows,) of the network's dtype, each at least 0 and not all 0, or raise."""
-        return check_weights(argument, self._on_host(argument, weights), rows, self.dtype)
+        """Return weights as an array (rows,) of the network's dtype, each at least 0 and not all 0, or raise.
 
-    def _on_host(self, argument: str, values: npt.ArrayLike) -> npt.ArrayLike:
-        """Return an array in CUDA memory as a host array, where the network is on CUDA too; others as they are."""
+        On the host or on the device, as with :meth:`check_inputs`.
+        """
+        with self._taken(argument, weights) as values:
+            return check_weights(argument, values, rows, self.dtype)
+
+    @contextmanager
+    def _taken(self, argument: str, values: npt.ArrayLike) -> Iterator[npt.ArrayLike | DeviceArray]:
+        """Take an array in CUDA memory, to be checked there in this context; others come as they are."""
+        if not is_on_cuda(values):
+            yield values
+            return
+        with self.lock:
+            array = self.backend.take(argument, values)
+            with self.backend.array_module():
+                yield DeviceArray(array)
+
+    def on_host(self, argument: str, values: npt.ArrayLike) -> npt.ArrayLike:
+        """Return a copy on the host of an array in CUDA memory, where the network is on CUDA too; others as they are.
+
+        Raises
+        ------
+        InvalidTypeError
+            The network is on another device; or the object does not give its values.
+        """
         if not is_on_cuda(values):
             return values
-        try:
-            with self.lock:
-                return self.backend.fetch(argument, values)
-        except (GpunetError, MemoryError):
-            raise
-        except Exception as error:  # the object's own methods run here
-            reason = " ".join(str(error).split())
-            raise InvalidTypeError(
-                f"{argument}: {type(values).__name__} cannot be read as an array ({reason}). Expected dense numbers, "
-                "without gradients."
-            ) from None
+        with self.lock:
+            return self.backend.to_numpy(self.backend.take(argument, values))
 
     @in_turn
-    def logits(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs for X in inference mode, a new host array (n, c), whatever they are: also NaN or infinity.
+    def logits(self, X: npt.ArrayLike) -> Any:
+        """Return the outputs for X in inference mode, a new array (n, c), whatever they are: also NaN or infinity.
 
         They are the scores before softmax or sigmoid, or, for squared error, what :meth:`predict` returns.
 
@@ -340,18 +361,34 @@ class Network(LayerStack):
         X : array_like, (n, d)
             Finite numbers.
 
+        Returns
+        -------
+        array, (n, c)
+            Of the network's dtype, and of the library of X: PyTorch's for a tensor, CuPy's for what else is in CUDA
+            memory, otherwise NumPy's. What is in CUDA memory stays there.
+
         Raises
         ------
         ShapeError, InvalidTypeError, NonFiniteError
         """
-        checked = self.check_inputs(X)
-        outputs = np.empty((checked.shape[0], self.layer_sizes[-1]), self.dtype)
-        for start in range(0, checked.shape[0], _PREDICTION_ROWS):
+        return self.backend.give(self._outputs(X), X)
+
+    def _outputs(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs for X in new memory where X is: on the device, or on the host."""
+        inputs = self.check_inputs(X)
+        on_device = is_on_cuda(X)
+        outputs = (self.backend.empty if on_device else np.empty)((inputs.shape[0], self.layer_sizes[-1]), self.dtype)
+        for start in range(0, inputs.shape[0], _PREDICTION_ROWS):
             rows = slice(start, start + _PREDICTION_ROWS)
-            outputs[rows] = self.backend.to_numpy(self.forward(self.backend.asarray(checked[rows])))
+            found = self.forward(self.backend.asarray(inputs[rows]))
+            if on_device:
+                self.backend.copy(found, outputs[rows])
+            else:
+                outputs[rows] = self.backend.to_numpy(found)
         return outputs
 
-    def predict_proba(self, X: npt.ArrayLike) -> Array:
+    @in_turn
+    def predict_proba(self, X: npt.ArrayLike) -> Any:
         """Return the probabilities for X, in inference mode.
 
         Parameters
@@ -360,8 +397,9 @@ class Network(LayerStack):
 
         Returns
         -------
-        ndarray, (n, c)
-            Of the network's dtype. Softmax: those of the classes, rows sum to 1. Sigmoid: those of each label.
+        array, (n, c)
+            Of the network's dtype, and of the library of X, as in :meth:`logits`. Softmax: those of the classes, rows
+            sum to 1. Sigmoid: those of each label.
 
         Raises
         ------
@@ -372,9 +410,13 @@ class Network(LayerStack):
         """
         if not self.has_probabilities:
             raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
-        return self.loss_layer.probabilities(self.finite_logits(X))
+        outputs = self._finite_outputs(X)
+        with self.backend.array_module():
+            probabilities = self.loss_layer.probabilities(outputs)
+        return self.backend.give(probabilities, X)
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    @in_turn
+    def predict(self, X: npt.ArrayLike) -> Any:
         """Return labels, or the outputs of a squared-error network, in inference mode.
 
         Parameters
@@ -383,9 +425,10 @@ class Network(LayerStack):
 
         Returns
         -------
-        ndarray
-            Softmax: the most probable label of each row, int64 (n,). Sigmoid: 1 where a label's probability is above
-            1/2 and 0 elsewhere, int64 (n, c). Squared error: numbers of the network's dtype, (n, c).
+        array
+            Of the library of X, as in :meth:`logits`. Softmax: the most probable label of each row, int64 (n,).
+            Sigmoid: 1 where a label's probability is above 1/2 and 0 elsewhere, int64 (n, c). Squared error: numbers of
+            the network's dtype, (n, c).
 
         Raises
         ------
@@ -395,10 +438,13 @@ class Network(LayerStack):
             X is not finite; or an output is NaN or infinite, which no label and no number stands for: the message has
             the first such row and says whether a parameter is the cause. :meth:`logits` returns such outputs.
         """
-        return self.loss_layer.predict(self.finite_logits(X))
+        outputs = self._finite_outputs(X)
+        with self.backend.array_module():
+            predictions = self.loss_layer.predict(outputs)
+        return self.backend.give(predictions, X)
 
     @in_turn
-    def finite_logits(self, X: npt.ArrayLike) -> Array:
+    def finite_logits(self, X: npt.ArrayLike) -> Any:
         """Return :meth:`logits` if they are finite.
 
         Raises
@@ -406,19 +452,22 @@ class Network(LayerStack):
         ShapeError, InvalidTypeError, NonFiniteError
             As in :meth:`predict`.
         """
+        return self.backend.give(self._finite_outputs(X), X)
+
+    def _finite_outputs(self, X: npt.ArrayLike) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
-            outputs = self.logits(X)
-        finite = np.isfinite(outputs).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            found = outputs[row][~np.isfinite(outputs[row])][0]
-            cause = (
-                "This row is too large for the network"
-                if self.is_finite()
-                else f"Not finite in the network: {self.first_non_finite()}"
-            )
-            raise NonFiniteError(f"X: the network's output for row {row} is {found}. {cause}.", row)
-        return outputs
+            outputs = self._outputs(X)
+        with self.backend.array_module():
+            wrong = first(~np.isfinite(outputs))
+            if wrong is None:
+                return outputs
+            found = element(outputs, wrong)
+        cause = (
+            "This row is too large for the network"
+            if self.is_finite()
+            else f"Not finite in the network: {self.first_non_finite()}"
+        )
+        raise NonFiniteError(f"X: the network's output for row {wrong[0]} is {found}. {cause}.", wrong[0])
 
     @in_turn
     def loss_and_gradients(
@@ -429,7 +478,7 @@ class Network(LayerStack):
         l2: float = 0.0,
         sample_weight: npt.ArrayLike | None = None,
         input_gradient: bool = False,
-    ) -> tuple[float, dict[str, Array]]:
+    ) -> tuple[float, dict[str, Any]]:
         """Return J = sum_i w_i l_i / sum_i w_i + l2 sum_i ||W_i||^2 and its gradients, for reading and checking.
 
         Runs in training mode, as a step of ``fit`` would on this batch, but leaves parameters, running averages and
@@ -449,8 +498,8 @@ class Network(LayerStack):
 
         Returns
         -------
-        float, dict of str to ndarray
-            Host arrays with the parameters' names and shapes.
+        float, dict of str to array
+            New arrays with the parameters' names and shapes, of the library of X, as in :meth:`logits`.
 
         Raises
         ------
@@ -472,13 +521,16 @@ class Network(LayerStack):
             outputs = self.forward(self.backend.asarray(inputs), training=True)
             gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
 
-        gradients = {name: self.backend.to_numpy(view).copy() for name, view in self.gradients.items()}
+        found = self.gradients | ({} if gradient is None or not input_gradient else {"X": gradient})
         cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)
-        for name, spec in self.layout.specs.items():
-            if spec.is_weight and l2:
-                gradients[name] += 2 * l2 * self.backend.to_numpy(self.parameters[name])
-        if gradient is not None and input_gradient:
-            gradients["X"] = self.backend.to_numpy(gradient).copy()
+        gradients = {}
+        for name, values in found.items():
+            with self.backend.array_module():
+                if l2 and name in self.parameters and self.layout.specs[name].is_weight:
+                    values = self.backend.asarray(values + 2 * l2 * self.parameters[name])
+            if not is_on_cuda(X):
+                values = np.array(self.backend.to_numpy(values))
+            gradients[name] = self.backend.give(values, X)
         return cost, gradients
 
     @in_turn
@@ -525,7 +577,7 @@ class Network(LayerStack):
             if name not in shapes:
                 raise unknown_name("values", name, shapes)
         return {
-            name: check_parameter(name, self._on_host(name, value), shapes[name], self.dtype)
+            name: check_parameter(name, self.on_host(name, value), shapes[name], self.dtype)
             for name, value in values.items()
         }
 

@@ -1,6 +1,6 @@
 """Checks at the edge: what enters a network is turned into clean arrays once, or refused with a clear message.
 
-Nothing below this module checks again.
+Nothing below this module checks again. What is in CUDA memory is checked there; see :class:`DeviceArray`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import math
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,24 @@ Array = npt.NDArray[Any]
 # Of a layer: what 32 bits can count.
 LARGEST_SIZE = 2**31 - 1
 _ROWS_AT_A_TIME = 65_536
+# DLPack's numbers of the devices whose memory a GPU has at hand: kDLCUDA and kDLCUDAManaged.
+_CUDA_DEVICES = (2, 13)
 # What float() would turn into a number all the same.
 _NO_NUMBERS = (bool, np.bool_, str, bytes, bytearray, np.complexfloating, np.datetime64, np.timedelta64)
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An array in CUDA memory to be checked there, not on the host: for :func:`check_features` and its siblings.
+
+    Attributes
+    ----------
+    array : array
+        CuPy's. Its device is the current one, and so is a stream that waits for what still writes the array: NumPy's
+        functions leave the work to CuPy.
+    """
+
+    array: Array
 
 
 def check_integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
@@ -157,7 +174,7 @@ def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
 
 
 def check_features(argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike) -> Array:
-    """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``.
+    """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``, on the host or in CUDA memory.
 
     Parameters
     ----------
@@ -173,7 +190,7 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
     Raises
     ------
     InvalidTypeError
-        Objects, text, complex numbers, sparse matrices, or an array on another device.
+        Objects, text, complex numbers, or sparse matrices.
     ShapeError
         Not two-dimensional, of another width, or without rows.
     NonFiniteError
@@ -217,14 +234,15 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
         raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
     if array.dtype.kind not in "iu":
         raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected {expected}.")
-    wrong = (array < 0) | (array >= classes)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        hint = f" Labels that start at 1 need {argument} - 1." if array.min() == 1 and array.max() == classes else ""
+    wide = array.astype(np.int64, copy=False)  # of unsigned ones, what is too large for that becomes negative
+    wrong = first((wide < 0) | (wide >= classes))
+    if wrong is not None:
+        hint = f" Labels that start at 1 need {argument} - 1." if wide.min() == 1 and wide.max() == classes else ""
         raise InvalidValueError(
-            f"{argument}: label {array[row]} in row {row} is out of range. Expected 0 to {classes - 1}.{hint}"
+            f"{argument}: label {element(array, wrong)} in row {wrong[0]} is out of range. "
+            f"Expected 0 to {classes - 1}.{hint}"
         )
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return _contiguous(array, np.int32)
 
 
 def check_targets(
@@ -254,10 +272,9 @@ def check_targets(
     if array.shape != (rows, columns):
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
     targets = _finite(argument, array, dtype)
-    if probabilities and (targets.min() < 0 or targets.max() > 1):
-        row, column = np.argwhere((targets < 0) | (targets > 1))[0]
+    if probabilities and (wrong := first((targets < 0) | (targets > 1))) is not None:
         raise InvalidValueError(
-            f"{argument}: {array[row, column]} in row {row}, column {column} is out of range. "
+            f"{argument}: {element(array, wrong)} in row {wrong[0]}, column {wrong[1]} is out of range. "
             "Expected numbers from 0 to 1."
         )
     return targets
@@ -293,14 +310,16 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
     if given.shape != (rows,):
         raise ShapeError(f"{argument}: got shape {given.shape}. Expected one weight per row, shape ({rows},).")
     array = _finite(argument, given, dtype)
-    if (given < 0).any():
-        row = int(np.argmax(given < 0))
-        raise InvalidValueError(f"{argument}: weight {given[row]} in row {row} is negative. Expected at least 0.")
+    negative = first(given < 0)
+    if negative is not None:
+        raise InvalidValueError(
+            f"{argument}: weight {element(given, negative)} in row {negative[0]} is negative. Expected at least 0."
+        )
     if not given.any():
         raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
     check_no_underflow(argument, array, given > 0)
     with np.errstate(over="ignore"):
-        if not np.isfinite(array.sum()):
+        if not np.isfinite(float(array.sum())):
             raise InvalidValueError(f"{argument}: the sum of the weights is too large for {array.dtype}.")
     return array
 
@@ -316,20 +335,27 @@ def check_no_underflow(argument: str, weights: Array, positive: Array) -> None:
     positive : ndarray of bool, (rows,)
     """
     smallest = np.finfo(weights.dtype).tiny
-    lost = positive & (weights < smallest)
-    if lost.any():
+    lost = first(positive & (weights < smallest))
+    if lost is not None:
         raise InvalidValueError(
-            f"{argument}: the weight in row {int(np.argmax(lost))} is too small for {weights.dtype}. "
+            f"{argument}: the weight in row {lost[0]} is too small for {weights.dtype}. "
             f"Expected 0, or at least {smallest:.3g}: multiply all weights with one number, only their ratios count."
         )
 
 
 def is_on_cuda(values: Any) -> bool:
     """Say whether an array-like says that it is in CUDA memory."""
+    if isinstance(values, np.ndarray):
+        return False
     try:
-        return hasattr(values, "__cuda_array_interface__")
+        if hasattr(values, "__cuda_array_interface__"):
+            return True
     except Exception:  # PyTorch's property raises where the tensor has gradients
         return True
+    try:
+        return values.__dlpack_device__()[0] in _CUDA_DEVICES
+    except Exception:  # has none, or one that does not work
+        return False
 
 
 def read_array(argument: str, values: Any) -> Array:
@@ -371,7 +397,7 @@ def _numeric_array(
 
     ``integers`` says what an array of objects should be converted to, floats otherwise.
     """
-    array = read_array(argument, values)
+    array = values.array if isinstance(values, DeviceArray) else read_array(argument, values)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         odd, hint = _first_odd(array), ""
         # Such as a DataFrame whose columns have several dtypes, or dtypes that may lack values.
@@ -395,15 +421,30 @@ def _first_odd(array: Array) -> str:
 def _finite(argument: str, array: Array, dtype: npt.DTypeLike) -> Array:
     """Return a contiguous array of ``dtype``; refuse NaN and infinity, also where the conversion makes them."""
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype=dtype)
+        converted = _contiguous(array, dtype)
     for start in range(0, converted.shape[0], _ROWS_AT_A_TIME):
-        finite = np.isfinite(converted[start : start + _ROWS_AT_A_TIME])
-        if finite.all():
+        wrong = first(~np.isfinite(converted[start : start + _ROWS_AT_A_TIME]))
+        if wrong is None:
             continue
-        position = np.argwhere(~finite)[0]
-        position[0] += start
+        position = (start + wrong[0], *wrong[1:])
         place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
-        value = array[tuple(position)]
+        value = element(array, position)
         suffix = f", too large for {converted.dtype}" if np.isfinite(value) else ""
-        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", int(position[0]))
+        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", position[0])
     return converted
+
+
+def _contiguous(array: Array, dtype: npt.DTypeLike) -> Array:
+    return array.astype(dtype, order="C", copy=False)
+
+
+def first(wrong: Array) -> tuple[int, ...] | None:
+    """Return the position of the first element that is true, in the order of the rows, or None."""
+    if not wrong.any():
+        return None
+    return tuple(int(index) for index in np.unravel_index(int(wrong.argmax()), wrong.shape))
+
+
+def element(array: Array, position: tuple[int, ...]) -> Any:
+    """Return one element on the host, as a scalar of the array's dtype."""
+    return array.dtype.type(array[position].item())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.kinds import like_host, torch_of
 from gpunet.backends.reference import (
     activation,
     batch_norm,
@@ -117,18 +119,35 @@ class Backend:
         """Return a host array as an array on the device (here: the same array)."""
         return array
 
-    def fetch(self, argument: str, values: Any) -> Array:
-        """Return a user's array in CUDA memory (CuPy, RAPIDS, PyTorch, Numba) as a host array.
+    def take(self, argument: str, values: Any) -> Array:
+        """Return a user's array in CUDA memory (CuPy, PyTorch, RAPIDS, Numba) as one of the device, without a copy.
+
+        It may be any view, of any dtype; what still writes it is waited for.
 
         Raises
         ------
         InvalidTypeError
-            The backend is on the CPU.
+            The backend is on the CPU, or on another GPU than the array; or the object does not give its values.
         """
+        copy = f"{argument}.cpu()" if torch_of(values) is not None else f"cupy.asnumpy({argument})"
         raise InvalidTypeError(
             f"{argument}: got an array on a CUDA device for a network on the CPU. Expected a host array: "
-            f"convert it with cupy.asnumpy({argument}), or make the network with device='cuda'."
+            f"convert it with {copy}, or make the network with device='cuda'."
         )
+
+    def give(self, values: Array, like: Any) -> Any:
+        """Return a result, which lies where ``like`` does, as an array of the library of ``like``.
+
+        In CUDA memory it is a finished copy, which may be used on any stream; on the host it shares the memory.
+        """
+        return like_host(values, like)
+
+    def array_module(self) -> AbstractContextManager[Any]:
+        """Return a context in which array expressions run on this device, in order with its other operations.
+
+        Its value is the library to write them with. Expressions of NumPy's functions alone work as well.
+        """
+        return nullcontext(np)
 
     def to_numpy(self, array: Array) -> Array:
         """Return an array of the device as a host array (here: the same array)."""

@@ -126,7 +126,7 @@ class Autoencoder(PretrainedNetwork):
     @after_fit
     def inverse_transform(self, codes: npt.ArrayLike) -> Array:
         """Return what the decoder makes of codes, (n, d): probabilities."""
-        return self.decoder_.predict_proba(self.decoder_.check_inputs(codes, "codes"))
+        return self.decoder_.predict_proba(self.decoder_.check_inputs(self.decoder_.on_host("codes", codes), "codes"))
 
     @after_fit
     def reconstruct(self, X: npt.ArrayLike) -> Array:

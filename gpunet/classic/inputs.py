@@ -97,7 +97,8 @@ def check_probabilities(
         A number below 0 or above 1; the message has the row and the column.
     """
     if is_on_cuda(values):
-        values = select_backend(device).fetch(argument, values)
+        backend = select_backend(device)
+        values = backend.to_numpy(backend.take(argument, values))
     array = check_features(argument, values, columns, dtype)
     if array.min() < 0 or array.max() > 1:
         row, column = np.argwhere((array < 0) | (array > 1))[0]

@@ -25,7 +25,7 @@ def check_sample(network: Network, X: npt.ArrayLike) -> Array:
     ------
     ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
     """
-    inputs = network.check_inputs(X)
+    inputs = network.check_inputs(network.on_host("X", X))
     if inputs.shape[0] < 2:
         raise ShapeError("X: got 1 row. Expected at least 2: one row has no variance.")
     if (inputs == inputs[0]).all():

@@ -74,8 +74,8 @@ class DiagnosticsCallback(Callback):
     def on_fit_start(self, run: Run) -> None:
         """Check the data, as they are all looked at once, and keep the sample."""
         network = run.network
-        X = network.check_inputs(self._data[0])
-        y = network.check_targets(self._data[1], len(X))
+        X = network.check_inputs(network.on_host("X", self._data[0]))
+        y = network.check_targets(network.on_host("y", self._data[1]), len(X))
         chosen = spread_rows(len(X), max(self._rows, network.minimum_batch))
         self.sample = X[chosen], y[chosen]
         self.records = []

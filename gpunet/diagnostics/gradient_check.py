@@ -63,9 +63,10 @@ def check_gradients(
     directions = check_integer("directions", directions, 1)
     step = check_number("step", step, above=True)
     double = _double(network)
+    inputs = double.check_inputs(double.on_host("X", X))  # of NumPy, and so are the gradients
 
     def evaluate() -> tuple[float, dict[str, Array]]:
-        return double.loss_and_gradients(X, y, l2=l2, sample_weight=sample_weight)
+        return double.loss_and_gradients(inputs, y, l2=l2, sample_weight=sample_weight)
 
     cost, gradients = evaluate()
     errors = {}

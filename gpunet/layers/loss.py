@@ -11,8 +11,8 @@ from gpunet.layers.base import Array, Memory, Part
 class Loss(Part, ABC):
     """J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and its gradient.
 
-    What the outputs stand for is told by :meth:`predict`, :meth:`probabilities` and :meth:`count_right`, which work on
-    the host.
+    What the outputs stand for is told by :meth:`predict`, :meth:`probabilities` and :meth:`count_right`. They are array
+    expressions for either place: on the host, or on the device within :meth:`gpunet.backends.Backend.array_module`.
 
     Attributes
     ----------
@@ -58,14 +58,13 @@ class Loss(Part, ABC):
 
         Parameters
         ----------
-        outputs : ndarray, (n, c)
-            On the host.
+        outputs : array, (n, c)
         """
         return outputs
 
     @staticmethod
     def probabilities(outputs: Array) -> Array:
-        """Turn outputs, (n, c) on the host, into probabilities in place and return them."""
+        """Return the probabilities that outputs, (n, c), stand for; may overwrite them."""
         raise NotImplementedError("only where has_probabilities is true")
 
     @classmethod
@@ -74,13 +73,12 @@ class Loss(Part, ABC):
 
         Parameters
         ----------
-        outputs : ndarray, (n, c)
-            On the host.
-        targets : ndarray
-            As training takes them, on the host.
+        outputs : array, (n, c)
+        targets : array
+            As training takes them.
 
         Returns
         -------
-        ndarray of int64, (n,)
+        array of int64, (n,)
         """
         raise NotImplementedError("only where has_probabilities is true")

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 def weigh_classes(
     network: Network, class_weight: Mapping[int, float] | npt.ArrayLike | str | None, labels: Array
 ) -> Array | None:
-    """Return a weight per class, (c,), of the network's dtype; None for equal weights.
+    """Return a weight per class, (c,), of the network's dtype, on its device; None for equal weights.
 
     Parameters
     ----------
@@ -26,7 +26,8 @@ def weigh_classes(
     class_weight : mapping, array_like (c,), "balanced" or None
         A mapping gives some labels their weight and the others 1. ``"balanced"`` gives n / (c' count of the label)
         with c' the number of labels that occur.
-    labels : ndarray of int32, (n,)
+    labels : array of int32, (n,)
+        On the device.
 
     Raises
     ------
@@ -36,11 +37,17 @@ def weigh_classes(
         return None
     if not network.is_classifier:
         raise InvalidValueError(f"class_weight: a network with loss={network.loss!r} has no classes. Expected None.")
-    classes = network.layer_sizes[-1]
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InvalidValueError(f"class_weight: {class_weight!r} is not known. Expected 'balanced'.")
-        return _balanced(labels, classes).astype(network.dtype)
+        weights = _balanced(network, labels)
+    else:
+        weights = _given(network, class_weight)
+    return network.backend.asarray(weights.astype(network.dtype))
+
+
+def _given(network: Network, class_weight: Mapping[int, float] | npt.ArrayLike) -> Array:
+    classes = network.layer_sizes[-1]
     weights = np.ones(classes, network.dtype)
     if isinstance(class_weight, Mapping):
         for label, weight in class_weight.items():
@@ -48,7 +55,7 @@ def weigh_classes(
                 raise InvalidValueError(f"class_weight: label {shown(label)} is not one of 0 to {classes - 1}.")
             weights[label] = _check_weight(label, weight, network.dtype)
         return weights
-    values = read_array("class_weight", class_weight)
+    values = read_array("class_weight", network.on_host("class_weight", class_weight))
     if values.dtype.kind not in "iuf":
         got = f"dtype {values.dtype}" if values.ndim else shown(class_weight)
         raise InvalidTypeError(f"class_weight: got {got}. Expected a mapping, numbers or 'balanced'.")
@@ -59,23 +66,34 @@ def weigh_classes(
     return weights
 
 
-def combine_weights(per_class: Array | None, labels: Array, sample_weight: Array | None) -> Array | None:
-    """Return one weight per row: that of the row's class times the row's own; None where all are 1."""
+def combine_weights(
+    network: Network, per_class: Array | None, labels: Array, sample_weight: Array | None
+) -> Array | None:
+    """Return one weight per row: that of the row's class times the row's own; None where all are 1.
+
+    Arrays are on the network's device.
+    """
     if per_class is None:
         return sample_weight
-    per_row: Array = per_class[labels]
+    with network.backend.array_module():
+        per_row: Array = np.take(per_class, labels)
+        _combine(per_row, sample_weight)
+        return network.backend.asarray(per_row)
+
+
+def _combine(per_row: Array, sample_weight: Array | None) -> None:
+    """Multiply the weights of the rows' classes by the rows' own, or raise."""
     positive = per_row > 0
     with np.errstate(over="ignore"):
         if sample_weight is not None:
             positive &= sample_weight > 0
             per_row *= sample_weight
-        total = per_row.sum()
+        total = float(per_row.sum())
     if not np.isfinite(total):
         raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
     if not positive.any():
         raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")
     check_no_underflow("class_weight", per_row, positive)
-    return per_row
 
 
 def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:
@@ -85,9 +103,11 @@ def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:
     return number
 
 
-def _balanced(labels: Array, classes: int) -> Array:
-    counts = np.bincount(labels, minlength=classes)
+def _balanced(network: Network, labels: Array) -> Array:
+    with network.backend.array_module():
+        occurrences = network.backend.asarray(np.bincount(labels, minlength=network.layer_sizes[-1]))
+    counts = network.backend.to_numpy(occurrences)
     present = counts > 0
-    weights = np.ones(classes)
+    weights = np.ones(len(counts))
     weights[present] = len(labels) / (present.sum() * counts[present])
     return weights

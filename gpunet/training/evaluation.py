@@ -38,6 +38,8 @@ class Evaluation:
 class DeviceData:
     """Features, targets and weights where the network runs, checked once.
 
+    What is there already, of the network's dtype and C-contiguous, is not copied: it must not change meanwhile.
+
     Parameters
     ----------
     network : Network
@@ -46,6 +48,14 @@ class DeviceData:
     sample_weight : array_like or None
     prefix : str
         Goes before the argument names in error messages: ``"validation "``.
+
+    Attributes
+    ----------
+    features, targets : array
+        On the device.
+    weights : array, (rows,), or None
+        On the device.
+    rows : int
     """
 
     def __init__(
@@ -58,19 +68,14 @@ class DeviceData:
     ) -> None:
         features = network.check_inputs(X, f"{prefix}X")
         self.rows = features.shape[0]
-        self.host_targets = network.check_targets(y, self.rows, f"{prefix}y")
+        targets = network.check_targets(y, self.rows, f"{prefix}y")
         weights = None
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight")
-        self._backend = network.backend
-        self.features = network.backend.asarray(features)
-        self.targets = network.backend.asarray(self.host_targets)
-        self.set_weights(weights)
-
-    def set_weights(self, weights: Array | None) -> None:
-        """Set the weights of the rows, (rows,), given on the host."""
-        self.host_weights = weights
-        self.weights = None if weights is None else self._backend.asarray(weights)
+        to_device = network.backend.asarray
+        self.features = to_device(features)
+        self.targets = to_device(targets)
+        self.weights = None if weights is None else to_device(weights)
 
 
 @on_network
@@ -113,14 +118,16 @@ def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
     for start in range(0, data.rows, _ROWS):
         rows = slice(start, min(start + _ROWS, data.rows))
         outputs = network.forward(data.features[rows])
-        network.loss_layer(outputs, data.targets[rows], None if data.weights is None else data.weights[rows])
+        targets, row_weights = data.targets[rows], None if data.weights is None else data.weights[rows]
+        network.loss_layer(outputs, targets, row_weights)
         value = network.backend.to_numpy(network.loss_layer.value)
         losses.append(float(value[0]) * float(value[1]))
         weights.append(float(value[1]))
         if network.has_probabilities:
-            counts = network.loss_layer.count_right(network.backend.to_numpy(outputs), data.host_targets[rows])
-            right.append(float(counts.sum() if data.host_weights is None else counts @ data.host_weights[rows]))
+            with network.backend.array_module():
+                counts = network.loss_layer.count_right(outputs, targets)
+                right.append(float((counts if row_weights is None else counts * row_weights).sum()))
     total = math.fsum(weights)
-    labels_per_row = data.host_targets.size // data.rows
+    labels_per_row = data.targets.size // data.rows
     accuracy = math.fsum(right) / (total * labels_per_row) if network.has_probabilities else None
     return Evaluation(math.fsum(losses) / total, accuracy, data.rows)

@@ -72,8 +72,9 @@ class RunIdentity:
         network : Network
         settings : FitSettings
         data, held_out : DeviceData
-        sample_weight : ndarray, (n,), or None
-        class_weight : ndarray, (c,), or None
+        sample_weight : array, (n,), or None
+            On the device, like the data.
+        class_weight : array, (c,), or None
         """
         backend, optimizer = network.backend, settings.optimizer
         arrays = {"X": data.features, "y": data.targets, "sample_weight": sample_weight, "class_weight": class_weight}

@@ -60,6 +60,8 @@ def fit(
     network : Network
         Changed in place.
     X : array_like, (n, d)
+        What is in CUDA memory stays there; so do the other arrays. One of the network's dtype that is C-contiguous is
+        read where it is: it must not change meanwhile.
     y : array_like
         Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
     epochs : int
@@ -85,7 +87,7 @@ def fit(
         Needs ``validation``. At the end, also of all epochs, the weights of the best epoch are restored.
     callbacks : sequence of Callback
     checkpoint : path or None
-        Written after each epoch.
+        Written after each epoch. Its digests of the data are computed on the host, piece by piece.
     resume : bool
         Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
         never interrupted, given the same arguments and the arithmetic of the same processor, BLAS library, number of
@@ -133,9 +135,8 @@ def fit(
                 raise ShapeError(
                     f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
                 )
-            per_class = weigh_classes(network, class_weight, data.host_targets)
-            own_weights = data.host_weights
-            data.set_weights(combine_weights(per_class, data.host_targets, own_weights))
+            per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
+            data.weights = combine_weights(network, per_class, data.targets, own_weights)
             held_out = None if validation is None else DeviceData(network, *validation, prefix="validation ")
             identity = None
             if settings.checkpoint is not None:
@@ -143,7 +144,11 @@ def fit(
             run = _Loop(network, data, held_out, settings, identity)
         # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
         with np.errstate(over="ignore", invalid="ignore"):
-            return run.run()
+            try:
+                return run.run()
+            finally:
+                with network.lock:
+                    network.backend.synchronize()  # nothing reads the caller's arrays any more, whatever has happened
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:

@@ -244,10 +244,16 @@ class EmulatedDevice:
         device_array[...] = host
         return device_array
 
-    def fetch(self, values: Any) -> np.ndarray:
-        """Return a copy of any object with `__cuda_array_interface__`; its memory is the host's here."""
-        self.refuse_while_capturing("fetch")
-        return np.array(SimpleNamespace(__array_interface__=values.__cuda_array_interface__))
+    def take(self, argument: str, values: Any) -> np.ndarray:
+        """Return an array over the memory of any object with `__cuda_array_interface__`, which is the host's here."""
+        self.refuse_while_capturing("take")
+        return np.asarray(SimpleNamespace(__array_interface__=values.__cuda_array_interface__, owner=values))
+
+    def give(self, array: np.ndarray, like: Any) -> np.ndarray:
+        """Return a copy of a device array, or of what an array expression made of one."""
+        given = self.empty(array.shape, array.dtype)
+        given[...] = array
+        return given
 
     def to_numpy(self, array: np.ndarray) -> np.ndarray:
         """Return a copy of a device array in the memory of the host."""

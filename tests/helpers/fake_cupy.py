@@ -2,12 +2,12 @@
 
 It stands for what matters about the real one. Operations on a stream run later, when somebody waits for that stream,
 and read memory then: page-locked memory of the host too, while whoever copies from other host memory has to wait before
-anything else is asked for. Memory goes back to the pool of the stream that it was allocated on when no array lies in it,
-and holds nothing any more once that stream gets there, whatever other streams and recordings still want of it. A
+anything else is asked for. Memory goes back to the pool of the stream it was allocated on when no array lies in it, and
+holds nothing any more once that stream gets there, whatever other streams and recordings still want of it. A
 capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording. A kernel
 belongs to one device and has one limit of dynamic shared memory, whoever set it. Device and stream are current for one
-thread. Arrays are not NumPy arrays and give no access to their elements. Kernels run on the emulated device. That every
-name used exists in the real CuPy is tested apart.
+thread. Arrays are not NumPy arrays, and those of the host are not mixed with them. Kernels run on the emulated device.
+That every name used exists in the real CuPy is tested apart.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import pytest
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import resources
 from tests.emulation import EmulatedDevice, EmulationError
+from tests.helpers.late_expressions import METHODS, LateExpressions
 
 Operation = Callable[[], Any]
 POISON = 0xFF
@@ -67,11 +68,11 @@ class Stream:
     def _open(self, address: int, device: int) -> None:
         self.ptr = address
         self.device = device
-        self.by_address[address] = self
         self.queue: list[Operation] = []
         self.recording: list[Operation] | None = None
         self.invalidated = False
         self.reads_callers_memory = False
+        self.by_address[address] = self  # last: the garbage collector may wait for the device at any time
 
     def __enter__(self) -> Stream:
         current.streams.append(self)
@@ -89,6 +90,14 @@ class Stream:
         if self.recording is not None and self.invalidated:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         (self.queue if self.recording is None else self.recording).append(operation)
+
+    def record(self) -> Event:
+        event = Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        self.submit(event.synchronize)
 
     def synchronize(self) -> None:
         if self.recording is not None:
@@ -197,8 +206,10 @@ class Memory:
     ptr: int
 
 
-class ndarray:  # noqa: N801
-    """A device array: shape and address, and views of it."""
+class ndarray(LateExpressions):  # noqa: N801
+    """A device array: shape and address, views of it, and expressions that run late."""
+
+    pool: FakeCupy
 
     def __init__(self, values: Any, device: int = 0, memory: Memory | None = None) -> None:
         self.values = values
@@ -227,14 +238,29 @@ class ndarray:  # noqa: N801
     def _view(self, values: Any) -> ndarray:
         return ndarray(values, self.device.id, self.memory)
 
+    @classmethod
+    def new(cls, shape: tuple[int, ...], dtype: Any) -> ndarray:
+        return cls.pool.empty(shape, dtype)
+
+    @classmethod
+    def later(cls, operation: Operation) -> None:
+        current.streams[-1].submit(operation)
+
     def reshape(self, *shape: Any) -> ndarray:
         return self._view(self.values.reshape(*shape))
 
+    T = property(lambda self: self._view(self.values.T))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
     def __getitem__(self, key: Any) -> ndarray:
-        assert isinstance(key, (slice, int, np.integer))
-        if isinstance(key, slice):
-            return self._view(self.values[key])
-        return self._view(self.values[key : key + 1].reshape(self.shape[1:]))
+        keys = key if isinstance(key, tuple) else (key,)
+        assert all(isinstance(one, (slice, int, np.integer)) for one in keys)
+        return self._view(self.values[(*keys, ...)])
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, self.device.id
 
     def __array__(self, *arguments: Any, **options: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -243,6 +269,7 @@ class ndarray:  # noqa: N801
         stream = stream or current.streams[-1]
         values, there = self.values, np.empty(self.shape, self.dtype)
         stream.submit(lambda: there.__setitem__(..., values))
+        self.pool.bytes_to_host += self.nbytes
         if blocking:
             stream.synchronize()
         return there
@@ -270,6 +297,9 @@ class FakeCupy:
         self.freed_streams: list[Stream] = []
         self.memory: list[Any] = []
         self._spans: list[tuple[int, int]] = []  # of device and page-locked memory
+        self._pinned: list[tuple[int, int]] = []
+        self.bytes_to_host = self.bytes_to_device = 0
+        ndarray.pool = self
         runtime = SimpleNamespace(
             CUDARuntimeError=CUDARuntimeError,
             memcpyDefault=4,
@@ -280,6 +310,7 @@ class FakeCupy:
             deviceGetAttribute=self._attribute,
             memGetInfo=lambda: (self.free, 1 << 30),
             memcpyAsync=self._memcpy_async,
+            deviceSynchronize=Stream.wait_for_device,
         )
         self.cuda = SimpleNamespace(
             is_available=lambda: devices > 0,
@@ -294,6 +325,7 @@ class FakeCupy:
             Device=Device,
             Stream=Stream,
             Event=Event,
+            get_current_stream=lambda: current.streams[-1],
             alloc=self._allocate,
             alloc_pinned_memory=self._allocate_pinned,
             get_elapsed_time=get_elapsed_time,
@@ -331,6 +363,7 @@ class FakeCupy:
 
     def _allocate_pinned(self, size: int) -> Any:
         values = self._keep(np.full(size, POISON, np.uint8))
+        self._pinned.append(self._spans[-1])
         lent = (ctypes.c_char * size).from_address(values.ctypes.data)
         weakref.finalize(lent, values.fill, POISON).atexit = False
         return lent
@@ -346,7 +379,10 @@ class FakeCupy:
     def _memcpy_async(self, destination: int, source: int, size: int, kind: int, stream: int) -> None:
         assert kind == 4
         queue = Stream.by_address[stream]
-        if any(start <= source < stop for start, stop in self._spans):
+        is_kept, is_pinned = (_lies_in(source, spans) for spans in (self._spans, self._pinned))
+        if is_pinned or not is_kept:
+            self.bytes_to_device += size
+        if is_kept:
             queue.submit(lambda: self._move(destination, source, size))
         else:
             content = ctypes.string_at(source, size)  # the caller may free it when the copy has returned
@@ -357,11 +393,17 @@ class FakeCupy:
         ctypes.memmove(destination, source, size)
 
     def asarray(self, values: Any) -> ndarray:
-        interface = SimpleNamespace(__array_interface__=values.__cuda_array_interface__, keeps=values)
-        return values if isinstance(values, ndarray) else ndarray(np.asarray(interface))
+        interface = values.__cuda_array_interface__
+        if interface.get("stream") is not None:
+            Stream.by_address[interface["stream"]].synchronize()
+        return ndarray(np.asarray(SimpleNamespace(__array_interface__=interface, keeps=values)))
 
-    def asnumpy(self, values: ndarray) -> Any:
-        return values.get()
+    def from_dlpack(self, values: Any) -> ndarray:
+        kind, index = values.__dlpack_device__()
+        assert kind == 2, "CPU arrays cannot be directly imported to CuPy."
+        # The legacy default stream is 1 there.
+        capsule = values.__dlpack__(stream=current.streams[-1].ptr or 1, max_version=(1, 0), copy=None)
+        return ndarray(capsule.values, index, capsule.memory)
 
     def empty(self, shape: Any, dtype: Any) -> ndarray:
         values = self.emulated.empty(shape, dtype)
@@ -515,6 +557,10 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     cupy_device.CupyDevice._say_once.cache_clear()
 
 
+def _lies_in(address: int, spans: list[tuple[int, int]]) -> bool:
+    return any(start <= address < stop for start, stop in spans)
+
+
 def _column_major(address: int, shape: tuple[int, int], step: int, dtype: Any) -> Any:
     """Return a matrix whose columns are ``step`` elements apart, as cuBLAS sees it."""
     itemsize = np.dtype(dtype).itemsize
@@ -526,7 +572,7 @@ def _column_major(address: int, shape: tuple[int, int], step: int, dtype: Any) -
 NAMES = (
     "ndarray",
     "asarray",
-    "asnumpy",
+    "from_dlpack",
     "empty",
     "RawModule",
     "cuda.is_available",
@@ -555,6 +601,10 @@ NAMES = (
     "cuda.Stream.begin_capture",
     "cuda.Stream.end_capture",
     "cuda.Stream.synchronize",
+    "cuda.Stream.record",
+    "cuda.Stream.wait_event",
+    "cuda.get_current_stream",
+    "cuda.runtime.deviceSynchronize",
     "cuda.Event.record",
     "cuda.Event.synchronize",
     "cuda.function.Function",
@@ -567,4 +617,16 @@ NAMES = (
     "ndarray.flags",
     "ndarray.data",
     "ndarray.__cuda_array_interface__",
+    "ndarray.__dlpack_device__",
+    "ndarray.__array_ufunc__",
+    "ndarray.__array_function__",
+    "ndarray.astype",
+    "ndarray.item",
+    *(f"ndarray.{name}" for name in METHODS),
+    # What NumPy's functions find there.
+    "isfinite",
+    "exp",
+    "take",
+    "bincount",
+    "count_nonzero",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -33,7 +34,8 @@ from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import ClusterRefusedError, Device
 from gpunet.backends.switches import CUDA_GRAPH
-from gpunet.errors import NoKernelWarning
+from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
+from gpunet.validation import is_on_cuda
 
 P = ParamSpec("P")
 
@@ -133,7 +135,7 @@ class CudaBackend(Backend):
                 NoKernelWarning,
                 stacklevel=4,
             )
-        with self.device.array_module() as xp:
+        with self.array_module() as xp:
             reference(xp, *args, **kwargs)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
@@ -159,8 +161,23 @@ class CudaBackend(Backend):
     def asarray(self, array: Array) -> Array:
         return self.device.asarray(array)
 
-    def fetch(self, argument: str, values: Any) -> Array:
-        return self.device.fetch(values)
+    def take(self, argument: str, values: Any) -> Array:
+        try:
+            return self.device.take(argument, values)
+        except (GpunetError, MemoryError):
+            raise
+        except Exception as error:  # the object's own methods run here
+            reason = " ".join(str(error).split())
+            raise InvalidTypeError(
+                f"{argument}: {type(values).__name__} cannot be read as an array ({reason}). Expected dense numbers, "
+                "without gradients."
+            ) from None
+
+    def give(self, values: Array, like: Any) -> Any:
+        return self.device.give(values, like) if is_on_cuda(like) else super().give(values, like)
+
+    def array_module(self) -> AbstractContextManager[Any]:
+        return self.device.array_module()
 
     def to_numpy(self, array: Array) -> Array:
         return self.device.to_numpy(array)

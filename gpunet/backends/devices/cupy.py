@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
 from gpunet.backends.devices.device import Argument, Array, ClusterRefusedError, Dimensions, KernelCompileError, Replay
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
+from gpunet.backends.kinds import empty_tensor, torch_of
 from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, OutOfDeviceMemoryError
 
 OLDEST_COMPUTE_CAPABILITY = (7, 5)
@@ -164,12 +165,49 @@ class CupyDevice:
         self.copy(device_array, host)
         return device_array
 
-    def fetch(self, values: Any) -> Array:
-        # The array may be one of ours, still being written on our stream, which the user's does not wait for.
+    def take(self, argument: str, values: Any) -> Array:
+        self._refuse_while_capturing("taking an array")
+        index = _device_index(values)
+        if index is not None and index != self.index:
+            raise self._elsewhere(argument, index)
+        self._wait_for_caller()
+        with self._resources.lock, self._device, self._stream:
+            try:
+                array = self._share(values)
+            except self._cupy.cuda.runtime.CUDARuntimeError as error:
+                raise self._device_error("taking an array", error) from error
+        return self._check(array, argument, contiguous=False)
+
+    def _share(self, values: Any) -> Array:
+        """Return an array over the same memory; this device and our stream are the current ones."""
+        cupy = self._cupy
+        if isinstance(values, cupy.ndarray):
+            return values
+        if hasattr(values, "__dlpack__"):
+            return cupy.from_dlpack(values)  # its owner lets the current stream wait
+        if values.__cuda_array_interface__.get("stream") is None:
+            # Such as the interface's version 2: which stream writes it, nobody knows.
+            with RECORDER.apart():
+                cupy.cuda.runtime.deviceSynchronize()
+        return cupy.asarray(values)  # waits for the stream that the interface names
+
+    def _wait_for_caller(self) -> None:
+        """Let our stream wait for what the caller's, the current one of CuPy, has been asked for so far."""
+        with self._resources.lock, self._device, self._errors("waiting for the caller's stream"):
+            self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
+
+    def give(self, array: Array, like: Any) -> Any:
+        self._refuse_while_capturing("giving an array away")
+        torch = torch_of(like)
+        with self._device, self._errors("allocation"), self._memory_errors(array.nbytes):
+            # Of the pool of the caller's stream, not of ours: there it goes back, in the order of their operations.
+            if torch is None:
+                result = self._cupy.empty(array.shape, array.dtype)
+            else:
+                result = empty_tensor(torch, array.shape, array.dtype, like)
+        self.copy(self.take("result", result), array)
         self.synchronize()
-        # On CuPy's current stream, the user's: what they have asked for so far is in the array then.
-        with self._device, self._errors("a copy to the host"):
-            return self._cupy.asnumpy(self._cupy.asarray(values))
+        return result
 
     def to_numpy(self, array: Array) -> Array:
         self._refuse_while_capturing("reading an array")
@@ -417,10 +455,16 @@ class CupyDevice:
                 f"{what}: got a {type(array).__name__} of the host. Expected an array on {self.name}."
             )
         if array.device.id != self.index:
-            raise InvalidTypeError(f"{what}: got an array on cuda:{array.device.id}. Expected one on {self.name}.")
+            raise self._elsewhere(what, array.device.id)
         if contiguous and not array.flags.c_contiguous:
             raise InvalidTypeError(f"{what}: got a view with gaps. Expected a C-contiguous array.")
         return array
+
+    def _elsewhere(self, what: str, index: int) -> InvalidTypeError:
+        return InvalidTypeError(
+            f"{what}: got an array on cuda:{index}. Expected one on {self.name}: copy it there, or make the network "
+            f"with device='cuda:{index}'."
+        )
 
     def _refuse_while_capturing(self, what: str) -> None:
         if self._capturing:
@@ -454,6 +498,13 @@ class _Repetition:
 
 def _is_sticky(error: RuntimeError) -> bool:
     return any(name in str(error) for name in _STICKY_ERRORS)
+
+
+def _device_index(values: Any) -> int | None:
+    """Return the number of the device that an array says it is on; None where only its address tells."""
+    if not hasattr(values, "__dlpack_device__"):
+        return None
+    return int(values.__dlpack_device__()[1])
 
 
 def _dimensions(size: Dimensions) -> tuple[int, ...]:

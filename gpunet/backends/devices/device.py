@@ -93,8 +93,24 @@ class Device(Protocol):
     def asarray(self, array: Array) -> Array:
         """Return ``array`` as a C-contiguous device array: itself where it is one, otherwise a copy."""
 
-    def fetch(self, values: Any) -> Array:
-        """Return any object with ``__cuda_array_interface__`` on the host; work of its own stream is waited for."""
+    def take(self, argument: str, values: Any) -> Array:
+        """Return any array in CUDA memory, whosever it is, as an array of this device, without a copy.
+
+        Any view, of any dtype. Operations from now on wait for what still writes it: on the stream that its library
+        says (DLPack, or the stream of ``__cuda_array_interface__``), on CuPy's current one for CuPy's own, and on
+        every stream where nothing is said. Not while capturing.
+
+        Raises
+        ------
+        InvalidTypeError
+            It is on another device; the message begins with ``argument``.
+        """
+
+    def give(self, array: Array, like: Any) -> Any:
+        """Return a copy of a device array in memory of the caller's: PyTorch's where ``like`` is, otherwise CuPy's.
+
+        It is finished when this returns, so any stream may use it. Not while capturing.
+        """
 
     def to_numpy(self, array: Array) -> Array:
         """Return a copy of a device array on the host, after all operations before; not while capturing."""
@@ -108,7 +124,8 @@ class Device(Protocol):
     def array_module(self) -> AbstractContextManager[Any]:
         """Return a context in which array expressions run on this device, in order with its other operations.
 
-        Its value is the library to write them with: CuPy, or NumPy where arrays are NumPy's. Not while capturing.
+        Its value is the library to write them with: CuPy, or NumPy where arrays are NumPy's. NumPy's functions and
+        operators hand arrays of CuPy's to it. Not while capturing.
         """
 
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:

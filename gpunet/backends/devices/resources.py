@@ -50,6 +50,12 @@ class Recorder:
                 for destructor in postponed:
                     destructor()
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Surround what waits for the whole device, in a thread that is not recording."""
+        with self._lock:
+            yield
+
     def destroy(self, *destructors: Callable[[], object]) -> None:
         """Call ``destructors`` in order: now, or where this thread is recording, afterwards."""
         with self._lock:
