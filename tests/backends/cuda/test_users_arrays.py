@@ -14,6 +14,10 @@ import gpunet
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices.resources import RECORDER
+from gpunet.classic import RestrictedBoltzmannMachine
+from gpunet.data_initializers import lsuv
+from gpunet.diagnostics import DiagnosticsCallback, check_gradients, inspect
+from tests.conftest import cupy_device as gpu
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
 from tests.helpers.fake_torch import FakeTorch
@@ -108,11 +112,12 @@ def everything(network: gpunet.Network, wrap: Callable[[Any], Any], read: Callab
         "predict_proba": network.predict_proba(wrap(X)),
         **gradients,
     }
+    evaluation = gpunet.evaluate(network, wrap(X), wrap(Y), sample_weight=wrap(WEIGHTS))
     numbers = {
         "losses": np.array([(record.loss, record.validation_loss) for record in history]),
         "accuracies": np.array([record.validation_accuracy for record in history]),
         "cost": np.array(cost),
-        "evaluate": np.array(gpunet.evaluate(network, wrap(X), wrap(Y), sample_weight=wrap(WEIGHTS)).loss),
+        "evaluation": np.array([evaluation.loss, evaluation.accuracy]),
         "parameters": network.get_parameters()["W1"],
     }
     return {name: read(value) for name, value in results.items()} | numbers
@@ -216,6 +221,22 @@ def test_memory_for_a_result_may_still_be_in_use(machine: Machine, kind: str, mo
     result = network.logits(data)
     stream.synchronize()
     np.testing.assert_array_equal(values_of(result), expected)
+
+
+def test_nothing_is_written_into_the_users_arrays(machine: Machine) -> None:
+    """They may be read-only, which the interface can say and CuPy does not heed."""
+    data = {name: machine.late(values) for name, values in {"X": X, "y": Y.astype(np.int32), "w": WEIGHTS}.items()}
+    before = {name: array.get() for name, array in data.items()}
+    read_only = {
+        name: WithInterface(array, data=(array.values.ctypes.data, True), stream=None) for name, array in data.items()
+    }
+    features, labels, weights = read_only.values()
+    network = machine.network(dropout=0.5, batch_norm=False)
+    gpunet.fit(network, features, labels, sample_weight=weights, epochs=1, class_weight=[1, 2, 3, 4])
+    network.loss_and_gradients(features, labels, sample_weight=weights, input_gradient=True)
+    network.predict_proba(features)
+    for name, array in data.items():
+        np.testing.assert_array_equal(values_of(array), before[name])
 
 
 def test_dlpack_is_asked_to_let_our_stream_wait(machine: Machine) -> None:
@@ -348,6 +369,24 @@ def test_class_weights_may_be_on_the_device(machine: Machine) -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("kind", Machine.KINDS)
+def test_what_works_on_the_host_takes_copies(machine: Machine, kind: str) -> None:
+    wrap = machine.on_gpu(kind)
+    network, reference = machine.network(), machine.network()
+    network.set_parameters({"b2": wrap([1.0, 2, 3, 4])})
+    reference.set_parameters({"b2": [1.0, 2, 3, 4]})
+    lsuv(network, wrap(X))
+    lsuv(reference, X)
+    assert inspect(network, wrap(X), wrap(Y)).loss == inspect(reference, X, Y).loss
+    callback = DiagnosticsCallback(wrap(X), wrap(Y))
+    gpunet.fit(network, wrap(X), wrap(Y), epochs=1, callbacks=[callback])
+    np.testing.assert_array_equal(callback.sample[0], X)
+    smooth = machine.network(9, 3, 4, activation="tanh")
+    assert max(check_gradients(smooth, wrap(X), wrap(Y), directions=1).values()) < 1e-6
+    machine_of_bits = RestrictedBoltzmannMachine(n_components=3, epochs=1, device=smooth.backend).fit(wrap(X > 0))
+    assert type(machine_of_bits.transform(wrap(X > 0))) is np.ndarray
+
+
 def changed(values: Any, position: Any, value: Any) -> np.ndarray:
     values = np.array(values)
     values[position] = value
@@ -366,6 +405,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "label too large": ("y", changed(Y, 5, 4)),
     "label negative": ("y", changed(Y, 5, -1)),
     "label from one": ("y", Y + 1),
+    "label beyond 32 bits": ("y", changed(Y, 2, 2**32)),
     "label huge": ("y", changed(Y.astype(np.uint64), 9, 2**64 - 1)),
     "labels that are floats": ("y", Y.astype(np.float32)),
     "labels that are booleans": ("y", Y > 0),
@@ -427,6 +467,7 @@ def test_another_gpu_is_refused(machine: Machine, kind: str) -> None:
     values = machine.late(X, device=1) if kind == "CuPy" else machine.torch.late(X, device=1)
     with pytest.raises(gpunet.InvalidTypeError, match=r"X: got an array on cuda:1\. Expected .* cuda:0: .*'cuda:1'"):
         machine.network().predict(values)
+    assert kind == "CuPy" or values.asked == []  # our stream is not of that device
     other = gpunet.Network([9, 4], device=CudaBackend(cupy_device.CupyDevice(1)))
     np.testing.assert_allclose(values_of(other.logits(values)), other.logits(X), rtol=2e-6, atol=1e-7)
 
@@ -497,3 +538,25 @@ def test_checkpoints_of_host_and_device_arrays_are_of_one_run(machine: Machine, 
     gpunet.fit(expected, X, Y, epochs=2, sample_weight=WEIGHTS, class_weight=[1, 2, 3, 4], batch_size=16)
     for name, value in expected.get_parameters().items():
         np.testing.assert_array_equal(network.get_parameters()[name], value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("library", ["cupy", "torch"])
+def test_on_a_gpu(library: str) -> None:
+    """A side stream has still long work to do when the call comes."""
+    gpu()
+    module = pytest.importorskip(library)
+    network = gpunet.Network([9, 12, 4], device="cuda", seed=1)
+    expected = network.logits(X)
+    is_cupy = library == "cupy"
+    with module.cuda.Stream(non_blocking=True) if is_cupy else module.cuda.stream(module.cuda.Stream()):
+        start = module.asarray(X) if is_cupy else module.from_numpy(X).cuda()
+        place = {} if is_cupy else {"device": "cuda"}
+        zeros = module.zeros((4096, 4096), dtype=module.float32, **place)
+        for _ in range(50):
+            zeros = zeros @ zeros
+        data = start + zeros[:70, :9]
+        result = network.logits(data)
+        assert type(result) is type(data)
+        found = result.get() if is_cupy else result.cpu().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
