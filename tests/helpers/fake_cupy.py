@@ -1,12 +1,12 @@
 """The part of CuPy that :class:`CupyDevice` uses, on a machine without a GPU.
 
 It stands for what matters about the real one. Operations on a stream run later, when somebody waits for that stream,
-and read memory then: page-locked memory of the host too, while whoever copies from other host memory has to wait before
-anything else is asked for. Memory goes back to the pool of the stream it was allocated on when no array lies in it, and
-holds nothing any more once that stream gets there, whatever other streams and recordings still want of it. A
-capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording. A kernel
-belongs to one device and has one limit of dynamic shared memory, whoever set it. Device and stream are current for one
-thread. Arrays are not NumPy arrays, and those of the host are not mixed with them. Kernels run on the emulated device.
+and read memory then, page-locked memory of the host too; whoever copies from other host memory has to wait before
+anything else is asked for. When no array lies in a block of memory, it goes back to the pool of the stream that it was
+allocated on, and holds nothing any more once that stream gets there, whatever other streams and recordings still want
+of it. A capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording.
+A kernel belongs to one device and has one limit of dynamic shared memory, whoever set it. Device and stream are current
+for one thread. Arrays are not NumPy arrays and give no access to their elements. Kernels run on the emulated device.
 That every name used exists in the real CuPy is tested apart.
 """
 

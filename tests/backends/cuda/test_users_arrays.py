@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gpunet
+import gpunet.network
+from gpunet import validation
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices.resources import RECORDER
 from gpunet.classic import RestrictedBoltzmannMachine
 from gpunet.data_initializers import lsuv
 from gpunet.diagnostics import DiagnosticsCallback, check_gradients, inspect
+from gpunet.training import evaluation
 from tests.conftest import cupy_device as gpu
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
@@ -38,6 +40,15 @@ class WithInterface:
     @property
     def __cuda_array_interface__(self) -> Any:
         return self.array.__cuda_array_interface__ | {"version": 3, **self.entries}
+
+
+class WithDlpack:
+    """An array of a library that has DLPack alone, as a tensor of PyTorch has it."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.array = tensor.array
+        self.__dlpack__ = tensor.__dlpack__
+        self.__dlpack_device__ = tensor.__dlpack_device__
 
 
 class Machine:
@@ -67,13 +78,14 @@ class Machine:
         with self.torch.stream:
             return WithInterface(self.late(values), **entries)
 
-    KINDS = ("CuPy", "PyTorch", "without stream", "with stream")
+    KINDS = ("CuPy", "PyTorch", "DLPack", "without stream", "with stream")
 
     def on_gpu(self, kind: str) -> Callable[[Any], Any]:
         """Return what makes arrays of a kind."""
         return {
             "CuPy": self.late,
             "PyTorch": self.torch.late,
+            "DLPack": lambda values: WithDlpack(self.torch.late(values)),
             "without stream": self.with_interface,
             "with stream": lambda values: self.with_interface(values, stream=self.torch.stream.ptr),
         }[kind]
@@ -237,6 +249,18 @@ def test_nothing_is_written_into_the_users_arrays(machine: Machine) -> None:
     network.predict_proba(features)
     for name, array in data.items():
         np.testing.assert_array_equal(values_of(array), before[name])
+
+
+def test_many_rows_go_in_pieces(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((gpunet.network, "_PREDICTION_ROWS"), (evaluation, "_ROWS"), (validation, "_ROWS_AT_A_TIME")):
+        monkeypatch.setattr(module, name, 16)
+    found = everything(machine.network(), machine.late, values_of)
+    expected = everything(machine.network(), lambda values: values, lambda result: result)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-6, atol=1e-7, err_msg=name)
+    with pytest.raises(gpunet.NonFiniteError, match="X: inf in row 69, column 8") as caught:
+        machine.network().predict(machine.late(changed(X, (69, 8), np.inf)))
+    assert caught.value.row == 69
 
 
 def test_dlpack_is_asked_to_let_our_stream_wait(machine: Machine) -> None:
@@ -507,12 +531,9 @@ def test_no_room_for_a_result(machine: Machine) -> None:
         network.logits(array)
 
 
-@pytest.mark.parametrize("kind", [*Machine.KINDS, "DLPack alone"])
+@pytest.mark.parametrize("kind", Machine.KINDS)
 def test_a_network_on_the_cpu_refuses_them(machine: Machine, kind: str) -> None:
-    network = gpunet.Network([9, 4], device="cpu")
-    values: Any = SimpleNamespace(__dlpack_device__=lambda: (2, 0), __dlpack__=lambda **_: None)
-    if kind != "DLPack alone":
-        values = machine.on_gpu(kind)(X)
+    network, values = gpunet.Network([9, 4], device="cpu"), machine.on_gpu(kind)(X)
     remedy = r"X\.cpu\(\)" if kind == "PyTorch" else r"cupy\.asnumpy\(X\)"
     for call in (network.predict, network.logits, lambda data: gpunet.fit(network, data, Y)):
         with pytest.raises(gpunet.InvalidTypeError, match=f"X: got an array on a CUDA device.*CPU.*{remedy}"):
