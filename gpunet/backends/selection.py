@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import re
 
 from gpunet.backends.backend import Backend
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
+from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.errors import DeviceError, InvalidTypeError, unknown_name
 
@@ -20,8 +20,10 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     Parameters
     ----------
     device : str or Backend
-        ``"auto"``: CUDA where it works, otherwise the CPU; never fails. ``"cpu"``. ``"cuda"``, ``"cuda:0"``,
-        ``"cuda:1"``, ...: that CUDA device. A backend is returned as it is.
+        ``"auto"``: CUDA where it works, otherwise the CPU, with one warning that names the reason where a GPU and CuPy
+        are there; never fails. ``"cpu"``. ``"cuda"``, ``"cuda:0"``, ``"cuda:1"``, ...: that CUDA device. The first use
+        of a device in a process tries whether it works (:mod:`gpunet.backends.cuda.proof`). A backend is returned as it
+        is.
     precision : str
         ``"float32"``, or ``"tf32"`` to let CUDA multiply float32 matrices on the tensor cores; the CPU has no such
         thing and multiplies in float32.
@@ -86,18 +88,33 @@ def cuda_problem(report: GpuReport, index: int) -> str | None:
 
 
 def _automatic(precision: str) -> Backend:
-    if cuda_problem(probe_gpu(), 0) is not None:
-        return NumpyBackend()
-    try:
-        return _cuda(0, precision)
-    except DeviceError as error:
-        logging.getLogger(__name__).warning("device='auto' takes the CPU, because CUDA does not work: %s", error)
-        return NumpyBackend()
+    report = probe_gpu()
+    problem: object = cuda_problem(report, 0)
+    if problem is None:
+        try:
+            return _cuda(0, precision)
+        except DeviceError as error:
+            problem = error
+    if report.cupy is not None and (report.devices or report.refusal):
+        say_once("device='auto' takes the CPU, because CUDA does not work", problem)
+    return NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:
     # Imported here: the kernels' Python is of no use to a network on the CPU, and `import gpunet` is to be fast.
     from gpunet.backends.cuda import CudaBackend
+    from gpunet.backends.cuda.proof import proof_of
     from gpunet.backends.devices.cupy import CupyDevice
 
-    return CudaBackend(CupyDevice(index), precision)
+    proof = proof_of(index)
+    if proof.problem is not None:
+        raise DeviceError(
+            f"{proof.problem.rstrip('.')}. `gpunet info` says what was tried; device='cpu' does without CUDA."
+        )
+    for name, loss in (
+        ("recording", "training steps are not recorded and run one operation at a time"),
+        ("clusters", "batch norm does without clusters of blocks"),
+    ):
+        if proof.results.get(name) is not None:
+            say_once(f"on cuda:{index}, {loss}", proof.results[name])
+    return CudaBackend(CupyDevice(index), precision, records=proof.records, has_clusters=proof.has_clusters)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import gpunet
+from gpunet.backends.cuda.proof import Proof, proof_of
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
 from gpunet.backends.switches import SWITCHES
@@ -67,6 +68,8 @@ def run(arguments: argparse.Namespace) -> None:
 def collect() -> dict[str, Any]:
     """Return everything that ``gpunet info`` knows."""
     report = probe_gpu()
+    problem = cuda_problem(report, 0)
+    proof = Proof({}) if problem else proof_of(0)
     packages = {name: _version(name) for name in OPTIONAL_PACKAGES}
     return {
         "gpunet": gpunet.__version__,
@@ -80,7 +83,8 @@ def collect() -> dict[str, Any]:
         "cuda_devices": list(report.devices),
         "cupy": report.cupy,
         "cupy_extra": report.extra,
-        "cuda_problem": cuda_problem(report, 0),
+        "cuda_problem": problem or proof.problem,
+        "cuda_proof": {name: failure or "ok" for name, failure in proof.results.items()},
         "switches": {switch.variable: switch.is_on() for switch in SWITCHES},
         "packages": packages,
         "missing": _missing(report, packages),
@@ -116,6 +120,7 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("CuPy", content["cupy"] or "not installed"))
     if content["cuda_problem"]:
         lines.append(("CUDA", content["cuda_problem"]))
+    lines += [("proof", f"{name}: {outcome}") for name, outcome in content["cuda_proof"].items()]
     lines += [("switch", f"{switch.variable}={switch.is_on():d}: {switch.meaning}") for switch in SWITCHES]
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import pytest
 
 import gpunet
 import gpunet.cli.info as info
-from gpunet.backends import NumpyBackend
+from gpunet.backends import NumpyBackend, selection
 from gpunet.backends.devices.probe import GpuReport
+from tests.emulation import EmulatedDevice
+from tests.helpers import fake_cupy
 from tests.helpers.cli import shell
+from tests.helpers.cuda_faults import WITHOUT_CUDA
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,10 +34,17 @@ KEYS = {
     "cupy",
     "cupy_extra",
     "cuda_problem",
+    "cuda_proof",
     "switches",
     "packages",
     "missing",
 }
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process."""
+    fake_cupy.begin_process(monkeypatch)
 
 
 def test_json(capsys: Capture) -> None:
@@ -104,3 +115,27 @@ def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     result = shell(capsys, "info")
     assert (result.status, result.errors.count("\n")) == (2, 1)
     assert "GPUNET_CLUSTERS: the environment variable is 'no'" in result.errors
+
+
+@pytest.mark.parametrize("fault", [None, "no CUDA headers", "products are wrong"])
+def test_what_was_tried_on_the_device(fault: str | None, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = fake_cupy.FakeCupy(EmulatedDevice(compute_capability=(8, 0)))
+    fake_cupy.install(monkeypatch, cupy)
+    for module in (info, selection):
+        monkeypatch.setattr(module, "probe_gpu", lambda: GpuReport((13, 0), ("NVIDIA Fake",), "14.2.0"))
+    works = {"device": "ok", "kernel": "ok", "product": "ok", "recording": "ok"}
+    if fault is None:
+        content, output = shell(capsys, "info", "--json").json, shell(capsys, "info").output
+        assert (content["device"], content["cuda_problem"], content["cuda_proof"]) == ("cuda", None, works)
+        assert "proof         recording: ok" in output
+        return
+    install, trial, message = WITHOUT_CUDA[fault]
+    install(monkeypatch, cupy)
+    result = shell(capsys, "info", "--json")
+    assert result.status == 0
+    content = result.json
+    assert content["device"] == "cpu"
+    assert re.search(message, content["cuda_problem"])
+    assert content["cuda_proof"].pop(trial) == content["cuda_problem"]
+    assert content["cuda_proof"].items() < works.items()
+    assert re.search(rf"proof         {trial}: .*{message}", shell(capsys, "info").output)

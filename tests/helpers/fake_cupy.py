@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpunet.backends import notices
+from gpunet.backends.cuda import proof
 from gpunet.backends.devices import cupy as cupy_device
-from gpunet.backends.devices import resources
+from gpunet.backends.devices import probe, resources
 from tests.emulation import EmulatedDevice, EmulationError
 from tests.helpers.late_expressions import METHODS, LateExpressions
 
@@ -545,16 +547,22 @@ class FakeCublas:
         return 0
 
 
+def begin_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what gpunet knows of the devices of this process, and what it has said of them."""
+    monkeypatch.setattr(proof, "_proofs", {})
+    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(probe, "_initialised_in", None)
+
+
 def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     """Let :class:`CupyDevice` find this CuPy, as in a new process."""
+    begin_process(monkeypatch)
     monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
     monkeypatch.setattr(resources, "load_cublas", FakeCublas)
     monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
     monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
     for name in ("_loaded", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})
-    monkeypatch.setattr(cupy_device.CupyDevice, "_without_clusters", set())
-    cupy_device.CupyDevice._say_once.cache_clear()
 
 
 def _lies_in(address: int, spans: list[tuple[int, int]]) -> bool:

@@ -32,7 +32,8 @@ from gpunet.backends.cuda import (
 )
 from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
-from gpunet.backends.devices.device import ClusterRefusedError, Device
+from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
+from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUDA_GRAPH
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
 from gpunet.validation import is_on_cuda
@@ -68,13 +69,17 @@ class CudaBackend(Backend):
     precision : str
         ``"float32"``, or ``"tf32"`` to multiply float32 matrices on the tensor cores, which round the factors to 10
         bits of mantissa.
+    records : bool
+        False where the device is known not to record steps. Never with ``GPUNET_CUDA_GRAPH=0``.
+    has_clusters : bool
+        False where the device is known to refuse clusters. Never with ``GPUNET_CLUSTERS=0``.
 
     Attributes
     ----------
     device : Device
     precision : str
     records : bool
-        Whether :meth:`capture` records; at first, unless ``GPUNET_CUDA_GRAPH=0``.
+        Whether :meth:`capture` records.
 
     Raises
     ------
@@ -101,12 +106,14 @@ class CudaBackend(Backend):
     adam_step = kernel(optimizer.adam_step)
     gather_rows = kernel(gather.gather_rows)
 
-    def __init__(self, device: Device, precision: str = "float32") -> None:
+    def __init__(
+        self, device: Device, precision: str = "float32", *, records: bool = True, has_clusters: bool = True
+    ) -> None:
         super().__init__()
         self.device = device
         self.precision = precision
-        self.records = CUDA_GRAPH.is_on()
-        self._launcher = Launcher(device)
+        self.records = CUDA_GRAPH.is_on() and records
+        self._launcher = Launcher(device, has_clusters)
         self._without_kernel: set[str] = set()
 
     def gemm(
@@ -194,13 +201,17 @@ class CudaBackend(Backend):
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.
 
-        A step in which the reference stands in for a kernel is not recorded, and repeated as it is. So is one whose
-        clusters are refused, of which there are none the next time, and every step where :attr:`records` is False.
+        A step in which the reference stands in for a kernel is not recorded, and repeated as it is. So is one that the
+        driver refuses to record, one whose clusters it refuses, of which there are none the next time, and every step
+        where :attr:`records` is False.
         """
         if not self.records:
             return step
         try:
             return self._launcher.record(step)
+        except RecordingRefusedError as error:
+            say_once(f"on {self.device.name}, training steps are not recorded and run one operation at a time", error)
+            return step
         except (_NotRecordableError, ClusterRefusedError):
             return step
 

@@ -27,6 +27,7 @@ from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.device import Argument, ClusterRefusedError, Device
+from gpunet.backends.notices import say_once
 from gpunet.errors import InvalidValueError
 
 # As in batch_norm.cu: what a GPU with clusters takes if it has so many free neighbours.
@@ -515,17 +516,24 @@ def _launch(
         return make(*s.shape, s.itemsize, width, DeviceLimits.of(cuda.device, cuda.max_cluster_size))
 
     try:
-        _launch_plan(cuda, plan(), values, s, activation)
-    except ClusterRefusedError:
+        launch_plan(cuda, plan(), values, s, activation)
+    except ClusterRefusedError as error:
         cuda.max_cluster_size = 1
+        say_once(f"on {cuda.device.name}, batch norm does without clusters of blocks", error)
         if cuda.is_recording:  # and cannot get the memory that another plan may need
             raise
-        _launch_plan(cuda, plan(), values, s, activation)
+        launch_plan(cuda, plan(), values, s, activation)
 
 
-def _launch_plan(
+def launch_plan(
     cuda: Launcher, plan: BatchNormPlan, values: dict[str, Argument | None], s: Array, activation: Activation
 ) -> None:
+    """Launch a plan for ``s``; ``values`` as above.
+
+    Raises
+    ------
+    ClusterRefusedError
+    """
     storage, number = storage_type(s.dtype), arithmetic_type(s.dtype)
     expression = plan.expression(storage, activation)
     kernel = kernel_with(cuda, activation, "batch_norm", expression, (expression,), s)

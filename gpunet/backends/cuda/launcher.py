@@ -21,6 +21,8 @@ class Launcher:
     Parameters
     ----------
     device : Device
+    has_clusters : bool
+        False where the device is known to refuse clusters.
 
     Attributes
     ----------
@@ -28,17 +30,17 @@ class Launcher:
     kernels : KernelLibrary
     scratch : Scratch
     max_cluster_size : int
-        Blocks of the largest cluster that plans may have: the device's, or 1 with ``GPUNET_CLUSTERS=0`` and after one
+        Blocks of the largest cluster that plans may have: the device's, or 1 with ``GPUNET_CLUSTERS=0`` and where one
         was refused.
     compared : set of (Activation, type)
         Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, has_clusters: bool = True) -> None:
         self.device = device
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
-        self.max_cluster_size = device.max_cluster_size if CLUSTERS.is_on() else 1
+        self.max_cluster_size = device.max_cluster_size if CLUSTERS.is_on() and has_clusters else 1
         self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None
         self._held: list[Array] | None = None

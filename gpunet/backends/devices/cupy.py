@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.devices.cublas import WORKSPACE_BYTES_HOPPER
-from gpunet.backends.devices.device import Argument, Array, ClusterRefusedError, Dimensions, KernelCompileError, Replay
+from gpunet.backends.devices.device import (
+    Argument,
+    Array,
+    ClusterRefusedError,
+    Dimensions,
+    KernelCompileError,
+    RecordingRefusedError,
+    Replay,
+)
+from gpunet.backends.devices.probe import FORKED, is_forked, note_initialisation
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.backends.kinds import empty_tensor, torch_of
 from gpunet.errors import DeviceError, GpunetError, InvalidTypeError, OutOfDeviceMemoryError
@@ -36,6 +43,7 @@ _STICKY_ERRORS = (
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_LAUNCH_FAILED",
 )
+_UNINITIALISED = ("cudaErrorInitializationError", "CUDA_ERROR_NOT_INITIALIZED")
 # cudaDevAttrClusterLaunch, which CuPy has no name for.
 _CLUSTER_LAUNCH = 120
 # Every block gets this much dynamic shared memory without asking: on every architecture it has 48 KiB, and the kernels'
@@ -60,12 +68,35 @@ def import_cupy() -> ModuleType:
         built_for, supported = runtime.runtimeGetVersion(), runtime.driverGetVersion()
         if supported == 0:
             raise DeviceError("no NVIDIA driver was found on this machine (libcuda cannot be loaded)")
+        if built_for // 1000 <= supported // 1000:
+            raise DeviceError(f"CuPy {cupy.__version__} finds no usable GPU: {_refusal(runtime)}")
         raise DeviceError(
             f"CuPy {cupy.__version__} finds no usable GPU: it brings CUDA {_version(built_for)}, and the driver "
             f"supports CUDA {_version(supported)}. A driver older than CuPy's CUDA needs the CuPy of its own: "
             "pip install 'gpunet[cuda12]' after removing this one"
         )
     return cupy
+
+
+def _refusal(runtime: ModuleType) -> str:
+    """Return what CUDA says when it is asked for its devices, of which there are none to use."""
+    try:
+        return f"there are {runtime.getDeviceCount()}"
+    except RuntimeError as error:
+        return _with_advice(error)
+
+
+def _with_advice(error: Exception) -> str:
+    """Return an error's message, and what to do where the error says it."""
+    message = str(error)
+    if any(name in message for name in _UNINITIALISED):
+        return f"{message}. Perhaps {FORKED}"
+    if "CUDA headers" in message or "nvrtc" in message:
+        return (
+            f"{message}. Headers and compiler come with pip install 'gpunet[cuda12]', or with 'gpunet[cuda13]' for "
+            "CUDA 13"
+        )
+    return message
 
 
 class CupyDevice:
@@ -83,9 +114,7 @@ class CupyDevice:
     model : str
         ``"NVIDIA H200"``.
     compute_capability : tuple of two ints
-    multiprocessor_count, threads_per_multiprocessor : int
-    max_cluster_size : int
-        1 also where the driver has refused a cluster in this process.
+    multiprocessor_count, threads_per_multiprocessor, max_cluster_size : int
     shared_memory_per_block, shared_memory_per_multiprocessor, l2_bytes : int
         In bytes.
 
@@ -101,10 +130,12 @@ class CupyDevice:
     _loaded: ClassVar[dict[tuple[int, str, tuple[str, ...], tuple[str, ...]], dict[str, Any]]] = {}
     _shared_memory_allowed: ClassVar[dict[tuple[int, int], int]] = {}
     _lock_of_kernels: ClassVar[threading.RLock] = threading.RLock()
-    _without_clusters: ClassVar[set[int]] = set()
 
     def __init__(self, index: int = 0) -> None:
+        if is_forked():
+            raise DeviceError(f"cuda:{index} cannot be opened: {FORKED}")
         cupy = self._cupy = import_cupy()
+        note_initialisation()
         try:
             self._open(index)
         except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
@@ -129,7 +160,7 @@ class CupyDevice:
         self.shared_memory_per_multiprocessor: int = properties["sharedMemPerMultiprocessor"]
         self.l2_bytes: int = properties["l2CacheSize"]
         has_clusters = cupy.cuda.runtime.deviceGetAttribute(_CLUSTER_LAUNCH, index)
-        self.max_cluster_size = LARGEST_CLUSTER if has_clusters and index not in self._without_clusters else 1
+        self.max_cluster_size = LARGEST_CLUSTER if has_clusters else 1
 
         self._device = cupy.cuda.Device(index)
         self._capturing = False
@@ -266,6 +297,12 @@ class CupyDevice:
                 return {expression: module.get_function(expression).kernel for expression in kernels}
             except self._cupy.cuda.compiler.CompileException as error:
                 raise KernelCompileError(f"{name} does not compile for {self.model}: {error}") from error
+            except (ImportError, AssertionError) as error:  # CuPy's, where NVRTC is missing or of another version
+                raise self._device_error(f"compiling {name}", error) from error
+            except OSError as error:
+                raise self._device_error(
+                    f"compiling {name}; the environment variable CUPY_CACHE_DIR can name another folder", error
+                ) from error
 
     def launch(
         self,
@@ -295,14 +332,8 @@ class CupyDevice:
                 )
             except RuntimeError as error:
                 failed = self._device_error(f"launching {self._operation_name(kernel)}", error)
-                blocks = math.prod(_dimensions(cluster or 1))
-                if blocks == 1 or _is_sticky(error):
-                    raise failed from error
-                self._without_clusters.add(self.index)
-                self._say_once(
-                    f"{self.name} refuses clusters of {blocks} blocks, and batch norm does without any: {error}"
-                )
-                raise ClusterRefusedError(str(failed)) from error
+                in_clusters = math.prod(_dimensions(cluster or 1)) > 1
+                raise (ClusterRefusedError(str(failed)) if in_clusters and not _is_sticky(error) else failed) from error
             self._last_operation = kernel
 
     def _allow_shared_memory(self, kernel: Any, size: int) -> None:
@@ -338,15 +369,13 @@ class CupyDevice:
     # --- time -------------------------------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], object]) -> Replay:
-        """Record a step; see :meth:`Device.capture`. One that the driver refuses to record is repeated as it is."""
         self._refuse_while_capturing("another capture")
         with self._resources.lock, RECORDER.recording(), self._device, self._stream:
             try:
                 graph = self._record(step)
                 graph.upload(self._stream)
             except (_DriverError, self._cupy.cuda.runtime.CUDARuntimeError) as error:
-                self._say_once(f"{self.name} records no training steps and runs them one operation at a time: {error}")
-                return _Repetition(step)
+                raise RecordingRefusedError(f"{self.name} ({self.model}) refuses to record: {error}") from error
         return _GraphReplay(graph, self)
 
     def _record(self, step: Callable[[], object]) -> Any:
@@ -417,10 +446,8 @@ class CupyDevice:
                 raise
             raise self._device_error(what, error) from error
 
-    def _device_error(self, what: str, error: RuntimeError) -> DeviceError:
-        message = f"{self.name} ({self.model}), {what}: {error}"
-        if "CUDA headers" in str(error):
-            message += ". They come with pip install 'gpunet[cuda12]', or with 'gpunet[cuda13]' for CUDA 13"
+    def _device_error(self, what: str, error: Exception) -> DeviceError:
+        message = f"{self.name} ({self.model}), {what}: {_with_advice(error)}"
         if _is_sticky(error):
             good, last = self._operation_name(self._last_good), self._operation_name(self._last_operation)
             message += (
@@ -428,11 +455,6 @@ class CupyDevice:
                 "again only after a restart of the process"
             )
         return _DriverError(message)
-
-    @staticmethod
-    @functools.cache
-    def _say_once(message: str) -> None:
-        logging.getLogger(__name__).warning(message)
 
     @contextmanager
     def _memory_errors(self, size: int | None = None) -> Iterator[None]:
@@ -486,17 +508,7 @@ class _GraphReplay:
         self._device.launch_graph(self._graph)
 
 
-class _Repetition:
-    """A step that could not be recorded; see :class:`gpunet.backends.devices.device.Replay`."""
-
-    def __init__(self, step: Callable[[], object]) -> None:
-        self._step = step
-
-    def launch(self) -> None:
-        self._step()
-
-
-def _is_sticky(error: RuntimeError) -> bool:
+def _is_sticky(error: Exception) -> bool:
     return any(name in str(error) for name in _STICKY_ERRORS)
 
 

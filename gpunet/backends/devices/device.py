@@ -28,6 +28,10 @@ class KernelCompileError(DeviceError):
     """CUDA C++ that the compiler refuses; the message has what it said."""
 
 
+class RecordingRefusedError(DeviceError):
+    """A step that the driver refuses to record; it has not run."""
+
+
 class ClusterRefusedError(DeviceError):
     """A launch in clusters that the driver refuses; nothing has run."""
 
@@ -199,6 +203,11 @@ class Device(Protocol):
         """Record the launches, products and copies of ``step()`` without running them.
 
         The caller keeps the buffers alive.
+
+        Raises
+        ------
+        RecordingRefusedError
+            The step can be run, and nothing else speaks against it.
         """
 
     def synchronize(self) -> None:

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 
 CUPY_EXTRAS = {13: "cuda13", 12: "cuda12"}
+FORKED = (
+    "this process was forked from one that had used CUDA, and CUDA works in no such process: start processes with the "
+    "method 'spawn' or 'forkserver' of multiprocessing"
+)
+# Of cuInit: in a fork of a process that has called it; where there is nothing to use, or CUDA_VISIBLE_DEVICES hides it.
+_NOT_INITIALISED, _NO_DEVICE = 3, 100
+
+_initialised_in: int | None = None
+
+
+def note_initialisation() -> None:
+    """Remember that this process is about to use CUDA."""
+    global _initialised_in
+    if _initialised_in is None:
+        _initialised_in = os.getpid()
+
+
+def is_forked() -> bool:
+    """Return whether gpunet used CUDA before this process was forked from the one that did."""
+    return _initialised_in not in (None, os.getpid())
 
 
 @dataclass(frozen=True)
@@ -22,11 +43,14 @@ class GpuReport:
         Names of the devices, in the driver's order.
     cupy : str or None
         Version of the installed CuPy.
+    refusal : str or None
+        One sentence that says why the driver does not tell its devices.
     """
 
     driver_cuda: tuple[int, int] | None
     devices: tuple[str, ...]
     cupy: str | None
+    refusal: str | None = None
 
     @property
     def extra(self) -> str | None:
@@ -40,6 +64,8 @@ class GpuReport:
         """One sentence that says what keeps CUDA from working and how to get it; None where nothing does."""
         if self.driver_cuda is None:
             return "no NVIDIA driver was found on this machine (libcuda cannot be loaded)"
+        if self.refusal is not None:
+            return self.refusal
         if not self.devices:
             return "the NVIDIA driver is installed but reports no device"
         if self.extra is None:
@@ -52,23 +78,27 @@ class GpuReport:
 
 def probe_gpu() -> GpuReport:
     """Ask the driver and the installed packages; never raises."""
-    driver_cuda, devices = _ask_driver()
-    return GpuReport(driver_cuda, devices, _cupy_version())
+    driver_cuda, devices, refusal = _ask_driver()
+    return GpuReport(driver_cuda, devices, _cupy_version(), refusal)
 
 
-def _ask_driver() -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+def _ask_driver() -> tuple[tuple[int, int] | None, tuple[str, ...], str | None]:
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
     except OSError:
-        return None, ()
+        return None, (), None
     version, count = ctypes.c_int(0), ctypes.c_int(0)
     if cuda.cuDriverGetVersion(ctypes.byref(version)) != 0:
-        return None, ()
+        return None, (), None
     supported = (version.value // 1000, version.value % 1000 // 10)
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return supported, ()
-    return supported, tuple(_device_name(cuda, index) for index in range(count.value))
+    if is_forked():
+        return supported, (), FORKED
+    note_initialisation()
+    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if status not in (0, _NO_DEVICE):
+        return supported, (), FORKED if status == _NOT_INITIALISED else f"the NVIDIA driver fails with status {status}"
+    return supported, tuple(_device_name(cuda, index) for index in range(count.value)), None
 
 
 def _device_name(cuda: ctypes.CDLL, index: int) -> str:

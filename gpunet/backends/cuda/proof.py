@@ -1,0 +1,205 @@
+"""What a CUDA device has shown that it can do, before anything is trained on it.
+
+That there is a driver says little: the compiler or its headers may be missing, the libraries may be of another version,
+a launch may be refused. What a network needs is therefore tried once in a process, on a few numbers, and what comes
+back is compared with NumPy's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gpunet.activations import ReLU
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.activation import bias_activation_forward
+from gpunet.backends.cuda.batch_norm import DeviceLimits, launch_plan, plan_forward, vector_width
+from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.devices.cupy import CupyDevice
+from gpunet.backends.devices.device import Argument, Device
+from gpunet.backends.devices.probe import FORKED, is_forked
+from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH
+from gpunet.errors import DeviceError
+
+ROWS, COLUMNS, OUTPUTS = 6, 8, 3
+EPSILON = 1e-5
+# Without one of these there is no training.
+NEEDED = ("device", "kernel", "product")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was tried on a device.
+
+    Attributes
+    ----------
+    results : mapping from str to (str or None)
+        In the order of the trials: ``"device"``, which was opened, ``"kernel"``, compiled and run, ``"product"``,
+        ``"recording"``, recorded and replayed, ``"clusters"`` where there are any. None where the trial succeeded,
+        otherwise one sentence. What a failure makes pointless and what is turned off was not tried.
+    """
+
+    results: Mapping[str, str | None]
+
+    @property
+    def problem(self) -> str | None:
+        """One sentence that says why nothing can be trained on the device; None where it can."""
+        return next((self.results[name] for name in NEEDED if self.results.get(name)), None)
+
+    @property
+    def records(self) -> bool:
+        """Whether nothing speaks against recording steps."""
+        return self.results.get("recording") is None
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether nothing speaks against clusters."""
+        return self.results.get("clusters") is None
+
+
+_proofs: dict[int, Proof] = {}
+_lock = threading.Lock()
+
+
+def proof_of(index: int) -> Proof:
+    """Return what CUDA device ``index`` has shown, good or bad; it is tried when a process first asks.
+
+    Parameters
+    ----------
+    index : int
+    """
+    # First: in a fork, the lock may have been left closed, and the cache says what the parent could do.
+    if is_forked():
+        return Proof({"device": FORKED})
+    with _lock:
+        if index not in _proofs:
+            _proofs[index] = _try(index)
+        return _proofs[index]
+
+
+def _try(index: int) -> Proof:
+    try:
+        device = CupyDevice(index)
+    except DeviceError as error:
+        return Proof({"device": str(error)})
+    return Proof({"device": None, **prove(device).results})
+
+
+def prove(device: Device) -> Proof:
+    """Try on a device what training needs: milliseconds, once its kernels are in the compiler's cache.
+
+    Parameters
+    ----------
+    device : Device
+    """
+    trials: dict[str, Callable[[_Bench], None]] = {"kernel": _try_kernel, "product": _try_product}
+    if CUDA_GRAPH.is_on():
+        trials["recording"] = _try_recording
+    if CLUSTERS.is_on() and device.max_cluster_size > 1:
+        trials["clusters"] = _try_clusters
+    results: dict[str, str | None] = {}
+    try:
+        bench = _Bench(device)
+    except DeviceError as error:
+        return Proof({"kernel": str(error)})
+    for name, trial in trials.items():
+        try:
+            trial(bench)
+        except DeviceError as error:
+            results[name] = str(error)
+            if name in NEEDED:
+                break
+        else:
+            results[name] = None
+    return Proof(results)
+
+
+class _Bench:
+    """The few numbers that the trials compute with: small whole ones, on which every precision agrees to the last bit.
+
+    y = relu(s + bias), out = y w^T.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.launcher = Launcher(device)
+        self.random = np.random.default_rng(0)
+        self.bias, self.w = self.numbers(COLUMNS), self.numbers(OUTPUTS, COLUMNS)
+        self.device_bias, self.device_w = device.asarray(self.bias), device.asarray(self.w)
+        self.s = device.empty((ROWS, COLUMNS), np.float32)
+        self.y = device.empty((ROWS, COLUMNS), np.float32)
+        self.out = device.empty((ROWS, OUTPUTS), np.float32)
+        self.draw()
+
+    def numbers(self, *shape: int) -> Array:
+        """Return small whole numbers for the host."""
+        return self.random.integers(-4, 5, shape).astype(np.float32)
+
+    def draw(self) -> None:
+        """Give s new numbers."""
+        host_s = self.numbers(ROWS, COLUMNS)
+        self.device.copy(self.s, host_s)
+        self.expected_y = np.maximum(host_s + self.bias, 0)
+        self.expected_out = self.expected_y @ self.w.T
+
+    def run_kernel(self) -> None:
+        bias_activation_forward(self.launcher, self.s, self.device_bias, ReLU(), self.y)
+
+    def run_product(self) -> None:
+        self.device.gemm(self.y, self.device_w, self.out, transpose_b=True)
+
+    def step(self) -> None:
+        self.run_kernel()
+        self.run_product()
+
+    def compare(self, what: str, found: Array, expected: Array, tolerance: float = 0) -> None:
+        if not np.allclose(self.device.to_numpy(found), expected, rtol=0, atol=tolerance):
+            raise DeviceError(
+                f"{self.device.name}: {what} gave wrong numbers. The driver, CuPy's CUDA or the device is at fault"
+            )
+
+
+def _try_kernel(bench: _Bench) -> None:
+    bench.run_kernel()
+    bench.compare("a kernel", bench.y, bench.expected_y)
+
+
+def _try_product(bench: _Bench) -> None:
+    bench.run_product()
+    bench.compare("a matrix product", bench.out, bench.expected_out)
+
+
+def _try_recording(bench: _Bench) -> None:
+    replay = bench.launcher.record(bench.step)
+    bench.draw()
+    replay()
+    for found, expected in ((bench.y, bench.expected_y), (bench.out, bench.expected_out)):
+        bench.compare("the replay of a recorded step", found, expected)
+
+
+def _try_clusters(bench: _Bench) -> None:
+    """Run batch norm in the largest cluster, with as much shared memory as there is: then every plan's has room."""
+    device, blocks = bench.device, bench.device.max_cluster_size
+    host_s = bench.numbers(4 * blocks, COLUMNS)
+    s, y = device.asarray(host_s), device.empty(host_s.shape, np.float32)
+    vectors = [device.zeros(COLUMNS, np.float32) for _ in range(4)]
+    values: dict[str, Argument | None] = {
+        "s": s,
+        "gamma": None,
+        "beta": None,
+        "y": y,
+        "mean": vectors[0],
+        "inverse_std": vectors[1],
+        "running_mean": vectors[2],
+        "running_variance": vectors[3],
+        "momentum": np.float32(0.1),
+        "epsilon": np.float32(EPSILON),
+    }
+    width, limits = vector_width(COLUMNS, s, y), DeviceLimits.of(device)
+    plan = plan_forward(*host_s.shape, s.itemsize, width, limits, "resident", blocks)
+    launch_plan(bench.launcher, replace(plan, shared_bytes=device.shared_memory_per_block), values, s, ReLU())
+    normalised = (host_s - host_s.mean(axis=0)) / np.sqrt(host_s.var(axis=0) + EPSILON)
+    bench.compare("a cluster of blocks", y, np.maximum(normalised, 0), tolerance=1e-4)

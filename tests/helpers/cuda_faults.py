@@ -1,0 +1,155 @@
+"""Machines on which something of CUDA is missing or broken, made of the stand-in for CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.helpers import fake_cupy
+from tests.helpers.fake_cupy import CUDADriverError, CUDARuntimeError, FakeCupy
+
+Fault = Callable[[pytest.MonkeyPatch, FakeCupy], None]
+
+
+def _compiling_raises(error: Exception) -> Fault:
+    def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+        def fail(*arguments: Any, **options: Any) -> Any:
+            raise error
+
+        monkeypatch.setattr(cupy.emulated, "load", fail)
+
+    return install
+
+
+def _kernel(behaviour: Callable[..., None]) -> Fault:
+    """Let ``behaviour``, instead of the device, get the arguments of every launch when the stream gets to it."""
+
+    def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+        monkeypatch.setattr(cupy.emulated, "launch", behaviour)
+
+    return install
+
+
+def _raises(error: Exception) -> Callable[..., Any]:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def _launch_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    function = cupy._function
+
+    def refusing(kernel: Any) -> Any:
+        made = function(kernel)
+        error = CUDADriverError("CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: too many resources requested for launch")
+        return type("Function", (), {"ptr": made.ptr, "__call__": staticmethod(_raises(error))})()
+
+    monkeypatch.setattr(cupy, "_function", refusing)
+
+
+def _product(status: int, error: float) -> Fault:
+    def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+        gemm = fake_cupy.FakeCublas._gemm
+
+        def wrong(self: Any, *arguments: Any) -> int:
+            done = status or gemm(self, *arguments)
+            out = arguments[-5]
+            stream = fake_cupy.Stream.by_address[self.open[arguments[0]].stream]
+            stream.submit(lambda: cupy._move(out, bytes(4), 4))
+            return done
+
+        monkeypatch.setattr(fake_cupy.FakeCublas, "_gemm", wrong if error else lambda self, *arguments: status)
+
+    return install
+
+
+def _capture_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    error = CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
+    monkeypatch.setattr(fake_cupy.Stream, "begin_capture", _raises(error))
+
+
+def _replay(behaviour: Callable[..., None]) -> Fault:
+    def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+        monkeypatch.setattr(fake_cupy.Graph, "launch", behaviour)
+
+    return install
+
+
+def _replays_half(graph: Any, stream: Any) -> None:
+    stream.submit(graph.operations[0])
+
+
+def _clusters_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    cupy.refused_cluster = 2
+
+
+def _clusters_wrong(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    launch = cupy.emulated.launch
+
+    def skipping(*arguments: Any, cluster: Any, **options: Any) -> None:
+        if cluster == 1:
+            launch(*arguments, cluster=cluster, **options)
+
+    monkeypatch.setattr(cupy.emulated, "launch", skipping)
+
+
+def _device_busy(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    error = CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", _raises(error))
+
+
+def _no_memory(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    cupy.free = 10
+
+
+# (fault, the trial that shows it, what is said)
+WITHOUT_CUDA: dict[str, tuple[Fault, str, str]] = {
+    "the device is busy": (_device_busy, "device", "cudaErrorDevicesUnavailable"),
+    "no memory is free": (_no_memory, "kernel", "no room for"),
+    "no CUDA headers": (
+        _compiling_raises(RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers.")),
+        "kernel",
+        r"pip install 'gpunet\[cuda12\]'",
+    ),
+    "no NVRTC": (
+        _compiling_raises(RuntimeError('Failure finding "libnvrtc.so": No such file: libnvrtc.so*')),
+        "kernel",
+        r"pip install 'gpunet\[cuda12\]'",
+    ),
+    "NVRTC of another version": (
+        _compiling_raises(AssertionError("The requested function could not be found in the library.")),
+        "kernel",
+        "could not be found in the library",
+    ),
+    "no folder for compiled kernels": (
+        _compiling_raises(PermissionError(13, "Permission denied", "/home/nobody/.cupy")),
+        "kernel",
+        "CUPY_CACHE_DIR",
+    ),
+    "launches are refused": (_launch_refused, "kernel", "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"),
+    "kernels do nothing": (_kernel(lambda *arguments, **options: None), "kernel", "a kernel gave wrong numbers"),
+    "kernels fail": (
+        _kernel(_raises(CUDARuntimeError("cudaErrorIllegalInstruction: an illegal instruction was encountered"))),
+        "kernel",
+        "after a restart of the process",
+    ),
+    "products are refused": (_product(13, 0), "product", "cublasGemmEx failed with status 13"),
+    "products are wrong": (_product(0, 1), "product", "a matrix product gave wrong numbers"),
+}
+WITHOUT_RECORDING: dict[str, tuple[Fault, str, str]] = {
+    "recording is refused": (_capture_refused, "recording", "cudaErrorStreamCaptureUnsupported"),
+    "replays are refused": (
+        _replay(_raises(CUDARuntimeError("cudaErrorInvalidValue: invalid argument"))),
+        "recording",
+        "launching a recorded step: cudaErrorInvalidValue",
+    ),
+    "replays do nothing": (_replay(lambda *arguments: None), "recording", "replay of a recorded step gave wrong"),
+    "replays stop halfway": (_replay(_replays_half), "recording", "replay of a recorded step gave wrong"),
+}
+WITHOUT_CLUSTERS: dict[str, tuple[Fault, str, str]] = {
+    "clusters are refused": (_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),
+    "clusters are wrong": (_clusters_wrong, "clusters", "a cluster of blocks gave wrong numbers"),
+}
