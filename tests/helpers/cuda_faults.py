@@ -86,6 +86,10 @@ def _clusters_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     cupy.refused_cluster = 2
 
 
+def _large_clusters_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    cupy.cluster_bytes = cupy.emulated.shared_memory_per_block - 1024
+
+
 def _clusters_wrong(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     launch = cupy.emulated.launch
 
@@ -151,5 +155,6 @@ WITHOUT_RECORDING: dict[str, tuple[Fault, str, str]] = {
 }
 WITHOUT_CLUSTERS: dict[str, tuple[Fault, str, str]] = {
     "clusters are refused": (_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),
+    "large clusters are refused": (_large_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),
     "clusters are wrong": (_clusters_wrong, "clusters", "a cluster of blocks gave wrong numbers"),
 }

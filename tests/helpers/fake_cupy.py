@@ -289,7 +289,8 @@ class FakeCupy:
         self.emulated = emulated
         self.properties = {} if properties is None else properties
         self.has_clusters: bool | None = None  # by default, as the compute capability says
-        self.refused_cluster = 9  # clusters of so many blocks and more do not fit
+        # Clusters of so many blocks, or of blocks with more shared memory, do not fit.
+        self.refused_cluster, self.cluster_bytes = 9, emulated.shared_memory_per_block
         self.launched_clusters: list[int] = []
         self.free = free
         self.attributes: list[tuple[int, int]] = []
@@ -434,7 +435,7 @@ class FakeCupy:
                 raise CUDADriverError("CUDA_ERROR_INVALID_HANDLE: invalid resource handle")
             if shared_mem > self.allowed.get(id(kernel), SHARED_MEMORY_FOR_ALL):
                 raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-            if cluster >= self.refused_cluster:
+            if cluster >= self.refused_cluster or (cluster > 1 and shared_mem > self.cluster_bytes):
                 raise CUDADriverError("CUDA_ERROR_INVALID_CLUSTER_SIZE: invalid cluster size")
             self.launched_clusters.append(cluster)
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]

@@ -69,8 +69,14 @@ def forward(backend: CudaBackend) -> Any:
     return run, out
 
 
-def test_a_first_refusal_in_a_recording_ends_the_recording(cupy: fake_cupy.FakeCupy) -> None:
-    """Networks run each step once before they record it; what a callable of the user's own does is not known."""
+def test_a_first_refusal_in_a_recording_ends_the_recording(
+    cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks run each step once before they record it; what a callable of the user's own does is not known.
+
+    The other plan needs memory, which there is not in a recording: one block has no room for the rows.
+    """
+    monkeypatch.setattr(cupy.emulated, "shared_memory_per_block", 16 * ROWS - 1)
     backend = CudaBackend(CupyDevice(0))
     run, out = forward(backend)
     cupy.refused_cluster = 2

@@ -584,7 +584,8 @@ def test_auto_hides_no_mistake_of_ours(cupy: fake_cupy.FakeCupy, monkeypatch: py
 def test_import_touches_no_cuda() -> None:
     """Also the modules of the CUDA backend can be imported where there is no CuPy."""
     program = (
-        "import sys; import gpunet; gpunet.Network([2, 2], device='cpu'); assert 'gpunet.backends.cuda' not in sys.modules;"
+        "import sys; import gpunet; gpunet.Network([2, 2], device='cpu');"
+        "assert 'gpunet.backends.cuda' not in sys.modules;"
         "sys.modules['cupy'] = None; import gpunet.backends.cuda.proof, gpunet.backends.devices.cupy;"
         "assert gpunet.Network([2, 2]).backend.device_name == 'cpu'; assert 'cuda' not in sys.modules"
     )

@@ -16,6 +16,7 @@ import gpunet
 from gpunet.backends import NumpyBackend, select_backend, selection
 from gpunet.backends.cuda import CudaBackend, proof
 from gpunet.backends.devices import probe
+from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.probe import GpuReport
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
@@ -259,6 +260,41 @@ def test_what_the_driver_says_at_first(
     report = probe.probe_gpu()
     assert report.devices == devices
     assert (report.problem is None) if problem is None else re.search(problem, str(report.problem))
+
+
+def test_the_driver_of_a_fork_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for the devices is what makes a fork unable to use them."""
+    fake_cupy.begin_process(monkeypatch)
+    monkeypatch.setattr(probe.ctypes, "CDLL", lambda name: Driver(0))
+    assert probe.probe_gpu().devices
+    monkeypatch.setattr(probe.os, "getpid", lambda: 12345)
+    assert probe.probe_gpu().problem == probe.FORKED
+
+
+@pytest.mark.parametrize(
+    ("cuda", "driver", "refusal", "message"),
+    [
+        (13020, 0, "", "no NVIDIA driver"),
+        (13020, 12040, "cudaErrorInsufficientDriver", r"the CuPy of its own: pip install 'gpunet\[cuda12\]'"),
+        (12090, 13000, "cudaErrorInitializationError: initialization error", "initialization error. Perhaps .*forked"),
+        (13020, 13000, "cudaErrorSystemNotReady: system not ready", "no usable GPU: cudaErrorSystemNotReady"),
+        (13020, 13000, None, "no usable GPU: there are 0"),
+    ],
+)
+def test_why_cupy_finds_no_gpu(
+    cuda: int, driver: int, refusal: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count() -> int:
+        if refusal is not None:
+            raise fake_cupy.CUDARuntimeError(refusal)
+        return 0
+
+    cupy = fake_cupy.FakeCupy(EmulatedDevice(), devices=0)
+    cupy.cuda.runtime.runtimeGetVersion, cupy.cuda.runtime.driverGetVersion = lambda: cuda, lambda: driver
+    cupy.cuda.runtime.getDeviceCount = count
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(gpunet.DeviceError, match=message):
+        CupyDevice(0)
 
 
 def test_auto_says_why_a_driver_that_fails_is_not_used(
