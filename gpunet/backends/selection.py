@@ -108,9 +108,7 @@ def _cuda(index: int, precision: str) -> Backend:
 
     proof = proof_of(index)
     if proof.problem is not None:
-        raise DeviceError(
-            f"{proof.problem.rstrip('.')}. `gpunet info` says what was tried; device='cpu' does without CUDA."
-        )
+        raise DeviceError(f"{proof.problem}. `gpunet info` says what was tried; device='cpu' does without CUDA.")
     for name, loss in (
         ("recording", "training steps are not recorded and run one operation at a time"),
         ("clusters", "batch norm does without clusters of blocks"),

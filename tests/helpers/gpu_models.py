@@ -1,4 +1,4 @@
-"""What the driver says of some GPUs: NVIDIA's specifications, and table 30 of the CUDA C++ Programming Guide 13."""
+"""What the driver says of some GPUs: their data sheets, and the CUDA C++ Programming Guide on compute capabilities."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _try(index: int) -> Proof:
     try:
         device = CupyDevice(index)
     except DeviceError as error:
-        return Proof({"device": str(error)})
+        return Proof({"device": _sentence(error)})
     return Proof({"device": None, **prove(device).results})
 
 
@@ -104,17 +104,22 @@ def prove(device: Device) -> Proof:
     try:
         bench = _Bench(device)
     except DeviceError as error:
-        return Proof({"kernel": str(error)})
+        return Proof({"kernel": _sentence(error)})
     for name, trial in trials.items():
         try:
             trial(bench)
         except DeviceError as error:
-            results[name] = str(error)
+            results[name] = _sentence(error)
             if name in NEEDED:
                 break
         else:
             results[name] = None
     return Proof(results)
+
+
+def _sentence(error: DeviceError) -> str:
+    """Return an error's message on one line, without a point: what compilers and loaders say has several."""
+    return " ".join(str(error).split()).rstrip(".")
 
 
 class _Bench:

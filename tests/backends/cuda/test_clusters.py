@@ -17,6 +17,12 @@ from tests.helpers import fake_cupy
 ROWS = 300  # enough for clusters of 8
 
 
+@pytest.fixture(autouse=True)
+def process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process."""
+    fake_cupy.begin_process(monkeypatch)
+
+
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> fake_cupy.FakeCupy:
     cupy = fake_cupy.FakeCupy(EmulatedDevice())
@@ -100,6 +106,25 @@ def test_another_networks_refusal_leaves_a_recording_its_plan(cupy: fake_cupy.Fa
     cupy.launched_clusters.clear()
     backend.capture(run)
     assert cupy.launched_clusters == [8]
+
+
+def test_a_device_of_another_kind_may_refuse_clusters(caplog: pytest.LogCaptureFixture) -> None:
+    """The seam says how; not only CuPy's device does."""
+
+    class Slice(EmulatedDevice):
+        def launch(self, *args: Any, cluster: Any = None, **kwargs: Any) -> None:
+            if cluster not in (None, 1):
+                raise ClusterRefusedError("no room for a cluster")
+            super().launch(*args, cluster=cluster, **kwargs)
+
+    results = []
+    for device in (Slice(), EmulatedDevice(compute_capability=(8, 0))):
+        backend = CudaBackend(device)
+        run, out = forward(backend)
+        run()
+        results.append(backend.to_numpy(out))
+    np.testing.assert_array_equal(*results)
+    assert caplog.text.count("batch norm does without clusters of blocks: no room") == 1
 
 
 def test_other_refused_launches_are_errors(cupy: fake_cupy.FakeCupy) -> None:
