@@ -51,6 +51,13 @@ def test_a_device_that_works_is_taken(cupy: fake_cupy.FakeCupy, caplog: pytest.L
     assert not caplog.text
 
 
+def test_the_devices_of_the_tests_pass(device: Any) -> None:
+    """The emulated one, and the GPU where there is one."""
+    results = proof.prove(device).results
+    assert results.keys() >= {"kernel", "product", "recording"}
+    assert not any(results.values())
+
+
 @pytest.mark.parametrize("fault", WITHOUT_CUDA)
 def test_a_device_that_does_not_work_is_not_taken(
     fault: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -218,6 +225,18 @@ def test_a_fork_of_a_process_that_used_no_cuda_is_a_process_like_others(
     monkeypatch.setattr(probe.os, "getpid", lambda: 12345)
     assert not probe.is_forked()
     assert isinstance(select_backend("auto"), CudaBackend)
+
+
+def test_a_network_of_the_parent_says_why_it_does_not_work_in_a_fork(
+    cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(stream: Any) -> None:
+        raise fake_cupy.CUDARuntimeError("cudaErrorInitializationError: initialization error")
+
+    network = gpunet.Network([2, 2], device="cuda")
+    monkeypatch.setattr(fake_cupy.Stream, "synchronize", fail)
+    with pytest.raises(gpunet.DeviceError, match="initialization error. Perhaps this process was forked"):
+        network.predict(np.zeros((1, 2)))
 
 
 class Driver:
