@@ -82,6 +82,28 @@ def _replays_half(graph: Any, stream: Any) -> None:
     stream.submit(graph.operations[0])
 
 
+def _fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, every wait tells of a fault that ends CUDA in this process."""
+    error = CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+    monkeypatch.setattr(fake_cupy.Stream, "synchronize", _raises(error))
+
+
+def _replays_are_fatal(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    monkeypatch.setattr(fake_cupy.Graph, "launch", lambda graph, stream: _fatal(monkeypatch))
+
+
+def _clusters_are_fatal(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    launch = cupy.emulated.launch
+
+    def failing(*arguments: Any, cluster: Any, **options: Any) -> None:
+        if cluster > 1:
+            _fatal(monkeypatch)
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+        launch(*arguments, cluster=cluster, **options)
+
+    monkeypatch.setattr(cupy.emulated, "launch", failing)
+
+
 def _clusters_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     cupy.refused_cluster = 2
 
@@ -144,6 +166,11 @@ WITHOUT_CUDA: dict[str, tuple[Fault, str, str]] = {
     ),
     "products are refused": (_product(13, 0), "product", "cublasGemmEx failed with status 13"),
     "products are wrong": (_product(0, 1), "product", "a matrix product gave wrong numbers"),
+}
+# What CUDA could do without, and is ended by.
+FATAL: dict[str, tuple[Fault, str, str]] = {
+    "replays are fatal": (_replays_are_fatal, "recording", "GPUNET_CUDA_GRAPH=0"),
+    "clusters are fatal": (_clusters_are_fatal, "clusters", "GPUNET_CLUSTERS=0"),
 }
 WITHOUT_RECORDING: dict[str, tuple[Fault, str, str]] = {
     "recording is refused": (_capture_refused, "recording", "cudaErrorStreamCaptureUnsupported"),

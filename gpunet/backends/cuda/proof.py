@@ -21,13 +21,11 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.device import Argument, Device
 from gpunet.backends.devices.probe import FORKED, is_forked
-from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH
+from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH, Switch
 from gpunet.errors import DeviceError
 
 ROWS, COLUMNS, OUTPUTS = 6, 8, 3
 EPSILON = 1e-5
-# Without one of these there is no training.
-NEEDED = ("device", "kernel", "product")
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,12 @@ class Proof:
         In the order of the trials: ``"device"``, which was opened, ``"kernel"``, compiled and run, ``"product"``,
         ``"recording"``, recorded and replayed, ``"clusters"`` where there are any. None where the trial succeeded,
         otherwise one sentence. What a failure makes pointless and what is turned off was not tried.
+    problem : str or None
+        One sentence that says why nothing can be trained on the device; None where it can.
     """
 
     results: Mapping[str, str | None]
-
-    @property
-    def problem(self) -> str | None:
-        """One sentence that says why nothing can be trained on the device; None where it can."""
-        return next((self.results[name] for name in NEEDED if self.results.get(name)), None)
+    problem: str | None = None
 
     @property
     def records(self) -> bool:
@@ -58,6 +54,11 @@ class Proof:
     def has_clusters(self) -> bool:
         """Whether nothing speaks against clusters."""
         return self.results.get("clusters") is None
+
+
+def _unusable(error: DeviceError | str) -> Proof:
+    sentence = _sentence(error)
+    return Proof({"device": sentence}, sentence)
 
 
 _proofs: dict[int, Proof] = {}
@@ -73,7 +74,7 @@ def proof_of(index: int) -> Proof:
     """
     # First: in a fork, the lock may have been left closed, and the cache says what the parent could do.
     if is_forked():
-        return Proof({"device": FORKED})
+        return _unusable(FORKED)
     with _lock:
         if index not in _proofs:
             _proofs[index] = _try(index)
@@ -84,8 +85,9 @@ def _try(index: int) -> Proof:
     try:
         device = CupyDevice(index)
     except DeviceError as error:
-        return Proof({"device": _sentence(error)})
-    return Proof({"device": None, **prove(device).results})
+        return _unusable(error)
+    proof = prove(device)
+    return replace(proof, results={"device": None, **proof.results})
 
 
 def prove(device: Device) -> Proof:
@@ -95,29 +97,41 @@ def prove(device: Device) -> Proof:
     ----------
     device : Device
     """
-    trials: dict[str, Callable[[_Bench], None]] = {"kernel": _try_kernel, "product": _try_product}
-    if CUDA_GRAPH.is_on():
-        trials["recording"] = _try_recording
-    if CLUSTERS.is_on() and device.max_cluster_size > 1:
-        trials["clusters"] = _try_clusters
+    # What a network can do without has a switch that turns it off.
+    trials: list[tuple[str, Callable[[_Bench], None], Switch | None]] = [
+        ("kernel", _try_kernel, None),
+        ("product", _try_product, None),
+        ("recording", _try_recording, CUDA_GRAPH),
+    ]
+    if device.max_cluster_size > 1:
+        trials.append(("clusters", _try_clusters, CLUSTERS))
     results: dict[str, str | None] = {}
     try:
         bench = _Bench(device)
     except DeviceError as error:
-        return Proof({"kernel": _sentence(error)})
-    for name, trial in trials.items():
-        try:
-            trial(bench)
-        except DeviceError as error:
-            results[name] = _sentence(error)
-            if name in NEEDED:
-                break
-        else:
-            results[name] = None
+        return Proof({"kernel": _sentence(error)}, _sentence(error))
+    for name, trial, switch in trials:
+        if switch is not None and not switch.is_on():
+            continue
+        results[name] = _failure(trial, bench)
+        if results[name] is None:
+            continue
+        if switch is None:
+            return Proof(results, results[name])
+        if _failure(_try_kernel, bench) is not None:  # some faults end CUDA in this process
+            return Proof(results, f"{results[name]}. The environment variable {switch.variable}=0 spares the attempt")
     return Proof(results)
 
 
-def _sentence(error: DeviceError) -> str:
+def _failure(trial: Callable[[_Bench], None], bench: _Bench) -> str | None:
+    try:
+        trial(bench)
+    except DeviceError as error:
+        return _sentence(error)
+    return None
+
+
+def _sentence(error: DeviceError | str) -> str:
     """Return an error's message on one line, without a point: what compilers and loaders say has several."""
     return " ".join(str(error).split()).rstrip(".")
 

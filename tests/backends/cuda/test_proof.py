@@ -20,7 +20,7 @@ from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.probe import GpuReport
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
-from tests.helpers.cuda_faults import WITHOUT_CLUSTERS, WITHOUT_CUDA, WITHOUT_RECORDING
+from tests.helpers.cuda_faults import FATAL, WITHOUT_CLUSTERS, WITHOUT_CUDA, WITHOUT_RECORDING
 
 GPU = GpuReport((13, 0), ("NVIDIA Fake", "NVIDIA Fake"), "14.2.0")
 OK = {"device": None, "kernel": None, "product": None, "recording": None, "clusters": None}
@@ -75,6 +75,25 @@ def test_a_device_that_does_not_work_is_not_taken(
     names = list(OK)
     assert list(results) == names[: names.index(trial) + 1]  # what comes after would fail, too
     assert [name for name, problem in results.items() if problem] == [trial]
+
+
+@pytest.mark.parametrize("fault", FATAL)
+def test_a_trial_that_ends_cuda_says_how_to_do_without(
+    fault: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install, trial, message = FATAL[fault]
+    with monkeypatch.context() as patch:
+        install(patch, cupy)
+        with pytest.raises(gpunet.DeviceError, match=f"after a restart of the process.*{message}"):
+            select_backend("cuda")
+        assert type(select_backend("auto")) is NumpyBackend
+        assert list(proof.proof_of(0).results)[-1] == trial
+    variable, value = message.split("=")
+    monkeypatch.setattr(proof, "_proofs", {})
+    monkeypatch.setenv(variable, value)
+    with monkeypatch.context() as patch:
+        install(patch, cupy)
+        assert isinstance(select_backend("cuda"), CudaBackend)
 
 
 @pytest.mark.parametrize("fault", WITHOUT_RECORDING)
@@ -235,7 +254,7 @@ def test_a_network_of_the_parent_says_why_it_does_not_work_in_a_fork(
 
     network = gpunet.Network([2, 2], device="cuda")
     monkeypatch.setattr(fake_cupy.Stream, "synchronize", fail)
-    with pytest.raises(gpunet.DeviceError, match="initialization error. Perhaps this process was forked"):
+    with pytest.raises(gpunet.DeviceError, match=r"initialization error\. Perhaps this process was forked"):
         network.predict(np.zeros((1, 2)))
 
 
