@@ -117,16 +117,9 @@ def two_layer_loop_over_examples(
 
     Parameters
     ----------
-    X : ndarray (n, d)
-        The batch D, one example per row.
-    labels : ndarray (n,)
-        Integer labels from 0 to c - 1.
-    W1, b1 : ndarray (m, d) and (m,)
-        First layer.
-    W2, b2 : ndarray (c, m) and (c,)
-        Second layer.
-    l2 : float
-        lambda.
+    X, labels, l2
+        As in `loop_over_examples`, with integer labels.
+    W1, b1, W2, b2 : ndarray (m, d), (m,), (c, m) and (c,)
 
     Returns
     -------

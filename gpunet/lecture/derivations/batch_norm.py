@@ -5,12 +5,8 @@ scores is S (n, m) with s_i^T in row i; mu_b and v_b have shape (m,); gradients 
 v_b are the lecture's rows (1, m), those with respect to the s_i are the rows of an (n, m) array, and
 Jacobians are (m, m) matrices. V_b = diag(v_b + epsilon).
 
-Where the slides need a decision:
+What the slides have wrong is in the list of corrections, row L24. Beyond that:
 
-- Some hats are lost: the first factor of each term that comes through shat_i is dJ/dshat_i, so
-  dJ/ds_i = dJ/dshat_i V_b^(-1/2) + ..., and likewise in dJ/dv_b and dJ/dmu_b.
-- dshat_i/dv_b = -1/2 V_b^(-3/2) diag(s_i - mu_b), and dmu_b/ds_i = 1/n I_m: the slides' matrix forms leave
-  out the diag, though the element-wise form above it has it, and the identity.
 - The sum in dv_b/dmu_b is zero. The term is kept, to show it.
 - dshat_i/ds_i = V_b^(-1/2) holds mu_b and v_b fixed; what flows through those is in the two other terms.
 - Here the "children" of a node are the nodes computed from it; earlier in the lecture they are its inputs.
@@ -58,19 +54,7 @@ def batch_variance(S: FloatArray, mu_b: FloatArray) -> FloatArray:
 
 
 def normalise(S: FloatArray, epsilon: float = 1e-5) -> Normalised:
-    """shat_i = V_b^(-1/2) (s_i - mu_b) with V_b = diag(v_b + epsilon), for each row of S (n, m).
-
-    Parameters
-    ----------
-    S : ndarray (n, m)
-        Scores of the batch, s_i^T in row i.
-    epsilon : float
-        Added to the variance.
-
-    Returns
-    -------
-    Normalised
-    """
+    """shat_i = V_b^(-1/2) (s_i - mu_b) with V_b = diag(v_b + epsilon), for each row of S (n, m)."""
     mu_b = batch_mean(S)
     v_b = batch_variance(S, mu_b)
     S_hat = np.stack([V_b_to_the(-1 / 2, v_b, epsilon) @ (s_i - mu_b) for s_i in S])
@@ -199,7 +183,15 @@ def gradient_of_mean(
 
 
 def gradient_of_scores(dJ_dS_hat: FloatArray, S: FloatArray, epsilon: float = 1e-5) -> FloatArray:
-    """dJ/ds_i for each score vector of the batch, as the sum of the lecture's three terms.
+    """dJ/ds_i for each score vector of the batch, as the sum of the lecture's three terms: (n, m).
+
+    Parameters are those of `three_terms`.
+    """
+    return np.asarray(three_terms(dJ_dS_hat, S, epsilon).sum(axis=0))
+
+
+def three_terms(dJ_dS_hat: FloatArray, S: FloatArray, epsilon: float = 1e-5) -> FloatArray:
+    """The three terms of dJ/ds_i for each score vector of the batch: (3, n, m).
 
     ::
 
@@ -213,26 +205,21 @@ def gradient_of_scores(dJ_dS_hat: FloatArray, S: FloatArray, epsilon: float = 1e
         Scores of the batch, before normalisation.
     epsilon : float
         Added to the variance.
-
-    Returns
-    -------
-    ndarray (n, m)
-        dJ/ds_i in row i.
     """
     n, m = S.shape
     _, mu_b, v_b = normalise(S, epsilon)
     dJ_dv_b = gradient_of_variance(dJ_dS_hat, S, mu_b, v_b, epsilon)
     dJ_dmu_b = gradient_of_mean(dJ_dS_hat, dJ_dv_b, S, mu_b, v_b, epsilon)
-    dJ_dS = np.zeros_like(S)
+    terms = np.zeros((3, n, m))
     for i in range(n):
-        dJ_dS[i] += dJ_dS_hat[i] @ jacobian_normalised_by_score(v_b, epsilon)
-        dJ_dS[i] += (dJ_dv_b @ jacobian_variance_by_score(S[i], mu_b, n))[0]
-        dJ_dS[i] += (dJ_dmu_b @ jacobian_mean_by_score(n, m))[0]
-    return dJ_dS
+        terms[0, i] = dJ_dS_hat[i] @ jacobian_normalised_by_score(v_b, epsilon)
+        terms[1, i] = (dJ_dv_b @ jacobian_variance_by_score(S[i], mu_b, n))[0]
+        terms[2, i] = (dJ_dmu_b @ jacobian_mean_by_score(n, m))[0]
+    return terms
 
 
 def gradient_of_scores_closed_form(dJ_dS_hat: FloatArray, S: FloatArray, epsilon: float = 1e-5) -> FloatArray:
-    """The three terms of `gradient_of_scores` collected into one formula, as a fused kernel computes it.
+    """The `three_terms` collected into one formula, as a fused kernel computes it.
 
     With means over the batch, element by element::
 
@@ -249,23 +236,9 @@ def gradient_of_scores_closed_form(dJ_dS_hat: FloatArray, S: FloatArray, epsilon
     return np.asarray(centred / np.sqrt(v_b + epsilon))
 
 
-class ScaleAndShiftGradients(NamedTuple):
-    """Gradients of J with respect to the inputs of `scale_and_shift`.
-
-    Attributes
-    ----------
-    dJ_dS_hat : ndarray (n, m)
-        dJ/dshat_i in row i.
-    dJ_dgamma, dJ_dbeta : ndarray (m,)
-        Sums over the batch.
-    """
-
-    dJ_dS_hat: FloatArray
-    dJ_dgamma: FloatArray
-    dJ_dbeta: FloatArray
-
-
-def gradients_of_scale_and_shift(dJ_dY: FloatArray, S_hat: FloatArray, gamma: FloatArray) -> ScaleAndShiftGradients:
+def gradients_of_scale_and_shift(
+    dJ_dY: FloatArray, S_hat: FloatArray, gamma: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Back through y_i = gamma * shat_i + beta, one example at a time.
 
     ::
@@ -274,18 +247,12 @@ def gradients_of_scale_and_shift(dJ_dY: FloatArray, S_hat: FloatArray, gamma: Fl
         dJ/dgamma  = sum_i dJ/dy_i diag(shat_i)
         dJ/dbeta   = sum_i dJ/dy_i I_m
 
-    Parameters
-    ----------
-    dJ_dY : ndarray (n, m)
-        dJ/dy_i in row i.
-    S_hat : ndarray (n, m)
-        Normalised scores.
-    gamma : ndarray (m,)
-        Scale.
-
     Returns
     -------
-    ScaleAndShiftGradients
+    dJ_dS_hat : ndarray (n, m)
+        dJ/dshat_i in row i.
+    dJ_dgamma, dJ_dbeta : ndarray (m,)
+        Sums over the batch.
     """
     m = len(gamma)
     dJ_dS_hat, dJ_dgamma, dJ_dbeta = np.zeros_like(S_hat), np.zeros(m), np.zeros(m)
@@ -293,7 +260,7 @@ def gradients_of_scale_and_shift(dJ_dY: FloatArray, S_hat: FloatArray, gamma: Fl
         dJ_dS_hat[i] = dJ_dY[i] @ np.diag(gamma)
         dJ_dgamma += dJ_dY[i] @ np.diag(S_hat[i])
         dJ_dbeta += dJ_dY[i] @ np.eye(m)
-    return ScaleAndShiftGradients(dJ_dS_hat, dJ_dgamma, dJ_dbeta)
+    return dJ_dS_hat, dJ_dgamma, dJ_dbeta
 
 
 # The k-layer network with batch norm.
@@ -323,26 +290,14 @@ def batch_norm_network_gradients(
 
     Parameters
     ----------
-    X : ndarray (n, d)
-        The batch, one example per row.
-    labels : ndarray (n,) or (n, c)
-        Integer labels from 0 to c - 1, or one target per row.
-    weights : sequence of ndarray
-        W_1 (m_1, d), W_2 (m_2, m_1), ..., W_k (c, m_{k-1}).
+    X, labels, weights, l2, activation, sample_weights, loss
+        As in `gpunet.lecture.derivations.batch_gradient.loop_over_examples`. The batch statistics are not weighted.
     gammas, betas : sequence of ndarray, or None
         Scale and shift of the k - 1 hidden layers, each (m_i,). Both None: no scale and shift.
     last_bias : ndarray (c,)
         b_k.
-    l2 : float
-        lambda. It applies to the weights only.
-    activation : Activation
-        Applied in the hidden layers.
     epsilon : float
         Added to the variances.
-    sample_weights : ndarray (n,), optional
-        w_i in J = sum_i w_i l_i / sum_i w_i + lambda sum_j ||W_j||^2. The batch statistics are not weighted.
-    loss : callable
-        `cross_entropy` or `squared_error` of `gpunet.lecture.derivations.batch_gradient`.
 
     Returns
     -------

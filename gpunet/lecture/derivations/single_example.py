@@ -6,18 +6,9 @@ k-layer neural network". Shapes are the lecture's: an input x (d, 1), a one-hot 
 length m is a row (1, m); the Jacobian of a column of length a with respect to a column of length b is (a, b).
 The chain rule is then a product of matrices, from J on the left to the parameter on the right.
 
-Where the slides need a decision:
-
-- vec(W) stacks the rows of W. The slides do not define vec, but their ds_{1,i}/dv_j = x_{j-(i-1)d} fixes it;
-  it is not the usual vec, which stacks columns.
-- The gradient of the L2 term is 2 lambda W. One slide shows lambda vec(W_1)^T.
-- The slide on ds_1/dvec(W_1) is titled "w.r.t. its child J"; the child is W_1.
-- dJ/db_1 is 1 x m. One slide says 1 x d.
-- -(y^T / y^T p)(diag(p) - p p^T) is (p - y)^T for a one-hot y; the code computes the latter where it need not
-  show the Jacobians, since it cannot divide by zero.
-- The softmax is shifted by the largest score, which changes nothing but cannot overflow.
-- In the aggregated backward pass dJ/dW_i uses x^(i-1) where the slide has x^(i), and after g = g W_i the
-  derivative of the activation is taken at s^(i-1) where the slide has s^(i).
+What the slides have wrong or leave open is in the list of corrections, rows L4 to L7. So vec(W) stacks the rows of W,
+and -(y^T / y^T p)(diag(p) - p p^T) is computed as (p - y)^T where the Jacobians need not be shown: it cannot divide by
+zero.
 """
 
 from __future__ import annotations
@@ -168,20 +159,11 @@ def two_layer_forward(
 
     Parameters
     ----------
-    x : ndarray (d, 1)
-        The input.
-    y : ndarray (c, 1)
-        The one-hot label.
-    W1, b1 : ndarray (m, d) and (m, 1)
-        First layer.
-    W2, b2 : ndarray (c, m) and (c, 1)
-        Second layer.
+    x, y : ndarray (d, 1) and (c, 1)
+        The input, and its one-hot label.
+    W1, b1, W2, b2 : ndarray (m, d), (m, 1), (c, m) and (c, 1)
     l2 : float
         lambda, the weight of the L2 term.
-
-    Returns
-    -------
-    TwoLayerValues
     """
     relu = activation_named("relu")
     s1 = linear(x, W1, b1)
@@ -309,16 +291,10 @@ def aggregated_backward(
 
     Parameters
     ----------
-    x : ndarray (d,) or (d, 1)
-        The input.
+    x, weights, biases, activation
+        As in `forward_pass`.
     y : ndarray (c,) or (c, 1)
         The one-hot label.
-    weights : sequence of ndarray
-        W_1 (m_1, d), W_2 (m_2, m_1), ..., W_k (c, m_{k-1}).
-    biases : sequence of ndarray
-        b_1, ..., b_k, each (m_i,) or (m_i, 1).
-    activation : Activation
-        Applied after every layer but the last.
     l2 : float
         lambda, the weight of the L2 term.
 

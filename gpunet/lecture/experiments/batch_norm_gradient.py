@@ -87,24 +87,12 @@ class _Problem:
         return float(backend.to_numpy(value)[0]), d_normalised, s, normalised
 
 
-def three_terms(dJ_dS_hat: Array, S: Array, epsilon: float = EPSILON) -> Array:
-    """Return the lecture's terms of dJ/ds_i, in the order of ``TERMS``: (3, n, m); they sum to the gradient."""
-    n, m = S.shape
-    _, mu_b, v_b = derivation.normalise(S, epsilon)
-    dJ_dv_b = derivation.gradient_of_variance(dJ_dS_hat, S, mu_b, v_b, epsilon)
-    dJ_dmu_b = derivation.gradient_of_mean(dJ_dS_hat, dJ_dv_b, S, mu_b, v_b, epsilon)
-    direct = dJ_dS_hat @ derivation.jacobian_normalised_by_score(v_b, epsilon)
-    through_variance = np.concatenate([dJ_dv_b @ derivation.jacobian_variance_by_score(s, mu_b, n) for s in S])
-    through_mean = np.tile(dJ_dmu_b @ derivation.jacobian_mean_by_score(n, m), (n, 1))
-    return np.stack([direct, through_variance, through_mean])
-
-
 def measure(settings: Settings) -> dict[str, Any]:
     """Compute the terms, compare four ways to the gradient, and descend with terms dropped."""
     rows, units, classes, steps = (6, 3, 3, 10) if settings.quick else (24, 8, 5, 100)
     problem = _Problem(settings, rows, units, classes)
     dJ_dS_hat, fused = problem.gradients(problem.S)
-    terms = three_terms(dJ_dS_hat, problem.S)
+    terms = derivation.three_terms(dJ_dS_hat, problem.S, EPSILON)
     exact = terms.sum(axis=0)
     dropped = {name: terms[kept].sum(axis=0) for name, kept in DROPPED.items()}
     normalised = derivation.normalise(problem.S, EPSILON).S_hat
@@ -148,7 +136,7 @@ def _descend(problem: _Problem, kept: list[int], steps: int) -> dict[str, Any]:
     for _ in range(steps):
         scaled = np.exp(log_scale) * centred
         dJ_dS_hat, _ = problem.gradients(scaled + bias)
-        dJ_dS = three_terms(dJ_dS_hat, scaled + bias)[kept].sum(axis=0)
+        dJ_dS = derivation.three_terms(dJ_dS_hat, scaled + bias, EPSILON)[kept].sum(axis=0)
         bias -= LEARNING_RATE * dJ_dS.sum(axis=0)
         log_scale -= LEARNING_RATE * (dJ_dS * scaled).sum(axis=0)
         track["bias"].append(float(np.abs(bias).max()))
