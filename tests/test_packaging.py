@@ -123,7 +123,8 @@ def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
-    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "gpunet").rglob("*.py")} | {"gpunet/py.typed"}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "gpunet").rglob("*.py")}
+    expected |= {"gpunet/py.typed", "gpunet/lecture/page.html"}
     expected |= {f"gpunet/kernels/{path.name}" for path in (ROOT / "kernels").iterdir() if path.is_file()}
     for name in ("report", "results"):
         expected |= {
