@@ -16,9 +16,9 @@ from gpunet.bench.report.results import Results
 from gpunet.bench.report.sections import report
 from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.folders import check_folder
-from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.output import print_json, print_lines, require
 from gpunet.cli.readers import folder
-from gpunet.errors import InvalidValueError, optional_package
+from gpunet.errors import InvalidValueError
 
 EXIT_WORSE = 1
 
@@ -77,7 +77,7 @@ def run_report(arguments: argparse.Namespace) -> None:
     if arguments.update and _is_filtered(arguments):
         raise InvalidValueError("--update: documents show all rows. Expected no --peer, --configuration or --mode.")
     if arguments.plots is not None:
-        _require_matplotlib()
+        require("matplotlib", extra="plot", purpose="--plots")
         check_folder(arguments.plots, "--plots")
     files = [read_results(path) for path in arguments.files] or committed_results()
     chosen = _chosen(files, arguments)
@@ -141,8 +141,3 @@ def _chosen(files: Sequence[Results], arguments: argparse.Namespace, *, keep_all
 
 def _is_filtered(arguments: argparse.Namespace) -> bool:
     return any((arguments.peer, arguments.configuration, arguments.mode))
-
-
-def _require_matplotlib() -> None:
-    with optional_package("matplotlib", extra="plot", purpose="--plots"):
-        import matplotlib  # noqa: F401

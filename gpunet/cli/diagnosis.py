@@ -11,7 +11,6 @@ from typing import Any
 import numpy.typing as npt
 
 from gpunet.diagnostics import Diagnosis, DiagnosticsCallback, Finding, Thresholds, draw_layers, draw_training, inspect
-from gpunet.errors import optional_package
 from gpunet.files import write_text
 from gpunet.network import Network
 from gpunet.plotting import save_figure
@@ -23,17 +22,6 @@ ROWS = 512
 # Inspections of a run, however long it is.
 RECORDS = 10
 _DPI = 150
-
-
-def require_matplotlib() -> None:
-    """Raise unless figures can be drawn; before a run rather than after it.
-
-    Raises
-    ------
-    MissingDependencyError
-    """
-    with optional_package("matplotlib", extra="plot", purpose="--diagnose"):
-        import matplotlib  # noqa: F401
 
 
 class RunDiagnosis:

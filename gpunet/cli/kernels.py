@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +157,9 @@ def _print(
 ) -> None:
     summary = _summary(results, checked)
     if arguments.json:
-        kernels = [asdict(kernel) for kernel in checked] if arguments.all else None
         print_json(
             {"nvrtc": compiler.version, "modules": summary, "problems": list(problems)}
-            | ({} if kernels is None else {"kernels": kernels})
+            | ({"kernels": [asdict(kernel) for kernel in checked]} if arguments.all else {})
             | ({"accesses": [asdict(count) for count in accesses]} if arguments.sass else {})
         )
         return
@@ -184,41 +183,26 @@ def _print(
 def _summary(results: Sequence[Result], checked: Sequence[CheckedKernel]) -> list[dict[str, Any]]:
     """Return a row for each module and architecture."""
     rows = []
-    for module, architecture in sorted({(result.unit.module, result.unit.architecture) for result in results}):
-        ours = [
-            kernel.resources for kernel in checked if (kernel.module, kernel.architecture) == (module, architecture)
-        ]
-        seconds = sum(
-            result.seconds
-            for result in results
-            if (result.unit.module, result.unit.architecture) == (module, architecture)
-        )
+    for place in sorted({(result.unit.module, result.unit.architecture) for result in results}):
+        ours = [kernel.resources for kernel in checked if (kernel.module, kernel.architecture) == place]
+        units = [result for result in results if (result.unit.module, result.unit.architecture) == place]
         rows.append(
             {
-                "module": module,
-                "architecture": architecture,
+                "module": place[0],
+                "architecture": place[1],
                 "kernels": len(ours),
                 "registers": max((resources.registers for resources in ours), default=0),
                 "shared_bytes": max((resources.shared_bytes for resources in ours), default=0),
                 "spill_bytes": sum(resources.spill_store_bytes + resources.spill_load_bytes for resources in ours),
-                "seconds": seconds,
+                "seconds": sum(result.seconds for result in units),
             }
         )
     return rows
 
 
 def _row(kernel: CheckedKernel) -> list[str]:
-    resources = kernel.resources
-    numbers = (
-        resources.registers,
-        resources.shared_bytes,
-        resources.stack_bytes,
-        resources.spill_store_bytes,
-        resources.spill_load_bytes,
-    )
-    return [kernel.expression, str(kernel.architecture), *map(str, numbers)]
+    return [kernel.expression, str(kernel.architecture), *map(str, astuple(kernel.resources))]
 
 
 def _access_row(count: AccessCount) -> list[str]:
-    numbers = (count.architecture, count.wanted.bytes, count.loads, count.stores)
-    return [count.expression, *map(str, numbers)]
+    return [count.expression, *map(str, (count.architecture, count.wanted.bytes, count.loads, count.stores))]

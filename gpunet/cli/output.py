@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from gpunet.backends import Backend
@@ -13,15 +14,15 @@ from gpunet.cli.streams import printable
 from gpunet.errors import optional_package
 
 
-def require_rich() -> None:
-    """Raise unless the package that prints tables and bars is there; before a run rather than after it.
+def require(package: str, *, extra: str, purpose: str) -> None:
+    """Raise MissingDependencyError unless a package is there that results need; before the work rather than after."""
+    with optional_package(package, extra=extra, purpose=purpose):
+        import_module(package)
 
-    Raises
-    ------
-    MissingDependencyError
-    """
-    with optional_package("rich", extra="cli", purpose="the shell command"):
-        import rich  # noqa: F401
+
+def require_rich() -> None:
+    """Raise MissingDependencyError unless the package that prints tables and bars is there."""
+    require("rich", extra="cli", purpose="the shell command")
 
 
 def print_json(content: Mapping[str, Any]) -> None:

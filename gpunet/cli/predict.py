@@ -75,7 +75,13 @@ def run(arguments: argparse.Namespace) -> None:
         _write_table(table, cells, names or (), probabilities)
         write_text(arguments.out, table.getvalue())
     if arguments.json:
-        _print_json(arguments, data.rows, predictions, names, probabilities)
+        content: dict[str, Any] = {"model": arguments.model, "data": arguments.data, "rows": data.rows}
+        content["predictions"] = predictions
+        if probabilities is not None:
+            content |= {"class_names": names, "probabilities": probabilities.tolist()}
+        if arguments.out is not None:
+            content["out"] = str(arguments.out)
+        print_json(content)
     elif arguments.out is not None:
         print_lines(f"{arguments.out}: {data.rows:,} predictions")
     elif probabilities is not None:
@@ -101,19 +107,3 @@ def _write_table(file: TextIO, cells: Sequence[str], names: Iterable[str], proba
     writer.writerow(["prediction", *(f"probability {name}" for name in names)])
     for cell, row in zip(cells, probabilities, strict=True):
         writer.writerow([cell, *(str(np.format_float_positional(value, trim="-")) for value in row)])
-
-
-def _print_json(
-    arguments: argparse.Namespace,
-    rows: int,
-    predictions: list[str] | list[float],
-    names: list[str] | None,
-    probabilities: Array | None,
-) -> None:
-    content: dict[str, Any] = {"model": arguments.model, "data": arguments.data, "rows": rows}
-    content["predictions"] = predictions
-    if probabilities is not None:
-        content |= {"class_names": names, "probabilities": probabilities.tolist()}
-    if arguments.out is not None:
-        content["out"] = str(arguments.out)
-    print_json(content)

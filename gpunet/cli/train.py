@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
-from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis, require_matplotlib
+from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed
-from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
+from gpunet.cli.output import device_name, print_json, print_lines, print_table, require, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note
 from gpunet.cli.readers import folder, number, whole_number, widths
 from gpunet.cli.scores import Score, format_score, score_rows
@@ -24,7 +24,7 @@ from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_in
 from gpunet.data.targets import TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
-from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, optional_package
+from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
@@ -206,12 +206,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _require_packages(arguments: argparse.Namespace) -> None:
-    """Raise before the work rather than after it where a package is missing that its results need."""
     require_rich()
     if arguments.diagnose:
-        require_matplotlib()
-    with optional_package("safetensors", extra="cli", purpose="writing the model"):
-        import safetensors  # noqa: F401
+        require("matplotlib", extra="plot", purpose="--diagnose")
+    require("safetensors", extra="cli", purpose="writing the model")
 
 
 def _what_is_replaced(arguments: argparse.Namespace, folder: Path, preparation: Preparation) -> list[str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -133,14 +132,7 @@ def test_a_regression(capsys: Capture) -> None:
 
 
 def test_matplotlib_is_asked_for_before_training(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.split(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(name=name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install 'gpunet[plot]'" in refusal(capsys, *BLOBS, "--diagnose")
     assert not Path("runs").exists()
 
