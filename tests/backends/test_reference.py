@@ -19,7 +19,7 @@ SHAPES = [(1, 1), (2, 3), (37, 5), (ROWS + 1, 7), (3 * ROWS + 11, CHUNK // 512 +
 WEIGHTS = 13  # of the parameters, how many L2 applies to
 
 
-class Problem:
+class Operands:
     """Random arrays of one shape, in float64."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -42,7 +42,7 @@ class Problem:
         return np.full(shape or self.shape, 99, dtype)
 
 
-def loss(targets: Callable[[Problem], Any], weights: Callable[[Problem], Any]) -> Callable[[Problem], Arrays]:
+def loss(targets: Callable[[Operands], Any], weights: Callable[[Operands], Any]) -> Callable[[Operands], Arrays]:
     """Return what makes the arguments of a loss."""
     return lambda p: {
         "outputs": p.matrix(),
@@ -53,19 +53,19 @@ def loss(targets: Callable[[Problem], Any], weights: Callable[[Problem], Any]) -
     }
 
 
-def labels(p: Problem) -> Any:
+def labels(p: Operands) -> Any:
     return p.rng.integers(0, p.columns, p.rows, dtype=np.int32)
 
 
-def probabilities(p: Problem) -> Any:
+def probabilities(p: Operands) -> Any:
     return p.rng.uniform(0, 1, p.shape)
 
 
-def zeros(p: Problem) -> Any:
+def zeros(p: Operands) -> Any:
     return np.zeros(p.rows)
 
 
-def batch_norm(scaled: bool) -> Callable[[Problem], Arrays]:
+def batch_norm(scaled: bool) -> Callable[[Operands], Arrays]:
     return lambda p: {
         "s": p.matrix() + 3,
         "gamma": p.row() if scaled else None,
@@ -78,11 +78,11 @@ def batch_norm(scaled: bool) -> Callable[[Problem], Arrays]:
     }
 
 
-def batch_norm_training(p: Problem) -> Arrays:
+def batch_norm_training(p: Operands) -> Arrays:
     return {"mean": p.unset(p.columns), "inverse_std": p.unset(p.columns), "momentum": 0.3}
 
 
-def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Problem], Arrays]:
+def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Operands], Arrays]:
     return lambda p: {
         "dy": p.matrix(),
         "s": p.matrix(),
@@ -112,12 +112,12 @@ def step(scalars: int, *moments: str, clip: bool = False, loss: float = 1.0, **n
     }
 
 
-def adam(**more: Any) -> Callable[[Problem], Arrays]:
+def adam(**more: Any) -> Callable[[Operands], Arrays]:
     numbers = {"l2": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8, "weight_decay": 0.0} | more
     return step(3, "first_moment", "second_moment", **numbers)
 
 
-def clipping(maximum: float) -> Callable[[Problem], Arrays]:
+def clipping(maximum: float) -> Callable[[Operands], Arrays]:
     return lambda p: {
         "parameters": p.vector(),
         "gradients": p.vector(),
@@ -128,7 +128,7 @@ def clipping(maximum: float) -> Callable[[Problem], Arrays]:
     }
 
 
-def random_bits(matrix: str) -> Callable[[Problem], Arrays]:
+def random_bits(matrix: str) -> Callable[[Operands], Arrays]:
     return lambda p: {
         matrix: probabilities(p),
         "out": p.unset(),
@@ -138,7 +138,7 @@ def random_bits(matrix: str) -> Callable[[Problem], Arrays]:
     }
 
 
-CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
+CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     *(
         (
             "gemm",
@@ -209,9 +209,9 @@ CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
         for name, targets in (
             ("softmax_cross_entropy", labels),
             ("sigmoid_cross_entropy", probabilities),
-            ("squared_error", Problem.matrix),
+            ("squared_error", Operands.matrix),
         )
-        for weights in (lambda p: None, Problem.weights, zeros)
+        for weights in (lambda p: None, Operands.weights, zeros)
     ),
     *(("clip_factor", clipping(maximum)) for maximum in (1e-3, 1e6)),
     *(("sgd_step", step(1, clip=clip, velocity=None, l2=0.1, momentum=0.0, nesterov=False)) for clip in (False, True)),
@@ -228,7 +228,7 @@ CASES: list[tuple[str, Callable[[Problem], Arrays]]] = [
 ]
 
 
-def labels_of_rows(p: Problem) -> Any:
+def labels_of_rows(p: Operands) -> Any:
     return p.rng.integers(0, p.rows, p.rows, dtype=np.int32)
 
 
@@ -261,11 +261,11 @@ def test_the_reference_knows_no_array_library_but_the_one_it_is_given() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("name", "make"), CASES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(CASES)])
 def test_numpy_is_the_reference_to_rounding(
-    name: str, make: Callable[[Problem], Arrays], shape: tuple[int, int]
+    name: str, make: Callable[[Operands], Arrays], shape: tuple[int, int]
 ) -> None:
     if name == "batch_norm_activation_forward":
         shape = max(shape[0], 2), shape[1]  # one row has no variance
-    ours, expected = make(Problem(shape)), make(Problem(shape))
+    ours, expected = make(Operands(shape)), make(Operands(shape))
     getattr(NumpyBackend(), name)(**ours)
     getattr(Backend(), name)(**expected)
     for argument, value in expected.items():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from .compiler import EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
-from .memory import Allocation, Memory, View
+from .memory import Allocation, Allocator, View
 
 Dimensions = tuple[int, int, int]
 
@@ -207,7 +207,7 @@ class EmulatedDevice:
         self._sanitize = sanitize
         self._seeds = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self._launches = 0
-        self._memory = Memory(0 if sanitize else guard_bytes)
+        self._memory = Allocator(0 if sanitize else guard_bytes)
         self._recording: list[_Operation] | None = None
 
     # ------------------------------------------------------------------------------------------------ memory

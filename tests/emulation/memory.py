@@ -63,7 +63,7 @@ class View:
         return np.ndarray(self.shape, self.dtype, buffer=memoryview(memory), strides=self.strides)
 
 
-class Memory:
+class Allocator:
     """Allocator of the emulated device.
 
     Parameters

@@ -12,7 +12,7 @@ from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY
 from tests.helpers.networks import random_problem
 
 
-class Recorder(gpunet.Callback):
+class WeightsOfEveryStep(gpunet.Callback):
     """Keeps the weights before every step."""
 
     def __init__(self) -> None:
@@ -37,18 +37,18 @@ def diverging(rate=1e10, **arguments):
 
 def test_a_huge_learning_rate():
     network, X, y, optimizer = diverging(1e25)
-    recorder = Recorder()
+    watch = WeightsOfEveryStep()
     with np.errstate(all="ignore"), pytest.raises(gpunet.TrainingDivergedError) as caught:
-        gpunet.fit(network, X, y, epochs=3, batch_size=32, optimizer=optimizer, callbacks=[recorder])
+        gpunet.fit(network, X, y, epochs=3, batch_size=32, optimizer=optimizer, callbacks=[watch])
     error = caught.value
     assert error.epoch == 1
     assert error.step >= 2
     assert error.layer in str(error)
     assert str(error.step) in str(error)
     assert error.layer.split()[0] in ("parameter", "output")
-    assert recorder.ended
+    assert watch.ended
     assert np.isfinite(network.loss_and_gradients(X, y)[0])
-    np.testing.assert_array_equal(network.flat_parameters, recorder.weights[network.steps])
+    np.testing.assert_array_equal(network.flat_parameters, watch.weights[network.steps])
     assert optimizer.step == 0
 
 
@@ -56,23 +56,23 @@ def test_a_huge_learning_rate():
 def test_which_weights_are_kept(bad_step):
     """Break a weight after a given step; the weights kept are at most 16 steps older, and gave a finite loss."""
 
-    class Break(Recorder):
+    class Break(WeightsOfEveryStep):
         def on_step_end(self, run):
             super().on_step_end(run)
             if run.network.steps == bad_step:
                 run.network.parameters["W2"][3, 4] = np.nan
 
     network, X, y, _ = diverging()
-    recorder = Break()
+    watch = Break()
     with pytest.raises(gpunet.TrainingDivergedError) as caught:
-        gpunet.fit(network, X, y, epochs=4, batch_size=32, optimizer=gpunet.SGD(0.01), callbacks=[recorder])
+        gpunet.fit(network, X, y, epochs=4, batch_size=32, optimizer=gpunet.SGD(0.01), callbacks=[watch])
     # Seen by the next loss, or by the check of the weights after an epoch of 16 steps.
     assert caught.value.step == (bad_step if bad_step % 16 == 0 else bad_step + 1)
     assert caught.value.epoch == (bad_step - 1) // 16 + 1
     assert len(caught.value.history) == (bad_step - 1) // 16
     assert caught.value.layer == "parameter W2"
     assert bad_step - GOOD_WEIGHTS_EVERY <= network.steps <= bad_step
-    np.testing.assert_array_equal(network.flat_parameters, recorder.weights[network.steps])
+    np.testing.assert_array_equal(network.flat_parameters, watch.weights[network.steps])
 
 
 @pytest.mark.parametrize("broken", ["W1", "b2", "W3"])

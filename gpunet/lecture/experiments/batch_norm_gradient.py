@@ -37,7 +37,7 @@ GROWS = 0.1
 SAME_COST = 1e-3
 
 
-class _Problem:
+class _NormalisedScores:
     """J(S) = cross-entropy of softmax(Shat W^T) for a batch of scores S, all through the backend's operations.
 
     Attributes
@@ -90,7 +90,7 @@ class _Problem:
 def measure(settings: Settings) -> dict[str, Any]:
     """Compute the terms, compare four ways to the gradient, and descend with terms dropped."""
     rows, units, classes, steps = (6, 3, 3, 10) if settings.quick else (24, 8, 5, 100)
-    problem = _Problem(settings, rows, units, classes)
+    problem = _NormalisedScores(settings, rows, units, classes)
     dJ_dS_hat, fused = problem.gradients(problem.S)
     terms = derivation.three_terms(dJ_dS_hat, problem.S, EPSILON)
     exact = terms.sum(axis=0)
@@ -124,7 +124,7 @@ def _error(gradient: Array, exact: Array) -> float:
     return float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
 
 
-def _descend(problem: _Problem, kept: list[int], steps: int) -> dict[str, Any]:
+def _descend(problem: _NormalisedScores, kept: list[int], steps: int) -> dict[str, Any]:
     """Learn scales exp(c) and biases b of the centred scores, exp(c) s_i + b, with a gradient of some of the terms.
 
     Neither can change J, up to epsilon: the normalisation takes both out again. The track has the largest absolute

@@ -31,7 +31,7 @@ LAYER_WIDTHS = [(5, 3), (5, 7, 3), (3, 1, 4, 2), (1, 2, 1, 3, 2), (3, 3, 3, 3, 3
 each_loss = pytest.mark.parametrize("loss", [cross_entropy, squared_error])
 
 
-class Problem(NamedTuple):
+class NetworkAndBatch(NamedTuple):
     """A batch and a network."""
 
     X: FloatArray
@@ -40,10 +40,10 @@ class Problem(NamedTuple):
     biases: list[FloatArray]
 
 
-def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> Problem:
+def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> NetworkAndBatch:
     rng = np.random.default_rng(seed)
     layers = list(itertools.pairwise(widths))
-    return Problem(
+    return NetworkAndBatch(
         X=rng.standard_normal((n, widths[0])),
         labels=rng.integers(widths[-1], size=n),
         weights=[rng.standard_normal((m, d)) for d, m in layers],
@@ -51,7 +51,7 @@ def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> Problem:
     )
 
 
-def problem_away_from_kinks(widths: tuple[int, ...], n: int, activation: Activation) -> Problem:
+def problem_away_from_kinks(widths: tuple[int, ...], n: int, activation: Activation) -> NetworkAndBatch:
     """A problem in which no hidden score is near 0, where ReLU and its relatives have no derivative."""
     for seed in range(1000):
         candidate = problem(widths, n, seed)

@@ -255,7 +255,7 @@ def test_moving_or_stretching_the_whole_batch_leaves_j_unchanged(n: int, m: int)
 # The k-layer network with batch norm.
 
 
-class Problem(NamedTuple):
+class NetworkAndBatch(NamedTuple):
     """A batch and a network with batch norm, in the order of `batch_norm_network_gradients`."""
 
     X: FloatArray
@@ -276,9 +276,9 @@ class Problem(NamedTuple):
             | {f"b{len(self.weights)}": self.last_bias, "X": self.X}
         )
 
-    def with_parameters(self, values: dict[str, FloatArray]) -> Problem:
+    def with_parameters(self, values: dict[str, FloatArray]) -> NetworkAndBatch:
         k = len(self.weights)
-        return Problem(
+        return NetworkAndBatch(
             values["X"],
             self.labels,
             [values[f"W{i}"] for i in range(1, k + 1)],
@@ -288,9 +288,9 @@ class Problem(NamedTuple):
         )
 
 
-def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> Problem:
+def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> NetworkAndBatch:
     rng = np.random.default_rng(seed)
-    return Problem(
+    return NetworkAndBatch(
         X=rng.standard_normal((n, widths[0])),
         labels=rng.integers(widths[-1], size=n),
         weights=[rng.standard_normal((m, d)) for d, m in itertools.pairwise(widths)],
@@ -300,7 +300,7 @@ def problem(widths: tuple[int, ...], n: int, seed: int = 0) -> Problem:
     )
 
 
-def smallest_shifted_score(p: Problem) -> float:
+def smallest_shifted_score(p: NetworkAndBatch) -> float:
     """How near a ReLU network with batch norm comes to a kink, computed without the code under test."""
     smallest, X = np.inf, p.X
     for W, gamma, beta in zip(p.weights[:-1], p.gammas, p.betas, strict=True):
@@ -310,13 +310,13 @@ def smallest_shifted_score(p: Problem) -> float:
     return float(smallest)
 
 
-def gradients_of(p: Problem, activation: str, **options: Any) -> tuple[float, dict[str, FloatArray]]:
+def gradients_of(p: NetworkAndBatch, activation: str, **options: Any) -> tuple[float, dict[str, FloatArray]]:
     return lecture.batch_norm_network_gradients(
         *p, l2=0.05, activation=activation_named(activation), epsilon=EPSILON, **options
     )
 
 
-def expected_gradient(p: Problem, name: str, activation: str, **options: Any) -> FloatArray:
+def expected_gradient(p: NetworkAndBatch, name: str, activation: str, **options: Any) -> FloatArray:
     def J(changed: FloatArray) -> float:
         return gradients_of(p.with_parameters(p.parameters | {name: changed}), activation, **options)[0]
 
