@@ -48,6 +48,14 @@ def panels(rows: int, columns: int, *, title: str, width: float = 1.0, height: f
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+def look(place: int, size: float | None = 4) -> dict[str, Any]:
+    """Return colour, line style and, unless its size is None, marker of one of many lines; every 49 of them differ."""
+    palette = len(COLOURS)
+    turned = (place + place // palette) % palette
+    marker = {} if size is None else {"marker": MARKERS[turned], "markersize": size}
+    return {"color": COLOURS[place % palette], "linestyle": STYLES[turned], **marker}
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dots_per_inch: int | None = None) -> Path:
     """Write a figure, whole or not at all; nothing in the file depends on the day or the process.
 

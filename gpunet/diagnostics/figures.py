@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.diagnostics.diagnosis import Diagnosis
 from gpunet.diagnostics.records import LayerDiagnosis
 from gpunet.errors import InvalidValueError
-from gpunet.plotting import COLOURS, MARKERS, STYLES, label, panels
+from gpunet.plotting import COLOURS, label, look, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,7 +145,7 @@ def _draw_lines(axes: Any, epochs: Sequence[int], found: dict[int, list[float | 
     drawn: list[float] = []
     for place, (index, values) in enumerate(found.items()):
         plottable = [_plottable(value, logarithmic) for value in values]
-        axes.plot(epochs, plottable, **_look(place), label=f"{index}")
+        axes.plot(epochs, plottable, **look(place, 3.5), linewidth=1.2, label=f"{index}")
         drawn += [value for value in plottable if np.isfinite(value)]
     if logarithmic:
         _span_a_decade(axes, drawn)
@@ -178,15 +178,3 @@ def _idle(record: Diagnosis, index: int) -> float:
 
 def _plottable(value: float | None, logarithmic: bool) -> float:
     return float("nan") if value is None or (logarithmic and value <= 0) else value
-
-
-def _look(place: int) -> dict[str, Any]:
-    """Return colour, line style and marker of one of many lines; those of the palette repeat after seven."""
-    palette, styles = len(COLOURS), len(STYLES)
-    return {
-        "color": COLOURS[place % palette],
-        "linestyle": STYLES[(place + place // palette) % styles],
-        "marker": MARKERS[(place + place // palette) % len(MARKERS)],
-        "markersize": 3.5,
-        "linewidth": 1.2,
-    }

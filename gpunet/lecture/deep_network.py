@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.diagnostics import Diagnosis, Distribution, draw_histogram, inspect
 from gpunet.lecture.experiment import Array, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, Figure, integer_ticks, label, legend, look, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, integer_ticks, label, legend, or_nan, panels
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
@@ -162,15 +162,12 @@ def draw_initializers(
     return figure
 
 
-def draw_over_layers(axis: Any, lines: Mapping[str, Sequence[float]], scale: str) -> None:
+def draw_over_layers(axis: Any, lines: Mapping[str, Sequence[float | None]], scale: str) -> None:
     """Draw a line over the layers for each initialiser; a logarithmic axis leaves zeros out."""
-    for place, (name, values) in enumerate(lines.items()):
-        axis.plot(
-            range(1, len(values) + 1),
-            [float("nan") if scale == "log" and value <= 0 else value for value in values],
-            label=f"{name} (0: not on this axis)" if scale == "log" and max(values) <= 0 else name,
-            **look(place),
-        )
+    if scale == "log":
+        zero = {name: " (0: not on this axis)" if max(or_nan(values)) <= 0 else "" for name, values in lines.items()}
+        lines = {f"{name}{zero[name]}": [value or None for value in values] for name, values in lines.items()}
+    draw_lines(axis, lines)
     axis.set_yscale(scale)
     if scale == "linear":
         axis.set_ylim(-0.03, 1.03)

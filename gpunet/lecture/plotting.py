@@ -15,6 +15,7 @@ from gpunet.plotting import DIVERGING_MAP as DIVERGING_MAP
 from gpunet.plotting import MAP as MAP
 from gpunet.plotting import MARKERS as MARKERS
 from gpunet.plotting import STYLES as STYLES
+from gpunet.plotting import look as look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Figure
@@ -32,12 +33,6 @@ def panels(rows: int, columns: int, *, width: float = 1.0, height: float = 1.0) 
         Of a panel, as multiples of the usual 4 by 3.2 inches.
     """
     return plotting.panels(rows, columns, title="", width=width, height=height)
-
-
-def look(place: int, size: float | None = 4) -> dict[str, Any]:
-    """Return colour, line style and, unless its size is None, marker of the line at a place among several."""
-    marker = {} if size is None else {"marker": MARKERS[place], "markersize": size}
-    return {"color": COLOURS[place], "linestyle": STYLES[place], **marker}
 
 
 def draw_lines(
@@ -69,6 +64,23 @@ def draw_lines(
     for place, (name, values) in enumerate(lines.items(), start=first):
         over = range(1, len(values) + 1) if places is None else places
         axes.plot(over, or_nan(values), label=name, **look(place, size) | style)
+
+
+def draw_range(axes: Any, x: Any, curves: Any, bounds: Sequence[float], **style: Any) -> None:
+    """Draw the mean of curves (n, m) as a line, and the range between two quantiles of them as a shade."""
+    low, high = np.quantile(curves, bounds, axis=0)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.plot(x, np.mean(curves, axis=0), **style)
+
+
+def draw_bars(axes: Any, groups: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
+    """Draw a bar of its own colour for each group, side by side, at each of the names."""
+    width = 0.8 / len(groups)
+    for place, (name, values) in enumerate(groups.items()):
+        beside = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * width
+        axes.bar(beside, values, 0.95 * width, color=COLOURS[place], label=name)
+    axes.axhline(0, color=COLOURS[6], linewidth=0.6)
+    axes.set_xticks(range(len(names)), names)
 
 
 def or_nan(values: Iterable[float | None]) -> list[float]:

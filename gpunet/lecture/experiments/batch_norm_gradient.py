@@ -11,7 +11,7 @@ from gpunet.activations import Identity
 from gpunet.backends import Backend
 from gpunet.lecture.derivations import batch_norm as derivation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_bars, draw_lines, label, legend, panels
 from gpunet.lecture.probing import numeric_gradient
 from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
@@ -199,11 +199,10 @@ def claims(numbers: Numbers) -> Claims:
 
 def draw(numbers: Numbers) -> Figure:
     figure, ((terms_panel, errors_panel), (bias_panel, scale_panel)) = panels(2, 2, width=1.35)
-    examples = np.arange(1, numbers["rows"] + 1)
-    for place, (name, values) in enumerate(zip(TERMS, numbers["terms"], strict=True)):
-        terms_panel.bar(examples + 0.27 * (place - 1), values, 0.27, color=COLOURS[place], label=name)
-    terms_panel.plot(examples, numbers["total"], "_", color=COLOURS[6], markersize=7, markeredgewidth=2, label="sum")
-    terms_panel.axhline(0, color="0.5", linewidth=0.6)
+    draw_bars(
+        terms_panel, dict(zip(TERMS, numbers["terms"], strict=True)), [str(row + 1) for row in range(numbers["rows"])]
+    )
+    terms_panel.plot(numbers["total"], "_", color=COLOURS[6], markersize=7, markeredgewidth=2, label="sum")
     label(terms_panel, "example", "dJ/ds of one unit", "the three terms")
     terms_panel.margins(y=0.3)
     legend(terms_panel, "upper center", 7, ncols=2)

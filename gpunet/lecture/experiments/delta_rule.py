@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpunet.classic.delta_rule import DeltaRule
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MAP, Figure, label, legend, panels
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_bars, label, legend, panels
 from gpunet.lecture.probing import fit_quietly
 from gpunet.lecture.wording import rounded
 
@@ -174,12 +174,9 @@ def _draw_codes(figure: Figure, panel: Any, codes: Array) -> None:
 
 
 def _draw_weights(panel: Any, weights: Array) -> None:
-    bits = np.arange(1, BITS + 1)
-    for unit, values in enumerate(weights):
-        panel.bar(bits + 0.2 * (2 * unit - 1), values, 0.38, color=COLOURS[unit], label=f"hidden unit {unit + 1}")
-    panel.axhline(0, color=COLOURS[6], linewidth=0.8)
-    panel.axvline((BITS + 1) / 2, color=COLOURS[6], linewidth=0.8, linestyle=":")
-    panel.set_xticks(bits)
+    bits = [str(bit) for bit in range(1, BITS + 1)]
+    draw_bars(panel, {f"hidden unit {unit}": values for unit, values in enumerate(weights, start=1)}, bits)
+    panel.axvline((BITS - 1) / 2, color=COLOURS[6], linewidth=0.8, linestyle=":")
     panel.set_ylim(1.05 * weights.min(), 1.45 * weights.max())
     label(panel, "input bit", "weight to the hidden unit", "symmetry of 6 bits")
     legend(panel, "upper right", ncols=2)

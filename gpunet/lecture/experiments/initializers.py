@@ -12,7 +12,7 @@ from gpunet.data_initializers import data_dependent, lsuv
 from gpunet.lecture.deep_network import draw_over_layers, fades, keeps, last_over_first, measure_initializers, spread_of
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import Figure, label, or_nan, panels
+from gpunet.lecture.plotting import Figure, label, panels
 from gpunet.lecture.wording import none_where_not_finite
 
 GLOROT, SAXE, SUSSILLO = "Glorot 2010", "Saxe 2013", "Sussillo 2014"
@@ -142,13 +142,14 @@ def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(2, 3, width=1.0, height=0.95)
     for row, (activation, name) in enumerate(zip(ACTIVATIONS, ("tanh", "ReLU"), strict=True)):
         layers, losses = numbers[activation], numbers["training"]["losses"][activation]
-        lines = [{one: layers[one][key] for one in INITIALIZERS} for key in ("std", "gradient")]
-        names = [("hidden layer", "std of the activations", f"{name}: activations")]
-        names.append(("hidden layer", "root mean square of n dJ/ds", f"{name}: gradients"))
-        names.append(("epoch", "training loss (cross-entropy)", f"{name}: training on digits"))
-        for panel, values, (x, y, title) in zip(axes[row], [*lines, losses], names, strict=True):
-            draw_over_layers(panel, {one: or_nan(values[one]) for one in INITIALIZERS}, "log")
-            label(panel, x, y, title)
+        std, gradient = ({one: layers[one][key] for one in INITIALIZERS} for key in ("std", "gradient"))
+        for panel, lines, x, y, title in (
+            (axes[row, 0], std, "hidden layer", "std of the activations", "activations"),
+            (axes[row, 1], gradient, "hidden layer", "root mean square of n dJ/ds", "gradients"),
+            (axes[row, 2], losses, "epoch", "training loss (cross-entropy)", "training on digits"),
+        ):
+            draw_over_layers(panel, lines, "log")
+            label(panel, x, y, f"{name}: {title}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, spirals
-from gpunet.lecture.plotting import COLOURS, Figure, label, legend, look, name_ticks, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_range, label, legend, look, name_ticks, panels
 from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
 from gpunet.optimizers import Adam
@@ -191,12 +191,9 @@ def draw(numbers: Numbers) -> Figure:
 
 
 def _draw_widths(axes: Any, by_width: list[Numbers]) -> None:
-    for number, entry in enumerate(by_width):
-        low, mean, high = (
-            [100 * float(reduce(part)) for part in entry["accuracies"]] for reduce in (np.min, np.mean, np.max)
-        )
-        axes.fill_between(entry["widths"], low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
-        axes.plot(entry["widths"], mean, label=f"{entry['layers']} layers", **look(number, 6))
+    for place, entry in enumerate(by_width):
+        accuracies = 100 * np.array(entry["accuracies"]).T
+        draw_range(axes, entry["widths"], accuracies, (0, 1), label=f"{entry['layers']} layers", **look(place, 6))
     draws = len(by_width[0]["accuracies"][0])
     title = f"spirals: mean and range of {draws} draws"
     label(axes, "units per hidden layer", "points in their own region, %", title)

@@ -10,7 +10,7 @@ from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points
-from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, label, legend, look, panels
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, draw_range, label, legend, look, panels
 from gpunet.lecture.wording import rounded, tiny
 from gpunet.random import Purpose, host_generator
 
@@ -209,10 +209,8 @@ def _draw_bound(panel: Any, runs: list[Numbers]) -> None:
 def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
     for place, (name, title) in enumerate({"plain": "w", "averaged": "average of w"}.items()):
         runs = np.array(accuracies[name])
-        epochs = np.arange(1, runs.shape[1] + 1)
-        low, high = np.quantile(runs, [0.1, 0.9], axis=0)
-        panel.fill_between(epochs, low, high, color=COLOURS[place], alpha=0.18, linewidth=0)
-        panel.plot(epochs, runs.mean(axis=0), label=f"{title} (mean, 10-90 % of runs)", **look(place, 3))
+        style = look(place, 3) | {"label": f"{title} (mean, 10-90 % of runs)"}
+        draw_range(panel, range(1, runs.shape[1] + 1), runs, (0.1, 0.9), **style)
     label(panel, "epoch", f"accuracy on {accuracies['test_rows']} test points", "overlapping classes")
     low, high = panel.get_ylim()
     panel.set_ylim(low - 0.3 * (high - low), high)

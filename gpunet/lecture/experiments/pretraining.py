@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import DIVERGING_MAP, MARKERS, Figure, label, legend, look, mosaic, panels
+from gpunet.lecture.plotting import DIVERGING_MAP, MARKERS, Figure, draw_range, label, legend, look, mosaic, panels
 from gpunet.lecture.starts import (
     CODE_INITIALIZERS,
     INITIALIZERS,
@@ -159,10 +159,8 @@ def _style(name: str) -> dict[str, Any]:
 
 def _draw_curves(axes: Any, errors: dict[str, Any], names: list[str], first: int) -> None:
     for name in names:
-        curves = np.array(errors[name])
-        epochs = np.arange(first, first + curves.shape[1])
-        axes.plot(epochs, curves.mean(axis=0), linewidth=1.6, label=name, **_style(name))
-        axes.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=_style(name)["color"], alpha=0.15)
+        epochs = range(first, first + len(errors[name][0]))
+        draw_range(axes, epochs, errors[name], (0, 1), linewidth=1.6, label=name, **_style(name))
 
 
 def _draw_seeds(axes: Any, final: dict[str, Array], names: list[str]) -> None:

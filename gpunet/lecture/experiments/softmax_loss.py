@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, look, or_nan, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_bars, draw_lines, label, legend, look, or_nan, panels
 from gpunet.lecture.wording import none_where_not_finite, rounded, tiny
 from gpunet.random import Purpose, host_generator
 from gpunet.training import evaluate
@@ -196,14 +196,11 @@ def _draw_margins(axes: Any, numbers: Numbers) -> None:
 
 
 def _draw_gradient(axes: Any, gradient: Numbers) -> None:
-    places = np.arange(len(gradient["scores"]))
-    for shift, (name, colour) in enumerate((("p", COLOURS[0]), ("y", COLOURS[5]), ("gradient", COLOURS[1]))):
-        title = "dl/ds, from the library" if name == "gradient" else name
-        axes.bar(places + 0.27 * (shift - 1), gradient[name], 0.25, color=colour, label=title)
+    names = [f"{place}\ns = {score:g}" for place, score in enumerate(gradient["scores"])]
+    draw_bars(axes, {"p": gradient["p"], "y": gradient["y"], "dl/ds, from the library": gradient["gradient"]}, names)
     difference = np.asarray(gradient["p"]) - gradient["y"]
-    axes.plot(places + 0.27, difference, "_", color="black", markersize=16, markeredgewidth=2, label="p - y")
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xticks(places, [f"{place}\ns = {score:g}" for place, score in enumerate(gradient["scores"])])
+    beside = np.arange(len(names)) + 0.27
+    axes.plot(beside, difference, "_", color="black", markersize=16, markeredgewidth=2, label="p - y")
     axes.set_ylim(-1.0, 1.5)
     label(axes, "class and its score; the example is of class 0", "", "the gradient of one example")
     legend(axes, "upper right", ncols=2)
