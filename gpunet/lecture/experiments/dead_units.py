@@ -39,13 +39,14 @@ def measure(settings: Settings) -> dict[str, Any]:
     epochs, seeds, rows, width = (3, 2, 200, 20) if settings.quick else (20, 3, 1000, 64)
     rates = [0.1, 4.0] if settings.quick else [0.1, 0.3, 1.0, 2.0, 3.0, 4.0]
     digits = split_digits(settings.seed, rows)
-    runs = {
-        name: [
-            _summary([_run(settings, digits, arguments, width, epochs, rate, seed) for seed in range(seeds)], epochs)
-            for rate in rates
-        ]
-        for name, arguments in NETWORKS.items()
-    }
+    sizes_of_layers = [INPUTS] + [width] * HIDDEN_LAYERS + [CLASSES]
+
+    def over_seeds(arguments: dict[str, Any], rate: float) -> dict[str, Any]:
+        seeded = range(settings.seed, settings.seed + seeds)
+        networks = [settings.network(sizes_of_layers, batch_norm=False, seed=seed, **arguments) for seed in seeded]
+        return _summary([_run(digits, network, rate, epochs) for network in networks])
+
+    runs = {name: [over_seeds(arguments, rate) for rate in rates] for name, arguments in NETWORKS.items()}
     sizes = {"epochs": epochs, "seeds": seeds, "rows": rows, "width": width}
     return sizes | {"learnt": LEARNT, "learning_rates": rates, "runs": runs}
 
@@ -69,50 +70,43 @@ def _look(network: Network, X: Array) -> tuple[Array, Array, Array]:
     return (*dead_and_silent(network, X), weights)
 
 
-def _run(
-    settings: Settings, digits: Digits, arguments: dict[str, Any], width: int, epochs: int, rate: float, seed: int
-) -> dict[str, Any]:
+def _run(digits: Digits, network: Network, rate: float, epochs: int) -> dict[str, Any]:
     """Return loss and dead units over the epochs of one training run, as far as it got."""
-    network = settings.network(
-        [INPUTS] + [width] * HIDDEN_LAYERS + [CLASSES], batch_norm=False, seed=settings.seed + seed, **arguments
-    )
     watch = EveryEpoch(lambda network: _look(network, digits.X), network)
     history, diverged = digits.fit_or_diverge(network, rate, epochs=epochs, batch_size=BATCH_SIZE, callbacks=[watch])
     dead, silent, weights = (np.array(seen) for seen in zip(*watch.seen, strict=True))
     revived = silent[:-1] & ~silent[1:]
     moves = np.abs(np.diff(weights, axis=0))[dead[:-1, 0]]
+    shares = dead.mean(axis=(1, 2)).tolist()
+    learnt = [epoch for epoch, loss in enumerate(history["loss"], start=1) if loss <= LEARNT and not diverged]
     return {
         "loss": history["loss"],
         "diverged": diverged,
+        "learnt": learnt[0] if learnt else None,
         "moved": float(moves.max(initial=0)),
-        "dead": dead.mean(axis=(1, 2)).tolist(),
-        "silent": silent[:-1].sum(axis=(0, 2)).tolist(),
-        "revived": revived.sum(axis=(0, 2)).tolist(),
+        "dead": shares + shares[-1:] * (epochs + 1 - len(shares)),
+        "silent": silent[:-1].sum(axis=(0, 2)),
+        "revived": revived.sum(axis=(0, 2)),
     }
 
 
-def _summary(runs: list[dict[str, Any]], epochs: int) -> dict[str, Any]:
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one kind of network at one learning rate, over the seeds.
 
     A run that diverged keeps the share of dead units of its last whole epoch. ``silent`` and ``revived`` count, for
     each hidden layer, units that were silent after an epoch, and those of them that were not after the next.
     ``moved`` is the largest change of a dead first-layer unit's weights over an epoch.
     """
-    padded = [run["dead"] + run["dead"][-1:] * (epochs + 1 - len(run["dead"])) for run in runs]
-    learnt = [
-        next((epoch for epoch, loss in enumerate(run["loss"], start=1) if loss <= LEARNT and not run["diverged"]), None)
-        for run in runs
-    ]
-    finished = [run["loss"] for run in runs if not run["diverged"]]
+    all_of: dict[str, list[Any]] = {key: [run[key] for run in runs] for key in runs[0]}
     return {
-        "dead": np.mean(padded, axis=0).tolist(),
-        "diverged": sum(run["diverged"] for run in runs),
-        "moved": max(run["moved"] for run in runs),
-        "silent": np.sum([run["silent"] for run in runs], axis=0).tolist(),
-        "revived": np.sum([run["revived"] for run in runs], axis=0).tolist(),
-        # All seeds have to learn: a median over those that did would hide the others.
-        "epochs_to_learn": None if None in learnt else float(np.mean([epoch for epoch in learnt if epoch])),
-        "loss": np.mean(finished, axis=0).tolist() if len(finished) == len(runs) else None,
+        "dead": np.mean(all_of["dead"], axis=0).tolist(),
+        "diverged": sum(all_of["diverged"]),
+        "moved": max(all_of["moved"]),
+        "silent": sum(all_of["silent"]).tolist(),
+        "revived": sum(all_of["revived"]).tolist(),
+        # All seeds have to learn: a mean over those that did would hide the others.
+        "epochs_to_learn": None if None in all_of["learnt"] else float(np.mean(all_of["learnt"])),
+        "loss": None if any(all_of["diverged"]) else np.mean(all_of["loss"], axis=0).tolist(),
     }
 
 

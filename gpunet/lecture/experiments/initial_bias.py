@@ -12,6 +12,7 @@ from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import Figure, draw_lines, label, legend, panels
 from gpunet.lecture.wording import listing, none_where_not_finite
+from gpunet.network import Network
 
 BIASES = (-1.0, -0.1, 0.0, 0.01, 0.1)
 RATES = (0.05, 0.5, 2.0)
@@ -28,44 +29,32 @@ NOTHING_LEARNT = 0.95  # of log 10, the loss of equal probabilities
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Train ReLU networks on digits from each initial bias, with each learning rate."""
+    """Train ReLU networks on digits from each initial bias, with each learning rate; medians over the seeds."""
     depth, width, epochs, seeds, rows = 4, 50, 5, SEEDS, 1280
     if settings.quick:
         width, epochs, seeds, rows = 20, 2, 1, 256
     data = {seed: split_digits(seed, rows) for seed in range(settings.seed, settings.seed + seeds)}
-    runs = {
-        f"{bias:g}": [
-            _median([_train(settings, data[seed], [width] * depth, bias, rate, epochs, seed) for seed in data])
-            for rate in RATES
-        ]
-        for bias in BIASES
-    }
+
+    def median(bias: float, rate: float) -> dict[str, Any]:
+        runs = []
+        for seed, digits in data.items():
+            arguments = {"activation": "relu", "batch_norm": False, "initial_bias": bias, "seed": seed}
+            network = settings.network([INPUTS, *[width] * depth, CLASSES], **arguments)
+            before = _dead(network, digits)
+            losses = digits.losses(network, rate, epochs=epochs, batch_size=BATCH_SIZE)
+            runs.append((before, _dead(network, digits), losses))
+        before, after, losses = (np.median(found, axis=0) for found in zip(*runs, strict=True))
+        return {"losses": none_where_not_finite(losses), "dead_before": float(before), "dead_after": float(after)}
+
+    runs = {f"{bias:g}": [median(bias, rate) for rate in RATES] for bias in BIASES}
     sizes = {"depth": depth, "width": width, "epochs": epochs, "seeds": seeds, "rows": rows}
     return sizes | {"biases": list(BIASES), "rates": list(RATES), "runs": runs}
 
 
-def _train(
-    settings: Settings, data: Digits, hidden: list[int], bias: float, rate: float, epochs: int, seed: int
-) -> dict[str, Any]:
-    network = settings.network(
-        [INPUTS, *hidden, CLASSES], activation="relu", batch_norm=False, initial_bias=bias, seed=seed
-    )
-    sample = data.X[:SAMPLE], data.y[:SAMPLE]
-
-    def dead() -> float:
-        return float(np.mean([layer.dead_share for layer in inspect(network, *sample).hidden]))
-
-    before = dead()
-    losses = data.losses(network, rate, epochs=epochs, batch_size=BATCH_SIZE)
-    return {"losses": losses, "dead_before": before, "dead_after": dead()}
-
-
-def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "losses": none_where_not_finite(np.median([run["losses"] for run in runs], axis=0)),
-        "dead_before": float(np.median([run["dead_before"] for run in runs])),
-        "dead_after": float(np.median([run["dead_after"] for run in runs])),
-    }
+def _dead(network: Network, digits: Digits) -> float:
+    """Return the share of the hidden units that are dead on every image of a sample."""
+    layers = inspect(network, digits.X[:SAMPLE], digits.y[:SAMPLE]).hidden
+    return float(np.mean([layer.dead_share for layer in layers]))
 
 
 def _last(run: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunet.data_initializers import data_dependent, lsuv
 from gpunet.lecture.deep_network import draw_over_layers, fades, keeps, last_over_first, measure_initializers, spread_of
-from gpunet.lecture.digits import CLASSES, INPUTS, Digits, split_digits
+from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plotting import Figure, label, panels
 from gpunet.lecture.wording import none_where_not_finite
@@ -58,25 +58,18 @@ def _train_all(settings: Settings) -> dict[str, Any]:
     depth, width, epochs, seeds, rows = (4, 20, 1, 1, 256) if settings.quick else (10, 50, 5, 3, 1024)
     data = {seed: split_digits(seed, rows) for seed in range(settings.seed, settings.seed + seeds)}
 
-    def median_losses(activation: str, name: str) -> list[float | None]:
-        runs = [_losses(settings, data[seed], activation, name, [width] * depth, epochs, seed) for seed in data]
-        return none_where_not_finite(np.median(runs, axis=0))
+    def losses(activation: str, name: str, seed: int) -> list[float]:
+        arguments = {"activation": activation, "initializer": _named(activation)[name], "batch_norm": False}
+        network = settings.network([INPUTS, *[width] * depth, CLASSES], seed=seed, **arguments)
+        if name in FROM_DATA:
+            FROM_DATA[name](network, data[seed].X[:SAMPLE])
+        return data[seed].losses(network, RATE, MOMENTUM, epochs=epochs, batch_size=BATCH_SIZE)
 
-    losses = {
-        activation: {name: median_losses(activation, name) for name in INITIALIZERS} for activation in ACTIVATIONS
-    }
-    sizes = {"depth": depth, "width": width, "epochs": epochs, "seeds": seeds, "rows": rows}
-    return sizes | {"losses": losses}
+    def median(activation: str, name: str) -> list[float | None]:
+        return none_where_not_finite(np.median([losses(activation, name, seed) for seed in data], axis=0))
 
-
-def _losses(
-    settings: Settings, data: Digits, activation: str, name: str, hidden: list[int], epochs: int, seed: int
-) -> list[float]:
-    arguments = {"activation": activation, "initializer": _named(activation)[name], "batch_norm": False, "seed": seed}
-    network = settings.network([INPUTS, *hidden, CLASSES], **arguments)
-    if name in FROM_DATA:
-        FROM_DATA[name](network, data.X[:SAMPLE])
-    return data.losses(network, RATE, MOMENTUM, epochs=epochs, batch_size=BATCH_SIZE)
+    medians = {activation: {name: median(activation, name) for name in INITIALIZERS} for activation in ACTIVATIONS}
+    return {"depth": depth, "width": width, "epochs": epochs, "seeds": seeds, "rows": rows, "losses": medians}
 
 
 def _final(numbers: Numbers, activation: str) -> dict[str, float]:

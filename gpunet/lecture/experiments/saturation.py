@@ -29,9 +29,20 @@ def measure(settings: Settings) -> dict[str, Any]:
     """Evaluate f and f', and follow the gradient back through networks with larger and larger inputs."""
     depth, width, rows, seeds = (4, 20, 32, 2) if settings.quick else (8, 100, 256, 5)
     scales = [1.0, 10.0, 100.0] if settings.quick else [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
-    sizes = {"depth": depth, "width": width, "rows": rows, "seeds": seeds}
-    by_scale = {name: [_median_flow(settings, name, scale=scale, **sizes) for scale in scales] for name in ACTIVATIONS}
-    return sizes | {
+
+    def median_flow(name: str, scale: float) -> tuple[list[float], float]:
+        """Return what `gradient_flow` says of N(0, scale^2) inputs, medians over the seeds."""
+        flows = []
+        for seed in range(settings.seed, settings.seed + seeds):
+            generator = host_generator(seed, Purpose.NOISE)
+            X, y = scale * generator.standard_normal((rows, width)), generator.integers(0, CLASSES, rows)
+            network = settings.network([width] * (depth + 1) + [CLASSES], activation=name, batch_norm=False, seed=seed)
+            flows.append(gradient_flow(network, X, y))
+        gradients, saturated = zip(*flows, strict=True)
+        return np.median(gradients, axis=0).tolist(), float(np.median(saturated))
+
+    by_scale = {name: [median_flow(name, scale) for scale in scales] for name in ACTIVATIONS}
+    return {"depth": depth, "width": width, "rows": rows, "seeds": seeds} | {
         "scales": scales,
         "curves": _curves(settings),
         "gradients": {name: [flow[0] for flow in flows] for name, flows in by_scale.items()},
@@ -58,21 +69,6 @@ def _curves(settings: Settings) -> dict[str, Any]:
             "zero_in_float32_from": float(far[np.argmax(single == 0)]),
         }
     return curves
-
-
-def _median_flow(
-    settings: Settings, name: str, depth: int, width: int, rows: int, seeds: int, scale: float
-) -> tuple[list[float], float]:
-    """Return what `gradient_flow` says of N(0, scale^2) inputs, medians over the seeds."""
-    flows = []
-    for seed in range(settings.seed, settings.seed + seeds):
-        generator = host_generator(seed, Purpose.NOISE)
-        X = scale * generator.standard_normal((rows, width))
-        y = generator.integers(0, CLASSES, rows)
-        network = settings.network([width] * (depth + 1) + [CLASSES], activation=name, batch_norm=False, seed=seed)
-        flows.append(gradient_flow(network, X, y))
-    gradients, saturated = zip(*flows, strict=True)
-    return np.median(gradients, axis=0).tolist(), float(np.median(saturated))
 
 
 def gradient_flow(network: Network, X: Array, y: Array) -> tuple[list[float], float]:
