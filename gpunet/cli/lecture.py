@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,8 +164,15 @@ def _run_all(arguments: argparse.Namespace) -> None:
     jobs = min(arguments.jobs or usable_cores(), len(found))
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    with _Bar(len(found)) as bar:
-        outcomes = build(found, shell_command(settings, str(arguments.out)), jobs, bar.show)
+    bar = _bar()
+    task = bar.add_task("", total=len(found), running="")
+
+    def show(done: int, running: Sequence[Experiment]) -> None:
+        names = ", ".join(f"{experiment.row} {experiment.name}" for experiment in running)
+        bar.update(task, completed=done, running=names)
+
+    with bar if is_watched(quiet=False) else nullcontext():
+        outcomes = build(found, shell_command(settings, str(arguments.out)), jobs, show)
     seconds = time.perf_counter() - started
     page = write_page(outcomes, settings, device, arguments.out)
     if arguments.json:
@@ -201,38 +209,17 @@ def _print_outcomes(outcomes: Sequence[Outcome], how: str, page: Path) -> None:
     print(page)
 
 
-class _Bar:
-    """How many experiments have ended and which run, where someone looks on; gone when all have ended."""
+def _bar() -> Progress:
+    """Return a bar of how many experiments have ended and which run; gone when all have ended."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    def __init__(self, total: int) -> None:
-        self._bar: Progress | None = None
-        if not is_watched(quiet=False):
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.table import Column
-
-        self._bar = Progress(
-            TextColumn("{task.completed}/{task.total}"),
-            BarColumn(_BAR_LENGTH),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[running]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-            console=Console(file=sys.stderr),
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=total, running="")
-
-    def __enter__(self) -> _Bar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def show(self, done: int, running: Sequence[Experiment]) -> None:
-        """Show that so many experiments have ended and these run."""
-        if self._bar is not None:
-            names = ", ".join(f"{experiment.row} {experiment.name}" for experiment in running)
-            self._bar.update(self._task, completed=done, running=names)
+    return Progress(
+        TextColumn("{task.completed}/{task.total}"),
+        BarColumn(_BAR_LENGTH),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[running]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )
