@@ -142,6 +142,9 @@ def draw(numbers: Numbers) -> Figure:
     variants = numbers["variants"]
     for column, (name, variant) in enumerate(variants.items()):
         upper, lower = axes[:, column]
+        for panel, first in ((upper, axes[0, 0]), (lower, axes[1, 0])):
+            if column > 0:
+                panel.sharey(first)
         for place, (percentile, values) in enumerate(zip(PERCENTILES, variant["percentiles"], strict=True)):
             style = {"linestyle": STYLES[int(percentile != 50)], "color": COLOURS[place]}
             upper.plot(values, label=f"{percentile}th percentile", **style)
@@ -151,8 +154,6 @@ def draw(numbers: Numbers) -> Figure:
             lower.plot([], [], color=colour, linewidth=6, label=f"at the {moment}")
         lower.set_xticks(range(1, numbers["layers"] + 1))
         label(lower, "hidden layer", "scores entering ReLU", name)
-    _share_limits(axes[0, :3])
-    _share_limits(axes[1, :3])
     legend(axes[0, 1], "lower left", 7)
     legend(axes[1, 0], "upper left", 7)
     drifts, losses = ({name: variant[key] for name, variant in variants.items()} for key in ("drift", "loss"))
@@ -173,9 +174,3 @@ def _draw_boxes(panel: Any, layers: list[list[float]], colour: str, offset: floa
         panel.plot([x, x], [lowest, highest], color=colour, linewidth=1)
         panel.plot([x, x], [low, high], color=colour, linewidth=6, solid_capstyle="butt")
         panel.plot(x, middle, "_", color="white", markersize=6)
-
-
-def _share_limits(row: Any) -> None:
-    lowest, highest = min(panel.get_ylim()[0] for panel in row), max(panel.get_ylim()[1] for panel in row)
-    for panel in row:
-        panel.set_ylim(lowest, highest)

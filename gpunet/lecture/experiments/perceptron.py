@@ -52,27 +52,23 @@ def _path(settings: Settings) -> dict[str, Any]:
     X, y = _separable(settings, POINTS_SHOWN_MARGIN, 60, 0)
     signs, inputs = 2 * y - 1, np.column_stack([X, np.ones(len(X))])
     model = Perceptron()
-    weights: list[list[float]] = []
-    losses, errors = [], [0.0]
-    before = np.zeros(3)
-    while not weights or model.history_["mistakes"][-len(X) :] != [0] * len(X):
-        for row in range(len(X)):
-            mistakes = 0 if not weights else model.mistakes_
+    weights, errors = [np.zeros(3)], [0.0]
+    updates_before = -1
+    while len(weights) > updates_before:  # until an epoch without a mistake
+        updates_before = len(weights)
+        for row, x in enumerate(inputs):
             model.partial_fit(X[row : row + 1], y[row : row + 1], classes=[0, 1])
-            if model.mistakes_ > mistakes:
-                weights.append([*model.coef_.tolist(), model.intercept_])
-                after = np.array(weights[-1])
-                losses.append(float(np.maximum(0, -signs * (inputs @ after)).mean()))
+            if model.mistakes_ == len(weights):
+                weights.append(np.append(model.coef_, model.intercept_))
                 # At a score of 0 the loss has a kink and no gradient.
-                if abs(inputs[row] @ before) > 10 * STEP:
-                    gradient = _loss_gradient(inputs[row], int(signs[row]), before)
-                    errors.append(float(np.abs(after - before + gradient).max()))
-                before = after
+                if abs(x @ weights[-2]) > 10 * STEP:
+                    gradient = _loss_gradient(x, int(signs[row]), weights[-2])
+                    errors.append(float(np.abs(weights[-1] - weights[-2] + gradient).max()))
     return {
         "X": rounded(X),
         "y": y.tolist(),
-        "weights": weights,
-        "losses": losses,
+        "weights": [w.tolist() for w in weights[1:]],
+        "losses": [float(np.maximum(0, -signs * (inputs @ w)).mean()) for w in weights[1:]],
         "gradient_error": max(errors),
         "accuracy": model.score(X, y),
     }
