@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
+Function: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 class Activation(NamedTuple):
@@ -39,8 +40,8 @@ class Activation(NamedTuple):
     """
 
     name: str
-    function: Callable[[FloatArray], FloatArray]
-    derivative: Callable[[FloatArray], FloatArray]
+    function: Function
+    derivative: Function
 
 
 def sigmoid(s: FloatArray) -> FloatArray:
@@ -101,17 +102,7 @@ def elu_derivative(s: FloatArray, alpha: float = 1.0) -> FloatArray:
     return np.where(s > 0, 1.0, alpha * np.exp(np.minimum(s, 0.0)))
 
 
-SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-
-
-def selu(s: FloatArray) -> FloatArray:
-    """lambda ELU(s) with alpha = 1.6733 and lambda = 1.0507."""
-    return SELU_SCALE * elu(s, SELU_ALPHA)
-
-
-def selu_derivative(s: FloatArray) -> FloatArray:
-    """lambda ELU'(s)."""
-    return SELU_SCALE * elu_derivative(s, SELU_ALPHA)
+# After the lecture.
 
 
 def softplus(s: FloatArray) -> FloatArray:
@@ -119,50 +110,9 @@ def softplus(s: FloatArray) -> FloatArray:
     return np.logaddexp(0.0, s)
 
 
-def _normal_probability(s: FloatArray) -> FloatArray:
+def normal_probability(s: FloatArray) -> FloatArray:
     """Phi(s) = erfc(-s / sqrt(2)) / 2."""
     return np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in s.flat]).reshape(s.shape)
-
-
-def gelu(s: FloatArray) -> FloatArray:
-    """s Phi(s)."""
-    return s * _normal_probability(s)
-
-
-def gelu_derivative(s: FloatArray) -> FloatArray:
-    """Phi(s) + s exp(-s^2 / 2) / sqrt(2 pi)."""
-    return _normal_probability(s) + s * np.exp(-(s**2) / 2) / np.sqrt(2 * np.pi)
-
-
-def gelu_tanh(s: FloatArray) -> FloatArray:
-    """s (1 + tanh(u)) / 2 = s sigmoid(2 u) with u = sqrt(2 / pi) (s + 0.044715 s^3)."""
-    return s * sigmoid(2 * np.sqrt(2 / np.pi) * (s + 0.044715 * s**3))
-
-
-def gelu_tanh_derivative(s: FloatArray) -> FloatArray:
-    """sigmoid(2 u) + s sigmoid'(2 u) 2 u'."""
-    u = np.sqrt(2 / np.pi) * (s + 0.044715 * s**3)
-    return sigmoid(2 * u) + s * sigmoid_derivative(2 * u) * 2 * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * s**2)
-
-
-def silu(s: FloatArray) -> FloatArray:
-    """s sigmoid(s)."""
-    return s * sigmoid(s)
-
-
-def silu_derivative(s: FloatArray) -> FloatArray:
-    """sigmoid(s) + s sigmoid'(s)."""
-    return sigmoid(s) + s * sigmoid_derivative(s)
-
-
-def mish(s: FloatArray) -> FloatArray:
-    """s tanh(softplus(s))."""
-    return s * np.tanh(softplus(s))
-
-
-def mish_derivative(s: FloatArray) -> FloatArray:
-    """tanh(softplus(s)) + s tanh'(softplus(s)) sigmoid(s)."""
-    return np.tanh(softplus(s)) + s * tanh_derivative(softplus(s)) * sigmoid(s)
 
 
 def hard_sigmoid(s: FloatArray) -> FloatArray:
@@ -170,39 +120,43 @@ def hard_sigmoid(s: FloatArray) -> FloatArray:
     return np.minimum(np.maximum(s / 6 + 0.5, 0.0), 1.0)
 
 
-def hard_sigmoid_derivative(s: FloatArray) -> FloatArray:
-    """Ind(-3 < s < 3) / 6."""
-    return np.where((s > -3) & (s < 3), 1 / 6, 0.0)
+def gelu_tanh_argument(s: FloatArray) -> FloatArray:
+    """u = sqrt(2 / pi) (s + 0.044715 s^3)."""
+    return np.sqrt(2 / np.pi) * (s + 0.044715 * s**3)
 
 
-def hard_tanh(s: FloatArray) -> FloatArray:
-    """s where that is between -1 and 1, the nearer of the two elsewhere."""
-    return np.minimum(np.maximum(s, -1.0), 1.0)
+def gelu_tanh_derivative(s: FloatArray) -> FloatArray:
+    """sigmoid(2 u) + s sigmoid'(2 u) 2 u'."""
+    u = gelu_tanh_argument(s)
+    return sigmoid(2 * u) + s * sigmoid_derivative(2 * u) * 2 * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * s**2)
 
 
-def hard_tanh_derivative(s: FloatArray) -> FloatArray:
-    """Ind(-1 < s < 1)."""
-    return np.where((s > -1) & (s < 1), 1.0, 0.0)
-
-
-def hard_swish(s: FloatArray) -> FloatArray:
-    """s hard_sigmoid(s)."""
-    return s * hard_sigmoid(s)
-
-
-def hard_swish_derivative(s: FloatArray) -> FloatArray:
-    """0 up to -3, s / 3 + 1 / 2 up to 3, 1 from there on."""
-    return np.where(s <= -3, 0.0, np.where(s >= 3, 1.0, s / 3 + 0.5))
-
-
-def identity(s: FloatArray) -> FloatArray:
-    """The activation of a linear unit: s itself."""
-    return s.copy()
-
-
-def identity_derivative(s: FloatArray) -> FloatArray:
-    """1 everywhere."""
-    return np.ones_like(s)
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+# f and f', whose formula is the code.
+LATER: dict[str, tuple[Function, Function]] = {
+    "identity": (lambda s: s.copy(), np.ones_like),
+    "selu": (lambda s: SELU_SCALE * elu(s, SELU_ALPHA), lambda s: SELU_SCALE * elu_derivative(s, SELU_ALPHA)),
+    "softplus": (softplus, sigmoid),
+    "gelu": (
+        lambda s: s * normal_probability(s),
+        lambda s: normal_probability(s) + s * np.exp(-(s**2) / 2) / np.sqrt(2 * np.pi),
+    ),
+    "gelu_tanh": (lambda s: s * sigmoid(2 * gelu_tanh_argument(s)), gelu_tanh_derivative),  # s (1 + tanh(u)) / 2
+    "silu": (lambda s: s * sigmoid(s), lambda s: sigmoid(s) + s * sigmoid_derivative(s)),
+    "mish": (
+        lambda s: s * np.tanh(softplus(s)),
+        lambda s: np.tanh(softplus(s)) + s * tanh_derivative(softplus(s)) * sigmoid(s),
+    ),
+    "hard_sigmoid": (hard_sigmoid, lambda s: np.where((s > -3) & (s < 3), 1 / 6, 0.0)),
+    "hard_tanh": (
+        lambda s: np.minimum(np.maximum(s, -1.0), 1.0),
+        lambda s: np.where((s > -1) & (s < 1), 1.0, 0.0),
+    ),
+    "hard_swish": (
+        lambda s: s * hard_sigmoid(s),
+        lambda s: np.where(s <= -3, 0.0, np.where(s >= 3, 1.0, s / 3 + 0.5)),
+    ),
+}
 
 
 def activation_named(name: str, *, slope: float = 0.01, alpha: float = 1.0) -> Activation:
@@ -211,7 +165,7 @@ def activation_named(name: str, *, slope: float = 0.01, alpha: float = 1.0) -> A
     Parameters
     ----------
     name : str
-        "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", or another function of this file.
+        "sigmoid", "tanh", "relu", "leaky_relu", "elu", or one of `LATER`.
     slope : float
         Slope of leaky ReLU for negative scores. The other activations ignore it.
     alpha : float
@@ -226,22 +180,13 @@ def activation_named(name: str, *, slope: float = 0.01, alpha: float = 1.0) -> A
     ValueError
         If there is no activation of this name.
     """
-    known: dict[str, tuple[Callable[[FloatArray], FloatArray], Callable[[FloatArray], FloatArray]]] = {
+    known: dict[str, tuple[Function, Function]] = {
         "sigmoid": (sigmoid, sigmoid_derivative),
         "tanh": (tanh, tanh_derivative),
         "relu": (relu, relu_derivative),
         "leaky_relu": (partial(leaky_relu, slope=slope), partial(leaky_relu_derivative, slope=slope)),
         "elu": (partial(elu, alpha=alpha), partial(elu_derivative, alpha=alpha)),
-        "identity": (identity, identity_derivative),
-        "selu": (selu, selu_derivative),
-        "softplus": (softplus, sigmoid),
-        "gelu": (gelu, gelu_derivative),
-        "gelu_tanh": (gelu_tanh, gelu_tanh_derivative),
-        "silu": (silu, silu_derivative),
-        "mish": (mish, mish_derivative),
-        "hard_sigmoid": (hard_sigmoid, hard_sigmoid_derivative),
-        "hard_tanh": (hard_tanh, hard_tanh_derivative),
-        "hard_swish": (hard_swish, hard_swish_derivative),
+        **LATER,
     }
     if name not in known:
         raise ValueError(f"no activation is named {name!r}; the names are {', '.join(known)}")
