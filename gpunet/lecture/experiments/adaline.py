@@ -32,60 +32,56 @@ def measure(settings: Settings) -> dict[str, Any]:
     solution = np.linalg.lstsq(inputs, y, rcond=None)[0]
     bound, single = rate_bound(inputs), single_example_bound(inputs)
     smallest_loss = float(np.mean((y - inputs @ solution) ** 2))
+    eigenvalues = np.linalg.eigvalsh(inputs.T @ inputs / ROWS)
     epochs = 30 if settings.quick else 200
 
-    def losses(rate: float) -> list[float]:
-        return Adaline(learning_rate=rate, epochs=epochs, seed=settings.seed).fit(X, y).history_["loss"]
+    def offsets(part: float) -> list[Array]:
+        """Return (w, b) less the solution after each epoch, all examples at once; partial_fit refuses no rate."""
+        model, found = Adaline(learning_rate=part * bound, batch_size=None), []
+        for _ in range(epochs):
+            model.partial_fit(X, y)
+            found.append(np.append(model.coef_, model.intercept_) - solution)
+        return found
+
+    def refused(part: float) -> bool:
+        try:
+            Adaline(learning_rate=part * bound, batch_size=None, epochs=1).fit(X, y)
+        except InvalidValueError:
+            return True
+        return False
+
+    def losses(part: float) -> list[float]:
+        model = Adaline(learning_rate=part * single, epochs=epochs, seed=settings.seed).fit(X, y)
+        return [max(loss - smallest_loss, SMALLEST_EXCESS) for loss in model.history_["loss"]]
 
     return {
         "epochs": epochs,
         "bound": bound,
         "single_bound": single,
         "smallest_loss": smallest_loss,
-        "all_at_once": {f"{part:g}": _excess(X, y, solution, part * bound, epochs) for part in RATES_DRAWN},
-        "single": {
-            f"{part:g}": [max(loss - smallest_loss, SMALLEST_EXCESS) for loss in losses(part * single)]
-            for part in SINGLE_RATES_DRAWN
+        # mean((y - X w)^2) - mean((y - X w*)^2) = mean((X (w - w*))^2), without the cancellation.
+        "all_at_once": {
+            f"{part:g}": [max(float(np.mean((inputs @ offset) ** 2)), SMALLEST_EXCESS) for offset in offsets(part)]
+            for part in RATES_DRAWN
         },
-        "sweep": [_pace(X, y, solution, part, bound, epochs) for part in RATES_SWEPT],
+        "single": {f"{part:g}": losses(part) for part in SINGLE_RATES_DRAWN},
+        "sweep": [
+            {
+                "part": part,
+                "measured": _pace(offsets(part), 1e-12 * float(np.linalg.norm(solution))),
+                "predicted": float(np.abs(1 - part * bound * eigenvalues).max()),
+                "refused": refused(part),
+            }
+            for part in RATES_SWEPT
+        ],
     }
 
 
-def _train(X: Array, y: Array, rate: float, epochs: int) -> tuple[Adaline, list[Array]]:
-    """Return the estimator and (w, b) after each epoch, all examples at once; partial_fit refuses no rate."""
-    model, weights = Adaline(learning_rate=rate, batch_size=None), []
-    for _ in range(epochs):
-        model.partial_fit(X, y)
-        weights.append(np.append(model.coef_, model.intercept_))
-    return model, weights
-
-
-def _excess(X: Array, y: Array, solution: Array, rate: float, epochs: int) -> list[float]:
-    """Return by how much the mean squared error exceeds that of the least-squares solution, after each epoch."""
-    inputs = np.column_stack([X, np.ones(len(X))])
-    _, weights = _train(X, y, rate, epochs)
-    # mean((y - X w)^2) - mean((y - X w*)^2) = mean((X (w - w*))^2), without the cancellation.
-    return [max(float(np.mean((inputs @ (w - solution)) ** 2)), SMALLEST_EXCESS) for w in weights]
-
-
-def _pace(X: Array, y: Array, solution: Array, part: float, bound: float, epochs: int) -> dict[str, float | bool]:
-    """Return the factor by which the distance to the solution changes per epoch in the end, and what it should be."""
-    inputs, rate = np.column_stack([X, np.ones(len(X))]), part * bound
-    model, weights = _train(X, y, rate, epochs)
-    distances = np.array([np.linalg.norm(w - solution) for w in weights])
-    last = np.flatnonzero(distances > 1e-12 * np.linalg.norm(solution))[-1]
-    eigenvalues = np.linalg.eigvalsh(inputs.T @ inputs / len(inputs))
-    refused = False
-    try:
-        model.set_params(epochs=1).fit(X, y)
-    except InvalidValueError:
-        refused = True
-    return {
-        "part": part,
-        "measured": float(distances[last] / distances[last - 1]),
-        "predicted": float(np.abs(1 - rate * eigenvalues).max()),
-        "refused": refused,
-    }
+def _pace(offsets: list[Array], smallest: float) -> float:
+    """Return the factor by which the distance to the solution changes per epoch, in the last that is not rounding."""
+    distances = np.array([np.linalg.norm(offset) for offset in offsets])
+    last = np.flatnonzero(distances > smallest)[-1]
+    return float(distances[last] / distances[last - 1])
 
 
 def _settled(curve: list[float]) -> float:
