@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import Estimator, after_fit, learns
-from gpunet.classic.inputs import check_label_vector, check_moderate, column_names, encode_two_classes
+from gpunet.classic.inputs import check_moderate, column_names, encode_two_classes, share_right
 from gpunet.errors import ConvergenceWarning, InvalidValueError
 from gpunet.validation import check_features
 
@@ -104,8 +104,7 @@ class BinaryClassifier(Estimator, ABC, Generic[Rule]):
     @after_fit
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Return the fraction of rows whose label is predicted."""
-        predicted = self.predict(X)
-        return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+        return share_right(self.predict(X), y)
 
     def _fitted_features(self, X: npt.ArrayLike) -> Array:
         """Return X as a finite float64 array (n, n_features_in_) of moderate numbers, or raise."""

@@ -147,6 +147,11 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
     return labels
 
 
+def share_right(predicted: Array, y: npt.ArrayLike) -> float:
+    """Return the fraction of the rows whose label is predicted, the score of every classifier."""
+    return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+
+
 def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Array | None = None) -> tuple[Array, Array]:
     """Return the two labels, sorted, and each row's label as -1.0 or +1.0, float64 (rows,).
 

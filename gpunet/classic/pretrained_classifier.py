@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.estimator import after_fit, learns
-from gpunet.classic.inputs import check_label_vector, check_same_names, column_names
+from gpunet.classic.inputs import check_label_vector, check_same_names, column_names, share_right
 from gpunet.classic.pretrained_network import PretrainedNetwork
 from gpunet.classic.pretraining import encoder_network
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
@@ -102,8 +102,7 @@ class PretrainedClassifier(PretrainedNetwork):
     @after_fit
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Return the fraction of rows whose label is predicted."""
-        predicted = self.predict(X)
-        return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+        return share_right(self.predict(X), y)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
