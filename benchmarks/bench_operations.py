@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from benchmarks.cases import (
-    activation_cases,
-    batch_norm_cases,
-    linear_cases,
-    optimizer_cases,
-    softmax_cross_entropy_cases,
-)
+from benchmarks.cases import GROUPS
 from benchmarks.peers.gpunet_work import build_operation
 from benchmarks.problem import make_problem
 from benchmarks.report.results import Case
 from gpunet.backends import Backend
 
-
-def cases(build: Callable[[str], list[Case]]) -> Any:
-    return pytest.mark.parametrize("case", build("cpu"), ids=lambda case: case.key)
-
-
-@pytest.fixture
-def time_operation(backend: Backend, timed: Callable[..., None]) -> Callable[[Case], None]:
-    def run(case: Case) -> None:
-        call, _ = build_operation(backend, case, make_problem(case).arrays)
-        timed(call)
-
-    return run
+# With the group in the name, so that -k batch_norm chooses all of it.
+CASES = {f"{group}-{case.key}": case for group, build in GROUPS.items() for case in build("cpu") if not case.is_network}
 
 
-@cases(linear_cases)
-def test_linear(case: Case, time_operation: Callable[[Case], None]) -> None:
-    time_operation(case)
-
-
-@cases(activation_cases)
-def test_activation(case: Case, time_operation: Callable[[Case], None]) -> None:
-    time_operation(case)
-
-
-@cases(batch_norm_cases)
-def test_batch_norm(case: Case, time_operation: Callable[[Case], None]) -> None:
-    time_operation(case)
-
-
-@cases(softmax_cross_entropy_cases)
-def test_softmax_cross_entropy(case: Case, time_operation: Callable[[Case], None]) -> None:
-    time_operation(case)
-
-
-@cases(optimizer_cases)
-def test_optimizer(case: Case, time_operation: Callable[[Case], None]) -> None:
-    time_operation(case)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_operation(case: Case, backend: Backend, timed: Callable[..., None]) -> None:
+    call, _ = build_operation(backend, case, make_problem(case).arrays)
+    timed(call)

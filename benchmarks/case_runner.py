@@ -10,10 +10,10 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from benchmarks.process import PeerFailedError, WorkerProcess
 from benchmarks.report.results import Case, Row, spread
 from benchmarks.roofline import demands, roofline_seconds, working_set
 from benchmarks.tolerances import largest_error, tolerance
+
+T = TypeVar("T")
 
 # Idle threads of BLAS and OpenMP libraries spin for some milliseconds before they sleep.
 _PAUSE_SECONDS = 0.03
@@ -48,28 +50,14 @@ class OutOfTimeError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """How cases are compared.
+    """How cases are compared."""
 
-    Attributes
-    ----------
-    device : str
-        ``"cpu"`` or ``"cuda"``.
-    rounds : int
-    round_seconds : float
-        About how long a peer works in a round.
-    threads : int
-    smoke : bool
-        Every case is run once, small, and nothing is worth reading.
-    seconds : float
-        How long all of it may take.
-    """
-
-    device: str = "cpu"
+    device: str = "cpu"  # or "cuda"
     rounds: int = 5
-    round_seconds: float = 0.05
+    round_seconds: float = 0.05  # about how long a peer works in a round
     threads: int = 1
-    smoke: bool = False
-    seconds: float = math.inf
+    smoke: bool = False  # every case is run once, small, and nothing is worth reading
+    seconds: float = math.inf  # how long all of it may take
 
 
 @dataclass
@@ -83,14 +71,22 @@ class Entry:
     host: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether nothing has spoken against timing the peer yet."""
+        return self.row.status == "ok"
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Let a failure of the peer end its part in this case, and nothing else."""
+        try:
+            yield
+        except PeerFailedError as error:
+            self.row.status, self.row.reason = "failed", str(error)
+
 
 class CaseRunner:
-    """Runs cases, keeping the peers' processes between them.
-
-    Parameters
-    ----------
-    plan : Plan
-    """
+    """Runs cases by a plan, keeping the peers' processes between them."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -114,17 +110,10 @@ class CaseRunner:
     def run(self, case: Case, peers: Sequence[str], ends_at: float = math.inf) -> list[Row]:
         """Run one case and return a row for each peer, in their order.
 
-        Parameters
-        ----------
-        case : Case
-        peers : sequence of str
-        ends_at : float
-            When it has to be done, by ``time.monotonic()``.
-
         Raises
         ------
         OutOfTimeError
-            It was not. The runner can only be closed then.
+            It was not done at ``ends_at``, by ``time.monotonic()``. The runner can only be closed then.
         """
         self._ends_at = ends_at
         try:
@@ -133,11 +122,11 @@ class CaseRunner:
             return self.give_up(case, peers, f"no reference to compare with: {error}")
         entries = [Entry(self._worker(name), self._new_row(case, name)) for name in peers]
         for entry in entries:
-            with _failing(entry):
+            with entry.failing():
                 self._enter(case, entry, reference)
-        running = [entry for entry in entries if entry.row.status == "ok"]
+        running = [entry for entry in entries if entry.goes_on]
         peaks = self._run_rounds(case, running) if running else {}
-        self._add_numbers(case, [entry for entry in running if entry.row.status == "ok"], peaks)
+        self._add_numbers(case, [entry for entry in running if entry.goes_on], peaks)
         return [entry.row for entry in entries]
 
     def give_up(self, case: Case, peers: Sequence[str], reason: str) -> list[Row]:
@@ -155,33 +144,36 @@ class CaseRunner:
     def _start_another(self, name: str) -> WorkerProcess:
         """Start a process of a peer beside the one that takes part."""
         worker = self._workers[f"{name} {len(self._workers)}"] = WorkerProcess(name, self.plan.threads)
-        self._start(worker)
+        self._in_time(_START_TIMEOUT, worker.start)
         return worker
 
-    def _start(self, worker: WorkerProcess) -> None:
-        with self._in_time(_START_TIMEOUT) as timeout:
-            worker.start(timeout)
-
-    def _ask(self, worker: WorkerProcess, **command: Any) -> dict[str, Any]:
+    def _ask(self, worker: WorkerProcess, command: str, *arguments: Any) -> Any:
         """Return the answer to a command, which may not take longer than its kind does or than there is time."""
         seconds = _TIME_TIMEOUT
-        if command["command"] == "prepare":
+        if command == "prepare":
             seconds = min(_PREPARE_TIMEOUT, _PREPARE_SHARE * self.plan.seconds)
-        with self._in_time(seconds) as timeout:
-            return worker.ask(timeout, **command)
+        return self._in_time(seconds, lambda timeout: worker.ask(timeout, command, *arguments))
 
-    @contextlib.contextmanager
-    def _in_time(self, seconds: float) -> Iterator[float]:
-        """Yield how long something may take; what fails because the time is over is no failure of the peer."""
+    def _in_time(self, seconds: float, call: Callable[[float], T]) -> T:
+        """Call with how long it may take; what fails because the time is over is no failure of the peer."""
         left = self._ends_at - time.monotonic()
         if left <= 0:
             raise OutOfTimeError
         try:
-            yield min(seconds, left)
+            return call(min(seconds, left))
         except PeerFailedError:
             if time.monotonic() >= self._ends_at:
                 raise OutOfTimeError from None
             raise
+
+    def _do_once(self, worker: WorkerProcess, case: Case) -> tuple[str | float, Outputs]:
+        """Return the answer to ``prepare``, and what the peer computed; nothing where it refuses."""
+        path = Path(self._folder.name) / "outputs.npz"
+        answer: str | float = self._ask(worker, "prepare", case, path)
+        if isinstance(answer, str):
+            return answer, {}
+        with np.load(path) as archive:
+            return answer, dict(archive)
 
     # --- before the rounds ---
 
@@ -189,12 +181,11 @@ class CaseRunner:
         """Return the outputs in float64, by the NumPy operations that are gpunet's specification."""
         double = case.replace(dtype="float64", precision="float32")
         if self._known_reference is None or self._known_reference[0] != double:
-            path = Path(self._folder.name) / "reference.npz"
             worker = self._worker(REFERENCE)
-            self._start(worker)
-            self._ask(worker, command="prepare", case=double, outputs=str(path))
-            self._ask(worker, command="release")
-            self._known_reference = double, _read(path)
+            self._in_time(_START_TIMEOUT, worker.start)
+            _, outputs = self._do_once(worker, double)
+            self._ask(worker, "release")
+            self._known_reference = double, outputs
         return self._known_reference[1]
 
     def _new_row(self, case: Case, name: str) -> Row:
@@ -204,20 +195,23 @@ class CaseRunner:
     def _enter(self, case: Case, entry: Entry, reference: Outputs) -> None:
         """Let a peer build the case and do it once; its row says whether it may be timed."""
         worker, row = entry.worker, entry.row
-        path = Path(self._folder.name) / "outputs.npz"
-        self._start(worker)
+        self._in_time(_START_TIMEOUT, worker.start)
         if worker.missing:
             row.status, row.reason = "missing", worker.missing
             return
         for name, value in worker.description.items():
             setattr(row, name, value)
-        answer = self._ask(worker, command="prepare", case=case, outputs=str(path))
-        if "refused" in answer:
-            row.status, row.reason = "refused", answer["refused"]
+        answer, outputs = self._do_once(worker, case)
+        if isinstance(answer, str):
+            row.status, row.reason = "refused", answer
             return
-        row.first_seconds = answer["first_seconds"]
-        row.tolerance = tolerance(case)
-        error, where = largest_error(_read(path), reference, _before(case))
+        row.first_seconds, row.tolerance = answer, tolerance(case)
+        before: Outputs = {}
+        if case.mode in ("step", "epoch"):
+            before = {
+                name: np.asarray(value, np.float64) for name, value in make_problem(case, batches=0).parameters.items()
+            }
+        error, where = largest_error(outputs, reference, before)
         row.error = error if math.isfinite(error) else None
         if not error <= row.tolerance:
             row.status = "wrong"
@@ -241,22 +235,22 @@ class CaseRunner:
         for number in range(first, rounds):
             start = number % len(running)
             for entry in running[start:] + running[:start]:
-                if entry.row.status == "ok":
-                    with _failing(entry):
+                if entry.goes_on:
+                    with entry.failing():
                         self._work(entry)
             if number % 2 == first and not self.plan.smoke:
                 self._measure_peaks(case, peaks)
         megahertz = gpu_clock() if self.plan.device == "cuda" else 0
         for entry in running:
             entry.row.gpu_megahertz = megahertz if entry.row.on_device else 0
-            if entry.row.status == "ok":
+            if entry.goes_on:
                 self._conclude(entry)
         return peaks
 
     def _calibrate(self, entries: list[Entry]) -> float:
         """Measure each peer's unit of work; return the seconds of the slowest."""
         for entry in entries if not self.plan.smoke else ():
-            with _failing(entry):
+            with entry.failing():
                 entry.once = self._time(entry, 1)[0]
                 if entry.once < _LONG_SECONDS:
                     entry.once = min(entry.once, self._time(entry, 1)[0])
@@ -289,8 +283,8 @@ class CaseRunner:
             entry.device.append(device)
 
     def _time(self, entry: Entry, repeats: int) -> tuple[float, float | None]:
-        answer = self._ask(entry.worker, command="time", repeats=repeats)
-        return answer["host"], answer["device"]
+        seconds: tuple[float, float | None] = self._ask(entry.worker, "time", repeats)
+        return seconds
 
     def _measure_peaks(self, case: Case, samples: dict[str, list[float]]) -> None:
         time.sleep(_PAUSE_SECONDS)
@@ -303,10 +297,10 @@ class CaseRunner:
         """Ask for what is not a time. A peer that fails at it keeps its times, and is not asked again."""
         row, worker = entry.row, entry.worker
         try:
-            row.peak_bytes = self._ask(worker, command="peak")["peak_bytes"]
+            row.peak_bytes = self._ask(worker, "peak")
             if row.peer not in self._uncounted:
-                row.launches = self._ask(worker, command="launches")["launches"]
-            self._ask(worker, command="release")
+                row.launches = self._ask(worker, "launches")
+            self._ask(worker, "release")
         except PeerFailedError:
             self._uncounted.add(row.peer)
             worker.stop()  # what broke off may have left the library in any state
@@ -334,24 +328,3 @@ class CaseRunner:
                 row.roofline_percent = 100 * row.roofline_milliseconds / row.milliseconds.median
                 cache = self.machine.get("gpu_cache_bytes" if row.on_device else "cache_bytes", 0)
                 row.cached = working_set(case) < cache
-
-
-@contextlib.contextmanager
-def _failing(entry: Entry) -> Iterator[None]:
-    """Let a peer's failure end its part in this case, and nothing else."""
-    try:
-        yield
-    except PeerFailedError as error:
-        entry.row.status, entry.row.reason = "failed", str(error)
-
-
-def _before(case: Case) -> Outputs:
-    """Return the parameters that steps start from."""
-    if case.mode not in ("step", "epoch"):
-        return {}
-    return {name: np.asarray(value, np.float64) for name, value in make_problem(case, batches=0).parameters.items()}
-
-
-def _read(path: Path) -> Outputs:
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}

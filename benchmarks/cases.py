@@ -42,10 +42,10 @@ def network_cases(device: str) -> list[Case]:
         for label, (batch, inputs, layers, width) in CONFIGURATIONS.items():
             rows = batch if device == "cuda" else CPU_BATCHES.get(label, batch)
             cases.append(Case(NETWORK, mode, label, rows, layer_sizes(inputs, layers, width)))
-    first = cases[0]
-    cases += [first.replace(mode=mode, batch_norm=False) for mode in ("forward", "step")]
-    cases += [_epoch(first), _epoch(first.replace(batch_norm=False))]
-    return _precisions(cases, device)
+    plain = cases[0].replace(batch_norm=False)
+    cases += [plain, plain.replace(mode="step")]
+    epochs = {"mode": "epoch", "examples": _EPOCH_BATCHES * plain.rows}
+    return _precisions([*cases, cases[0].replace(**epochs), plain.replace(**epochs)], device)
 
 
 def sweep_cases(device: str) -> list[Case]:
@@ -64,31 +64,22 @@ def sweep_cases(device: str) -> list[Case]:
 
 def batch_norm_cases(device: str) -> list[Case]:
     """Return batch norm with ReLU at the shapes of the configurations' hidden layers."""
-    shapes = [(256, 256), (1024, 1024), (8192, 64)]
-    shapes += [(8192, 2048), (65536, 500)] if device == "cuda" else [(4096, 2048), (4096, 500)]
-    return [
-        Case("batch_norm_activation", mode, f"{rows} x {columns}", rows, (columns,))
-        for mode in ("forward", "backward")
-        for rows, columns in shapes
-    ]
+    large = [(8192, 2048), (65536, 500)] if device == "cuda" else [(4096, 2048), (4096, 500)]
+    shapes = [(256, 256), (1024, 1024), (8192, 64), *large]
+    return [_operation("batch_norm_activation", mode, *shape) for mode in ("forward", "backward") for shape in shapes]
 
 
 def activation_cases(device: str) -> list[Case]:
     """Return bias and activation, every activation at one shape (lecture row L16)."""
-    rows, columns = (65536, 500) if device == "cuda" else (4096, 500)
-    return [
-        Case("bias_activation", mode, f"{rows} x {columns}", rows, (columns,), activation=activation)
-        for mode in ("forward", "backward")
-        for activation in ACTIVATIONS
-    ]
+    shape = (65536, 500) if device == "cuda" else (4096, 500)
+    cases = [_operation("bias_activation", mode, *shape) for mode in ("forward", "backward")]
+    return [case.replace(activation=activation) for case in cases for activation in ACTIVATIONS]
 
 
 def softmax_cross_entropy_cases(device: str) -> list[Case]:
     """Return the loss and its gradient, for ten classes and for a thousand."""
     shapes = [(65536, CLASSES), (8192, 1000)] if device == "cuda" else [(4096, CLASSES), (4096, 1000)]
-    return [
-        Case("softmax_cross_entropy", "forward", f"{rows} x {columns}", rows, (columns,)) for rows, columns in shapes
-    ]
+    return [_operation("softmax_cross_entropy", "forward", *shape) for shape in shapes]
 
 
 def optimizer_cases(device: str) -> list[Case]:
@@ -102,15 +93,47 @@ def optimizer_cases(device: str) -> list[Case]:
 
 
 def linear_cases(device: str) -> list[Case]:
-    """Return the matrix products of a linear layer's forward pass."""
+    """Return the matrix products of a linear layer's forward pass: rows, inner and outer dimension."""
     shapes = [(256, 784, 256), (256, 3072, 1024), (4096, 512, 500)]
     if device == "cuda":
         shapes = [(256, 784, 256), (1024, 3072, 1024), (65536, 512, 500)]
-    cases = [
-        Case("gemm", "forward", f"{rows} x {inner} x {columns}", rows, (inner, columns))
-        for rows, inner, columns in shapes
+    return _precisions([_operation("gemm", "forward", *shape) for shape in shapes], device)
+
+
+def _operation(operation: str, mode: str, rows: int, *sizes: int) -> Case:
+    return Case(operation, mode, " x ".join(map(str, (rows, *sizes))), rows, sizes)
+
+
+def _precisions(cases: Iterable[Case], device: str) -> list[Case]:
+    """Return each case in float32, and on a GPU in TF32 too: libraries differ in which of the two is their default."""
+    precisions = ("float32", "tf32") if device == "cuda" else ("float32",)
+    return [case.replace(precision=precision) for case in cases for precision in precisions]
+
+
+# By the words that a part is named with: its cases on a device.
+GROUPS: dict[str, Callable[[str], list[Case]]] = {
+    "activation": activation_cases,
+    "batch_norm": batch_norm_cases,
+    "linear": linear_cases,
+    "network": network_cases,
+    "optimizer": optimizer_cases,
+    "softmax_cross_entropy": softmax_cross_entropy_cases,
+    "sweep": sweep_cases,
+}
+
+
+def choose_cases(device: str, words: Iterable[str] = (), configurations: Iterable[str] = ()) -> list[Case]:
+    """Return the cases on a device with all ``words`` in their group or key.
+
+    Of the networks' configurations only those in ``configurations``; none takes all.
+    """
+    left_out = set(CONFIGURATIONS) - set(configurations) if configurations else set()
+    return [
+        case
+        for group, build in GROUPS.items()
+        for case in build(device)
+        if case.label not in left_out and all(word in f"{group} {case.key}" for word in words)
     ]
-    return _precisions(cases, device)
 
 
 def smoke(cases: Iterable[Case]) -> list[Case]:
@@ -129,46 +152,3 @@ def _shrink(case: Case) -> Case:
     if case.is_network:
         return case.replace(rows=rows, sizes=(24, 25, 26, CLASSES), examples=2 * rows if case.examples else 0)
     return case.replace(rows=rows, sizes=tuple(min(size, 29) for size in case.sizes))
-
-
-def _epoch(case: Case) -> Case:
-    return case.replace(mode="epoch", examples=_EPOCH_BATCHES * case.rows)
-
-
-def _precisions(cases: Iterable[Case], device: str) -> list[Case]:
-    """Return each case in float32, and on a GPU in TF32 too: libraries differ in which of the two is their default."""
-    if device != "cuda":
-        return list(cases)
-    return [case.replace(precision=precision) for case in cases for precision in ("float32", "tf32")]
-
-
-# By the words that a part is named with: its cases on a device.
-GROUPS: dict[str, Callable[[str], list[Case]]] = {
-    "activation": activation_cases,
-    "batch_norm": batch_norm_cases,
-    "linear": linear_cases,
-    "network": network_cases,
-    "optimizer": optimizer_cases,
-    "softmax_cross_entropy": softmax_cross_entropy_cases,
-    "sweep": sweep_cases,
-}
-
-
-def choose_cases(device: str, words: Iterable[str] = (), configurations: Iterable[str] = ()) -> list[Case]:
-    """Return the cases on a device.
-
-    Parameters
-    ----------
-    device : str
-    words : iterable of str
-        Only cases with all of them in their group or key.
-    configurations : iterable of str
-        Of the networks' configurations only these; none takes all.
-    """
-    left_out = set(CONFIGURATIONS) - set(configurations) if configurations else set()
-    return [
-        case
-        for group, build in GROUPS.items()
-        for case in build(device)
-        if case.label not in left_out and all(word in f"{group} {case.key}" for word in words)
-    ]

@@ -18,8 +18,7 @@ _GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.max.sm", "clock
 
 def describe_machine(device: str = "cpu") -> dict[str, Any]:
     """Return name, processor, cores, memory, cache, system; and for a run on ``"cuda"`` the GPU's state."""
-    cpu = cpu_name()
-    cores = usable_cores()
+    cpu, cores = cpu_name(), usable_cores()
     machine: dict[str, Any] = {
         "cpu": cpu,
         "cores": cores,
@@ -39,8 +38,8 @@ def cache_bytes() -> int:
     """Return the size of the last-level cache that the first core uses, 0 where the system does not say."""
     sizes = [0]
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        number, unit = re.fullmatch(r"(\d+)([KMG]?)", path.read_text(encoding="ascii").strip()).groups()  # type: ignore[union-attr]
-        sizes.append(int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit])
+        text = path.read_text(encoding="ascii").strip()
+        sizes.append(int(text.rstrip("KMG")) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1], 1))
     return max(sizes)
 
 

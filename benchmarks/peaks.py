@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +16,10 @@ CANDIDATES = {"cpu": ("gpunet-numpy", "torch-tuned"), "cuda": ("gpunet-cuda",)}
 _SIZES = {"cpu": (1536, 2**26), "cuda": (8192, 2**28)}
 # A GPU raises its clock while it works, within milliseconds: what is timed comes after as much that is not.
 _REPEATS = {"cpu": 1, "cuda": 4}
-_TRIALS = 3
 
 
 class Peaks:
-    """Measures both, each by the library that is the best at it; a machine on which that fails has none.
+    """Measures both, each by the library that is the best at it, in processes that keep their arrays.
 
     Parameters
     ----------
@@ -33,65 +30,43 @@ class Peaks:
         Sends a process a command and returns the answer.
     """
 
-    def __init__(self, device: str, start: Callable[[str], WorkerProcess], ask: Callable[..., dict[str, Any]]) -> None:
-        self.device = device
-        self._start = start
-        self._ask = ask
-        self._chosen: dict[str, WorkerProcess] | None = None
-        self._prepared: dict[str, Case] = {}
+    def __init__(self, device: str, start: Callable[[str], WorkerProcess], ask: Callable[..., Any]) -> None:
+        self.device, self._start, self._ask = device, start, ask
+        # By candidate and operation: its process, and the case that this has ready; None where there is none to ask.
+        self._ready: dict[tuple[str, str], tuple[WorkerProcess, Case] | None] = {}
 
     def measure(self, case: Case) -> dict[str, float]:
         """Return ``gigaflops`` and ``gigabytes_per_second``, one sample each; nothing where one cannot be measured."""
+        side, elements = _SIZES[self.device]
+        product = Case("gemm", "forward", PEAK, side, (side, side), dtype=case.dtype, precision=case.precision)
+        copy = Case("copy", "forward", PEAK, 1, (elements,), dtype=case.dtype)
+        rates = [max(self._rate(name, large) for name in CANDIDATES[self.device]) for large in (product, copy)]
+        return dict(zip(("gigaflops", "gigabytes_per_second"), rates, strict=True)) if all(rates) else {}
+
+    def _rate(self, name: str, large: Case) -> float:
+        """Return how many thousand millions of operations or bytes a candidate does in a second; 0 where it fails."""
+        place = name, large.operation
         try:
-            if self._chosen is None:
-                self._chosen = {operation: self._choose(operation) for operation in ("gemm", "copy")}
-            rates = {operation: self._rate(operation, worker, case) for operation, worker in self._chosen.items()}
+            if place not in self._ready:
+                self._ready[place] = None  # unless it works now
+                self._prepare(place, self._start(name), large)
+            if (ready := self._ready[place]) is None:
+                return 0.0
+            worker, prepared = ready
+            if prepared != large:
+                self._prepare(place, worker, large)
+            if self.device == "cuda":
+                self._ask(worker, "time", _REPEATS[self.device])
+            host, device = self._ask(worker, "time", _REPEATS[self.device])
         except PeerFailedError:
-            # If one was chosen it worked before: begin anew. Else nobody can.
-            self._chosen, self._prepared = None if self._chosen else {}, {}
-            return {}
-        return {"gigaflops": rates["gemm"] / 1e9, "gigabytes_per_second": rates["copy"] / 1e9} if rates else {}
-
-    def _choose(self, operation: str) -> WorkerProcess:
-        """Return a process for one operation (it holds one prepared case) of the fastest peer."""
-        timed: list[tuple[float, WorkerProcess]] = []
-        for name in CANDIDATES[self.device]:
-            with contextlib.suppress(PeerFailedError):
-                worker = self._start(name)
-                if not worker.missing:
-                    self._prepare(worker, _large_case(operation, self.device, None))
-                    timed.append((min(self._time(worker) for _ in range(_TRIALS)), worker))
-        if not timed:
-            raise PeerFailedError(f"no library measures the peak of {operation}")
-        (_, fastest), *slower = sorted(timed, key=lambda pair: pair[0])
-        for _, worker in slower:
-            worker.stop()
-        return fastest
-
-    def _rate(self, operation: str, worker: WorkerProcess, case: Case) -> float:
-        large = _large_case(operation, self.device, case)
-        if self._prepared.get(operation) != large:
-            self._prepare(worker, large)
-            self._prepared[operation] = large
+            if broken := self._ready[place]:  # it worked before: begin anew
+                broken[0].stop()
+                del self._ready[place]
+            return 0.0
         (demand,) = demands(large)
-        return (demand.operations or demand.bytes) / self._time(worker)
+        return (demand.operations or demand.bytes) / (host if device is None else device) / 1e9
 
-    def _prepare(self, worker: WorkerProcess, large: Case) -> None:
-        self._ask(worker, command="prepare", case=large, outputs=None)
-
-    def _time(self, worker: WorkerProcess) -> float:
-        repeats = _REPEATS[self.device]
-        if self.device == "cuda":
-            self._ask(worker, command="time", repeats=repeats)
-        seconds = self._ask(worker, command="time", repeats=repeats)
-        elapsed: float = seconds["host"] if seconds["device"] is None else seconds["device"]
-        return elapsed if elapsed > 0 else math.inf
-
-
-def _large_case(operation: str, device: str, case: Case | None) -> Case:
-    side, elements = _SIZES[device]
-    dtype = "float32" if case is None else case.dtype
-    if operation == "copy":
-        return Case("copy", "forward", PEAK, 1, (elements,), dtype=dtype)
-    precision = "float32" if case is None else case.precision
-    return Case("gemm", "forward", PEAK, side, (side, side), dtype=dtype, precision=precision)
+    def _prepare(self, place: tuple[str, str], worker: WorkerProcess, large: Case) -> None:
+        if not worker.missing:
+            self._ask(worker, "prepare", large, None)
+            self._ready[place] = worker, large

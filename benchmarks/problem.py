@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,27 +38,15 @@ _DRAWN = 2**20
 
 @dataclass
 class Problem:
-    """Inputs of one case, on the host, of the case's dtype.
+    """Inputs of one case, on the host, of the case's dtype."""
 
-    Attributes
-    ----------
-    batches : list of (X, y)
-        X (n, d), labels int32 (n,). The checked outputs are those of the first ones, in order; timing rotates.
-    parameters : dict
-        ``W1`` (m_1, d), ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``; without batch norm ``b1`` instead of gamma, beta.
-    state : dict
-        ``running_mean1``, ``running_variance1``, ...
-    arrays : dict
-        Of an operation: its inputs by the names of the backend's arguments.
-    checked_steps : int
-        How many steps ``step`` does before its parameters are compared, one on each of the first batches.
-    """
-
+    # X (n, d), labels int32 (n,). The checked outputs are those of the first ones, in order; timing rotates.
     batches: list[tuple[Array, Array]] = field(default_factory=list)
+    # W1 (m_1, d), gamma1, beta1, ..., Wk, bk; without batch norm b1 instead of gamma1, beta1.
     parameters: dict[str, Array] = field(default_factory=dict)
-    state: dict[str, Array] = field(default_factory=dict)
-    arrays: dict[str, Array] = field(default_factory=dict)
-    checked_steps: int = CHECKED_STEPS
+    state: dict[str, Array] = field(default_factory=dict)  # running_mean1, running_variance1, ...
+    arrays: dict[str, Array] = field(default_factory=dict)  # of an operation, by the names of the backend's arguments
+    checked_steps: int = CHECKED_STEPS  # of `step`, one on each of the first batches
 
 
 def make_problem(case: Case, batches: int | None = None) -> Problem:
@@ -70,12 +59,11 @@ def make_problem(case: Case, batches: int | None = None) -> Problem:
 
 
 def _network_problem(case: Case, batches: int | None, generator: np.random.Generator) -> Problem:
-    products = sum(inputs * outputs for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True))
-    is_large = 6 * case.rows * products > _LARGE or len(case.sizes) - 1 > _DEEP
+    last = len(case.sizes) - 1
+    products = sum(inputs * outputs for inputs, outputs in pairwise(case.sizes))
+    is_large = 6 * case.rows * products > _LARGE or last > _DEEP
     problem = Problem(checked_steps=1 if is_large else CHECKED_STEPS)
-    *hidden, last = range(1, len(case.sizes))
-    for index in (*hidden, last):
-        inputs, outputs = case.sizes[index - 1 : index + 1]
+    for index, (inputs, outputs) in enumerate(pairwise(case.sizes), start=1):
         problem.parameters[f"W{index}"] = _normal(generator, (outputs, inputs), case, np.sqrt(2 / inputs))
         if index == last or not case.batch_norm:
             problem.parameters[f"b{index}"] = _normal(generator, outputs, case, 0.1)
@@ -94,26 +82,25 @@ def _network_problem(case: Case, batches: int | None, generator: np.random.Gener
 
 
 def _operation_arrays(case: Case, generator: np.random.Generator) -> dict[str, Array]:
-    rows, columns = case.rows, case.sizes[-1]
-    if case.operation == "copy":
-        return {"source": _normal(generator, columns, case)}
-    if case.operation == "gemm":
-        inner = case.sizes[0]
-        return {"a": _normal(generator, (rows, inner), case), "b": _normal(generator, (columns, inner), case)}
-    if case.operation in ("sgd_step", "adam_step"):
-        moments = ("velocity",) if case.operation == "sgd_step" else ("first_moment", "second_moment")
-        arrays = {name: _normal(generator, columns, case) for name in ("parameters", "gradients", *moments)}
-        if "second_moment" in arrays:
-            arrays["second_moment"] = np.abs(arrays["second_moment"])
-        return arrays
-    if case.operation == "softmax_cross_entropy":
-        return {
-            "logits": _normal(generator, (rows, columns), case),
-            "labels": generator.integers(0, columns, rows, dtype=np.int32),
-        }
-    arrays = {"s": _normal(generator, (rows, columns), case), "dy": _normal(generator, (rows, columns), case)}
-    means = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
-    return arrays | {name: _normal(generator, columns, case, 0.1, mean) for name, mean in means.items()}
+    rows, inner, columns = case.rows, case.sizes[0], case.sizes[-1]
+    matrix = (rows, columns)
+    inputs: dict[str, dict[str, Any]] = {
+        "copy": {"source": columns},
+        "gemm": {"a": (rows, inner), "b": (columns, inner)},
+        "sgd_step": dict.fromkeys(("parameters", "gradients", "velocity"), columns),
+        "adam_step": dict.fromkeys(("parameters", "gradients", "first_moment", "second_moment"), columns),
+        "softmax_cross_entropy": {"logits": matrix},
+    }
+    shapes = inputs.get(case.operation, {"s": matrix, "dy": matrix})
+    arrays = {name: _normal(generator, shape, case) for name, shape in shapes.items()}
+    if "second_moment" in arrays:
+        arrays["second_moment"] = np.abs(arrays["second_moment"])
+    if "logits" in arrays:
+        arrays["labels"] = generator.integers(0, columns, rows, dtype=np.int32)
+    if "s" in arrays:
+        means = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
+        arrays |= {name: _normal(generator, columns, case, 0.1, mean) for name, mean in means.items()}
+    return arrays
 
 
 def _normal(generator: np.random.Generator, shape: Any, case: Case, scale: float = 1.0, mean: float = 0.0) -> Array:

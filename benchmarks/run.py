@@ -55,9 +55,8 @@ class ResultFile:
 
     def known(self, case: Case, peers: Sequence[str], commit: str) -> list[Row]:
         """Return a case's rows if the file has all of a commit, and nothing otherwise."""
-        rows = [self.results.find(case.key, name) for name in peers]
-        known = [row for row in rows if row is not None and row.commit == commit]
-        return known if len(known) == len(rows) else []
+        known = {row.peer: row for row in self.results.rows if row.key == case.key and row.commit == commit}
+        return [known[name] for name in peers] if known.keys() >= set(peers) else []
 
     def close(self) -> None:
         """Let others write."""
@@ -67,22 +66,10 @@ class ResultFile:
 def run(
     runner: CaseRunner, selected: Mapping[Case, Sequence[str]], file: ResultFile | None, *, resume: bool
 ) -> Iterator[tuple[Case, list[Row]]]:
-    """Yield each case with its rows, which the file has by then; with none where the time is over.
+    """Yield each case with its rows, which the file has by then; with none where the plan's time is over.
 
-    Parameters
-    ----------
-    runner : CaseRunner
-        Its plan says how long all of it may take.
-    selected : dict of Case to list of str
-        The peers of each case.
-    file : ResultFile or None
-    resume : bool
-        Whether rows that the file has of this commit are taken from there.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written; what was saved before is whole.
+    Where it is to ``resume``, rows that the file has of this commit are taken from there. An OSError says that the file
+    cannot be written; what was saved before is whole.
     """
     started, seconds = time.monotonic(), runner.plan.seconds
     begins_until, ends_at = started + _BEGIN_SHARE * seconds, started + seconds

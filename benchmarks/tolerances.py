@@ -48,28 +48,19 @@ def largest_error(outputs: Outputs, reference: Outputs, before: Outputs) -> tupl
     """Return the largest relative error over the arrays, and the name of the array that has it.
 
     The error is ||x - reference|| / ||reference||. Of a parameter after steps it is the error that four elements in
-    five stay below, over the root mean square of the change: a wrong step would hide behind a large parameter, and
-    Adam's step along a gradient that is rounding alone has any sign.
-
-    Parameters
-    ----------
-    outputs, reference : dict
-    before : dict
-        Parameters before the steps; empty where there were none.
-
-    Returns
-    -------
-    float, str
-        Infinite where an array is missing, has another shape or is not finite.
+    five stay below, over the root mean square of the change from ``before`` (empty where there were no steps): a wrong
+    step would hide behind a large parameter, and Adam's step along a gradient that is rounding alone has any sign.
+    Infinite where an array is missing, has another shape or is not finite.
     """
     worst, where = 0.0, ""
+    changes = {name: array - before[name] if name in before else array for name, array in reference.items()}
     # An array whose elements hardly count beside those of the others would be compared with their rounding.
-    common = _root_mean_square([_change(reference, name, before) for name in reference if name != "loss"])
+    common = _root_mean_square([change for name, change in changes.items() if name != "loss"])
     for name, expected in reference.items():
         got = outputs.get(name)
         if got is None or got.shape != expected.shape or not np.isfinite(got).all():
             return math.inf, name
-        own = _root_mean_square([_change(reference, name, before)])
+        own = _root_mean_square([changes[name]])
         scale = (own if name == "loss" else max(own, common)) or 1.0
         wrong = np.abs(got - expected)
         typical = np.quantile(wrong, _COMPARED_SHARE) if name in before else _root_mean_square([wrong])
@@ -77,10 +68,6 @@ def largest_error(outputs: Outputs, reference: Outputs, before: Outputs) -> tupl
         if error >= worst:
             worst, where = error, name
     return worst, where
-
-
-def _change(arrays: Outputs, name: str, before: Outputs) -> npt.NDArray[np.float64]:
-    return arrays[name] - before[name] if name in before else arrays[name]
 
 
 def _root_mean_square(arrays: list[npt.NDArray[np.float64]]) -> float:

@@ -7,7 +7,7 @@ import importlib
 from benchmarks.peers.peer import Peer
 from gpunet.errors import InvalidValueError, unknown_name
 
-# The module of each peer, and its class there; gpunet's first.
+# The module of each peer, and what makes it there; gpunet's first.
 PEERS = {
     "gpunet-numpy": "gpunet_peers:GpunetNumpy",
     "gpunet-cuda": "gpunet_peers:GpunetCuda",
@@ -41,7 +41,7 @@ def find_peer(name: str) -> Peer:
     """
     if ":" not in name and name not in PEERS:
         raise unknown_name("peer", name, PEERS)
-    path, _, cls = name.partition(":") if ":" in name else f"{__name__}.{PEERS[name]}".partition(":")
+    path, _, cls = (name if ":" in name else f"{__name__}.{PEERS[name]}").partition(":")
     try:
         peer: Peer = getattr(importlib.import_module(path), cls)()
     except (ImportError, AttributeError) as error:

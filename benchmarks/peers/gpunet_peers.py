@@ -52,16 +52,15 @@ class GpunetPeer(Peer):
 
     def prepare(self, case: Case, problem: Problem) -> Work:
         backend = self.new_backend(case)
+        work: Work
         if case.is_network:
             network = GpunetNetwork(backend, case, problem)
-            work: Any = NetworkWork(network, case, problem)
+            work = NetworkWork(network, case, problem)
             unit = network.unrecorded(*work.batches[0])
         else:
             unit, written = build_operation(backend, case, problem.arrays)
             work = OperationWork(unit, lambda _: written, lambda array: as_host(backend.to_numpy(array)))
-        if self.on_device:
-            work.on(_BackendDevice(backend), lambda: self.count(backend, unit))
-        return work
+        return work.on(_BackendDevice(backend), lambda: self.count(backend, unit)) if self.on_device else work
 
     def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
         """Return how many kernels a unit of work launches on a device."""
@@ -112,12 +111,11 @@ class GpunetCuda(GpunetPeer):
 
     def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
         """Return what a unit asks its device to launch, each matrix product counted as one; copies are none."""
-        launched = 0
+        launched: list[object] = []
 
         def counted(function: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **options: Any) -> Any:
-                nonlocal launched
-                launched += 1
+                launched.append(function)
                 return function(*args, **options)
 
             return call
@@ -130,7 +128,7 @@ class GpunetCuda(GpunetPeer):
             backend.synchronize()  # before its buffers go
         finally:
             del device.launch, device.gemm, backend.capture
-        return launched
+        return len(launched)
 
 
 class GpunetCudaUnfused(GpunetCuda):

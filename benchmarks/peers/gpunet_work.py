@@ -104,86 +104,61 @@ def build_operation(backend: Backend, case: Case, host: Mapping[str, Array]) -> 
     ``out`` and ``ds`` are buffers of their own, so that every repetition finds the same inputs.
     """
     arrays = {name: backend.asarray(array.copy()) for name, array in host.items()}
-    operation = _BUILDERS[case.operation, case.mode](backend, case, arrays)
+    operation = _bind(backend, case, arrays)
     backend.synchronize()  # arrays that this operation does not take go now, and not before they have been written
     return operation
 
 
-def _copy(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    out = backend.empty(case.sizes[-1], case.dtype)
-    return partial(backend.copy, arrays["source"], out), {"out": out}
+def _bind(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
+    def empty(*shape: int) -> Array:
+        return backend.empty(shape, case.dtype)
 
+    rows, columns, activation = case.rows, case.sizes[-1], get_activation(case.activation)
+    if case.operation == "copy":
+        out = empty(columns)
+        return partial(backend.copy, arrays["source"], out), {"out": out}
+    if case.operation == "gemm":
+        out = empty(rows, columns)
+        return partial(backend.gemm, arrays["a"], arrays["b"], out, transpose_b=True), {"out": out}
+    if case.operation == "softmax_cross_entropy":
+        dlogits, loss = empty(rows, columns), backend.zeros(2, case.dtype)
+        run = partial(backend.softmax_cross_entropy, arrays["logits"], arrays["labels"], None, dlogits, loss)
+        return run, {"dlogits": dlogits, "loss": loss[:1]}
+    if case.operation.endswith("_step"):
+        return _bind_step(backend, case, arrays)
 
-def _gemm(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    out = backend.empty((case.rows, case.sizes[-1]), case.dtype)
-    return partial(backend.gemm, arrays["a"], arrays["b"], out, transpose_b=True), {"out": out}
-
-
-def _bias_activation(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    s, out = arrays["s"], backend.empty(arrays["s"].shape, case.dtype)
-    return partial(backend.bias_activation_forward, s, arrays["bias"], _activation(case), out), {"out": out}
-
-
-def _bias_activation_backward(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    forward, written = _bias_activation(backend, case, arrays)
-    forward()
-    dy, y = arrays["dy"], written["out"]
-    ds, dbias = backend.empty(dy.shape, case.dtype), backend.empty(case.sizes[-1], case.dtype)
-    run = partial(backend.bias_activation_backward, dy, y, _activation(case), ds, dbias)
-    return run, {"ds": ds, "dbias": dbias}
-
-
-def _batch_norm(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    columns = case.sizes[-1]
-    written: dict[str, Any] = {
-        "out": backend.empty(arrays["s"].shape, case.dtype),
-        "mean": backend.empty(columns, case.dtype),
-        "inverse_std": backend.empty(columns, case.dtype),
-        "running_mean": backend.zeros(columns, case.dtype),
-        "running_variance": backend.asarray(np.ones(columns, case.dtype)),
-    }
-    inputs = arrays["s"], arrays["gamma"], arrays["beta"], _activation(case)
+    s, dy, gamma, beta = (arrays[name] for name in ("s", "dy", "gamma", "beta"))
+    out = empty(rows, columns)
+    if case.operation == "bias_activation":
+        run = partial(backend.bias_activation_forward, s, arrays["bias"], activation, out)
+        if case.mode == "forward":
+            return run, {"out": out}
+        run()
+        ds, dbias = empty(rows, columns), empty(columns)
+        return partial(backend.bias_activation_backward, dy, out, activation, ds, dbias), {"ds": ds, "dbias": dbias}
+    ones = backend.asarray(np.ones(columns, case.dtype))
+    running = {"running_mean": backend.zeros(columns, case.dtype), "running_variance": ones}
+    statistics = {"mean": empty(columns), "inverse_std": empty(columns)}
     constants: dict[str, Any] = {"momentum": BATCH_NORM_MOMENTUM, "epsilon": BATCH_NORM_EPSILON}
     forward: Callable[..., None] = backend.batch_norm_activation_forward
-    return partial(forward, *inputs, **written, **constants), written
+    backward: Callable[..., None] = backend.batch_norm_activation_backward
+    run = partial(forward, s, gamma, beta, activation, out=out, **statistics, **running, **constants)
+    if case.mode == "forward":  # other libraries keep the batch's statistics to themselves
+        return run, {"out": out, **running}
+    run()
+    written = {"ds": empty(rows, columns), "dgamma": empty(columns), "dbeta": empty(columns)}
+    return partial(backward, dy, s, out, gamma, beta, activation, *statistics.values(), **written), written
 
 
-def _batch_norm_forward(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    run, written = _batch_norm(backend, case, arrays)
-    # Other libraries keep the batch's statistics to themselves.
-    return run, {name: written[name] for name in ("out", "running_mean", "running_variance")}
-
-
-def _batch_norm_backward(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    forward, kept = _batch_norm(backend, case, arrays)
-    forward()
-    inputs = arrays["dy"], arrays["s"], kept["out"], arrays["gamma"], arrays["beta"]
-    written = {name: backend.empty(case.sizes[-1], case.dtype) for name in ("dgamma", "dbeta")}
-    written["ds"] = backend.empty(arrays["dy"].shape, case.dtype)
-    statistics = kept["mean"], kept["inverse_std"]
-    return partial(backend.batch_norm_activation_backward, *inputs, _activation(case), *statistics, **written), written
-
-
-def _softmax_cross_entropy(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    dlogits, loss = backend.empty(arrays["logits"].shape, case.dtype), backend.zeros(2, case.dtype)
-    run = partial(backend.softmax_cross_entropy, arrays["logits"], arrays["labels"], None, dlogits, loss)
-    return run, {"dlogits": dlogits, "loss": loss[:1]}
-
-
-def _sgd_step(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    step = partial(backend.sgd_step, momentum=MOMENTUM, nesterov=False)
-    return _step(step, backend, case, arrays, (LEARNING_RATE,))
-
-
-def _adam_step(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
-    step = partial(backend.adam_step, beta_1=ADAM_BETA_1, beta_2=ADAM_BETA_2, epsilon=ADAM_EPSILON, weight_decay=0.0)
-    return _step(step, backend, case, arrays, (LEARNING_RATE, 1 / (1 - ADAM_BETA_1), 1 / (1 - ADAM_BETA_2)))
-
-
-def _step(
-    step: Callable[..., None], backend: Backend, case: Case, arrays: dict[str, Array], scalars: tuple[float, ...]
-) -> Operation:
-    """Return the step on one flat vector of weights, with a finite loss and no clipping."""
+def _bind_step(backend: Backend, case: Case, arrays: dict[str, Array]) -> Operation:
+    """Return an optimiser's first step on one flat vector of weights, with a finite loss and no clipping."""
+    step: Callable[..., None] = partial(backend.sgd_step, momentum=MOMENTUM, nesterov=False)
+    scalars = [LEARNING_RATE]
+    if case.operation == "adam_step":
+        scalars += [1 / (1 - ADAM_BETA_1), 1 / (1 - ADAM_BETA_2)]
+        step = partial(
+            backend.adam_step, beta_1=ADAM_BETA_1, beta_2=ADAM_BETA_2, epsilon=ADAM_EPSILON, weight_decay=0.0
+        )
     run = partial(
         step,
         **arrays,
@@ -194,20 +169,3 @@ def _step(
         l2=0.0,
     )
     return run, {name: array for name, array in arrays.items() if name != "gradients"}
-
-
-def _activation(case: Case) -> Any:
-    return get_activation(case.activation)
-
-
-_BUILDERS: dict[tuple[str, str], Callable[[Backend, Case, dict[str, Array]], Operation]] = {
-    ("copy", "forward"): _copy,
-    ("gemm", "forward"): _gemm,
-    ("bias_activation", "forward"): _bias_activation,
-    ("bias_activation", "backward"): _bias_activation_backward,
-    ("batch_norm_activation", "forward"): _batch_norm_forward,
-    ("batch_norm_activation", "backward"): _batch_norm_backward,
-    ("softmax_cross_entropy", "forward"): _softmax_cross_entropy,
-    ("sgd_step", "forward"): _sgd_step,
-    ("adam_step", "forward"): _adam_step,
-}

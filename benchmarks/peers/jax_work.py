@@ -41,7 +41,7 @@ class JaxDevice(Device):
     def __init__(self, platform: str) -> None:
         self.platform = platform
         self.latest: Any = None
-        self.peak_before = self._memory().get("peak_bytes_in_use", 0)
+        self.peak_before = self._peak()
 
     def submitted(self, results: Any, *, leaves_nothing: bool) -> None:
         """Note what a unit of work computes."""
@@ -54,27 +54,28 @@ class JaxDevice(Device):
 
     def peak_bytes(self) -> int | None:
         """Return the peak of the process, which JAX cannot set back: None where an earlier case was larger."""
-        peak = self._memory().get("peak_bytes_in_use", 0)
-        return int(peak) if peak > self.peak_before else None
+        peak = self._peak()
+        return peak if peak > self.peak_before else None
 
-    def _memory(self) -> dict[str, int]:
-        return jax.local_devices()[0].memory_stats() or {}
+    def _peak(self) -> int:
+        return int((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
+# --- networks ---
 
 
 class JaxNetwork(PeerNetwork):
     """A network as pure functions, each unit of work one call of a compiled one."""
 
     def __init__(self, case: Case, problem: Problem, device: JaxDevice) -> None:
-        self.case = case
-        self.device = device
+        self.case, self.device = case, device
         self.activation = find_activation(case.activation)
         self.weights: Arrays = {name: jnp.array(value) for name, value in problem.parameters.items()}
         self.state: Arrays = {name: jnp.array(value) for name, value in problem.state.items()}
+        count = {"adam": 2, "sgd": 1}[case.optimizer] if case.mode in ("step", "epoch") else 0
+        moments = tuple(jax.tree.map(jnp.zeros_like, self.weights) for _ in range(count))
         # What a step changes: parameters, running averages, moments, and how many steps there were.
-        self.training: Any = self.weights, self.state, (), jnp.zeros((), jnp.int32)
-        if case.mode in ("step", "epoch"):
-            zeros = [jax.tree.map(jnp.zeros_like, self.weights) for _ in range(2 if case.optimizer == "adam" else 1)]
-            self.training = self.weights, self.state, tuple(zeros), jnp.zeros((), jnp.int32)
+        self.training: Any = self.weights, self.state, moments, jnp.zeros((), jnp.int32)
         self.generator = np.random.default_rng(0)
         self._infer = jax.jit(lambda weights, state, X: self._logits(weights, state, X, training=False)[0])
         self._gradients = jax.jit(self._loss_and_gradients, donate_argnums=1)
@@ -132,18 +133,18 @@ class JaxNetwork(PeerNetwork):
         averages: Arrays = {}
         for index in hidden_layers(self.case):
             s = X @ weights[f"W{index}"].T
-            if self.case.batch_norm:
-                gamma, beta = weights[f"gamma{index}"], weights[f"beta{index}"]
-                names = f"running_mean{index}", f"running_variance{index}"
-                mean, variance = (state[name] for name in names)
-                if training:
-                    s, *new = normalise(s, gamma, beta, mean, variance)
-                    averages.update(zip(names, new, strict=True))
-                else:
-                    s = gamma * ((s - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)) + beta
+            if not self.case.batch_norm:
+                X = self.activation(s + weights[f"b{index}"])
+                continue
+            gamma, beta = weights[f"gamma{index}"], weights[f"beta{index}"]
+            mean, variance = state[f"running_mean{index}"], state[f"running_variance{index}"]
+            if training:
+                z, averages[f"running_mean{index}"], averages[f"running_variance{index}"] = normalise(
+                    s, gamma, beta, mean, variance
+                )
             else:
-                s = s + weights[f"b{index}"]
-            X = self.activation(s)
+                z = gamma * ((s - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)) + beta
+            X = self.activation(z)
         last = len(self.case.sizes) - 1
         return X @ weights[f"W{last}"].T + weights[f"b{last}"], averages
 
@@ -151,9 +152,7 @@ class JaxNetwork(PeerNetwork):
         logits, state = self._logits(weights, state, X, training=True)
         return mean_cross_entropy(logits, y), state
 
-    def _loss_and_gradients(
-        self, weights: Arrays, state: Arrays, X: jax.Array, y: jax.Array
-    ) -> tuple[jax.Array, Arrays, Arrays]:
+    def _loss_and_gradients(self, weights: Arrays, state: Arrays, X: jax.Array, y: jax.Array) -> Any:
         (loss, state), gradients = jax.value_and_grad(self._loss, has_aux=True)(weights, state, X, y)
         return loss, gradients, state
 
@@ -163,6 +162,9 @@ class JaxNetwork(PeerNetwork):
         count = count + 1
         weights, moments = _UPDATES[self.case.optimizer](weights, gradients, moments, count.astype(X.dtype))
         return (weights, state, moments, count), loss
+
+
+# --- mathematics ---
 
 
 def find_activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -179,17 +181,15 @@ def find_activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return functions[activation.name]
 
 
-def normalise(
-    s: jax.Array, gamma: jax.Array, beta: jax.Array, running_mean: jax.Array, running_variance: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def normalise(s: jax.Array, gamma: jax.Array, beta: jax.Array, *running: jax.Array) -> Any:
     """Return batch norm with the batch's biased variance, and the running averages, with the unbiased one."""
-    rows = s.shape[0]
     mean, variance = s.mean(axis=0), s.var(axis=0)
     z = gamma * ((s - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON)) + beta
-    old, new = 1 - BATCH_NORM_MOMENTUM, BATCH_NORM_MOMENTUM
-    running_mean = old * running_mean + new * mean
-    running_variance = old * running_variance + new * variance * (rows / (rows - 1))
-    return z, running_mean, running_variance
+    found = mean, variance * (s.shape[0] / (s.shape[0] - 1))
+    averages = (
+        (1 - BATCH_NORM_MOMENTUM) * old + BATCH_NORM_MOMENTUM * new for old, new in zip(running, found, strict=True)
+    )
+    return z, *averages
 
 
 def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -219,6 +219,9 @@ def adam(parameters: Any, gradients: Any, moments: Any, step: Any) -> tuple[Any,
 _UPDATES: dict[str, Callable[[Any, Any, Any, Any], tuple[Any, Any]]] = {"sgd": sgd, "adam": adam}
 
 
+# --- works ---
+
+
 def build_work(case: Case, problem: Problem, platform: str) -> Work:
     """Return the work of a case."""
     device = JaxDevice(platform)
@@ -226,58 +229,61 @@ def build_work(case: Case, problem: Problem, platform: str) -> Work:
         return NetworkWork(JaxNetwork(case, problem, device), case, problem).on(device)
     function, arguments, carried = _operation(case, {name: jnp.array(value) for name, value in problem.arrays.items()})
     compiled = jax.jit(function, donate_argnums=0)
-    leaves_nothing = carried is None
 
     def unit() -> Arrays:
         nonlocal carried
         carried, results = compiled(carried, *arguments)
-        device.submitted((carried, results), leaves_nothing=leaves_nothing)
-        return results | (carried or {})
+        device.submitted((carried, results), leaves_nothing=not carried)
+        return results | carried
 
     return OperationWork(unit, lambda results: results, as_host).on(device)
 
 
-def _operation(case: Case, arrays: Arrays) -> tuple[Callable[..., tuple[Any, Arrays]], list[Any], Arrays | None]:
+def _operation(case: Case, arrays: Arrays) -> tuple[Callable[..., tuple[Arrays, Arrays]], list[Any], Arrays]:
     """Return a pure function of what earlier units left and of its other arguments, those, and what the first finds.
 
     It returns what it leaves, and what else it computed.
     """
-    activation = find_activation(case.activation)
     if case.operation == "copy":
-        return lambda _, source: (None, {"out": jnp.copy(source)}), [arrays["source"]], None
+        return lambda _, source: ({}, {"out": jnp.copy(source)}), [arrays["source"]], {}
     if case.operation == "gemm":
-        return lambda _, a, b: (None, {"out": a @ b.T}), [arrays["a"], arrays["b"]], None
+        return lambda _, a, b: ({}, {"out": a @ b.T}), [arrays["a"], arrays["b"]], {}
     if case.operation == "softmax_cross_entropy":
 
-        def loss(_: None, logits: jax.Array, labels: jax.Array) -> tuple[None, Arrays]:
-            value, gradient = jax.value_and_grad(mean_cross_entropy)(logits, labels)
-            return None, {"loss": value, "dlogits": gradient}
+        def loss(_: Arrays, *batch: jax.Array) -> tuple[Arrays, Arrays]:
+            return {}, dict(zip(("loss", "dlogits"), jax.value_and_grad(mean_cross_entropy)(*batch), strict=True))
 
-        return loss, [arrays["logits"], arrays["labels"]], None
+        return loss, [arrays["logits"], arrays["labels"]], {}
     if case.operation.endswith("_step"):
-        names = [name for name in arrays if name not in ("parameters", "gradients")]
+        gradients = arrays.pop("gradients")
+        names = [name for name in arrays if name != "parameters"]
 
         def update(changing: Arrays, gradients: jax.Array, step: jax.Array) -> tuple[Arrays, Arrays]:
-            moments = tuple(changing[name] for name in names)
+            moments = [changing[name] for name in names]
             parameters, moments = _UPDATES[case.optimizer](changing["parameters"], gradients, moments, step)
             return {"parameters": parameters, **dict(zip(names, moments, strict=True))}, {}
 
-        gradients = arrays.pop("gradients")
         return update, [gradients, jnp.ones((), gradients.dtype)], arrays
-    columns = case.sizes[-1]
-    running = {"running_mean": jnp.zeros(columns, case.dtype), "running_variance": jnp.ones(columns, case.dtype)}
-    normalises = case.operation == "batch_norm_activation"
-    inputs = {name: arrays[name] for name in (("s", "gamma", "beta") if normalises else ("s", "bias"))}
+    return _activation(case, arrays)
 
-    def forward(running: Any, s: jax.Array, *others: jax.Array) -> tuple[Any, Arrays]:
-        if not normalises:
-            return None, {"out": activation(s + others[0])}
-        gamma, beta = others
-        z, mean, variance = normalise(s, gamma, beta, running["running_mean"], running["running_variance"])
-        return {"running_mean": mean, "running_variance": variance}, {"out": activation(z)}
+
+def _activation(case: Case, arrays: Arrays) -> tuple[Callable[..., tuple[Arrays, Arrays]], list[Any], Arrays]:
+    activation = find_activation(case.activation)
+    names, running = ["s", "bias"], Arrays()
+    if case.operation == "batch_norm_activation":
+        names, columns = ["s", "gamma", "beta"], case.sizes[-1]
+        running = {"running_mean": jnp.zeros(columns, case.dtype), "running_variance": jnp.ones(columns, case.dtype)}
+    inputs = [arrays[name] for name in names]
+
+    def forward(running: Arrays, s: jax.Array, *others: jax.Array) -> tuple[Arrays, Arrays]:
+        z, *averages = normalise(s, *others, *running.values()) if running else (s + others[0],)
+        return dict(zip(running, averages, strict=True)), {"out": activation(z)}
 
     if case.mode == "forward":
-        return forward, list(inputs.values()), running if normalises else None
-    _, pull_back = jax.vjp(lambda *values: forward(running, *values)[1]["out"], *inputs.values())
-    names = [f"d{name}" for name in inputs]
-    return lambda _, pull, dy: (None, dict(zip(names, pull(dy), strict=True))), [pull_back, arrays["dy"]], None
+        return forward, inputs, running
+    _, pull_back = jax.vjp(lambda *values: forward(running, *values)[1]["out"], *inputs)
+
+    def backward(_: Arrays, pull_back: Any, dy: jax.Array) -> tuple[Arrays, Arrays]:
+        return {}, {f"d{name}": gradient for name, gradient in zip(names, pull_back(dy), strict=True)}
+
+    return backward, [pull_back, arrays["dy"]], {}

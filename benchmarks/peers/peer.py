@@ -6,8 +6,8 @@ import importlib.util
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,11 @@ Array = npt.NDArray[Any]
 Outputs = dict[str, Array]
 
 NETWORK_MODES = ("forward", "forward_backward", "step", "epoch")
-OPERATIONS = (
-    ("gemm", "forward"),
-    ("bias_activation", "forward"),
-    ("bias_activation", "backward"),
-    ("batch_norm_activation", "forward"),
-    ("batch_norm_activation", "backward"),
-    ("softmax_cross_entropy", "forward"),
-    ("sgd_step", "forward"),
-    ("adam_step", "forward"),
-    ("copy", "forward"),
+_BOTH = ("forward", "backward")
+_MODES = {"bias_activation": _BOTH, "batch_norm_activation": _BOTH} | dict.fromkeys(
+    ("gemm", "softmax_cross_entropy", "sgd_step", "adam_step", "copy"), ("forward",)
 )
+OPERATIONS = [(operation, mode) for operation, modes in _MODES.items() for mode in modes]
 
 
 class Device:
@@ -52,11 +46,23 @@ class Device:
 
 
 class Work(ABC):
-    """One case, built and ready to run in this process."""
+    """One case, built and ready to run: a unit of work, and the batches that it does in rotation.
 
-    device: Device = Device()
-    # Returns how many kernels one unit of work launches, the last thing that is done with it.
+    Parameters
+    ----------
+    unit : callable
+        Does the work once; on a device it submits it and returns.
+    batches : sequence of tuple
+        Its arguments.
+    """
+
+    device = Device()
+    # Returns how many kernels one unit of work launches on a device, the last thing that is done with it.
     count: Callable[[], int | None] | None = None
+
+    def __init__(self, unit: Callable[..., Any], batches: Sequence[tuple[Any, ...]] = ((),)) -> None:
+        self.unit, self.batches = unit, batches
+        self._rotation = itertools.cycle(batches)
 
     def on(self, device: Device, count: Callable[[], int | None] | None = None) -> Work:
         """Say what device the work runs on, and return it."""
@@ -75,13 +81,11 @@ class Work(ABC):
         Called once, before anything is timed; the work goes on from wherever it leaves.
         """
 
-    @abstractmethod
     def run(self, repeats: int) -> None:
-        """Do the work ``repeats`` times, on the batches in rotation. On a device: submit it and return."""
-
-    def launches(self) -> int | None:
-        """Return how many kernels one unit of work launches on a device, None where nobody counted."""
-        return self.count() if self.count else None
+        """Do the work ``repeats`` times."""
+        unit = self.unit
+        for batch in itertools.islice(self._rotation, repeats):
+            unit(*batch)
 
     def time(self, repeats: int) -> tuple[float, float | None]:
         """Return the seconds of one unit of work by the host's clock and by the device's, over ``repeats`` units."""
@@ -93,6 +97,10 @@ class Work(ABC):
         device.synchronize()
         host = (time.perf_counter() - started) / repeats
         return host, None if start is None else device.elapsed(start, stop) / repeats
+
+    def launches(self) -> int | None:
+        """Return how many kernels one unit of work launches on a device, None where nobody counted."""
+        return self.count() if self.count else None
 
 
 class PeerNetwork(ABC):
@@ -128,51 +136,39 @@ class PeerNetwork(ABC):
 
 
 class NetworkWork(Work):
-    """A mode of a network, on batches that are on the device, in rotation; an epoch over a data set of the host."""
+    """A mode of a network, on batches that are on the device; an epoch over a data set of the host."""
 
     def __init__(self, network: Any, case: Case, problem: Problem) -> None:
-        self.network = network
-        self.case = case
-        self.checked_steps = problem.checked_steps
-        self.batches = problem.batches if case.mode == "epoch" else network.place(problem.batches)
-        self.rotation = itertools.cycle(self.batches)
-        self.unit: Callable[..., Any] = getattr(network, case.mode)
-
-    def run(self, repeats: int) -> None:
-        unit = self.unit
-        for batch in itertools.islice(self.rotation, repeats):
-            unit(*batch)
+        self.network, self.mode, self.checked_steps = network, case.mode, problem.checked_steps
+        batches = problem.batches if case.mode == "epoch" else network.place(problem.batches)
+        super().__init__(getattr(network, case.mode), batches)
 
     def outputs(self) -> Outputs:
-        network, mode = self.network, self.case.mode
-        if mode == "epoch":
+        network = self.network
+        if self.mode == "epoch":
             network.epoch(*self.batches[0], shuffle=False)
         else:
             result = self.unit(*self.batches[0])
             network.after_first_unit()
-        if mode == "forward":
+        if self.mode == "forward":
             return {"logits": as_logits(network.logits_of(result))}
-        if mode == "forward_backward":
+        if self.mode == "forward_backward":
             loss = network.to_host(result).reshape(1)
             return {"loss": loss} | {name: network.to_host(value) for name, value in network.gradients().items()}
-        if mode == "step":
+        if self.mode == "step":
             for batch in self.batches[1 : self.checked_steps]:
                 self.unit(*batch)
         return {name: network.to_host(value) for name, value in network.parameters().items()}
 
 
 class OperationWork(Work):
-    """A single operation: ``unit`` does it once, ``results`` names the arrays in what that returned."""
+    """A single operation: ``results`` names the arrays in what ``unit`` returned."""
 
     def __init__(
         self, unit: Callable[[], Any], results: Callable[[Any], Mapping[str, Any]], to_host: Callable[[Any], Array]
     ) -> None:
-        self.unit, self.results, self.to_host = unit, results, to_host
-
-    def run(self, repeats: int) -> None:
-        unit = self.unit
-        for _ in range(repeats):
-            unit()
+        super().__init__(unit)
+        self.results, self.to_host = results, to_host
 
     def outputs(self) -> Outputs:
         return {name: np.atleast_1d(self.to_host(array)) for name, array in self.results(self.unit()).items()}
@@ -181,9 +177,9 @@ class OperationWork(Work):
 class Peer(ABC):
     """A library, or one way to use it. Lives in a process of its own; heavy imports happen inside the methods."""
 
-    name: ClassVar[str]
-    label: ClassVar[str]
-    on_device: ClassVar[bool] = False
+    name: str
+    label: str  # what tables call it
+    on_device: bool = False
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -208,8 +204,13 @@ class Peer(ABC):
         """Return the versions of the packages that do the work."""
 
     def blas(self) -> str:
-        """Return what multiplies matrices on the CPU, and with how many threads; once the packages are imported."""
-        return thread_pools()
+        """Return the libraries with thread pools in this process that can be asked, and their threads."""
+        try:
+            from threadpoolctl import threadpool_info
+        except ModuleNotFoundError:
+            return "unknown (threadpoolctl tells)"
+        pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
+        return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"
 
     @abstractmethod
     def prepare(self, case: Case, problem: Problem) -> Work:
@@ -245,13 +246,3 @@ def missing_package(module: str, distribution: str) -> str | None:
 def hidden_layers(case: Case) -> range:
     """Return the numbers of a network's hidden linear layers, from 1."""
     return range(1, len(case.sizes) - 1)
-
-
-def thread_pools() -> str:
-    """Return the libraries with thread pools in this process that can be asked, and their threads."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ModuleNotFoundError:
-        return "unknown (threadpoolctl tells)"
-    pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
-    return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +13,8 @@ from benchmarks.problem import Problem
 from benchmarks.report.results import Case
 
 _WARM_UPS = 3
+# The kernels of "max-autotune", in no graph of the compiler's own.
+_WITHOUT_GRAPHS = "max-autotune-no-cudagraphs"
 
 
 class CompiledNetwork(TunedNetwork):
@@ -46,18 +47,8 @@ class MaxAutotuneNetwork(TunedNetwork):
         """Return the step with the same kernels and without graphs of its own, which takes another compilation."""
         if self.case.mode != "step":
             return None
-        self.logits = torch.compile(self.model, mode="max-autotune-no-cudagraphs", dynamic=False)
+        self.logits = torch.compile(self.model, mode=_WITHOUT_GRAPHS, dynamic=False)
         return super().recordable()
-
-
-@dataclass(frozen=True)
-class _Recording:
-    """Recorded work with the tensors that it reads and writes."""
-
-    replay: Callable[[], None]
-    X: Tensor
-    y: Tensor
-    result: Tensor
 
 
 class GraphNetwork(TunedNetwork):
@@ -66,10 +57,11 @@ class GraphNetwork(TunedNetwork):
     def __init__(self, case: Case, problem: Problem, device: str) -> None:
         super().__init__(case, problem, device)
         if case.mode == "forward":
-            self.logits = torch.compile(self.model, mode="max-autotune-no-cudagraphs", dynamic=False)
+            self.logits = torch.compile(self.model, mode=_WITHOUT_GRAPHS, dynamic=False)
         else:
-            self.loss = torch.compile(self._loss, mode="max-autotune-no-cudagraphs", dynamic=False)
-        self._recordings: dict[int, _Recording] = {}
+            self.loss = torch.compile(self._loss, mode=_WITHOUT_GRAPHS, dynamic=False)
+        # By the size of the batch: what replays the work, the tensors that it reads, and the one that it writes.
+        self._recordings: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         return new_optimizer(self.case, self.model.parameters(), fused=True, capturable=True)
@@ -94,17 +86,16 @@ class GraphNetwork(TunedNetwork):
         return loss
 
     def _replay(self, work: Callable[[Tensor, Tensor], Tensor], X: Tensor, y: Tensor) -> Tensor:
-        recording = self._recordings.get(len(y))
-        if recording is None:
-            recording = self._recordings[len(y)] = self._record(work, X, y)
-        recording.X.copy_(X)
-        recording.y.copy_(y)
-        recording.replay()
-        return recording.result
+        if len(y) not in self._recordings:
+            self._recordings[len(y)] = self._record(work, X.clone(), y.clone())
+        replay, kept_X, kept_y, result = self._recordings[len(y)]
+        kept_X.copy_(X)
+        kept_y.copy_(y)
+        replay()
+        return result
 
-    def _record(self, work: Callable[[Tensor, Tensor], Tensor], X: Tensor, y: Tensor) -> _Recording:
+    def _record(self, work: Callable[[Tensor, Tensor], Tensor], X: Tensor, y: Tensor) -> Any:
         """Record the work as PyTorch's manual does; what the warm-ups changed is put back."""
-        X, y = X.clone(), y.clone()
         before = {tensor: tensor.detach().clone() for tensor in self._changing()}
         self.warm_up(lambda: work(X, y))
         # Gradients made during the recording belong to the graph's memory.
@@ -117,7 +108,7 @@ class GraphNetwork(TunedNetwork):
                     tensor.copy_(before[tensor])
                 else:
                     tensor.zero_()  # a moment that the warm-ups made
-        return _Recording(replay, X, y, result)
+        return replay, X, y, result
 
     def warm_up(self, work: Callable[[], object]) -> None:
         """Compile, choose kernels and make moments, on a stream other than the default one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sysconfig
@@ -14,9 +15,9 @@ from benchmarks.report.results import Case
 
 
 class TorchPeer(Peer):
-    """A way to use PyTorch; its networks are in ``torch_work`` and ``torch_compiled``."""
+    """A way to use PyTorch: the class of its networks, and whether operations are tuned."""
 
-    # Whether operations write where they can, and optimisers are fused.
+    network: ClassVar[str] = "torch_work:EagerNetwork"
     tuned: ClassVar[bool] = False
 
     @property
@@ -62,31 +63,30 @@ class TorchPeer(Peer):
 
     def new_network(self, case: Case, problem: Problem) -> Any:
         """Return the network of a case."""
-        from benchmarks.peers.torch_work import EagerNetwork, TunedNetwork
-
-        return (TunedNetwork if self.tuned else EagerNetwork)(case, problem, self.device)
+        module, _, network = self.network.partition(":")
+        return getattr(importlib.import_module(f"benchmarks.peers.{module}"), network)(case, problem, self.device)
 
 
 class TorchEager(TorchPeer):
-    """PyTorch as usually written; a unit of work is that of ``EagerNetwork``."""
+    """PyTorch as usually written."""
 
     name, label = "torch-eager", "PyTorch (eager)"
-
-
-class TorchTuned(TorchPeer):
-    """PyTorch as its tuning guide has it; a unit of work is that of ``TunedNetwork``."""
-
-    name, label = "torch-tuned", "PyTorch (tuned)"
-    tuned = True
-
-    def is_worth(self, case: Case) -> bool:
-        return self.on_device or case.sweep is None
 
 
 class TorchCudaEager(TorchEager):
     """The same on CUDA."""
 
     name, label, on_device = "torch-cuda-eager", "PyTorch (eager, CUDA)", True
+
+
+class TorchTuned(TorchPeer):
+    """PyTorch as its tuning guide has it."""
+
+    name, label = "torch-tuned", "PyTorch (tuned)"
+    network, tuned = "torch_work:TunedNetwork", True
+
+    def is_worth(self, case: Case) -> bool:
+        return self.on_device or case.sweep is None
 
 
 class TorchCudaTuned(TorchTuned):
@@ -98,15 +98,10 @@ class TorchCudaTuned(TorchTuned):
 class CompiledPeer(TorchPeer):
     """A way to use PyTorch's compiler."""
 
-    tuned = True
-    compiler: ClassVar[tuple[str, str]] = ("CXX", "g++")
-    # In ``torch_compiled``.
-    network: ClassVar[str]
-
     def missing(self) -> str | None:
         if reason := super().missing() or (missing_package("triton", "Triton") if self.on_device else None):
             return reason
-        variable, default = self.compiler
+        variable, default = ("CC", "gcc") if self.on_device else ("CXX", "g++")
         command = os.environ.get(variable, default)
         if shutil.which(command) is None:
             return f"torch.compile needs a compiler, and {command} is not there"
@@ -122,18 +117,15 @@ class CompiledPeer(TorchPeer):
     def new_network(self, case: Case, problem: Problem) -> Any:
         import torch
 
-        from benchmarks.peers import torch_compiled
-
         # Every network has the same code: without this the compiler gives up on it after eight cases.
         torch.compiler.reset()
-        return getattr(torch_compiled, self.network)(case, problem, self.device)
+        return super().new_network(case, problem)
 
 
 class TorchCompile(CompiledPeer):
     """Forward pass and loss compiled together, with their backward, and the optimiser's step compiled."""
 
-    name, label = "torch-compile", "PyTorch (compiled)"
-    network = "CompiledNetwork"
+    name, label, network = "torch-compile", "PyTorch (compiled)", "torch_compiled:CompiledNetwork"
 
     def is_worth(self, case: Case) -> bool:
         """Half a minute for each network: steps of the configurations but for c, which is all matrix products."""
@@ -144,8 +136,7 @@ class TorchCudaCompile(CompiledPeer):
     """As usually written: ``torch.compile(model, mode="max-autotune")``, the loss and the fused optimiser eager."""
 
     name, label, on_device = "torch-cuda-compile", "PyTorch (max-autotune, CUDA)", True
-    compiler = "CC", "gcc"
-    network = "MaxAutotuneNetwork"
+    network = "torch_compiled:MaxAutotuneNetwork"
 
     def is_worth(self, case: Case) -> bool:
         return case.sweep is None
@@ -158,5 +149,4 @@ class TorchCudaGraph(CompiledPeer):
     """
 
     name, label, on_device = "torch-cuda-graph", "PyTorch (compiled, CUDA graph)", True
-    compiler = "CC", "gcc"
-    network = "GraphNetwork"
+    network = "torch_compiled:GraphNetwork"

@@ -8,8 +8,8 @@ optimisers have one flat parameter.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers.graph_nodes import count_kernels
-from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, PeerNetwork, Work, as_host, hidden_layers
+from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, PeerNetwork, Work, as_host
 from benchmarks.problem import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, LEARNING_RATE, MOMENTUM, Problem
 from benchmarks.report.results import Case
 from gpunet.activations import get_activation
@@ -50,16 +50,18 @@ class CudaDevice(Device):
         return int(torch.cuda.max_memory_allocated())
 
 
+def to_host(value: Any) -> Array:
+    """Return a tensor as float64 of NumPy."""
+    return as_host(value.detach().cpu().numpy())
+
+
+# --- networks ---
+
+
 class EagerNetwork(PeerNetwork):
     """As usually written: ``Linear`` with its bias, ``BatchNorm1d``, the activation; an optimiser with its defaults.
 
-    Parameters
-    ----------
-    case : Case
-    problem : Problem
-        Its parameters are set; a bias before batch norm, which the problem does not have, starts at 0.
-    device : str
-        ``"cpu"`` or ``"cuda"``.
+    A bias before batch norm, which the problem does not have, starts at 0.
     """
 
     bias_before_batch_norm = True
@@ -76,6 +78,29 @@ class EagerNetwork(PeerNetwork):
         self.logits: Callable[[Tensor], Tensor] = self.model
         self.loss: Callable[[Tensor, Tensor], Tensor] = self._loss
         self.update: Callable[[], Any] = self.optimizer.step
+
+    def _build(self, case: Case, problem: Problem) -> nn.Sequential:
+        dtype, modules, last = getattr(torch, case.dtype), list[nn.Module](), len(case.sizes) - 1
+        found: dict[str, Any] = {}
+        for index, (inputs, outputs) in enumerate(pairwise(case.sizes), start=1):
+            normalised = index < last and case.batch_norm
+            linear = nn.Linear(inputs, outputs, bias=not normalised or self.bias_before_batch_norm, dtype=dtype)
+            modules.append(linear)
+            found |= {f"W{index}": linear.weight, f"b{index}": linear.bias}
+            if normalised:
+                norm = nn.BatchNorm1d(outputs, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, dtype=dtype)
+                modules.append(norm)
+                found |= {f"gamma{index}": norm.weight, f"beta{index}": norm.bias}
+                found |= {f"running_mean{index}": norm.running_mean, f"running_variance{index}": norm.running_var}
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+            if index < last:
+                modules.append(_Activation(case.activation))
+        with torch.no_grad():
+            for name, value in (problem.parameters | problem.state).items():
+                found[name].copy_(torch.from_numpy(value))
+        self.named = {name: found[name] for name in problem.parameters}
+        return nn.Sequential(*modules)
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         """Return the case's optimiser."""
@@ -131,44 +156,6 @@ class EagerNetwork(PeerNetwork):
     def _loss(self, X: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self.logits(X), y)
 
-    def _build(self, case: Case, problem: Problem) -> nn.Sequential:
-        modules: list[nn.Module] = []
-        for index in hidden_layers(case):
-            modules.append(self._linear(case, problem, index))
-            if case.batch_norm:
-                modules.append(self._batch_norm(case, problem, index))
-            modules.append(_Activation(case.activation))
-        return nn.Sequential(*modules, self._linear(case, problem, len(case.sizes) - 1))
-
-    def _linear(self, case: Case, problem: Problem, index: int) -> nn.Linear:
-        inputs, outputs = case.sizes[index - 1 : index + 1]
-        has_bias = f"b{index}" in problem.parameters
-        bias = has_bias or self.bias_before_batch_norm
-        module = nn.Linear(inputs, outputs, bias=bias, dtype=getattr(torch, case.dtype))
-        self._set(problem, f"W{index}", module.weight)
-        if has_bias:
-            self._set(problem, f"b{index}", module.bias)
-        elif bias:
-            nn.init.zeros_(module.bias)
-        return module
-
-    def _batch_norm(self, case: Case, problem: Problem, index: int) -> nn.BatchNorm1d:
-        module = nn.BatchNorm1d(
-            case.sizes[index], eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, dtype=getattr(torch, case.dtype)
-        )
-        self._set(problem, f"gamma{index}", module.weight)
-        self._set(problem, f"beta{index}", module.bias)
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        module.running_mean.copy_(torch.from_numpy(problem.state[f"running_mean{index}"]))
-        module.running_var.copy_(torch.from_numpy(problem.state[f"running_variance{index}"]))
-        return module
-
-    @torch.no_grad()
-    def _set(self, problem: Problem, name: str, parameter: Tensor) -> None:
-        parameter.copy_(torch.from_numpy(problem.parameters[name]))
-        self.named[name] = parameter
-
 
 class TunedNetwork(EagerNetwork):
     """Without the bias before batch norm, which does nothing there; the fused optimiser; inference mode.
@@ -197,14 +184,24 @@ class TunedNetwork(EagerNetwork):
         return total.item() / rows
 
 
+def new_optimizer(case: Case, parameters: Any, **options: Any) -> torch.optim.Optimizer:
+    """Return a case's optimiser."""
+    if case.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=LEARNING_RATE, **options)
+    options.pop("capturable", None)
+    return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, **options)
+
+
+# --- works ---
+
+
 def build_network_work(network: EagerNetwork, case: Case, problem: Problem) -> Work:
     """Return the work of a network."""
     work = NetworkWork(network, case, problem)
-    batch = work.batches[0]
 
     def new_unit() -> Callable[[], object] | None:
         unit = network.recordable()
-        return None if unit is None else partial(unit, *batch)
+        return None if unit is None else partial(unit, *work.batches[0])
 
     return _on(work, network.device, new_unit)
 
@@ -212,12 +209,8 @@ def build_network_work(network: EagerNetwork, case: Case, problem: Problem) -> W
 def build_operation_work(case: Case, problem: Problem, device: str, tuned: bool) -> Work:
     """Return the work of a single operation.
 
-    Parameters
-    ----------
-    case, problem
-    device : str
-    tuned : bool
-        Whether results go into tensors that were allocated before, activations work in place, and optimisers are fused.
+    Where ``tuned``, results go into tensors that were allocated before, activations work in place, and optimisers are
+    fused.
     """
 
     def new_unit() -> Callable[[], object]:
@@ -227,41 +220,42 @@ def build_operation_work(case: Case, problem: Problem, device: str, tuned: bool)
             allow_recording(optimizer)
         return once
 
-    work = OperationWork(*build_operation(case, problem, device, tuned), to_host)
-    return _on(work, device, new_unit)
+    return _on(OperationWork(*build_operation(case, problem, device, tuned), to_host), device, new_unit)
 
 
 def _on(work: Work, device: str, new_unit: Callable[[], Callable[[], object] | None]) -> Work:
     on_cuda = device == "cuda"
-    return work.on(CudaDevice() if on_cuda else Device(), RecordedCount(new_unit, on_cuda))
+    return work.on(
+        CudaDevice() if on_cuda else Device(), partial(count_recorded, new_unit, torch.cuda if on_cuda else None)
+    )
 
 
-@dataclass
-class RecordedCount:
-    """The kernels in a recording of one unit of work, which is made for this and never run; None on a CPU.
+def count_recorded(new_unit: Callable[[], Callable[[], object] | None], cuda: Any) -> int | None:
+    """Return the kernels in a recording of one unit of work, which is made for this and never run; None on a CPU.
 
     Not PyTorch's profiler: what it hooks into the driver stays, and slows down every launch of later cases.
+
+    Parameters
+    ----------
+    new_unit : callable
+        Returns a unit that can be recorded, or None.
+    cuda : module or None
+        ``torch.cuda``; None on a CPU.
     """
-
-    new_unit: Callable[[], Callable[[], object] | None]
-    on_cuda: bool
-    cuda: Any = torch.cuda
-
-    def __call__(self) -> int | None:
-        if not self.on_cuda:
+    if cuda is None:
+        return None
+    stream = cuda.Stream()
+    stream.wait_stream(cuda.current_stream())
+    with cuda.stream(stream):
+        unit = new_unit()
+        if unit is None:
             return None
-        stream = self.cuda.Stream()
-        stream.wait_stream(self.cuda.current_stream())
-        with self.cuda.stream(stream):
-            unit = self.new_unit()
-            if unit is None:
-                return None
-            unit()  # compiles, and takes what it keeps; its backward pass runs on the stream of the forward pass
-        self.cuda.synchronize()
-        graph = self.cuda.CUDAGraph(keep_graph=True)
-        with self.cuda.graph(graph, stream=stream):
-            unit()
-        return count_kernels(graph.raw_cuda_graph())
+        unit()  # compiles, and takes what it keeps; its backward pass runs on the stream of the forward pass
+    cuda.synchronize()
+    graph = cuda.CUDAGraph(keep_graph=True)
+    with cuda.graph(graph, stream=stream):
+        unit()
+    return count_kernels(graph.raw_cuda_graph())
 
 
 def allow_recording(optimizer: Any) -> None:
@@ -270,83 +264,68 @@ def allow_recording(optimizer: Any) -> None:
         setattr(optimizer, name, lambda: None)
 
 
-def new_optimizer(case: Case, parameters: Any, **options: Any) -> torch.optim.Optimizer:
-    """Return a case's optimiser."""
-    if case.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=LEARNING_RATE, **options)
-    options.pop("capturable", None)
-    return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, **options)
-
-
-def to_host(value: Any) -> Array:
-    """Return a tensor as float64 of NumPy."""
-    return as_host(value.detach().cpu().numpy())
-
-
-# --- operations -------------------------------------------------------------------------------------------------------
+# --- operations ---
 
 
 def build_operation(case: Case, problem: Problem, device: str, tuned: bool) -> Operation:
     """Return a function that does the work once, and one that names what it computed."""
     tensors = {name: torch.from_numpy(array.copy()).to(device) for name, array in problem.arrays.items()}
-    if "labels" in tensors:
-        tensors["labels"] = tensors["labels"].long()
     if case.operation.endswith("_step"):
         return _optimizer_step(case, tensors, tuned)
-    if case.operation == "softmax_cross_entropy":
-        return _softmax_cross_entropy(tensors)
     if case.operation == "copy":
         copied = torch.empty_like(tensors["source"])
         return partial(copied.copy_, tensors["source"]), lambda out: {"out": out}
     if case.operation == "gemm":
-        return _gemm(tensors, tuned)
-    return (_backward if case.mode == "backward" else _forward)(case, tensors, tuned)
+        a, b = tensors["a"], tensors["b"]
+        product = a.new_empty((a.shape[0], b.shape[0])) if tuned else None
+        return partial(torch.mm, a, b.T, out=product) if tuned else lambda: a @ b.T, lambda out: {"out": out}
+    if case.operation == "softmax_cross_entropy":
+        logits, labels = tensors["logits"].requires_grad_(), tensors["labels"].long()
+
+        def loss_and_gradient() -> tuple[Tensor, Tensor]:
+            loss = functional.cross_entropy(logits, labels)
+            return loss, torch.autograd.grad(loss, logits)[0]
+
+        return loss_and_gradient, lambda results: {"loss": results[0], "dlogits": results[1]}
+    return _activation(case, tensors, tuned)
 
 
-def _gemm(tensors: Tensors, tuned: bool) -> Operation:
-    a, b = tensors["a"], tensors["b"]
-    if tuned:
-        out = torch.empty((a.shape[0], b.shape[0]), dtype=a.dtype, device=a.device)
-        return partial(torch.mm, a, b.T, out=out), lambda product: {"out": product}
-    return lambda: a @ b.T, lambda product: {"out": product}
+def _activation(case: Case, tensors: Tensors, tuned: bool) -> Operation:
+    """Return the activation of s + bias, or of s after batch norm."""
+    s, bias, gamma, beta = (tensors[name] for name in ("s", "bias", "gamma", "beta"))
+    normalises, is_forward = case.operation == "batch_norm_activation", case.mode == "forward"
+    inputs = {"ds": s, "dgamma": gamma, "dbeta": beta} if normalises else {"ds": s, "dbias": bias}
+    if not is_forward:
+        for tensor in inputs.values():
+            tensor.requires_grad_()
+    activate = find_activation(case.activation, in_place=tuned and is_forward)
+    running: Tensors = {}
+    out = torch.empty_like(s) if tuned and is_forward else None
+    shift: Callable[[], Tensor] = partial(torch.add, s, bias, out=out)
+    if normalises:
+        running = {"running_mean": s.new_zeros(s.shape[1]), "running_variance": s.new_ones(s.shape[1])}
+        shift = partial(
+            functional.batch_norm,
+            s,
+            running["running_mean"],
+            running["running_variance"],
+            gamma,
+            beta,
+            training=True,
+            momentum=BATCH_NORM_MOMENTUM,
+            eps=BATCH_NORM_EPSILON,
+        )
 
+    def forward() -> Tensor:
+        return activate(shift())
 
-def _forward(case: Case, tensors: Tensors, tuned: bool) -> Operation:
-    activate = find_activation(case.activation, in_place=tuned)
-    s, bias = tensors["s"], tensors["bias"]
-    out = torch.empty_like(s)
-    running = _running(s) if case.operation == "batch_norm_activation" else {}
-
-    @torch.no_grad()
-    def unit() -> Tensor:
-        if running:
-            return activate(_normalised(tensors, running))
-        return activate(torch.add(s, bias, out=out) if tuned else s + bias)
-
-    return unit, lambda result: {"out": result, **running}
-
-
-def _backward(case: Case, tensors: Tensors, tuned: bool) -> Operation:
-    normalises = case.operation == "batch_norm_activation"
-    inputs = {f"d{name}": tensors[name] for name in (("s", "gamma", "beta") if normalises else ("s", "bias"))}
-    for tensor in inputs.values():
-        tensor.requires_grad_()
-    z = _normalised(tensors, _running(tensors["s"])) if normalises else tensors["s"] + tensors["bias"]
-    y, dy, wanted = find_activation(case.activation)(z), tensors["dy"], list(inputs.values())
+    if is_forward:
+        return torch.no_grad()(forward), lambda result: {"out": result, **running}
+    y = forward()
     return (
-        lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True),
+        lambda: torch.autograd.grad(y, list(inputs.values()), tensors["dy"], retain_graph=True),
         lambda gradients: dict(zip(inputs, gradients, strict=True)),
     )
-
-
-def _softmax_cross_entropy(tensors: Tensors) -> Operation:
-    logits, labels = tensors["logits"].requires_grad_(), tensors["labels"]
-
-    def unit() -> tuple[Tensor, Tensor]:
-        loss = functional.cross_entropy(logits, labels)
-        return loss, torch.autograd.grad(loss, logits)[0]
-
-    return unit, lambda results: {"loss": results[0], "dlogits": results[1]}
 
 
 def _optimizer_step(case: Case, tensors: Tensors, tuned: bool) -> Operation:
@@ -361,23 +340,6 @@ def _optimizer_step(case: Case, tensors: Tensors, tuned: bool) -> Operation:
     else:
         optimizer.state[parameter] = {"momentum_buffer": moments["velocity"]}
     return optimizer.step, lambda _: {"parameters": parameter, **moments}
-
-
-def _running(s: Tensor) -> Tensors:
-    return {"running_mean": s.new_zeros(s.shape[1]), "running_variance": s.new_ones(s.shape[1])}
-
-
-def _normalised(tensors: Tensors, running: Tensors) -> Tensor:
-    return functional.batch_norm(
-        tensors["s"],
-        running["running_mean"],
-        running["running_variance"],
-        tensors["gamma"],
-        tensors["beta"],
-        training=True,
-        momentum=BATCH_NORM_MOMENTUM,
-        eps=BATCH_NORM_EPSILON,
-    )
 
 
 def find_activation(name: str, in_place: bool = False) -> Callable[[Tensor], Tensor]:

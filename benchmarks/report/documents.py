@@ -33,17 +33,7 @@ _PLACES = re.compile(f"{_FENCE}|{_SECTION}", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Document:
-    """A Markdown file as it is and as it should be.
-
-    Attributes
-    ----------
-    path : Path
-    text, updated : str
-    sections : list of str
-        Those it asks for.
-    outdated : list of str
-        Those that do not hold what the results say.
-    """
+    """A Markdown file as it is and as it should be, the sections that it has, and those of them that are outdated."""
 
     path: Path
     text: str
@@ -52,12 +42,7 @@ class Document:
     outdated: list[str]
 
     def save(self) -> None:
-        """Write what it should be, at once or not at all, unless it is that already.
-
-        Raises
-        ------
-        OSError
-        """
+        """Write what it should be, at once or not at all, unless it is that already."""
         if self.text != self.updated:
             write_text(self.path, self.updated)
 

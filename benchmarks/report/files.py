@@ -7,11 +7,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError, unknown_name
 
@@ -19,6 +19,7 @@ from .results import FORMAT, FORMAT_VERSION, Results, Row
 
 # Beside this package in a checkout, and where it is installed.
 RESULTS_FOLDER = Path(__file__).parents[1] / "results"
+_field_types: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
@@ -47,14 +48,14 @@ def read_results(path: str | os.PathLike[str]) -> Results:
             "measure again with this version of gpunet."
         )
     try:
-        machine = from_json(dict[str, Any], content.get("machine"))
-        from_json(str, machine.get("name"))
-        results = Results(machine, from_json(str, content.get("gpunet")), path=path)
-        rows = [_read_row(place, row) for place, row in enumerate(from_json(list[Any], content.get("rows")), start=1)]
-    except (TypeError, ValueError) as error:
+        machine = _parse(dict[str, Any], content.get("machine"), "machine")
+        _parse(str, machine.get("name"), "machine: name")
+        results = Results(machine, _parse(str, content.get("gpunet"), "gpunet"), path=path)
+        rows = enumerate(_parse(list[Any], content.get("rows"), "rows"), start=1)
+        results.merge(_row(row, f"row {place}") for place, row in rows)
+    except ValueError as error:
         raise FileFormatError(f"{path}: is damaged: {error}.") from None
-    results.merge(rows)
-    if len(results.rows) < len(rows):
+    if len(results.rows) < len(content["rows"]):
         raise FileFormatError(f"{path}: is damaged: two rows have the same case and peer.")
     return results
 
@@ -66,16 +67,41 @@ def _number(text: str) -> float:
     return int(text) if text.removeprefix("-").isdigit() else float(text)
 
 
-def _read_row(place: int, content: Any) -> Row:
-    try:
-        row: Row = from_json(Row, content)
-        if row.status == "ok" and row.milliseconds is None:
-            raise ValueError("it is 'ok' and has no milliseconds")
-        if min([*row.rounds, *row.peaks.values()], default=1) <= 0:
-            raise ValueError("rounds and peaks have to be above 0")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"row {place}: {error}") from None
+def _row(content: Any, place: str) -> Row:
+    row: Row = _parse(Row, content, place)
+    if row.status == "ok" and row.milliseconds is None:
+        raise ValueError(f"{place}: it is 'ok' and has no milliseconds")
+    if min([*row.rounds, *row.peaks.values()], default=1) <= 0:
+        raise ValueError(f"{place}: rounds and peaks have to be above 0")
     return row
+
+
+def _parse(kind: Any, value: Any, place: str) -> Any:
+    """Return a JSON value as the type of a field: a dataclass, a container, a plain value; ValueError if it is none."""
+    origin: Any = get_origin(kind) or kind
+    inner = get_args(kind)
+    if kind is Any or (origin is Literal and value in inner):
+        return value
+    if origin is UnionType:
+        return None if value is None else _parse(inner[0], value, place)
+    if dataclasses.is_dataclass(kind):
+        kinds, parts = _field_types(kind), _parse(dict[str, Any], value, place)
+        fields = {name: _parse(kinds.get(name, Any), part, f"{place}: {name}") for name, part in parts.items()}
+        try:
+            return origin(**fields)
+        except (TypeError, InvalidValueError) as error:  # a field too many or too few; a case or spread that is none
+            raise ValueError(f"{place}: {error}") from None
+    if origin is float and type(value) is int:
+        value = float(value)
+    json_kind: Any = list if origin is tuple else origin
+    if origin is Literal or type(value) is not json_kind:
+        expected = f"one of {', '.join(inner)}" if origin is Literal else json_kind.__name__
+        raise ValueError(f"{place}: got {value!r:.60}, expected {expected}")
+    if origin in (int, float) and value < 0:
+        raise ValueError(f"{place}: got {value!r}, expected a number of at least 0")
+    if origin in (list, tuple):
+        return origin(_parse(inner[0], part, place) for part in value)
+    return {name: _parse(inner[1], part, place) for name, part in value.items()} if origin is dict else value
 
 
 def committed_results(folder: Path | None = None) -> list[Results]:
@@ -88,14 +114,18 @@ def committed_results(folder: Path | None = None) -> list[Results]:
     FileFormatError
     """
     folder = folder or RESULTS_FOLDER
-    newest: dict[str, Results] = {}
-    for results in sorted(map(read_results, folder.glob("*.json")), key=_age):
-        newest[results.machine["name"]] = results
+    newest = {
+        results.machine["name"]: results for results in sorted(map(read_results, folder.glob("*.json")), key=_age)
+    }
     if not newest:
         raise MissingFileError(
             f"There are no results in {folder} yet. `make benchmark` in a checkout makes some; or name a file."
         )
     return [newest[name] for name in sorted(newest)]
+
+
+def _age(results: Results) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", results.version)], results.date
 
 
 def choose(
@@ -135,68 +165,12 @@ def choose(
     return [results for results in chosen if results.rows or keep_all]
 
 
-def from_json(kind: Any, value: Any) -> Any:
-    """Return a JSON value as an instance of a type: a dataclass, a container of such, or a plain value.
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is of another type, or a number below 0.
-    """
-    origin: Any = get_origin(kind) or kind
-    inner = get_args(kind)
-    if kind is Any:
-        return value
-    if origin in (Union, UnionType):
-        return None if value is None else from_json(inner[0], value)
-    if origin is Literal:
-        if value not in inner:
-            raise ValueError(f"got {value!r}, expected one of {', '.join(inner)}")
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(kind, from_json(dict[str, Any], value))
-    if origin is float and type(value) is int:
-        value = float(value)
-    plain: Any = list if origin is tuple else origin
-    if type(value) is not plain:
-        raise TypeError(f"got {value!r:.60}, expected {plain.__name__}")
-    if origin in (int, float) and value < 0:
-        raise ValueError(f"got {value!r}, expected a number of at least 0")
-    if origin in (list, tuple):
-        return origin(from_json(inner[0], part) for part in value)
-    return {name: from_json(inner[1], part) for name, part in value.items()} if origin is dict else value
-
-
-def _read_dataclass(kind: Any, content: dict[str, Any]) -> Any:
-    kinds = _field_types(kind)
-    parts = {}
-    for name, part in content.items():
-        try:
-            parts[name] = from_json(kinds[name], part)
-        except KeyError:
-            raise ValueError(f"{name!r} is not known") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: {error}") from None
-    return kind(**parts)
-
-
-@cache
-def _field_types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
 def _known(argument: str, names: Sequence[str] | None, valid: Iterable[str]) -> set[str]:
     known = set(valid)
-    if names is None:
-        return known
-    wanted: set[str] = set()
-    for name in names:
+    wanted: set[str] = known if names is None else set()
+    for name in names or ():
         # Labels such as "1,000 parameters" have a comma of their own.
         wanted |= {name} if name in known else {part.strip() for part in name.split(",")}
     for name in sorted(wanted - known):
         raise unknown_name(argument, name, known)
     return wanted
-
-
-def _age(results: Results) -> tuple[list[int], str]:
-    return [int(number) for number in re.findall(r"\d+", results.version)], results.date

@@ -1,7 +1,8 @@
-"""The rows of result files as a pandas table, in the order that reports show them."""
+"""The rows of a result file as a pandas table, in the order that reports show them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,6 @@ from .words import NETWORK_MODES, NOTHING, precision, shared_and_own, work
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = (
-    *("row", "case", "key", "peer", "label", "device", "precision", "kind", "work", "status", "median"),
-    *("ours", "measured", "took_part", "is_reference", "is_fastest", "reference", "ratio"),
-)
-
 
 def frame(results: Results) -> pandas.DataFrame:
     """Return the rows of the cases in which somebody took part, in the order of tables.
@@ -25,10 +21,9 @@ def frame(results: Results) -> pandas.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A line for each peer in each case on each device. ``device`` is that of the comparison: gpunet on the CPU that
-        ran beside peers on a GPU stands with them. ``kind`` is ``"network"``, ``"sweep"`` or ``"operation"``.
-        ``reference`` is the row of gpunet that ratios are taken to, ``ratio`` a :class:`~.results.Spread` where the
-        row has one to it. ``row`` is the :class:`~.results.Row`, for all the rest.
+        A line for each peer in each case. ``device`` is that of the comparison: gpunet on the CPU that ran beside
+        peers on a GPU stands with them. ``kind`` is ``"network"``, ``"sweep"`` or ``"operation"``. ``reference`` is the
+        row of gpunet that ratios are taken to, ``row`` the :class:`~.results.Row`, for all that has no column.
 
     Raises
     ------
@@ -38,17 +33,49 @@ def frame(results: Results) -> pandas.DataFrame:
     with optional_package("pandas", extra="cli", purpose="tables of benchmark results"):
         import pandas as pd
 
-    comparisons: dict[tuple[str, str], list[Row]] = {}
-    for row, device in _placed(results.rows):
-        comparisons.setdefault((device, row.key), []).append(row)
-    lines = [line for (device, _), rows in comparisons.items() for line in _lines(rows, device)]
-    return pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("row", "case", "reference", "ratio"), object))
+    on_gpu = {row.key for row in results.rows if row.on_device}
+    took_part = {(row.key, row.on_device) for row in results.rows if row.status not in ("missing", "refused")}
+    rows = [row for row in results.rows if (row.key, row.key in on_gpu) in took_part]
+    rows.sort(key=lambda row: _order(row.case, row.key in on_gpu))
+    measured = sorted((row for row in rows if row.status == "ok"), key=lambda row: -row.median)
+    fastest = {row.key: row for row in measured}
+    beaten = {row.key for row in measured if row is not fastest[row.key]}
+    reference = {row.key: row for row in measured if row.peer == row.ratio_to}
+    columns: dict[str, Callable[[Row], Any]] = {
+        "row": lambda row: row,
+        "case": lambda row: row.case,
+        "key": lambda row: row.key,
+        "peer": lambda row: row.peer,
+        "label": lambda row: row.label + (" (CPU)" if row.key in on_gpu and not row.on_device else ""),
+        "device": lambda row: "GPU" if row.key in on_gpu else "CPU",
+        "precision": lambda row: precision(row.case),
+        "kind": lambda row: "sweep" if row.case.sweep else "network" if row.case.is_network else "operation",
+        "work": lambda row: work(row.case),
+        "status": lambda row: row.status,
+        "median": lambda row: row.median if row.status == "ok" else math.nan,
+        "ours": lambda row: row.is_ours,
+        "measured": lambda row: row.status == "ok",
+        "took_part": lambda row: row.status not in ("missing", "refused"),
+        "is_fastest": lambda row: row is fastest.get(row.key) and row.key in beaten,
+        "reference": lambda row: reference.get(row.key),
+        "ratio": lambda row: None if row is reference.get(row.key) else row.ratio,
+    }
+    table = pd.DataFrame({name: pd.Series(list(map(column, rows)), dtype=object) for name, column in columns.items()})
+    return table.astype({"median": float} | dict.fromkeys(("ours", "measured", "took_part", "is_fastest"), bool))
+
+
+def _order(case: Case, on_gpu: bool) -> tuple[Any, ...]:
+    modes = [*NETWORK_MODES, "backward"]
+    mode = modes.index(case.mode) if case.mode in modes else len(modes)
+    name = case.label if case.is_network and not case.sweep else ""
+    work = case.operation, mode, case.dtype, case.precision, case.sweep or ("", 0), name
+    return (on_gpu, not case.is_network, *work, case.rows, case.sizes, case.activation, case.key)
 
 
 def peers_of(group: pandas.DataFrame) -> list[tuple[str, str]]:
     """Return name and label of each peer that took part: the reference of the ratios, gpunet's others, the rest."""
     found = group[group.took_part].drop_duplicates("peer")
-    references = set(group.peer[group.is_reference])
+    references = {row.peer for row in group.reference if row is not None}
     order = sorted(found.itertuples(), key=lambda line: (line.peer not in references, not line.ours))
     return [(line.peer, line.label) for line in order]
 
@@ -95,73 +122,3 @@ def markdown(table: pandas.DataFrame, *, left: int = 1) -> str:
         f"| {' | '.join(f'{cell:{side}{width}}' for cell, side, width in zip(row, alignments, widths, strict=True))} |"
         for row in (rows[0], rule, *rows[1:])
     )
-
-
-def _placed(rows: Sequence[Row]) -> list[tuple[Row, str]]:
-    """Return the rows with the devices of the comparisons that they belong to, in the order of tables."""
-    on_gpu = {row.peer for row in rows if row.on_device}
-    guests = [not row.on_device and row.ratio_to in on_gpu for row in rows]
-    gpu_keys = {row.key for row in rows if row.on_device}
-    cpu_keys = {row.key for row, guest in zip(rows, guests, strict=True) if not row.on_device and not guest}
-    placed = []
-    for row, guest in zip(rows, guests, strict=True):
-        if row.on_device or (guest and row.key in gpu_keys):
-            placed.append((row, "GPU"))
-        if not row.on_device and (row.key in cpu_keys or row.key not in gpu_keys):
-            placed.append((row, "CPU"))
-    return sorted(placed, key=lambda pair: _order(*pair))
-
-
-def _order(row: Row, device: str) -> tuple[Any, ...]:
-    case = row.case
-    modes = [*NETWORK_MODES, "backward"]
-    name = ("" if case.sweep else case.label) if case.is_network else ""
-    return (
-        device,
-        not case.is_network,
-        case.operation,
-        modes.index(case.mode) if case.mode in modes else len(modes),
-        case.dtype,
-        case.precision,
-        case.sweep or ("", 0),
-        name,
-        case.rows,
-        case.sizes,
-        case.activation,
-        case.key,
-    )
-
-
-def _lines(rows: Sequence[Row], device: str) -> list[dict[str, Any]]:
-    """Return the lines of one case on one kind of device; none where nobody there took part."""
-    on_device = device == "GPU"
-    if not any(row.status not in ("missing", "refused") and row.on_device == on_device for row in rows):
-        return []
-    measured = sorted((row for row in rows if row.status == "ok"), key=lambda row: row.median)
-    ours = [row for row in measured if row.is_ours and row.on_device == on_device]
-    named = [row for row in ours if row.peer in {other.ratio_to for other in measured}]
-    reference = next(iter(named or ours), None)
-    case = rows[0].case
-    return [
-        {
-            "row": row,
-            "case": case,
-            "key": case.key,
-            "peer": row.peer,
-            "label": row.label if row.on_device == on_device else f"{row.label} (CPU)",
-            "device": device,
-            "precision": precision(case),
-            "kind": "sweep" if case.sweep else "network" if case.is_network else "operation",
-            "work": work(case),
-            "status": row.status,
-            "median": row.median if row.status == "ok" else None,
-            "ours": row.is_ours,
-            "measured": row.status == "ok",
-            "took_part": row.status not in ("missing", "refused"),
-            "is_reference": row is reference,
-            "is_fastest": len(measured) > 1 and row is measured[0],
-            "reference": reference,
-            "ratio": row.ratio if reference and row is not reference and row.ratio_to == reference.peer else None,
-        }
-        for row in rows
-    ]

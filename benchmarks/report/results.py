@@ -27,44 +27,25 @@ _SWEEP = re.compile(r"(.*[^\d\s])\s+(\d+)")
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, the same for every peer.
+    """One piece of work, the same for every peer."""
 
-    Attributes
-    ----------
-    operation : str
-        ``"network"``, or one of the backend's operations: ``"gemm"``, ``"bias_activation"``,
-        ``"batch_norm_activation"``, ``"softmax_cross_entropy"``, ``"sgd_step"``, ``"adam_step"``.
-    mode : str
-        Of a network: ``"forward"`` (inference), ``"forward_backward"`` (training mode, the gradients of all
-        parameters), ``"step"`` (that and the optimiser, on batches that are on the device), ``"epoch"`` (from host
-        data). Of an operation: ``"forward"`` or ``"backward"``.
-    label : str
-        What tables call it: ``"a"``, ``"batch 1024"``, ``"8192 x 512"``.
-    rows : int
-        n, the batch.
-    sizes : tuple of int
-        Layer sizes d, m_1, ..., m_k of a network; the columns m of an operation; of ``gemm`` the inner and the outer
-        dimension (a, m): (n, a) times (m, a) transposed; of an optimiser's step the number of parameters.
-    activation, batch_norm, optimizer
-        Of a network, those that the operation has.
-    dtype : str
-    precision : str
-        Of float32 matrix products: ``"float32"`` or ``"tf32"``.
-    examples : int
-        Rows of the data set, for ``"epoch"``.
-    """
-
+    # "network", or one of the backend's: gemm, copy, bias_activation, batch_norm_activation, softmax_cross_entropy,
+    # sgd_step, adam_step.
     operation: str
+    # Of a network: "forward" (inference), "forward_backward" (training mode, the gradients of all parameters), "step"
+    # (that and the optimiser, on batches on the device), "epoch" (from host data). Else "forward" or "backward".
     mode: str
-    label: str
-    rows: int
+    label: str  # what tables call it: "a", "batch 1024", "8192 x 512"
+    rows: int  # n, the batch
+    # d, m_1, ..., m_k of a network; the columns of an operation; of gemm (a, m): (n, a) times (m, a) transposed; of an
+    # optimiser's step the number of parameters.
     sizes: tuple[int, ...]
     activation: str = "relu"
     batch_norm: bool = True
     optimizer: str = "adam"
     dtype: str = "float32"
-    precision: str = "float32"
-    examples: int = 0
+    precision: str = "float32"  # of float32 matrix products: "float32" or "tf32"
+    examples: int = 0  # rows of the data set, for "epoch"
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.rows, *self.sizes) < 1:
@@ -114,13 +95,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return median, 10th and 90th percentile.
-
-    Raises
-    ------
-    InvalidValueError
-        There are no values, or some are not finite or not above 0.
-    """
+    """Return median, 10th and 90th percentile of at least one value, or raise InvalidValueError."""
     import numpy as np
 
     array = np.array(list(values), dtype=np.float64)
@@ -132,90 +107,41 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass
 class Row:
-    """What one peer did in one case.
-
-    Attributes
-    ----------
-    case : Case
-    peer, label : str
-        The peer's name, and what tables call it.
-    versions : dict of str to str
-    status : str
-        Only ``"ok"`` rows have times.
-    reason : str
-        Why there is no time.
-    on_device : bool
-        Whether the work ran on a GPU.
-    milliseconds : Spread or None
-        Of one unit of work, by the host's clock, synchronised.
-    device_milliseconds : Spread or None
-        The same by CUDA events.
-    rounds : list of float
-        Milliseconds of each round; round i of every peer in a case ran beside round i of the others.
-    repeats : int
-        Units of work in a round.
-    ratio : Spread or None
-        Of the milliseconds to those of ``ratio_to`` in the same round: above 1 is slower than that.
-    ratio_to : str
-        Which of gpunet's peers ratios are taken to.
-    samples_per_second, gigaflops, gigabytes_per_second : float or None
-        gigaflops counts the operations of the work, gigabytes the fewest bytes it has to move.
-    roofline_milliseconds : float or None
-        The least time of the work at ``peaks``; see :mod:`benchmarks.roofline`.
-    roofline_percent : float or None
-        That over the median. Above 100 where the arrays stay in a cache that is faster than the large copy.
-    cached : bool
-        Whether the arrays of one unit of work fit into the last-level cache.
-    peaks : dict
-        ``gigaflops`` of a large matrix product and ``gigabytes_per_second`` of a large copy, in the same rounds.
-    error, tolerance : float or None
-        Largest relative error of the outputs against float64, and what was allowed. An error that is not finite is
-        not kept.
-    peak_bytes : int or None
-        Of the process on a CPU, of the device's memory on a GPU.
-    launches : int or None
-        Kernels of one unit of work.
-    import_seconds, first_seconds : float or None
-        Cold start: until the package was imported; building, compiling and the first unit of work.
-    threads : int
-    blas : str
-    gpu_megahertz : int
-        Clock of the GPU's multiprocessors right after the last round.
-    commit, date : str
-        Of gpunet, with ``+changes`` where files had changed; ISO 8601.
-    """
+    """What one peer did in one case; only ``"ok"`` rows have times."""
 
     case: Case
     peer: str
-    label: str
+    label: str  # what tables call the peer
     versions: dict[str, str] = field(default_factory=dict)
     status: Status = "ok"
-    reason: str = ""
+    reason: str = ""  # why there is no time
     on_device: bool = False
-    milliseconds: Spread | None = None
-    device_milliseconds: Spread | None = None
+    milliseconds: Spread | None = None  # of one unit of work, by the host's clock, synchronised
+    device_milliseconds: Spread | None = None  # the same by CUDA events
+    # Milliseconds of each round; round i of every peer in a case ran beside round i of the others.
     rounds: list[float] = field(default_factory=list)
-    repeats: int = 0
-    ratio: Spread | None = None
-    ratio_to: str = ""
+    repeats: int = 0  # units of work in a round
+    ratio: Spread | None = None  # to the milliseconds of `ratio_to` in the same round: above 1 is slower than that
+    ratio_to: str = ""  # one of gpunet's peers
     samples_per_second: float | None = None
-    gigaflops: float | None = None
-    gigabytes_per_second: float | None = None
-    roofline_milliseconds: float | None = None
-    roofline_percent: float | None = None
-    cached: bool = False
+    gigaflops: float | None = None  # operations of the work per second
+    gigabytes_per_second: float | None = None  # the fewest bytes it has to move
+    roofline_milliseconds: float | None = None  # the least time of the work at `peaks`; see benchmarks/roofline.py
+    roofline_percent: float | None = None  # that over the median; above 100 where a cache beats the large copy
+    cached: bool = False  # whether the arrays of one unit of work fit into the last-level cache
+    # gigaflops of a large matrix product, gigabytes_per_second of a large copy, in the same rounds.
     peaks: dict[str, float] = field(default_factory=dict)
-    error: float | None = None
+    error: float | None = None  # largest relative one of the outputs against float64; none that is not finite
     tolerance: float | None = None
-    peak_bytes: int | None = None
-    launches: int | None = None
+    peak_bytes: int | None = None  # of the process on a CPU, of the device's memory on a GPU
+    launches: int | None = None  # kernels of one unit of work
     import_seconds: float | None = None
-    first_seconds: float | None = None
+    first_seconds: float | None = None  # building, compiling and the first unit of work
     threads: int = 0
     blas: str = ""
-    gpu_megahertz: int = 0
-    commit: str = ""
-    date: str = ""
+    gpu_megahertz: int = 0  # clock of the multiprocessors right after the last round
+    commit: str = ""  # of gpunet, with "+changes" where files had changed
+    date: str = ""  # ISO 8601
 
     @property
     def key(self) -> str:
@@ -233,22 +159,19 @@ class Row:
         assert self.milliseconds is not None
         return self.milliseconds.median
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON takes it, without the fields that have nothing to say."""
+        empty = dataclasses.asdict(Row(self.case, "", ""))
+        content = dataclasses.asdict(self)
+        if self.error is not None and not math.isfinite(self.error):
+            content["error"] = None
+        always = ("case", "peer", "label", "status")
+        return {name: _rounded(value) for name, value in content.items() if name in always or value != empty[name]}
+
 
 @dataclass
 class Results:
-    """A result file.
-
-    Attributes
-    ----------
-    machine : dict
-        ``name`` (short, in file names), ``cpu``, ``cores``, ``memory_bytes``, ``cache_bytes``, ``system``, ``python``;
-        and where there is one ``gpu``, ``driver``, ``gpu_memory_bytes``, ``clocks``.
-    version : str
-        Of gpunet.
-    rows : list of Row
-    path : Path or None
-        Where it was read from.
-    """
+    """A result file: the machine (``name`` and what else is known of it), gpunet's version, the rows; where it is."""
 
     machine: dict[str, Any]
     version: str
@@ -270,10 +193,6 @@ class Results:
         """Of the newest row, ISO 8601; empty where no row has one."""
         return max((row.date for row in self.rows), default="")
 
-    def find(self, key: str, peer: str) -> Row | None:
-        """Return the row of a case and peer, or None."""
-        return next((row for row in self.rows if (row.key, row.peer) == (key, peer)), None)
-
     def merge(self, rows: Iterable[Row]) -> None:
         """Add rows; one of the same case and peer is replaced in its place."""
         merged = {(row.key, row.peer): row for row in (*self.rows, *rows)}
@@ -281,36 +200,16 @@ class Results:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the file holds."""
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "gpunet": self.version,
-            "machine": self.machine,
-            "rows": [row_as_dict(row) for row in self.rows],
-        }
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "gpunet": self.version, "machine": self.machine}
+        return {**head, "rows": [row.as_dict() for row in self.rows]}
 
     def save(self, path: Path) -> None:
-        """Write the file; an older one is replaced at once or not at all.
-
-        Raises
-        ------
-        OSError
-        """
+        """Write the file; an older one is replaced at once or not at all."""
         content = self.as_dict()
         # A row to a line: what a new run changed can then be read in a diff.
         rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in content.pop("rows"))
         head = json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}")
         write_text(path, f'{head},\n "rows": [\n  {rows}\n ]\n}}\n')
-
-
-def row_as_dict(row: Row) -> dict[str, Any]:
-    """Return a row as JSON takes it, without the fields that have nothing to say."""
-    empty = dataclasses.asdict(Row(row.case, "", ""))
-    content = dataclasses.asdict(row)
-    if row.error is not None and not math.isfinite(row.error):
-        content["error"] = None
-    always = ("case", "peer", "label", "status")
-    return {name: _rounded(value) for name, value in content.items() if name in always or value != empty[name]}
 
 
 def _rounded(value: Any) -> Any:
@@ -319,6 +218,4 @@ def _rounded(value: Any) -> Any:
         return float(f"{value:.5g}")
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(part) for part in value]
-    return value
+    return [_rounded(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -26,11 +26,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
     "cold-start": ("Cold start", tables.cold_start),
     "roofline": ("Roofline", tables.roofline),
     "not-measured": ("What has no time, and why", tables.not_measured),
-    "details": ("Every row", tables.details),
 }
-
-# A section that is the same for all files.
-READING = "how-to-read"
 HOW_TO_READ = (
     "Times are medians over the rounds of a case, in each of which all peers do it one after the other; the fastest is "
     "bold. `1.51x` is the median over the rounds of a peer's time over gpunet's in the same round: above 1, gpunet is "
@@ -42,15 +38,8 @@ HOW_TO_READ = (
 )
 
 
-def report(files: Sequence[Results], *, with_details: bool = False) -> str:
-    """Return the report on some result files.
-
-    Parameters
-    ----------
-    files : sequence of Results
-    with_details : bool
-        Whether a table of every row with all its numbers follows.
-    """
+def report(files: Sequence[Results]) -> str:
+    """Return the report on some result files."""
     blocks = []
     for results in files:
         blocks.append(f"# {results.title}")
@@ -58,8 +47,6 @@ def report(files: Sequence[Results], *, with_details: bool = False) -> str:
             blocks.append(NOTHING_YET)
             continue
         for name, (heading, make) in SECTIONS.items():
-            if name == "details" and not with_details:
-                continue
             if found := make(results):
                 blocks += [f"## {heading}", *found]
             if name == "machine":
@@ -70,22 +57,13 @@ def report(files: Sequence[Results], *, with_details: bool = False) -> str:
 def section(name: str, files: Sequence[Results], *, argument: str = "section") -> str:
     """Return one section, without a heading; where there are several files, each is named first.
 
-    Parameters
-    ----------
-    name : str
-    files : sequence of Results
-    argument : str
-        What a message about the name begins with.
-
     Raises
     ------
     InvalidValueError
-        There is no such section; the message has the nearest.
+        There is no such section; the message begins with ``argument`` and has the nearest.
     """
-    if name == READING:
-        return HOW_TO_READ
     if name not in SECTIONS:
-        raise unknown_name(argument, name, [*SECTIONS, READING])
+        raise unknown_name(argument, name, SECTIONS)
     blocks: list[str] = []
     for results in files:
         found = SECTIONS[name][1](results)

@@ -19,13 +19,11 @@ from .words import (
     plural,
     precision,
     roofline_share,
-    seconds,
     shape,
     significant,
     times,
     times_with_spread,
     traits,
-    work,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ _CHEAP = "relu"
 _FEWEST_POINTS = 3
 # Cases of one reason that are named one by one.
 _NAMED_CASES = 3
-# Facts of a machine in the order of the table; what else a file says about its machine follows under its own name.
 _FACTS = {
     "cpu": "CPU",
     "cores": "cores",
@@ -46,6 +43,7 @@ _FACTS = {
     "cache_bytes": "last-level cache",
     "gpu": "GPU",
     "gpu_memory_bytes": "GPU memory",
+    "gpu_cache_bytes": "GPU cache",
     "driver": "GPU driver",
     "clocks": "GPU clocks",
     "system": "system",
@@ -57,17 +55,16 @@ _SHORT_COMMIT = 10
 def summary(results: Results) -> list[str]:
     """Return the table of a README: the configurations' training steps, with machine and date."""
     table = frame(results)
-    table = table[table.kind == "network"]
-    wanted = next((name for name in NETWORK_MODES.values() if (table.work == name).any()), None)
+    steps = table[(table.kind == "network") & (table.work == NETWORK_MODES["step"])]
     blocks = []
-    for group, where in _split(table[table.work == wanted], "device", "precision"):
-        cells = [_time(line, short=True) for line in group.itertuples()]
+    for group, where in _split(steps, "device", "precision"):
+        cells = [_time(line, lambda ratio: times(ratio.median)) for line in group.itertuples()]
         shared, shown = across(group, cells, "batch x layer sizes", shape)
         shown["gpunet, samples/s"] = [
             significant(row.samples_per_second if row else None) for row in group.drop_duplicates("key").reference
         ]
         blocks.append(
-            f"{wanted} on the {where.device} ({shared}): median time, and in parentheses how many "
+            f"{where.work} on the {where.device} ({shared}): median time, and in parentheses how many "
             "times as long as gpunet a library takes."
         )
         blocks.append(markdown(shown))
@@ -78,15 +75,14 @@ def summary(results: Results) -> list[str]:
 
 def machine(results: Results) -> list[str]:
     """Return a table of machine, threads, libraries, versions, commit and dates."""
-    known = {name: value for name, value in results.machine.items() if name != "name" and value not in (None, "")}
-    names = sorted(known, key=lambda name: list(_FACTS).index(name) if name in _FACTS else len(_FACTS))
     rows = [row for row in results.rows if row.status == "ok"]
-    versions = _gathered((package, version) for row in rows for package, version in row.versions.items())
+    facts = {title: _fact(name, results.machine[name]) for name, title in _FACTS.items() if results.machine.get(name)}
+    versions = _gathered(pair for row in rows for pair in row.versions.items())
     libraries = _gathered((row.blas, row.label) for row in rows if row.blas)
     commits = [commit[:_SHORT_COMMIT] + plus + rest for commit, plus, rest in (r.commit.partition("+") for r in rows)]
-    facts = {_FACTS.get(name, name): _fact(name, known[name]) for name in names} | {
+    facts |= {
         "threads": _listed(str(row.threads or "") for row in rows),
-        "GPU clock after the rounds": _range(sorted(row.gpu_megahertz for row in rows if row.gpu_megahertz), " MHz"),
+        "GPU clock after the rounds": _range((row.gpu_megahertz for row in rows if row.gpu_megahertz), " MHz"),
         "BLAS and thread pools": "; ".join(
             name if len(libraries) == 1 else f"{', '.join(labels)}: {name}" for name, labels in libraries.items()
         ),
@@ -101,7 +97,7 @@ def machine(results: Results) -> list[str]:
 def peers(results: Results) -> list[str]:
     """Return how often gpunet is faster than each peer and by how much, and every case in which it is slower."""
     table = frame(results)
-    table["theme"] = ["Single operations" if kind == "operation" else "Networks" for kind in table.kind]
+    table["theme"] = table.kind.map({"operation": "Single operations"}).fillna("Networks")
     blocks = []
     for group, where in _split(table, "device", "theme", "precision"):
         compared = group[group.ratio.notna() & ~group.ours]
@@ -186,31 +182,42 @@ def crossover(results: Results) -> list[str]:
         return [f"{NO_GPU} So nobody knows yet below which size the CPU is faster."]
     table = frame(results)
     table = table[table.ours & table.measured]
-    fastest: dict[str, dict[bool, Row]] = {key: {} for key in table.key.unique()}
-    for row in sorted(table.row, key=lambda row: -row.median):
-        fastest[row.key][row.on_device] = row
-    pairs = [(found[False], found[True]) for found in fastest.values() if len(found) == 2]
-    if not pairs:
+    table = table.assign(place=["gpu" if row.on_device else "cpu" for row in table.row])
+    best = table.pivot_table(index="key", columns="place", values="median", aggfunc="min", sort=False)
+    if not {"cpu", "gpu"} <= set(best.columns) or (best := best.dropna()).empty:
         return ["No case has run on both the CPU and the GPU at the same precision."]
+    both = table.drop_duplicates("key").set_index("key").join(best, how="inner")
     blocks = []
-    for title in dict.fromkeys(work(cpu.case) for cpu, _ in pairs):
-        ours = [(cpu, gpu) for cpu, gpu in pairs if work(cpu.case) == title]
-        blocks.append(f"**{title}**, {precision(ours[0][0].case)}: gpunet on the CPU and on the GPU.")
-        rows = []
-        for cpu, gpu in ours:
-            label = f"{cpu.case.label}: " if cpu.case.is_network else ""
-            texts = [milliseconds(row.median) for row in (cpu, gpu)]
-            texts[gpu.median < cpu.median] = f"**{texts[gpu.median < cpu.median]}**"
-            name = ", ".join([f"{label}{shape(cpu.case)}", *traits(cpu.case)[:-1]])
-            rows.append([name, *texts, times(cpu.median / gpu.median)])
+    for group, where in _split(both, "work"):
+        rows, swept = [], dict[str, list[tuple[int, bool]]]()
+        for line in group.itertuples():
+            cpu, gpu = (
+                f"**{milliseconds(time)}**" if time == min(line.cpu, line.gpu) else milliseconds(time)
+                for time in (line.cpu, line.gpu)
+            )
+            label = f"{line.case.label}: " if line.case.is_network else ""
+            name = ", ".join([f"{label}{shape(line.case)}", *traits(line.case)[:-1]])
+            rows.append([name, cpu, gpu, times(line.cpu / line.gpu)])
+            if line.case.sweep:
+                varied, value = line.case.sweep
+                swept.setdefault(varied, []).append((value, line.cpu <= line.gpu))
+        blocks.append(f"**{where.work}**, {where.precision}: gpunet on the CPU and on the GPU.")
         blocks.append(_table(["case", "CPU", "GPU", "CPU over GPU"], rows))
-        swept: dict[str, list[tuple[int, bool]]] = {}
-        for cpu, gpu in ours:
-            if cpu.case.sweep is not None:
-                varied, value = cpu.case.sweep
-                swept.setdefault(varied, []).append((value, cpu.median <= gpu.median))
         blocks += [_crossing(varied, sorted(points)) for varied, points in swept.items() if len(points) > 1]
     return blocks
+
+
+def _crossing(varied: str, points: Sequence[tuple[int, bool]]) -> str:
+    """Return below which size the CPU wins."""
+    cpu_wins = [wins for _, wins in points]
+    span = f"{varied} {points[0][0]} to {points[-1][0]}"
+    if len(set(cpu_wins)) == 1:
+        return f"From {span} the {'CPU' if cpu_wins[0] else 'GPU'} is always faster."
+    first_loss = cpu_wins.index(False)
+    if any(cpu_wins[first_loss:]):
+        return f"From {span} neither is faster on one side of a single size."
+    below, above = points[first_loss - 1][0], points[first_loss][0]
+    return f"The CPU is faster up to {varied} {below}, the GPU from {varied} {above}."
 
 
 def memory(results: Results) -> list[str]:
@@ -235,18 +242,16 @@ def launches(results: Results) -> list[str]:
 def cold_start(results: Results) -> list[str]:
     """Return how long importing takes, and building and running a case for the first time."""
     rows = []
-    table = frame(results)
-    for name, label in peers_of(table):
-        ours = [row for row in results.rows if row.peer == name and row.status == "ok"]
-        imports = [row.import_seconds for row in ours if row.import_seconds is not None]
-        firsts = [(row.first_seconds, row) for row in ours if row.first_seconds is not None]
-        if imports or firsts:
-            longest, where = max(firsts, key=lambda pair: pair[0], default=(None, None))
-            medians = [
-                statistics.median(found) if found else None for found in (imports, [first for first, _ in firsts])
-            ]
-            name = f"{case_name(where.case)} ({place(where)})" if where else NOTHING
-            rows.append([label, *map(seconds, (*medians, longest)), name])
+    for name, label in peers_of(frame(results)):
+        found = [row for row in results.rows if row.peer == name and row.status == "ok"]
+        imports = [row.import_seconds for row in found if row.import_seconds is not None]
+        firsts = [row.first_seconds for row in found if row.first_seconds is not None]
+        if imports and firsts:
+            where = max(found, key=lambda row: row.first_seconds or 0)
+            numbers = statistics.median(imports), statistics.median(firsts), where.first_seconds
+            rows.append(
+                [label, *(significant(number, "s") for number in numbers), f"{case_name(where.case)} ({place(where)})"]
+            )
     if not rows:
         return []
     columns = ["peer", "import, median", "first unit of work, median", "longest", "where"]
@@ -277,23 +282,17 @@ def roofline(results: Results) -> list[str]:
 
 def not_measured(results: Results) -> list[str]:
     """Return which peer has no time in which cases, and why; wrong and failed ones first."""
-    found: dict[tuple[str, str, str], list[str]] = {}
-    for row in results.rows:
-        if row.status != "ok":
-            names = found.setdefault((row.status, row.label, row.reason), [])
-            names.append(f"{case_name(row.case)} ({place(row)})")
+    found = _gathered(
+        ((row.status, row.label, row.reason), f"{case_name(row.case)} ({place(row)})")
+        for row in results.rows
+        if row.status != "ok"
+    )
     order = ("wrong", "failed", "refused", "missing")
     rows = []
     for (status, label, reason), names in sorted(found.items(), key=lambda entry: order.index(entry[0][0])):
         some = "; ".join(names) if len(names) <= _NAMED_CASES else f"{len(names)}, such as {names[0]}"
         rows.append([label, status, some, reason or NOTHING])
     return [_table(["peer", "status", "cases", "reason"], rows, left=4)] if rows else []
-
-
-def details(results: Results) -> list[str]:
-    """Return every row with all that it has."""
-    cells = [[show(row) for show in _DETAILS.values()] for row in results.rows]
-    return [_table(list(_DETAILS), cells, left=3)] if cells else []
 
 
 def exponent(group: pd.DataFrame, peer: str) -> float | None:
@@ -323,13 +322,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: int =
     return markdown(pd.DataFrame(rows, columns=columns), left=left)
 
 
-def _time(line: Any, *, short: bool = False) -> str:
-    """Return a peer's time, in bold where it is the fastest, and its ratio to gpunet's with or without spread."""
+def _time(line: Any, ratio: Callable[[Spread], str] = times_with_spread) -> str:
+    """Return a peer's time, in bold where it is the fastest, and its ratio to gpunet's."""
     if not line.measured:
         return str(line.status)
-    text = milliseconds(line.median)
-    if line.ratio is not None:
-        text += f" ({times(line.ratio.median) if short else times_with_spread(line.ratio)})"
+    text = milliseconds(line.median) + (f" ({ratio(line.ratio)})" if line.ratio else "")
     return f"**{text}**" if line.is_fastest else text
 
 
@@ -369,30 +366,17 @@ def _facts_across(results: Results, title: str, fact: Callable[[Row], str]) -> l
 
 def _activation_groups(table: pd.DataFrame) -> list[tuple[pd.DataFrame, Any]]:
     """Return cases that differ in their activation alone, where there are several."""
-    all_else = [case.replace(activation="", label=case.label.replace(case.activation, "")) for case in table["case"]]
+    all_else = [case.replace(activation="") for case in table["case"]]
     groups = _split(table.assign(all_else=all_else), "device", "all_else")
     return [(group, first) for group, first in groups if group.key.nunique() > 1]
 
 
-def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _gathered(pairs: Iterable[tuple[Any, str]]) -> dict[Any, list[str]]:
     """Return the distinct second parts of each first part, in their order."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[Any, dict[str, None]] = {}
     for name, value in pairs:
         found.setdefault(name, {})[value] = None
     return {name: list(values) for name, values in found.items()}
-
-
-def _crossing(varied: str, points: Sequence[tuple[int, bool]]) -> str:
-    """Return below which size the CPU wins."""
-    cpu_wins = [wins for _, wins in points]
-    span = f"{varied} {points[0][0]} to {points[-1][0]}"
-    if len(set(cpu_wins)) == 1:
-        return f"From {span} the {'CPU' if cpu_wins[0] else 'GPU'} is always faster."
-    first_loss = cpu_wins.index(False)
-    if any(cpu_wins[first_loss:]):
-        return f"From {span} neither is faster on one side of a single size."
-    below, above = points[first_loss - 1][0], points[first_loss][0]
-    return f"The CPU is faster up to {varied} {below}, the GPU from {varied} {above}."
 
 
 def _has_gpu(results: Results) -> bool:
@@ -412,22 +396,21 @@ def _machine_in_words(results: Results) -> str:
         f"gpunet {results.version}",
         _dates(results),
     ]
-    return ", ".join(filter(None, parts))
+    return _listed(parts)
 
 
 def _fact(name: str, value: Any) -> str:
     if name.endswith("_bytes") and isinstance(value, (int, float)):
-        return significant(value / 1e9, "GB") if value >= 1e9 else significant(value / 1e6, "MB")
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return significant(value / 1e9, "GB") if value >= 1e9 else megabytes(value)
+    return str(value)
 
 
 def _dates(results: Results) -> str:
-    return _range(sorted(row.date[:10] for row in results.rows if row.date and row.status == "ok"))
+    return _range(row.date[:10] for row in results.rows if row.date and row.status == "ok")
 
 
-def _range(ordered: Sequence[object], unit: str = "") -> str:
+def _range(values: Iterable[Any], unit: str = "") -> str:
+    ordered = sorted(values)
     return " to ".join(dict.fromkeys((str(ordered[0]), str(ordered[-1])))) + unit if ordered else ""
 
 
@@ -440,43 +423,3 @@ def _span(values: Sequence[float], unit: str) -> str:
         return NOTHING
     middle = significant(statistics.median(values), unit)
     return middle if len(values) == 1 else f"{middle} ({significant(min(values))} to {significant(max(values))})"
-
-
-def _part(value: Spread | None, part: str) -> str:
-    return significant(getattr(value, part) if value else None, digits=4)
-
-
-_DETAILS: dict[str, Callable[[Row], str]] = {
-    "peer": lambda row: row.peer,
-    "case": lambda row: row.key,
-    "status": lambda row: row.status,
-    "ms": lambda row: _part(row.milliseconds, "median"),
-    "ms p10": lambda row: _part(row.milliseconds, "p10"),
-    "ms p90": lambda row: _part(row.milliseconds, "p90"),
-    "device ms": lambda row: _part(row.device_milliseconds, "median"),
-    "device ms p10": lambda row: _part(row.device_milliseconds, "p10"),
-    "device ms p90": lambda row: _part(row.device_milliseconds, "p90"),
-    "rounds x repeats": lambda row: f"{len(row.rounds)} x {row.repeats}" if row.rounds else NOTHING,
-    "ratio": lambda row: times_with_spread(row.ratio) if row.ratio else NOTHING,
-    "to": lambda row: row.ratio_to or NOTHING,
-    "samples/s": lambda row: significant(row.samples_per_second),
-    "GFLOP/s": lambda row: significant(row.gigaflops),
-    "GB/s": lambda row: significant(row.gigabytes_per_second),
-    "roofline ms": lambda row: significant(row.roofline_milliseconds),
-    "of roofline": roofline_share,
-    "in cache": lambda row: "yes" if row.cached else "no",
-    "peak GFLOP/s": lambda row: significant(row.peaks.get("gigaflops")),
-    "peak GB/s": lambda row: significant(row.peaks.get("gigabytes_per_second")),
-    "error": lambda row: NOTHING if row.error is None else f"{row.error:.1e}",
-    "allowed": lambda row: NOTHING if row.tolerance is None else f"{row.tolerance:.1e}",
-    "peak memory": lambda row: megabytes(row.peak_bytes),
-    "launches": lambda row: NOTHING if row.launches is None else str(row.launches),
-    "import": lambda row: seconds(row.import_seconds),
-    "first": lambda row: seconds(row.first_seconds),
-    "threads": lambda row: str(row.threads) if row.threads else NOTHING,
-    "versions": lambda row: ", ".join(f"{name} {version}" for name, version in row.versions.items()),
-    "BLAS": lambda row: row.blas,
-    "commit": lambda row: row.commit,
-    "date": lambda row: row.date,
-    "reason": lambda row: row.reason,
-}

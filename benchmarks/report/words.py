@@ -76,23 +76,18 @@ def place(row: Row) -> str:
     return f"{'GPU' if row.on_device else 'CPU'}, {precision(row.case)}"
 
 
-def significant(value: float | None, unit: str = "", digits: int = 3) -> str:
-    """Return a number with so many significant digits and no exponent: ``"0.0512"``, ``"15,300 ms"``."""
-    if value is None:
+def significant(value: float | None, unit: str = "") -> str:
+    """Return a number with three significant digits and no exponent: ``"0.0512"``, ``"15,300 ms"``."""
+    if value is None or math.isnan(value):
         return NOTHING
-    rounded = float(f"{value:.{digits - 1}e}")
-    decimals = digits - 1 - math.floor(math.log10(abs(rounded))) if rounded else 0
+    rounded = float(f"{value:.2e}")
+    decimals = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
     return f"{rounded:,.{max(decimals, 0)}f}" + (f" {unit}" if unit else "")
 
 
 def milliseconds(value: float | None) -> str:
     """Return a time with its unit."""
     return significant(value, "ms")
-
-
-def seconds(value: float | None) -> str:
-    """Return a time with its unit."""
-    return significant(value, "s")
 
 
 def megabytes(value: float | None) -> str:
@@ -102,7 +97,8 @@ def megabytes(value: float | None) -> str:
 
 def times(value: float | None) -> str:
     """Return a ratio: ``"0.97x"``, ``"12.4x"``."""
-    return NOTHING if value is None else f"{_ratio(value)}x"
+    text = _ratio(value)
+    return text if text == NOTHING else f"{text}x"
 
 
 def times_with_spread(ratio: Spread) -> str:
@@ -125,5 +121,5 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if 0.0995 <= value < 9.995 else significant(value)
+def _ratio(value: float | None) -> str:
+    return f"{value:.2f}" if value is not None and 0.0995 <= value < 9.995 else significant(value)

@@ -37,7 +37,6 @@ def declare(parser: Parser) -> None:
         metavar="FILES",
         help="result files (default: the newest of each machine that come with gpunet)",
     )
-    report_parser.add_argument("--details", action="store_true", help="also a table of every row with all its numbers")
     report_parser.add_argument("--plots", type=folder, metavar="DIR", help="draw figures there, as PNG and SVG")
     report_parser.add_argument(
         "--update",
@@ -107,7 +106,7 @@ def run_report(arguments: argparse.Namespace) -> None:
             changed = ", ".join(document.outdated) or "nothing"
             print_lines(f"{document.path}: {len(document.sections)} sections, updated: {changed}")
     else:
-        print_lines(*report(chosen, with_details=arguments.details).removesuffix("\n").split("\n"))
+        print_lines(*report(chosen).removesuffix("\n").split("\n"))
     if plots and not arguments.json:
         print_lines("", f"{len(plots)} files in {arguments.plots}")
 

@@ -109,12 +109,11 @@ def test_what_fails_after_the_rounds_costs_no_times_and_is_not_asked_again(runne
     assert row.launches is None
     asked = []
     ask = WorkerProcess.ask
-    monkeypatch.setattr(WorkerProcess, "ask", lambda self, timeout, **c: asked.append(c) or ask(self, timeout, **c))
+    monkeypatch.setattr(WorkerProcess, "ask", lambda self, timeout, *c: asked.append(c[0]) or ask(self, timeout, *c))
     (row,) = rows(runner, "Uncountable")
     assert row.status == "ok"
-    commands = [command["command"] for command in asked]
-    assert "peak" in commands
-    assert "launches" not in commands
+    assert "peak" in asked
+    assert "launches" not in asked
 
 
 def test_a_case_that_is_not_done_in_time_is_abandoned(runner):

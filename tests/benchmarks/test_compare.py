@@ -20,7 +20,6 @@ from benchmarks.report.compare import (
     comparison_dict,
     comparison_text,
     judge,
-    machine_scales,
     verdict,
 )
 from gpunet.errors import InvalidValueError
@@ -84,52 +83,30 @@ def test_few_rounds_are_not_judged():
 
 
 @pytest.mark.parametrize(
-    ("peaks", "roofline", "expected"),
+    ("milliseconds", "state", "expected"),
     [
-        (1.0, 0.4, SLOWER),  # the same state
-        (0.8, 0.5, UNCHANGED),  # the machine was a fifth slower, and so was its roofline
-        (1.25, 0.32, SLOWER),  # slower although the machine was faster
-        (0.8, 0.4, UNCHANGED),  # a roofline that another model counted says nothing; the peaks do
-        (0.8, None, UNCHANGED),
-        (1.0, None, SLOWER),
+        (1.25, 1.0, SLOWER),  # the same state
+        (1.25, 0.8, UNCHANGED),  # the machine was a fifth slower
+        (1.25, 1.25, SLOWER),  # slower although the machine was faster
+        (0.8, 1.0, FASTER),
+        (0.8, 1.25, UNCHANGED),  # the machine was faster
+        (1.0, 0.8, UNCHANGED),  # peers may have disturbed the peaks alone
+        (1.0, 1.25, UNCHANGED),
     ],
 )
-def test_slower_only_if_the_peaks_do_not_explain_it(peaks, roofline, expected):
-    new = {name: rate * peaks for name, rate in PEAKS.items()}
-    old = row(A, OURS, 1.0, roofline=0.4)
-    assert judge(old, row(A, OURS, 1.25, roofline=roofline, peaks=new)).verdict == expected
+def test_what_the_machines_state_explains_does_not_count(milliseconds, state, expected):
+    peaks = {name: rate * state for name, rate in PEAKS.items()}
+    change = judge(row(A, OURS, 1.0), row(A, OURS, milliseconds, peaks=peaks))
+    assert change.verdict == expected
+    assert change.scaled == pytest.approx(milliseconds * state)
 
 
-def test_faster_only_if_the_peaks_do_not_explain_it():
-    quick = {name: rate * 1.25 for name, rate in PEAKS.items()}
-    assert judge(row(A, OURS, 1.0, roofline=0.4), row(A, OURS, 0.8, roofline=0.32, peaks=quick)).verdict == UNCHANGED
-    assert judge(row(A, OURS, 1.0, roofline=0.4), row(A, OURS, 0.8, roofline=0.4)).verdict == FASTER
-
-
-@pytest.mark.parametrize("state", [0.8, 1.25])
-def test_the_peaks_alone_make_no_difference(state):
-    """The same time on a machine in another state: peaks may be measured wrong, so both have to say it."""
-    new = {name: rate * state for name, rate in PEAKS.items()}
-    assert (
-        judge(row(A, OURS, 1.0, roofline=0.4), row(A, OURS, 1.0, roofline=0.4 / state, peaks=new)).verdict == UNCHANGED
-    )
-
-
-def test_the_scale_is_that_of_the_floor_where_it_lies_between_the_peaks():
-    """One half of the roofline is arithmetic, which got 2 times slower, the other memory, which did not."""
-    old = row(A, OURS, 1.0, roofline=0.4)
-    slow = {**PEAKS, "gigaflops": PEAKS["gigaflops"] / 2}
-    assert machine_scales(old, row(A, OURS, 1.0, roofline=0.6, peaks=slow)) == [pytest.approx(1.5)]
-    assert machine_scales(old, row(A, OURS, 1.0, roofline=0.9, peaks=slow)) == [2.0, 1.0]
-    assert machine_scales(old, row(A, OURS, 1.0, peaks=slow)) == [2.0, 1.0]
-    assert machine_scales(old, row(A, OURS, 1.0, roofline=0.9, peaks={})) == [1.0]
-
-
-def test_with_two_peaks_both_have_to_agree():
+def test_both_peaks_have_to_agree():
     slow = {**PEAKS, "gigaflops": PEAKS["gigaflops"] / 2}
     change = judge(row(A, OURS, 1.0), row(A, OURS, 1.5, peaks=slow))
     assert change.verdict == UNCHANGED  # 1.5 by memory, 0.75 by arithmetic
     assert change.scaled == pytest.approx(0.75)
+    assert judge(row(A, OURS, 1.0), row(A, OURS, 1.5, peaks={})).verdict == SLOWER
 
 
 # --- runs of a machine whose state changes ---
@@ -146,7 +123,7 @@ def simulated(seed, *, slower=1.0):
         measured = state * np.median(1 + 0.03 * generator.standard_normal(7))
         rounds = slower / state * np.exp(0.03 * generator.standard_normal(7))
         peaks = {name: rate * measured for name, rate in PEAKS.items()}
-        rows.append(row(case, OURS, rounds, roofline=0.4 / measured, peaks=peaks))
+        rows.append(row(case, OURS, rounds, peaks=peaks))
     return results(rows)
 
 
@@ -164,7 +141,7 @@ def test_two_runs_of_the_same_code_hardly_differ():
     assert found[UNCHANGED] >= 0.98
     for file in (old, new):
         for one in file.rows:
-            one.peaks, one.roofline_milliseconds = {}, None
+            one.peaks = {}
     raw = shares(old, new)
     assert raw[SLOWER] + raw[FASTER] >= 0.3
 

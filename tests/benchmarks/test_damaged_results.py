@@ -27,7 +27,7 @@ def read(path: Path) -> None:
         found = read_results(path)
     except FileFormatError:
         return
-    report([found], with_details=True)
+    report([found])
     found.save(path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from benchmarks.report.documents import read_document
@@ -109,9 +107,8 @@ def test_every_figure_is_drawn_as_png_and_svg(tmp_path):
     written = write_plots([results(rows, machine=GPU_MACHINE)], tmp_path / "new")
     names = {path.name.removeprefix("loom-0.5.0-") for path in written}
     for name in (
-        "throughput-cpu-float32-epoch",
+        "ratio-gpu-float32-epoch",
         "ratio-gpu-tf32-step",
-        "roofline-cpu-float32-epoch",
         "growth-gpu-float32-step",
     ):
         assert {f"{name}.png", f"{name}.svg"} <= names
@@ -132,16 +129,25 @@ def test_the_same_rows_give_the_same_figures(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_bars_start_at_zero_and_axes_have_units():
+def test_the_ratios_are_those_of_the_rows():
     pytest.importorskip("matplotlib")
     from benchmarks.report.plots import figures
 
-    rows = [row(A, name, 1.0, gpunet_milliseconds=1.0, roofline=0.5) for name in CPU_PEERS]
-    drawn = dict(figures(results(rows)))
-    panel = drawn["throughput-cpu-float32-step"].axes[0]
-    assert panel.get_xlim()[0] == 0
-    assert panel.get_xlabel() == "samples/s"
-    assert [bar.get_width() for bar in panel.patches] == [256e3] * 4
-    roofline = drawn["roofline-cpu-float32-step"].axes[0]
-    assert math.isclose(roofline.patches[0].get_width(), 50)
-    assert roofline.get_xlabel().endswith("[%]")
+    rows = [row(A, name, time, gpunet_milliseconds=1.0) for name, time in (("gpunet-numpy", 1.0), ("sklearn", 3.0))]
+    panel = dict(figures(results(rows)))["ratio-cpu-float32-step"].axes[0]
+    (container,) = panel.containers
+    assert container.get_label() == "scikit-learn"
+    assert list(container[0].get_xdata()) == [pytest.approx(3)]
+    assert panel.get_xlabel().startswith("time / gpunet's time")
+
+
+def test_growth_is_drawn_over_what_is_varied():
+    pytest.importorskip("matplotlib")
+    from benchmarks.report.plots import figures
+
+    rows = [row(case, "gpunet-numpy", case.rows / 16) for case in BATCHES]
+    panel = dict(figures(results(rows)))["growth-cpu-float32-step"].axes[0]
+    (line,) = panel.lines
+    assert list(line.get_xdata()) == [16, 64, 256, 1024]
+    assert list(line.get_ydata()) == pytest.approx([1, 4, 16, 64])
+    assert line.get_label() == "gpunet ^1.00"

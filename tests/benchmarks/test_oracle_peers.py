@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import types
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,13 +163,13 @@ def test_kernels_are_counted_in_a_recording_of_one_unit(name, case, monkeypatch)
     work.run(1)
     assert work.launches() is None  # on a CPU
     fake, units = _FakeCuda(), []
-    new_unit = work.count.new_unit
+    new_unit, _ = work.count.args
 
     def watched() -> Any:
         unit = new_unit()
         return None if unit is None else lambda: (units.append(list(fake.inside)), unit())
 
-    work.count = torch_work.RecordedCount(watched, True, fake)
+    work.count = partial(torch_work.count_recorded, watched, fake)
     monkeypatch.setattr(torch_work, "count_kernels", lambda graph: 7 if graph == 0xABC else None)
     assert work.launches() == (None if case.mode == "epoch" else 7)
     assert units == ([] if case.mode == "epoch" else [["stream"], ["recording"]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.report.files import read_results
-from benchmarks.report.results import Results, Row, Spread, row_as_dict, spread
+from benchmarks.report.results import Results, Row, Spread, spread
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
 from tests.helpers.benchmark_results import A, B, full_rows, results, row, without_time
 
@@ -67,7 +67,7 @@ def test_an_infinite_error_is_left_out_since_json_has_none(tmp_path):
 
 
 def test_fields_with_nothing_to_say_are_not_written():
-    content = row_as_dict(without_time(A, "sklearn", "missing", "no scikit-learn"))
+    content = without_time(A, "sklearn", "missing", "no scikit-learn").as_dict()
     assert set(content) == {"case", "peer", "label", "status", "reason"}
 
 
@@ -80,8 +80,6 @@ def test_a_rerun_replaces_a_row_in_its_place():
         ("b", "sklearn", 3),
         ("b", "gpunet-numpy", 6),
     ]
-    assert file.find(A.key, "sklearn") is file.rows[1]
-    assert file.find(A.key, "torch-eager") is None
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):
@@ -142,9 +140,9 @@ def test_other_files(tmp_path, content, message):
     ("change", "message"),
     [
         (lambda content: content.update(format_version=1), r"format version 1. Expected 2: measure again"),
-        (lambda content: content.pop("machine"), "is damaged: got None, expected dict"),
-        (lambda content: content.update(machine={"name": 7}), "is damaged: got 7, expected str"),
-        (lambda content: content.update(rows={}), "is damaged: got {}, expected list"),
+        (lambda content: content.pop("machine"), "is damaged: machine: got None, expected dict"),
+        (lambda content: content.update(machine={"name": 7}), "is damaged: machine: name: got 7, expected str"),
+        (lambda content: content.update(rows={}), "is damaged: rows: got {}, expected list"),
         (lambda content: content.update(rows=[7]), "row 1: got 7, expected dict"),
         (lambda content: content["rows"].append(content["rows"][0]), "two rows have the same case and peer"),
         (lambda content: content["rows"][0].update(error=math.nan), "the number NaN is out of range"),
@@ -162,7 +160,7 @@ def test_damaged_files(tmp_path, change, message):
     ("changes", "message"),
     [
         ({"label": None}, "label: got None, expected str"),
-        ({"speed": 3}, "'speed' is not known"),
+        ({"speed": 3}, ".* 'speed'"),
         ({"status": "fine"}, "status: got 'fine', expected one of ok, missing, refused, wrong, failed"),
         ({"milliseconds": None}, "it is 'ok' and has no milliseconds"),
         ({"milliseconds": 3.0}, "milliseconds: got 3.0, expected dict"),

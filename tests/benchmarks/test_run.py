@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
-import json
 import os
+import pickle
 
 import pytest
 
 from benchmarks import cases
 from benchmarks.__main__ import main
 from benchmarks.machine import describe_machine
-from benchmarks.report.files import from_json, read_results
-from benchmarks.report.results import Case
+from benchmarks.report.files import read_results
 from gpunet import __version__
 from tests.helpers.checkout import ROOT
 
@@ -45,7 +43,7 @@ def test_cases_are_distinct_and_survive_the_way_to_another_process(group, device
     found = cases.choose_cases(device, [group])
     assert len({case.key for case in found}) == len(found) > 0
     for case in found:
-        assert from_json(Case, json.loads(json.dumps(dataclasses.asdict(case)))) == case
+        assert pickle.loads(pickle.dumps(case)) == case
 
 
 def test_every_case_of_a_gpu_that_multiplies_comes_in_both_precisions():
