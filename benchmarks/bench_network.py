@@ -19,8 +19,5 @@ CASES = [case for case in network_cases("cpu") if case.label in "ae" and case.mo
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
 def test_network(case: Case, backend: Backend, timed: Callable[..., None]) -> None:
     """Forward; forward and backward; or a step, with Adam and as ``fit`` does it: a recorded graph on CUDA."""
-    problem = make_problem(case)
-    network = GpunetNetwork(backend, case, problem)
-    (batch, *_) = network.place(problem.batches)
-    unit = getattr(network, case.mode)
-    timed(lambda: unit(*batch))
+    network = GpunetNetwork(backend, case, make_problem(case))
+    timed(lambda: network.unit(*network.batches[0]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from benchmarks.report.results import Case
 
@@ -22,7 +23,6 @@ from benchmarks.report.results import Case
 _BATCH_NORM_FORWARD, _BATCH_NORM_BACKWARD = 2, 3
 _ACTIVATION_FORWARD, _ACTIVATION_BACKWARD = 2, 3
 _LOSS = 2  # logits in, gradient out
-_GATHER = 2
 _OPTIMIZER = {"sgd": 5, "adam": 7}  # parameters and moments in and out, gradients in
 
 
@@ -42,17 +42,16 @@ def demands(case: Case) -> list[Demand]:
     """Return the demands of the operations of one unit of work."""
     if not case.is_network:
         return [_operation(case)]
-    if case.mode == "forward":
-        return _forward(case, case.rows)
-    if case.mode == "forward_backward":
-        return _forward(case, case.rows) + _backward(case, case.rows)
+    if case.mode == "epoch":
+        full, rest = divmod(case.examples, case.rows)
+        steps = [case.replace(mode="step", rows=rows) for rows in [case.rows] * full + [rest] * (rest > 0)]
+        return [demand for step in steps for demand in (_elements(case, 2 * step.rows * case.sizes[0]), *demands(step))]
+    found = _forward(case)
+    if case.mode != "forward":
+        found += _backward(case)
     if case.mode == "step":
-        return _step(case, case.rows)
-    full, rest = divmod(case.examples, case.rows)
-    batches = [case.rows] * full + [rest] * (rest > 0)
-    return [
-        demand for rows in batches for demand in (_elements(case, _GATHER * rows * case.sizes[0]), *_step(case, rows))
-    ]
+        found.append(_elements(case, _OPTIMIZER[case.optimizer] * parameter_count(case)))
+    return found
 
 
 def roofline_seconds(case: Case, operations_per_second: float, bytes_per_second: float) -> float:
@@ -74,37 +73,30 @@ def working_set(case: Case) -> int:
 
 def parameter_count(case: Case) -> int:
     """Return the number of parameters of a network, without biases before batch norm."""
-    weights = sum(inputs * outputs for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True))
-    per_unit = 2 if case.batch_norm else 1
-    return weights + per_unit * sum(case.sizes[1:-1]) + case.sizes[-1]
+    weights = sum(inputs * outputs for inputs, outputs in pairwise(case.sizes))
+    return weights + (2 if case.batch_norm else 1) * sum(case.sizes[1:-1]) + case.sizes[-1]
 
 
-def _step(case: Case, rows: int) -> list[Demand]:
-    update = _elements(case, _OPTIMIZER[case.optimizer] * parameter_count(case))
-    return [*_forward(case, rows), *_backward(case, rows), update]
-
-
-def _forward(case: Case, rows: int) -> list[Demand]:
+def _forward(case: Case) -> list[Demand]:
     sweeps = _BATCH_NORM_FORWARD if case.batch_norm else _ACTIVATION_FORWARD
-    operations = []
-    for inputs, outputs in zip(case.sizes[:-1], case.sizes[1:], strict=True):
-        operations.append(_product(case, rows, inputs, outputs))
-        operations.append(_elements(case, sweeps * rows * outputs))
-    operations[-1] = _elements(case, _ACTIVATION_FORWARD * rows * case.sizes[-1])  # only a bias
-    return operations
+    found = []
+    for inputs, outputs in pairwise(case.sizes):
+        found += [_product(case, case.rows, inputs, outputs), _elements(case, sweeps * case.rows * outputs)]
+    found[-1] = _elements(case, _ACTIVATION_FORWARD * case.rows * case.sizes[-1])  # only a bias
+    return found
 
 
-def _backward(case: Case, rows: int) -> list[Demand]:
+def _backward(case: Case) -> list[Demand]:
     sweeps = _BATCH_NORM_BACKWARD if case.batch_norm else _ACTIVATION_BACKWARD
-    operations = [_elements(case, _LOSS * rows * case.sizes[-1])]
-    for index in range(len(case.sizes) - 1, 0, -1):
-        inputs, outputs = case.sizes[index - 1 : index + 1]
-        if index < len(case.sizes) - 1:
-            operations.append(_elements(case, sweeps * rows * outputs))
-        operations.append(_product(case, outputs, rows, inputs))  # dW
-        if index > 1:
-            operations.append(_product(case, rows, outputs, inputs))  # dX
-    return operations
+    found = [_elements(case, _LOSS * case.rows * case.sizes[-1])]
+    layers = list(pairwise(case.sizes))
+    for index, (inputs, outputs) in reversed(list(enumerate(layers))):
+        if index < len(layers) - 1:
+            found.append(_elements(case, sweeps * case.rows * outputs))
+        found.append(_product(case, outputs, case.rows, inputs))  # dW
+        if index > 0:
+            found.append(_product(case, case.rows, outputs, inputs))  # dX
+    return found
 
 
 def _operation(case: Case) -> Demand:

@@ -7,23 +7,23 @@ import importlib
 from benchmarks.peers.peer import Peer
 from gpunet.errors import InvalidValueError, unknown_name
 
-# The module of each peer, and what makes it there; gpunet's first.
+# What makes each peer, and what tables call it; gpunet's first. Those with "cuda" in their names work on a GPU.
 PEERS = {
-    "gpunet-numpy": "gpunet_peers:GpunetNumpy",
-    "gpunet-cuda": "gpunet_peers:GpunetCuda",
-    "gpunet-cuda-unfused": "gpunet_peers:GpunetCudaUnfused",
-    "torch-eager": "torch_peers:TorchEager",
-    "torch-tuned": "torch_peers:TorchTuned",
-    "torch-compile": "torch_peers:TorchCompile",
-    "torch-cuda-eager": "torch_peers:TorchCudaEager",
-    "torch-cuda-tuned": "torch_peers:TorchCudaTuned",
-    "torch-cuda-compile": "torch_peers:TorchCudaCompile",
-    "torch-cuda-graph": "torch_peers:TorchCudaGraph",
-    "jax": "jax_peers:Jax",
-    "jax-cuda": "jax_peers:JaxCuda",
-    "keras": "keras_peers:Keras",
-    "keras-cuda": "keras_peers:KerasCuda",
-    "sklearn": "sklearn_peers:Sklearn",
+    "gpunet-numpy": ("gpunet_peers:GpunetNumpy", "gpunet (NumPy)"),
+    "gpunet-cuda": ("gpunet_peers:GpunetCuda", "gpunet (CUDA)"),
+    "gpunet-cuda-unfused": ("gpunet_peers:GpunetCudaUnfused", "gpunet (CuPy expressions)"),
+    "torch-eager": ("torch_peers:TorchEager", "PyTorch (eager)"),
+    "torch-tuned": ("torch_peers:TorchTuned", "PyTorch (tuned)"),
+    "torch-compile": ("torch_peers:TorchCompile", "PyTorch (compiled)"),
+    "torch-cuda-eager": ("torch_peers:TorchEager", "PyTorch (eager, CUDA)"),
+    "torch-cuda-tuned": ("torch_peers:TorchTuned", "PyTorch (tuned, CUDA)"),
+    "torch-cuda-compile": ("torch_peers:TorchCompile", "PyTorch (compiled, CUDA)"),
+    "torch-cuda-graph": ("torch_peers:TorchGraph", "PyTorch (compiled, CUDA graph)"),
+    "jax": ("jax_peers:Jax", "JAX"),
+    "jax-cuda": ("jax_peers:Jax", "JAX (CUDA)"),
+    "keras": ("keras_peers:Keras", "Keras (JAX)"),
+    "keras-cuda": ("keras_peers:Keras", "Keras (JAX, CUDA)"),
+    "sklearn": ("sklearn_peers:Sklearn", "scikit-learn"),
 }
 # Ratios are taken to the first of these that took part.
 RATIOS_TO = ("gpunet-cuda", "gpunet-numpy")
@@ -41,11 +41,14 @@ def find_peer(name: str) -> Peer:
     """
     if ":" not in name and name not in PEERS:
         raise unknown_name("peer", name, PEERS)
-    path, _, cls = (name if ":" in name else f"{__name__}.{PEERS[name]}").partition(":")
+    path, label = (name, None) if ":" in name else PEERS[name]
+    module, _, cls = path.partition(":")
     try:
-        peer: Peer = getattr(importlib.import_module(path), cls)()
+        peer: Peer = getattr(importlib.import_module(module if label is None else f"{__name__}.{module}"), cls)()
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(f"peer: {name!r} cannot be loaded: {error}.") from None
+    if label is not None:
+        peer.name, peer.label, peer.on_device = name, label, "cuda" in name
     return peer
 
 

@@ -11,8 +11,7 @@ import numpy as np
 
 import gpunet
 from benchmarks.peers.gpunet_work import GpunetNetwork, build_operation
-from benchmarks.peers.graph_nodes import count_kernels
-from benchmarks.peers.peer import Device, NetworkWork, OperationWork, Peer, Work, as_host
+from benchmarks.peers.peer import Device, OperationWork, Peer, Work, as_host
 from benchmarks.problem import Problem
 from benchmarks.report.results import Case
 from gpunet.backends import Backend, NumpyBackend
@@ -53,24 +52,24 @@ class GpunetPeer(Peer):
     def prepare(self, case: Case, problem: Problem) -> Work:
         backend = self.new_backend(case)
         work: Work
+        unit: Callable[[], object]
         if case.is_network:
-            network = GpunetNetwork(backend, case, problem)
-            work = NetworkWork(network, case, problem)
-            unit = network.unrecorded(*work.batches[0])
+            work = network = GpunetNetwork(backend, case, problem)
+            unit = network.unrecorded
         else:
             unit, written = build_operation(backend, case, problem.arrays)
             work = OperationWork(unit, lambda _: written, lambda array: as_host(backend.to_numpy(array)))
-        return work.on(_BackendDevice(backend), lambda: self.count(backend, unit)) if self.on_device else work
+        if self.on_device:
+            work.device, work.count = _BackendDevice(backend), lambda: self.count(backend, unit)
+        return work
 
     def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
-        """Return how many kernels a unit of work launches on a device."""
-        raise NotImplementedError
+        """Return how many kernels a unit of work launches on a device, None where nobody counts."""
+        return None
 
 
 class GpunetNumpy(GpunetPeer):
     """gpunet on NumPy; with float64 cases the reference that all outputs are compared with."""
-
-    name, label = "gpunet-numpy", "gpunet (NumPy)"
 
     def missing(self) -> str | None:
         return None
@@ -85,7 +84,7 @@ class GpunetNumpy(GpunetPeer):
 class GpunetCuda(GpunetPeer):
     """gpunet on its fused CUDA kernels."""
 
-    name, label, on_device = "gpunet-cuda", "gpunet (CUDA)", True
+    on_device = True
 
     def missing(self) -> str | None:
         from gpunet.backends.devices.probe import probe_gpu
@@ -138,8 +137,6 @@ class GpunetCudaUnfused(GpunetCuda):
     and recording buy.
     """
 
-    name, label = "gpunet-cuda-unfused", "gpunet (CuPy expressions)"
-
     def new_backend(self, case: Case) -> Backend:
         backend: Any = super().new_backend(case)
         # CuPy works on its current stream; products and copies go to the device's.
@@ -147,27 +144,7 @@ class GpunetCudaUnfused(GpunetCuda):
         return unfused(backend.device, case.precision)
 
     def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
-        """Return the kernels in a recording of the work, which is made for this and never run.
-
-        None for an epoch, whose steps are many, and where CuPy or the driver refuses.
-        """
-        counts: list[int | None] = []
-
-        def count(step: Callable[[], object]) -> Callable[[], object]:
-            counts.append(count_kernels(backend.device.capture(step)._graph.graph))
-            return step
-
-        backend.capture = count
-        try:
-            unit()  # a step of fit asks for its recording itself
-            if not counts:
-                count(unit)
-            backend.synchronize()  # before its buffers go
-        except Exception:  # whatever it is: a count is not worth a measured row
-            return None
-        finally:
-            del backend.capture
-        return counts[0] if len(counts) == 1 else None
+        return None  # the kernels are CuPy's
 
 
 def unfused(device: Any, precision: str) -> Backend:

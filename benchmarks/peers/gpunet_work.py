@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import gpunet
-from benchmarks.peers.peer import Array, PeerNetwork, as_host
+from benchmarks.peers.peer import Array, NetworkWork, as_host
 from benchmarks.problem import (
     ADAM_BETA_1,
     ADAM_BETA_2,
@@ -30,12 +30,11 @@ from gpunet.training.step import TrainingStep
 Operation = tuple[Callable[[], object], dict[str, Array]]
 
 
-class GpunetNetwork(PeerNetwork):
+class GpunetNetwork(NetworkWork):
     """A ``gpunet.Network`` on a backend."""
 
     def __init__(self, backend: Backend, case: Case, problem: Problem) -> None:
         self.backend = backend
-        self.case = case
         self.network = gpunet.Network(
             case.sizes,
             activation=case.activation,
@@ -48,6 +47,7 @@ class GpunetNetwork(PeerNetwork):
         self.optimizer: gpunet.Optimizer = (
             gpunet.Adam(LEARNING_RATE) if case.optimizer == "adam" else gpunet.SGD(LEARNING_RATE, momentum=MOMENTUM)
         )
+        super().__init__(case, problem)
 
     def place(self, batches: list[tuple[Array, Array]]) -> list[tuple[Any, ...]]:
         if self.case.mode != "step":
@@ -83,10 +83,9 @@ class GpunetNetwork(PeerNetwork):
         """``gpunet.fit(epochs=1)`` on arrays of the host: checks, copies, steps, a look at the result."""
         gpunet.fit(self.network, X, y, epochs=1, batch_size=self.case.rows, optimizer=self.optimizer, shuffle=shuffle)
 
-    def unrecorded(self, *batch: Any) -> Callable[[], object]:
-        """Return a unit of work that repeats no recorded step, for counting launches."""
-        mode = self.case.mode
-        return lambda: (self.new_step() if mode == "step" else getattr(self, mode))(*batch)
+    def unrecorded(self) -> None:
+        """Do a unit of work that repeats no recorded step, for counting launches."""
+        (self.new_step() if self.case.mode == "step" else self.unit)(*self.batches[0])
 
     def parameters(self) -> Mapping[str, Any]:
         return self.network.parameters

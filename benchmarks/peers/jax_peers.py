@@ -15,9 +15,7 @@ _PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 
 
 class Jax(Peer):
-    """JAX on a CPU."""
-
-    name, label = "jax", "JAX"
+    """JAX; its kernels are not counted, and no events mark the time on CUDA: its stream is its own."""
 
     @property
     def platform(self) -> str:
@@ -64,9 +62,3 @@ class Jax(Peer):
         if case is not None:
             jax.config.update("jax_default_matmul_precision", _PRECISIONS[case.precision])
         return jax
-
-
-class JaxCuda(Jax):
-    """JAX on CUDA; its kernels are not counted, and no events mark the time: its stream is its own."""
-
-    name, label, on_device = "jax-cuda", "JAX (CUDA)", True

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, PeerNetwork, Work, as_host, hidden_layers
+from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, Work, as_host, hidden_layers
 from benchmarks.problem import (
     ADAM_BETA_1,
     ADAM_BETA_2,
@@ -64,11 +64,14 @@ class JaxDevice(Device):
 # --- networks ---
 
 
-class JaxNetwork(PeerNetwork):
+class JaxNetwork(NetworkWork):
     """A network as pure functions, each unit of work one call of a compiled one."""
 
+    device: JaxDevice
+
     def __init__(self, case: Case, problem: Problem, device: JaxDevice) -> None:
-        self.case, self.device = case, device
+        super().__init__(case, problem)
+        self.device = device
         self.activation = find_activation(case.activation)
         self.weights: Arrays = {name: jnp.array(value) for name, value in problem.parameters.items()}
         self.state: Arrays = {name: jnp.array(value) for name, value in problem.state.items()}
@@ -226,7 +229,7 @@ def build_work(case: Case, problem: Problem, platform: str) -> Work:
     """Return the work of a case."""
     device = JaxDevice(platform)
     if case.is_network:
-        return NetworkWork(JaxNetwork(case, problem, device), case, problem).on(device)
+        return JaxNetwork(case, problem, device)
     function, arguments, carried = _operation(case, {name: jnp.array(value) for name, value in problem.arrays.items()})
     compiled = jax.jit(function, donate_argnums=0)
 
@@ -236,7 +239,9 @@ def build_work(case: Case, problem: Problem, platform: str) -> Work:
         device.submitted((carried, results), leaves_nothing=not carried)
         return results | carried
 
-    return OperationWork(unit, lambda results: results, as_host).on(device)
+    work = OperationWork(unit, lambda results: results, as_host)
+    work.device = device
+    return work
 
 
 def _operation(case: Case, arrays: Arrays) -> tuple[Callable[..., tuple[Arrays, Arrays]], list[Any], Arrays]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.jax_peers import Jax
-from benchmarks.peers.peer import Array, NetworkWork, PeerNetwork, Work, hidden_layers, missing_package
+from benchmarks.peers.peer import Array, NetworkWork, Work, hidden_layers, missing_package
 from benchmarks.problem import (
     ADAM_BETA_1,
     ADAM_BETA_2,
@@ -25,9 +25,7 @@ from gpunet.activations import get_activation
 
 
 class Keras(Jax):
-    """``Sequential`` of ``Dense``, ``BatchNormalization`` and an activation, compiled by JAX, on a CPU."""
-
-    name, label = "keras", "Keras (JAX)"
+    """``Sequential`` of ``Dense``, ``BatchNormalization`` and an activation, compiled by JAX."""
 
     def missing(self) -> str | None:
         return missing_package("keras", "Keras") or super().missing()
@@ -50,16 +48,12 @@ class Keras(Jax):
         import_keras().utils.clear_session()
         from benchmarks.peers.jax_work import JaxDevice
 
-        return NetworkWork(KerasNetwork(case, problem), case, problem).on(JaxDevice(self.platform))
+        network = KerasNetwork(case, problem)
+        network.device = JaxDevice(self.platform)
+        return network
 
 
-class KerasCuda(Keras):
-    """The same on CUDA."""
-
-    name, label, on_device = "keras-cuda", "Keras (JAX, CUDA)", True
-
-
-class KerasNetwork(PeerNetwork):
+class KerasNetwork(NetworkWork):
     """A compiled ``keras.Model``, by its public methods. Each returns NumPy arrays or numbers, so that it has waited.
 
     The bias before batch norm, which ``Dense`` has unless told otherwise, starts at 0.
@@ -68,7 +62,7 @@ class KerasNetwork(PeerNetwork):
     def __init__(self, case: Case, problem: Problem) -> None:
         keras = import_keras()
         layers = keras.layers
-        self.case = case
+        super().__init__(case, problem)
         self.names = list(problem.parameters)
         self.dense = [layers.Dense(size) for size in case.sizes[1:]]
         self.norms: list[Any] = []

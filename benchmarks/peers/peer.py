@@ -46,28 +46,17 @@ class Device:
 
 
 class Work(ABC):
-    """One case, built and ready to run: a unit of work, and the batches that it does in rotation.
+    """One case, built and ready to run: ``unit`` does it once, on one of ``batches`` in rotation.
 
-    Parameters
-    ----------
-    unit : callable
-        Does the work once; on a device it submits it and returns.
-    batches : sequence of tuple
-        Its arguments.
+    On a device it submits it and returns.
     """
 
     device = Device()
-    # Returns how many kernels one unit of work launches on a device, the last thing that is done with it.
-    count: Callable[[], int | None] | None = None
+    count: Callable[[], int | None] | None = None  # of `launches`
 
     def __init__(self, unit: Callable[..., Any], batches: Sequence[tuple[Any, ...]] = ((),)) -> None:
         self.unit, self.batches = unit, batches
         self._rotation = itertools.cycle(batches)
-
-    def on(self, device: Device, count: Callable[[], int | None] | None = None) -> Work:
-        """Say what device the work runs on, and return it."""
-        self.device, self.count = device, count
-        return self
 
     @abstractmethod
     def outputs(self) -> Outputs:
@@ -99,17 +88,22 @@ class Work(ABC):
         return host, None if start is None else device.elapsed(start, stop) / repeats
 
     def launches(self) -> int | None:
-        """Return how many kernels one unit of work launches on a device, None where nobody counted."""
+        """Return how many kernels one unit of work launches, the last thing that is done; None where nobody counts."""
         return self.count() if self.count else None
 
 
-class PeerNetwork(ABC):
+class NetworkWork(Work):
     """A network of some library with the problem's parameters; its methods are units of work.
 
-    ``forward`` returns the logits in inference mode; ``forward_backward`` the loss, and leaves the gradients;
-    ``step`` does one step of training; ``epoch`` goes once over a data set of the host. A library that has no way to
-    do one of them lacks the method, and its peer refuses the mode.
+    ``forward`` returns the logits in inference mode; ``forward_backward`` the loss, and leaves the gradients; ``step``
+    does one step of training, all of them on a batch that is on the device; ``epoch`` goes once over a data set of the
+    host. A library that has no way to do one of them lacks the method, and its peer refuses the mode.
     """
+
+    def __init__(self, case: Case, problem: Problem) -> None:
+        self.case, self.checked_steps = case, problem.checked_steps
+        batches = problem.batches if case.mode == "epoch" else self.place(problem.batches)
+        super().__init__(getattr(self, case.mode), batches)
 
     @abstractmethod
     def parameters(self) -> Mapping[str, Any]:
@@ -127,38 +121,21 @@ class PeerNetwork(ABC):
         """Return an array of the library as float64 of NumPy."""
         return as_host(value)
 
-    def logits_of(self, result: Any) -> Array:
-        """Return the logits, up to a number for each row, of what ``forward`` returned."""
-        return self.to_host(result)
-
-    def after_first_unit(self) -> None:
-        """Learn that a unit of work has been done: what compiling took is not what the work takes."""
-
-
-class NetworkWork(Work):
-    """A mode of a network, on batches that are on the device; an epoch over a data set of the host."""
-
-    def __init__(self, network: Any, case: Case, problem: Problem) -> None:
-        self.network, self.mode, self.checked_steps = network, case.mode, problem.checked_steps
-        batches = problem.batches if case.mode == "epoch" else network.place(problem.batches)
-        super().__init__(getattr(network, case.mode), batches)
-
     def outputs(self) -> Outputs:
-        network = self.network
-        if self.mode == "epoch":
-            network.epoch(*self.batches[0], shuffle=False)
+        mode = self.case.mode
+        if mode == "epoch":
+            self.unit(*self.batches[0], shuffle=False)
         else:
             result = self.unit(*self.batches[0])
-            network.after_first_unit()
-        if self.mode == "forward":
-            return {"logits": as_logits(network.logits_of(result))}
-        if self.mode == "forward_backward":
-            loss = network.to_host(result).reshape(1)
-            return {"loss": loss} | {name: network.to_host(value) for name, value in network.gradients().items()}
-        if self.mode == "step":
+        if mode == "forward":
+            return {"logits": as_logits(self.to_host(result))}
+        if mode == "forward_backward":
+            loss = self.to_host(result).reshape(1)
+            return {"loss": loss} | {name: self.to_host(value) for name, value in self.gradients().items()}
+        if mode == "step":
             for batch in self.batches[1 : self.checked_steps]:
                 self.unit(*batch)
-        return {name: network.to_host(value) for name, value in network.parameters().items()}
+        return {name: self.to_host(value) for name, value in self.parameters().items()}
 
 
 class OperationWork(Work):
@@ -177,8 +154,9 @@ class OperationWork(Work):
 class Peer(ABC):
     """A library, or one way to use it. Lives in a process of its own; heavy imports happen inside the methods."""
 
-    name: str
-    label: str  # what tables call it
+    # Of a peer in `PEERS`, from there.
+    name: str = ""
+    label: str = ""
     on_device: bool = False
 
     @abstractmethod

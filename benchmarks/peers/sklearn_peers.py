@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.peer import Array, NetworkWork, Peer, PeerNetwork, Work, missing_package
+from benchmarks.peers.peer import Array, NetworkWork, Outputs, Peer, Work, as_host, as_logits, missing_package
 from benchmarks.problem import (
     ADAM_BETA_1,
     ADAM_BETA_2,
@@ -25,8 +25,6 @@ _ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic", "identity
 
 class Sklearn(Peer):
     """``MLPClassifier`` without its L2 term."""
-
-    name, label = "sklearn", "scikit-learn"
 
     def missing(self) -> str | None:
         return missing_package("sklearn", "scikit-learn")
@@ -53,16 +51,17 @@ class Sklearn(Peer):
         return {"scikit-learn": sklearn.__version__, "numpy": np.__version__}
 
     def prepare(self, case: Case, problem: Problem) -> Work:
-        return NetworkWork(SklearnNetwork(case, problem), case, problem)
+        return SklearnNetwork(case, problem)
 
 
-class SklearnNetwork(PeerNetwork):
+class SklearnNetwork(NetworkWork):
     """A classifier with the problem's parameters and an optimiser that has not stepped."""
 
     def __init__(self, case: Case, problem: Problem) -> None:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
+        super().__init__(case, problem)
         self.model = model = MLPClassifier(
             case.sizes[1:-1],
             activation=_ACTIVATIONS[get_activation(case.activation).name],
@@ -93,8 +92,10 @@ class SklearnNetwork(PeerNetwork):
         probabilities: Array = self.model.predict_proba(X)
         return probabilities
 
-    def logits_of(self, result: Any) -> Array:
-        return np.log(self.to_host(result))
+    def outputs(self) -> Outputs:
+        if self.case.mode != "forward":
+            return super().outputs()
+        return {"logits": as_logits(np.log(as_host(self.unit(*self.batches[0]))))}
 
     def step(self, X: Array, y: Array) -> None:
         """``partial_fit`` on one batch, its checks included."""

@@ -33,24 +33,6 @@ class CompiledNetwork(TunedNetwork):
         return new_optimizer(self.case, self.model.parameters())
 
 
-class MaxAutotuneNetwork(TunedNetwork):
-    """The compiled model, which replays CUDA graphs of its forward and of its backward pass."""
-
-    def __init__(self, case: Case, problem: Problem, device: str) -> None:
-        super().__init__(case, problem, device)
-        self.logits = torch.compile(self.model, mode="max-autotune", dynamic=False)
-
-    def after_first_unit(self) -> None:
-        torch.cuda.reset_peak_memory_stats()  # what choosing kernels took is not what the work takes
-
-    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
-        """Return the step with the same kernels and without graphs of its own, which takes another compilation."""
-        if self.case.mode != "step":
-            return None
-        self.logits = torch.compile(self.model, mode=_WITHOUT_GRAPHS, dynamic=False)
-        return super().recordable()
-
-
 class GraphNetwork(TunedNetwork):
     """Model and loss compiled, and the whole unit of work recorded as one CUDA graph for each size of batch."""
 
@@ -74,11 +56,6 @@ class GraphNetwork(TunedNetwork):
 
     def step(self, X: Tensor, y: Tensor) -> Tensor:
         return self._replay(self._whole_step, X, y)
-
-    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
-        """Return what was recorded."""
-        units = {"forward": super().forward, "forward_backward": super().forward_backward, "step": self._whole_step}
-        return units.get(self.case.mode)
 
     def _whole_step(self, X: Tensor, y: Tensor) -> Tensor:
         loss = super().forward_backward(X, y)

@@ -14,8 +14,8 @@ from benchmarks.problem import Problem
 from benchmarks.report.results import Case
 
 
-class TorchPeer(Peer):
-    """A way to use PyTorch: the class of its networks, and whether operations are tuned."""
+class TorchEager(Peer):
+    """PyTorch as usually written; the others have other classes of networks, and tune operations."""
 
     network: ClassVar[str] = "torch_work:EagerNetwork"
     tuned: ClassVar[bool] = False
@@ -53,13 +53,13 @@ class TorchPeer(Peer):
     def prepare(self, case: Case, problem: Problem) -> Work:
         import torch
 
-        from benchmarks.peers.torch_work import build_network_work, build_operation_work
+        from benchmarks.peers.torch_work import build_operation_work
 
         # Of this process; it decides whether cuBLAS may use TF32.
         torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
         if not case.is_network:
             return build_operation_work(case, problem, self.device, self.tuned)
-        return build_network_work(self.new_network(case, problem), case, problem)
+        return self.new_network(case, problem)
 
     def new_network(self, case: Case, problem: Problem) -> Any:
         """Return the network of a case."""
@@ -67,36 +67,19 @@ class TorchPeer(Peer):
         return getattr(importlib.import_module(f"benchmarks.peers.{module}"), network)(case, problem, self.device)
 
 
-class TorchEager(TorchPeer):
-    """PyTorch as usually written."""
-
-    name, label = "torch-eager", "PyTorch (eager)"
-
-
-class TorchCudaEager(TorchEager):
-    """The same on CUDA."""
-
-    name, label, on_device = "torch-cuda-eager", "PyTorch (eager, CUDA)", True
-
-
-class TorchTuned(TorchPeer):
+class TorchTuned(TorchEager):
     """PyTorch as its tuning guide has it."""
 
-    name, label = "torch-tuned", "PyTorch (tuned)"
     network, tuned = "torch_work:TunedNetwork", True
 
     def is_worth(self, case: Case) -> bool:
         return self.on_device or case.sweep is None
 
 
-class TorchCudaTuned(TorchTuned):
-    """The same on CUDA."""
+class TorchCompile(TorchEager):
+    """Forward pass and loss compiled together, with their backward, and the optimiser's step compiled."""
 
-    name, label, on_device = "torch-cuda-tuned", "PyTorch (tuned, CUDA)", True
-
-
-class CompiledPeer(TorchPeer):
-    """A way to use PyTorch's compiler."""
+    network = "torch_compiled:CompiledNetwork"
 
     def missing(self) -> str | None:
         if reason := super().missing() or (missing_package("triton", "Triton") if self.on_device else None):
@@ -114,6 +97,12 @@ class CompiledPeer(TorchPeer):
             return "the compiler is measured on networks, where it has something to fuse"
         return super().refuses(case)
 
+    def is_worth(self, case: Case) -> bool:
+        """Half a minute for each network: steps of the configurations but for c, which is all matrix products."""
+        if self.on_device:
+            return case.sweep is None
+        return case.is_network and case.mode == "step" and case.label in "abde" and case.batch_norm
+
     def new_network(self, case: Case, problem: Problem) -> Any:
         import torch
 
@@ -122,31 +111,13 @@ class CompiledPeer(TorchPeer):
         return super().new_network(case, problem)
 
 
-class TorchCompile(CompiledPeer):
-    """Forward pass and loss compiled together, with their backward, and the optimiser's step compiled."""
-
-    name, label, network = "torch-compile", "PyTorch (compiled)", "torch_compiled:CompiledNetwork"
-
-    def is_worth(self, case: Case) -> bool:
-        """Half a minute for each network: steps of the configurations but for c, which is all matrix products."""
-        return case.is_network and case.mode == "step" and case.label in "abde" and case.batch_norm
-
-
-class TorchCudaCompile(CompiledPeer):
-    """As usually written: ``torch.compile(model, mode="max-autotune")``, the loss and the fused optimiser eager."""
-
-    name, label, on_device = "torch-cuda-compile", "PyTorch (max-autotune, CUDA)", True
-    network = "torch_compiled:MaxAutotuneNetwork"
-
-    def is_worth(self, case: Case) -> bool:
-        return case.sweep is None
-
-
-class TorchCudaGraph(CompiledPeer):
+class TorchGraph(TorchCompile):
     """The whole compiled unit of work, optimiser included, recorded once as a CUDA graph and replayed.
 
     A unit of work copies its batch into the graph's buffers and launches the graph.
     """
 
-    name, label, on_device = "torch-cuda-graph", "PyTorch (compiled, CUDA graph)", True
     network = "torch_compiled:GraphNetwork"
+
+    def is_worth(self, case: Case) -> bool:
+        return True

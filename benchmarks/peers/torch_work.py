@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.peers.graph_nodes import count_kernels
-from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, PeerNetwork, Work, as_host
+from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, Work, as_host
 from benchmarks.problem import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, LEARNING_RATE, MOMENTUM, Problem
 from benchmarks.report.results import Case
 from gpunet.activations import get_activation
@@ -58,7 +57,7 @@ def to_host(value: Any) -> Array:
 # --- networks ---
 
 
-class EagerNetwork(PeerNetwork):
+class EagerNetwork(NetworkWork):
     """As usually written: ``Linear`` with its bias, ``BatchNorm1d``, the activation; an optimiser with its defaults.
 
     A bias before batch norm, which the problem does not have, starts at 0.
@@ -67,8 +66,8 @@ class EagerNetwork(PeerNetwork):
     bias_before_batch_norm = True
 
     def __init__(self, case: Case, problem: Problem, device: str) -> None:
-        self.case = case
-        self.device = device
+        self.torch_device = device
+        super().__init__(case, problem)
         self.named: Tensors = {}
         self.model = self._build(case, problem).to(device)
         self.model.train(case.mode != "forward")
@@ -78,6 +77,8 @@ class EagerNetwork(PeerNetwork):
         self.logits: Callable[[Tensor], Tensor] = self.model
         self.loss: Callable[[Tensor, Tensor], Tensor] = self._loss
         self.update: Callable[[], Any] = self.optimizer.step
+        if device == "cuda":
+            self.device = CudaDevice()
 
     def _build(self, case: Case, problem: Problem) -> nn.Sequential:
         dtype, modules, last = getattr(torch, case.dtype), list[nn.Module](), len(case.sizes) - 1
@@ -107,7 +108,10 @@ class EagerNetwork(PeerNetwork):
         return new_optimizer(self.case, self.model.parameters())
 
     def place(self, batches: list[tuple[Array, Array]]) -> list[tuple[Any, ...]]:
-        return [(torch.from_numpy(X).to(self.device), torch.from_numpy(y).long().to(self.device)) for X, y in batches]
+        return [
+            (torch.from_numpy(X).to(self.torch_device), torch.from_numpy(y).long().to(self.torch_device))
+            for X, y in batches
+        ]
 
     def forward(self, X: Tensor, y: Tensor) -> Tensor:
         """Return the logits in inference mode."""
@@ -132,17 +136,9 @@ class EagerNetwork(PeerNetwork):
         data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y).long())
         total = 0.0
         for batch, labels in DataLoader(data, batch_size=self.case.rows, shuffle=shuffle):
-            loss = self.step(batch.to(self.device), labels.to(self.device))
+            loss = self.step(batch.to(self.torch_device), labels.to(self.torch_device))
             total += loss.item() * len(labels)
         return total / len(data)
-
-    def recordable(self) -> Callable[[Tensor, Tensor], object] | None:
-        """Return a unit of work that can be recorded, for counting its kernels; the network is not used after that."""
-        if self.case.mode == "epoch":
-            return None
-        allow_recording(self.optimizer)
-        work: Callable[[Tensor, Tensor], object] = getattr(self, self.case.mode)
-        return work
 
     def parameters(self) -> Mapping[str, Any]:
         return self.named
@@ -176,8 +172,10 @@ class TunedNetwork(EagerNetwork):
         """Return the mean loss of an epoch: the data go to the device once, the loss comes back once."""
         ((features, targets),) = self.place([(X, y)])
         rows = len(targets)
-        order = torch.randperm(rows, device=self.device) if shuffle else torch.arange(rows, device=self.device)
-        total = torch.zeros((), device=self.device)
+        order = (
+            torch.randperm(rows, device=self.torch_device) if shuffle else torch.arange(rows, device=self.torch_device)
+        )
+        total = torch.zeros((), device=self.torch_device)
         for index in order.split(self.case.rows):
             loss = self.step(features.index_select(0, index), targets.index_select(0, index))
             total += loss.detach() * len(index)
@@ -192,18 +190,7 @@ def new_optimizer(case: Case, parameters: Any, **options: Any) -> torch.optim.Op
     return torch.optim.SGD(parameters, lr=LEARNING_RATE, momentum=MOMENTUM, **options)
 
 
-# --- works ---
-
-
-def build_network_work(network: EagerNetwork, case: Case, problem: Problem) -> Work:
-    """Return the work of a network."""
-    work = NetworkWork(network, case, problem)
-
-    def new_unit() -> Callable[[], object] | None:
-        unit = network.recordable()
-        return None if unit is None else partial(unit, *work.batches[0])
-
-    return _on(work, network.device, new_unit)
+# --- operations ---
 
 
 def build_operation_work(case: Case, problem: Problem, device: str, tuned: bool) -> Work:
@@ -212,59 +199,10 @@ def build_operation_work(case: Case, problem: Problem, device: str, tuned: bool)
     Where ``tuned``, results go into tensors that were allocated before, activations work in place, and optimisers are
     fused.
     """
-
-    def new_unit() -> Callable[[], object]:
-        once, _ = build_operation(case, problem, device, tuned)
-        optimizer = getattr(once, "__self__", None)
-        if isinstance(optimizer, torch.optim.Optimizer):
-            allow_recording(optimizer)
-        return once
-
-    return _on(OperationWork(*build_operation(case, problem, device, tuned), to_host), device, new_unit)
-
-
-def _on(work: Work, device: str, new_unit: Callable[[], Callable[[], object] | None]) -> Work:
-    on_cuda = device == "cuda"
-    return work.on(
-        CudaDevice() if on_cuda else Device(), partial(count_recorded, new_unit, torch.cuda if on_cuda else None)
-    )
-
-
-def count_recorded(new_unit: Callable[[], Callable[[], object] | None], cuda: Any) -> int | None:
-    """Return the kernels in a recording of one unit of work, which is made for this and never run; None on a CPU.
-
-    Not PyTorch's profiler: what it hooks into the driver stays, and slows down every launch of later cases.
-
-    Parameters
-    ----------
-    new_unit : callable
-        Returns a unit that can be recorded, or None.
-    cuda : module or None
-        ``torch.cuda``; None on a CPU.
-    """
-    if cuda is None:
-        return None
-    stream = cuda.Stream()
-    stream.wait_stream(cuda.current_stream())
-    with cuda.stream(stream):
-        unit = new_unit()
-        if unit is None:
-            return None
-        unit()  # compiles, and takes what it keeps; its backward pass runs on the stream of the forward pass
-    cuda.synchronize()
-    graph = cuda.CUDAGraph(keep_graph=True)
-    with cuda.graph(graph, stream=stream):
-        unit()
-    return count_kernels(graph.raw_cuda_graph())
-
-
-def allow_recording(optimizer: Any) -> None:
-    """Let an optimiser that is not capturable be recorded, for counting: its check asks for what replays would need."""
-    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check"):
-        setattr(optimizer, name, lambda: None)
-
-
-# --- operations ---
+    work = OperationWork(*build_operation(case, problem, device, tuned), to_host)
+    if device == "cuda":
+        work.device = CudaDevice()
+    return work
 
 
 def build_operation(case: Case, problem: Problem, device: str, tuned: bool) -> Operation:

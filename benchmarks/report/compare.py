@@ -23,7 +23,7 @@ from gpunet.errors import InvalidValueError
 
 from .frame import markdown
 from .results import Results, Row, Spread, spread
-from .words import NOTHING, case_name, milliseconds, place, plural, precision, times
+from .words import case_name, milliseconds, place, plural, precision, times
 
 FASTER, SLOWER, UNCHANGED, UNJUDGED = "faster", "slower", "unchanged", "too few rounds"
 NEW, GONE, REPAIRED, STILL = "new", "gone", "repaired", "still without a time"
@@ -33,9 +33,8 @@ VERDICTS = (*WORSE, "now missing", GONE, REPAIRED, FASTER, NEW, STILL, UNJUDGED,
 # Verdicts that are counted and not listed.
 _QUIET = (UNCHANGED, STILL)
 
-_SMALLEST_CHANGE = 0.05
-_HALF_WIDTHS = 2.0
-_FEWEST_ROUNDS = 5
+_SMALLEST_CHANGE, _HALF_WIDTHS, _FEWEST_ROUNDS = 0.05, 2.0, 5
+# Above this median threshold, the machine was busy.
 _QUIET_THRESHOLD = 1.15
 
 RULE = (
@@ -46,66 +45,28 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Change:
-    """What became of one peer in one case."""
-
-    verdict: str  # one of VERDICTS
-    old: Row | None
-    new: Row | None
-    ratio: float | None = None  # new median over old one
-    scaled: float | None = None  # the same after scaling the old times; of the scales the one that says least
-    threshold: float | None = None  # what both have to be above, or below its inverse
-
-    @property
-    def row(self) -> Row:
-        """The row, the new one where there are two."""
-        row = self.new or self.old
-        assert row is not None
-        return row
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether gpunet itself got slower, wrong, or lost a case."""
-        return self.row.is_ours and self.verdict in WORSE
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
-        old, new = (row.median if row and row.status == "ok" else None for row in (self.old, self.new))
-        return {
-            "key": self.row.key,
-            "peer": self.row.peer,
-            "verdict": self.verdict,
-            "worse": self.is_worse,
-            "old_milliseconds": old,
-            "new_milliseconds": new,
-            "ratio": self.ratio,
-            "scaled_ratio": self.scaled,
-            "threshold": self.threshold,
-            "reason": self.new.reason if self.new else "",
-        }
-
-
-@dataclass(frozen=True)
 class Comparison:
     """What became of every row: gpunet's first, the worst first.
 
-    ``warnings`` say what makes this something else than a comparison of two versions, ``notes`` help to judge it.
+    ``changes`` has what :func:`judge` returns, ``warnings`` say what makes this something else than a comparison of two
+    versions, ``notes`` help to judge it.
     """
 
     old: Results
     new: Results
-    changes: list[Change]
+    changes: list[dict[str, Any]]
     warnings: list[str]
     notes: list[str]
 
     @property
     def is_worse(self) -> bool:
         """Whether anything of gpunet got slower or wrong, or is no longer done."""
-        return any(change.is_worse for change in self.changes)
+        return any(change["worse"] for change in self.changes)
 
-    def count(self, verdict: str, *, ours: bool) -> int:
-        """Return how many rows of gpunet, or of the peers, have a verdict."""
-        return sum(change.verdict == verdict and change.row.is_ours == ours for change in self.changes)
+    def counts(self, *, ours: bool) -> dict[str, int]:
+        """Return how many rows of gpunet, or of the peers, have each verdict."""
+        found = [change["verdict"] for change in self.changes if change["ours"] == ours]
+        return {verdict: found.count(verdict) for verdict in VERDICTS}
 
 
 def compare(old: Results, new: Results) -> Comparison:
@@ -123,21 +84,45 @@ def compare(old: Results, new: Results) -> Comparison:
             f"{old.path} and {new.path} have no case of the same peer in common, of {len(olds)} and {len(news)} rows."
         )
     changes = [judge(olds.get(key), news.get(key)) for key in {**olds, **news}]
-    changes.sort(key=lambda c: (not c.row.is_ours, VERDICTS.index(c.verdict), -abs(math.log(c.ratio or 1))))
+    changes.sort(key=lambda c: (not c["ours"], VERDICTS.index(c["verdict"]), -abs(math.log(c["ratio"] or 1))))
     warnings = [*_of_machine(old, new), *_of_rows([pair for pair in pairs if pair[1].is_ours])]
     return Comparison(old, new, changes, warnings, list(_notes(old, new, pairs, changes)))
 
 
-def judge(old: Row | None, new: Row | None) -> Change:
-    """Return what became of one row."""
+def judge(old: Row | None, new: Row | None) -> dict[str, Any]:
+    """Return what became of one peer in one case, as JSON takes it.
+
+    ``ratio`` is the new median over the old one, ``scaled_ratio`` that after scaling the old times (of the scales the
+    one that says least), ``threshold`` what both have to be above, or below its inverse.
+    """
+    row = new or old
+    assert row is not None
+    numbers: dict[str, float | None] = dict.fromkeys(("ratio", "scaled_ratio", "threshold"))
     if new is None:
-        return Change(GONE, old, None)
-    if old is None:
-        return Change(f"now {new.status}" if new.status in ("wrong", "failed") else NEW, None, new)
-    if new.status != "ok":
-        return Change(STILL if new.status == old.status else f"now {new.status}", old, new)
-    if old.status != "ok":
-        return Change(REPAIRED, old, new)
+        verdict = GONE
+    elif old is None:
+        verdict = f"now {new.status}" if new.status in ("wrong", "failed") else NEW
+    elif new.status != "ok":
+        verdict = STILL if new.status == old.status else f"now {new.status}"
+    elif old.status != "ok":
+        verdict = REPAIRED
+    else:
+        verdict, numbers = _judge_times(old, new)
+    return {
+        "key": row.key,
+        "case": f"{case_name(row.case)} ({place(row)})",
+        "peer": row.peer,
+        "ours": row.is_ours,
+        "verdict": verdict,
+        "worse": row.is_ours and verdict in WORSE,
+        "old_milliseconds": old.median if old and old.status == "ok" else None,
+        "new_milliseconds": new.median if new and new.status == "ok" else None,
+        **numbers,
+        "reason": new.reason if new else "",
+    }
+
+
+def _judge_times(old: Row, new: Row) -> tuple[str, dict[str, float | None]]:
     before, after = _interval(old), _interval(new)
     half_widths = [(interval.p90 - interval.p10) / (2 * interval.median) for interval in (before, after)]
     threshold = 1 + max(_SMALLEST_CHANGE, _HALF_WIDTHS * math.hypot(*half_widths))
@@ -151,7 +136,7 @@ def judge(old: Row | None, new: Row | None) -> Change:
     elif all(after.p90 < scale * before.p10 and ratio * threshold < scale for scale in scales):
         verdict = FASTER
     scaled = min((ratio / scale for scale in scales[1:] or scales), key=lambda value: abs(math.log(value)))
-    return Change(verdict, old, new, ratio, scaled, threshold)
+    return verdict, {"ratio": ratio, "scaled_ratio": scaled, "threshold": threshold}
 
 
 def _interval(row: Row) -> Spread:
@@ -174,35 +159,36 @@ def _of_machine(old: Results, new: Results) -> Iterator[str]:
 
 def _of_rows(pairs: Sequence[tuple[Row, Row]]) -> Iterator[str]:
     """Yield in which threads, libraries and versions the rows of the two runs differ, each difference once."""
-    measured = [pair for pair in pairs if all(row.status == "ok" for row in pair)]
-    facts = {"threads": lambda row: row.threads, "BLAS": lambda row: row.blas, "versions": _other_versions}
-    for name, fact in facts.items():
-        found = {tuple(fact(row) or "nothing" for row in pair): pair[1].label for pair in measured}
-        for (first, second), label in found.items():
-            if first != second:
-                yield f"{name} of {label}: {first} and {second}"
+    differences = dict.fromkeys(
+        f"{name} of {new.label}: {before or 'nothing'} and {after or 'nothing'}"
+        for name in ("threads", "BLAS", "versions")
+        for old, new in pairs
+        if old.status == new.status == "ok"
+        for before, after in [(_facts(old)[name], _facts(new)[name])]
+        if before != after
+    )
+    yield from differences
 
 
-def _other_versions(row: Row) -> str:
-    return ", ".join(f"{name} {version}" for name, version in sorted(row.versions.items()) if name != "gpunet")
+def _facts(row: Row) -> dict[str, Any]:
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(row.versions.items()) if name != "gpunet")
+    return {"threads": row.threads, "BLAS": row.blas, "versions": versions}
 
 
-def _notes(old: Results, new: Results, pairs: Sequence[tuple[Row, Row]], changes: Sequence[Change]) -> Iterator[str]:
+def _notes(
+    old: Results, new: Results, pairs: Sequence[tuple[Row, Row]], changes: Sequence[dict[str, Any]]
+) -> Iterator[str]:
     commits = [{row.commit for row in results.rows if row.is_ours and row.commit} for results in (old, new)]
     if old.version == new.version and commits[0] == commits[1] and commits[0]:
         yield "Both are of the same version and commit of gpunet: what differs is the machine or the noise."
     peers = [pair for pair in pairs if not pair[1].is_ours]
     for difference in _of_rows(peers):
         yield f"A peer changed: {difference}."
-    same = [
-        after.median / before.median
-        for before, after in peers
-        if before.status == after.status == "ok" and _other_versions(before) == _other_versions(after)
-    ]
+    same = [b.median / a.median for a, b in peers if a.status == b.status == "ok" and _facts(a) == _facts(b)]
     if same:
         middle = statistics.median(same)
-        yield f"Peers whose versions did not change take {middle:.2f} times as long as before (median of {len(same)})."
-    thresholds = [change.threshold for change in changes if change.row.is_ours and change.threshold is not None]
+        yield f"Peers that did not change take {middle:.2f} times as long as before (median of {len(same)})."
+    thresholds = [change["threshold"] for change in changes if change["ours"] and change["threshold"]]
     if thresholds and (middle := statistics.median(thresholds)) > _QUIET_THRESHOLD:
         yield (
             f"The rounds scatter so much that half of gpunet's cases could differ by a factor of {middle:.2f} and pass "
@@ -222,39 +208,29 @@ def comparison_text(comparison: Comparison, *, with_all: bool = False) -> str:
         blocks.append("**Warning: this is no comparison of two versions of gpunet.** The two runs differ in:")
         blocks.append("\n".join(f"- {warning}" for warning in comparison.warnings))
     for ours, heading in ((True, "gpunet"), (False, "Peers")):
-        changes = [change for change in comparison.changes if change.row.is_ours == ours]
-        counts = [f"{count} {name}" for name in VERDICTS if (count := comparison.count(name, ours=ours))]
-        listed = [_line(change) for change in changes if with_all or change.verdict not in _QUIET]
-        if changes:
-            blocks += [f"## {heading}", f"{', '.join(counts)}."]
-        if listed:
-            blocks.append(markdown(pd.DataFrame(listed), left=3))
+        counts = [f"{count} {name}" for name, count in comparison.counts(ours=ours).items() if count]
+        changes = [change for change in comparison.changes if change["ours"] == ours]
+        listed = [_line(change) for change in changes if with_all or change["verdict"] not in _QUIET]
+        blocks += [f"## {heading}", f"{', '.join(counts)}."] if counts else []
+        blocks += [markdown(pd.DataFrame(listed), left=3)] if listed else []
     blocks += [*comparison.notes, RULE, f"**{verdict(comparison)}**"]
     return "\n\n".join(blocks) + "\n"
 
 
-def _line(change: Change) -> dict[str, str]:
-    row = change.row
-    old, new = (
-        NOTHING if one is None else milliseconds(one.median) if one.status == "ok" else one.status
-        for one in (change.old, change.new)
-    )
+def _line(change: dict[str, Any]) -> dict[str, str]:
     return {
-        "case": f"{case_name(row.case)} ({place(row)})",
-        "peer": row.peer,
-        "verdict": change.verdict,
-        "old": old,
-        "new": new,
-        "new / old": times(change.ratio),
-        "scaled": times(change.scaled),
-        "threshold": times(change.threshold),
-        "why": change.new.reason if change.new else "",
+        **{name: change[name] for name in ("case", "peer", "verdict")},
+        **{name: milliseconds(change[f"{name}_milliseconds"]) for name in ("old", "new")},
+        "new / old": times(change["ratio"]),
+        "scaled": times(change["scaled_ratio"]),
+        "threshold": times(change["threshold"]),
+        "why": change["reason"],
     }
 
 
 def verdict(comparison: Comparison) -> str:
     """Return the outcome for gpunet in one sentence."""
-    counts = {name: comparison.count(name, ours=True) for name in VERDICTS}
+    counts = comparison.counts(ours=True)
     worse = [f"{plural(counts[name], 'case')} {name.removeprefix('now ')}" for name in WORSE if counts[name]]
     faster, judged = counts[FASTER], sum(counts[name] for name in (SLOWER, FASTER, UNCHANGED))
     version = f"gpunet {comparison.new.version}"
@@ -284,5 +260,5 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "worse": comparison.is_worse,
         "warnings": comparison.warnings,
         "notes": comparison.notes,
-        "changes": [change.as_dict() for change in comparison.changes],
+        "changes": comparison.changes,
     }

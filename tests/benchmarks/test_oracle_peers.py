@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import types
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 
 from benchmarks.peers import PEERS
-from benchmarks.problem import Problem, make_problem
+from benchmarks.problem import Problem
 from benchmarks.report.results import Case
 from tests.helpers.benchmark_work import NEEDS, check, network, network_cases, operation_cases, peer_for_test
 
@@ -115,80 +111,8 @@ def test_keras(case):
     check(peer_for_test("keras"), case)
 
 
-class _FakeCuda:
-    """The recording part of ``torch.cuda``, which only notes what happens inside."""
-
-    def __init__(self) -> None:
-        self.inside: list[str] = []
-
-    def _enter(self, name: str) -> Any:
-        @contextlib.contextmanager
-        def manager() -> Iterator[None]:
-            self.inside.append(name)
-            yield
-            self.inside.pop()
-
-        return manager()
-
-    def stream(self, stream: Any) -> Any:
-        return self._enter("stream")
-
-    def graph(self, graph: Any, stream: Any) -> Any:
-        assert stream is not None
-        return self._enter("recording")
-
-    def Stream(self) -> Any:
-        return types.SimpleNamespace(wait_stream=lambda other: None)
-
-    def CUDAGraph(self, keep_graph: bool) -> Any:
-        assert keep_graph
-        return types.SimpleNamespace(raw_cuda_graph=lambda: 0xABC)
-
-    def current_stream(self) -> None:
-        return None
-
-    def synchronize(self) -> None:
-        return None
-
-
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", ["torch-eager", "torch-tuned"])
-@pytest.mark.parametrize("case", [*network_cases()[:5], *operation_cases()], ids=lambda case: case.key)
-def test_kernels_are_counted_in_a_recording_of_one_unit(name, case, monkeypatch):
-    """Its Python at least: a unit outside the recording, another inside, on the stream of the first."""
-    from benchmarks.peers import torch_work
-
-    peer = peer_for_test(name)
-    work: Any = peer.prepare(case, make_problem(case))
-    work.run(1)
-    assert work.launches() is None  # on a CPU
-    fake, units = _FakeCuda(), []
-    new_unit, _ = work.count.args
-
-    def watched() -> Any:
-        unit = new_unit()
-        return None if unit is None else lambda: (units.append(list(fake.inside)), unit())
-
-    work.count = partial(torch_work.count_recorded, watched, fake)
-    monkeypatch.setattr(torch_work, "count_kernels", lambda graph: 7 if graph == 0xABC else None)
-    assert work.launches() == (None if case.mode == "epoch" else 7)
-    assert units == ([] if case.mode == "epoch" else [["stream"], ["recording"]])
-
-
-@pytest.mark.oracle
-def test_optimisers_may_be_recorded_for_counting():
-    torch = pytest.importorskip("torch")
-    from benchmarks.peers.torch_work import allow_recording
-
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))])
-    names = [name for name in dir(optimizer) if name.endswith("_graph_capture_health_check")]
-    assert names  # PyTorch has renamed it before
-    allow_recording(optimizer)
-    assert all(name in vars(optimizer) for name in names)
-
-
-@pytest.mark.oracle
-@pytest.mark.parametrize("name", [name for name, path in PEERS.items() if path.partition(":")[0] in NEEDS])
+@pytest.mark.parametrize("name", [name for name, (path, _) in PEERS.items() if path.partition(":")[0] in NEEDS])
 def test_names_and_versions_of_peers(name):
     peer = peer_for_test(name)
     assert peer.name == name

@@ -6,9 +6,7 @@ Here gpunet and scikit-learn; ``test_oracle_peers.py`` has PyTorch, JAX and Kera
 
 from __future__ import annotations
 
-import ctypes
 import sys
-import types
 from typing import Any
 
 import numpy as np
@@ -107,40 +105,6 @@ def test_unfused_launches_no_kernel_of_gpunet():
     peer = unfused_peer(device)
     for case in [*network_cases(), *network_cases(batch_norm=False), *operation_cases()]:
         peer.prepare(case, make_problem(case)).run(1)
-
-
-@pytest.mark.usefixtures("numpy_as_cupy")
-def test_unfused_kernels_are_counted_in_a_recording(monkeypatch):
-    kinds = [0, 1, 0, 2, 0]  # kernel, copy, kernel, fill, kernel
-    recorded = []
-
-    class Driver:
-        @staticmethod
-        def cuGraphGetNodes(graph: Any, nodes: Any, size: Any) -> int:
-            assert graph.value == 0xABC
-            size._obj.value = len(kinds)
-            for position in range(len(kinds) if nodes else 0):
-                nodes[position] = 100 + position
-            return 0
-
-        @staticmethod
-        def cuGraphNodeGetType(node: Any, kind: Any) -> int:
-            kind._obj.value = kinds[node.value - 100]
-            return 0
-
-    class Recorder(EmulatedDevice):
-        def capture(self, step: Any) -> Any:
-            recorded.append(step)
-            return types.SimpleNamespace(_graph=types.SimpleNamespace(graph=0xABC))
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver)
-    for mode, expected in (("forward", 3), ("forward_backward", 3), ("step", 3), ("epoch", None)):
-        case = network(mode)
-        work = unfused_peer(Recorder(multiprocessor_count=2)).prepare(case, make_problem(case))
-        work.run(1)
-        recorded.clear()
-        assert work.launches() == expected
-        assert len(recorded) == (1 if expected else 2)  # an epoch has two sizes of batch
 
 
 # --- what peers say of themselves ---------------------------------------------------------------------------------

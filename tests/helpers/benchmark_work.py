@@ -29,7 +29,7 @@ NEEDS = {"torch_peers": "torch", "jax_peers": "jax", "keras_peers": "keras", "sk
 
 def peer_for_test(name: str) -> Peer:
     """Return a peer; skip the test where its package is not there."""
-    needed = NEEDS.get(PEERS[name].partition(":")[0])
+    needed = NEEDS.get(PEERS[name][0].partition(":")[0])
     if needed and importlib.util.find_spec(needed) is None:  # not imported: the peer decides how
         pytest.skip(f"{needed} is not installed")
     return find_peer(name)
