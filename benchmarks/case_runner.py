@@ -96,7 +96,6 @@ class CaseRunner:
         self._peaks = Peaks(plan.device, self._start_another, self._ask)
         self._ends_at = math.inf
         self._known_reference: tuple[Case, Outputs] | None = None
-        self._uncounted: set[str] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="gpunet-benchmark-")
 
     def close(self) -> None:
@@ -184,7 +183,7 @@ class CaseRunner:
             worker = self._worker(REFERENCE)
             self._in_time(_START_TIMEOUT, worker.start)
             _, outputs = self._do_once(worker, double)
-            self._ask(worker, "release")
+            self._ask(worker, "finish")
             self._known_reference = double, outputs
         return self._known_reference[1]
 
@@ -294,16 +293,11 @@ class CaseRunner:
     # --- after them ---
 
     def _conclude(self, entry: Entry) -> None:
-        """Ask for what is not a time. A peer that fails at it keeps its times, and is not asked again."""
-        row, worker = entry.row, entry.worker
+        """Ask for what is not a time; a peer that fails at it keeps its times."""
         try:
-            row.peak_bytes = self._ask(worker, "peak")
-            if row.peer not in self._uncounted:
-                row.launches = self._ask(worker, "launches")
-            self._ask(worker, "release")
+            entry.row.peak_bytes, entry.row.launches = self._ask(entry.worker, "finish")
         except PeerFailedError:
-            self._uncounted.add(row.peer)
-            worker.stop()  # what broke off may have left the library in any state
+            entry.worker.stop()  # what broke off may have left the library in any state
 
     def _add_numbers(self, case: Case, entries: list[Entry], peaks: dict[str, list[float]]) -> None:
         """Complete the rows: spreads, rates, ratios to gpunet, share of the roofline."""

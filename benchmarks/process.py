@@ -24,19 +24,15 @@ class PeerFailedError(GpunetError):
 class WorkerProcess:
     """Starts a worker and talks to it.
 
+    ``missing`` says why this machine cannot run the peer; ``description`` has the worker's ``versions``,
+    ``import_seconds`` and ``blas`` once it has started.
+
     Parameters
     ----------
     peer : str
         Its name.
     threads : int
         Cores that the process may use and threads that it is told to take.
-
-    Attributes
-    ----------
-    missing : str or None
-        Why this machine cannot run the peer.
-    description : dict
-        ``versions``, ``import_seconds`` and ``blas`` of the worker, once it has started.
     """
 
     def __init__(self, peer: str, threads: int) -> None:
@@ -78,10 +74,7 @@ class WorkerProcess:
     def ask(self, timeout: float, command: str, *arguments: Any) -> Any:
         """Send a command, a method of :class:`benchmarks.worker.Worker`, and return the answer.
 
-        Raises
-        ------
-        PeerFailedError
-            The peer raised; or the process ended or did not answer in time, and has been stopped.
+        PeerFailedError says that the peer raised; or that the process ended or did not answer in time, and was stopped.
         """
         assert self._process is not None
         try:

@@ -38,12 +38,6 @@ class Worker:
         self.peer = peer
         self._work: Work | None = None
 
-    @property
-    def work(self) -> Work:
-        """The work in hand."""
-        assert self._work is not None
-        return self._work
-
     def describe(self) -> str | dict[str, Any]:
         """Import the library; return why it is missing, or its versions and how long that took."""
         if reason := self.peer.missing():
@@ -60,26 +54,27 @@ class Worker:
         problem = make_problem(case, _batches(case, self.peer.on_device))
         _forget_peak_memory()
         started = time.perf_counter()
-        self._work = self.peer.prepare(case, problem)
+        self._work = work = self.peer.prepare(case, problem)
         if outputs is None:
-            self.work.run(1)
-            self.work.device.synchronize()
+            work.run(1)
+            work.device.synchronize()
         else:
-            arrays: dict[str, Any] = self.work.outputs()
+            arrays: dict[str, Any] = work.outputs()
             np.savez(outputs, **arrays)
         return time.perf_counter() - started
 
     def time(self, repeats: int) -> tuple[float, float | None]:
-        """Time the work, by the host's clock and by the device's."""
-        return self.work.time(repeats)
+        """Time the work in hand, by the host's clock and by the device's."""
+        assert self._work is not None
+        return self._work.time(repeats)
 
-    def peak(self) -> int | None:
-        """Return what memory the work took."""
-        return self.work.device.peak_bytes() if self.peer.on_device else _peak_memory()
-
-    def launches(self) -> int | None:
-        """Return how many kernels one unit launches; nothing else can be done with the work after that."""
-        return self.work.launches()
+    def finish(self) -> tuple[int | None, int | None]:
+        """Let go of the work; return what memory it took, and how many kernels one unit of it launches."""
+        assert self._work is not None
+        peak = self._work.device.peak_bytes() if self.peer.on_device else _peak_memory()
+        found = peak, self._work.launches()
+        self.release()
+        return found
 
     def release(self) -> None:
         """Let go of the work."""

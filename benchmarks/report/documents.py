@@ -1,12 +1,10 @@
-"""Generated tables in Markdown files, between markers, so that no number is ever typed.
+"""Generated tables in Markdown files, between markers on lines of their own, so that no number is ever typed.
 
 ::
 
     <!-- gpunet bench report: summary -->
     ... replaced by the section of that name ...
     <!-- end -->
-
-A marker stands alone on its line; those inside a fenced block of code are left alone.
 """
 
 from __future__ import annotations
@@ -22,13 +20,7 @@ from gpunet.files import write_text
 from .results import Results
 from .sections import section
 
-_START = r"^[ \t]*<!--[ \t]*gpunet bench report:[ \t]*(?P<name>.*?)[ \t]*-->[ \t]*\n"
-_END = r"^[ \t]*<!--[ \t]*end[ \t]*-->[ \t]*$"
-# A fenced block, or a section: its first marker, and up to its last one if that comes before another section begins.
-_FENCE = r"^[ \t]*(?P<fence>`{3,}|~{3,}).*?(?:^[ \t]*(?P=fence)|\Z)"
-_NO_START = rf"(?!{_START.replace('(?P<name>', '(?:')})"
-_SECTION = rf"(?P<start>{_START})(?:(?P<content>(?:{_NO_START}.)*?)(?P<end>{_END}))?"
-_PLACES = re.compile(f"{_FENCE}|{_SECTION}", re.MULTILINE | re.DOTALL)
+_START, _END = re.compile(r"^<!-- gpunet bench report: (.*) -->\n", re.MULTILINE), "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -60,32 +52,26 @@ def read_document(path: Path, files: Sequence[Results]) -> Document:
         It asks for a section that does not exist; the message has the nearest.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MissingFileError(f"{path}: there is no such file.") from None
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path}: is no Markdown file in UTF-8: {error}.") from None
-    newline = "\r\n" if text.count("\r\n") > text.count("\n") / 2 else "\n"
-    plain = text.replace("\r\n", "\n")
-    sections: list[str] = []
-    outdated: list[str] = []
-
-    def replacement(match: re.Match[str]) -> str:
-        if match["start"] is None:
-            return match[0]
-        name, line = match["name"], plain.count("\n", 0, match.start()) + 1
-        if match["end"] is None:
-            raise FileFormatError(f"{path}: line {line}: the section {name!r} has no <!-- end --> below it.")
-        wanted = f"\n{section(name, files, argument=f'{path}: line {line}: section')}\n\n"
-        sections.append(name)
-        if match["content"] != wanted:
-            outdated.append(name)
-        return f"{match['start']}{wanted}{match['end']}"
-
-    updated = _PLACES.sub(replacement, plain)
-    if not sections:
+    starts = list(_START.finditer(text))
+    if not starts:
         raise FileFormatError(
             f"{path}: has no marker. Expected a line such as <!-- gpunet bench report: summary -->, and below it "
-            "one with <!-- end -->."
+            f"one with {_END}."
         )
-    return Document(path, text, updated.replace("\n", newline), sections, outdated)
+    stops = [*(start.start() for start in starts[1:]), len(text)]
+    sections, outdated, updated = [start[1] for start in starts], [], text[: starts[0].start()]
+    for start, stop in zip(starts, stops, strict=True):
+        name, line = start[1], text.count("\n", 0, start.start()) + 1
+        content, end, after = text[start.end() : stop].partition(_END)
+        if not end:
+            raise FileFormatError(f"{path}: line {line}: the section {name!r} has no {_END} below it.")
+        wanted = f"\n{section(name, files, argument=f'{path}: line {line}: section')}\n\n"
+        if content != wanted:
+            outdated.append(name)
+        updated += f"{start[0]}{wanted}{end}{after}"
+    return Document(path, text, updated, sections, outdated)

@@ -16,19 +16,11 @@ if TYPE_CHECKING:
 
 
 def frame(results: Results) -> pandas.DataFrame:
-    """Return the rows of the cases in which somebody took part, in the order of tables.
+    """Return a line for each peer in each case in which somebody took part, in the order of tables.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A line for each peer in each case. ``device`` is that of the comparison: gpunet on the CPU that ran beside
-        peers on a GPU stands with them. ``kind`` is ``"network"``, ``"sweep"`` or ``"operation"``. ``reference`` is the
-        row of gpunet that ratios are taken to, ``row`` the :class:`~.results.Row`, for all that has no column.
-
-    Raises
-    ------
-    MissingDependencyError
-        pandas is not installed.
+    ``device`` is that of the comparison: gpunet on the CPU that ran beside peers on a GPU stands with them. ``kind`` is
+    ``"network"``, ``"sweep"`` or ``"operation"``. ``reference`` is the row of gpunet that ratios are taken to, ``row``
+    the :class:`~.results.Row`, for all that has no column.
     """
     with optional_package("pandas", extra="cli", purpose="tables of benchmark results"):
         import pandas as pd
@@ -90,17 +82,7 @@ def across(
 ) -> tuple[str, pandas.DataFrame]:
     """Return the traits that all cases share, and a table of cells: a case in each line, a peer in each column.
 
-    Parameters
-    ----------
-    group : pandas.DataFrame
-    cells : sequence of str
-        Of each line of the group.
-    head : str
-        Of the first column.
-    name : callable
-        What that calls a case.
-    own : bool
-        Whether the traits that not all cases share follow there.
+    ``head`` is that of the first column, ``name`` what that calls a case; where ``own``, its own traits follow there.
     """
     peers, cases = peers_of(group), cases_of(group)
     pivoted = group.assign(cell=list(cells)).pivot(index="key", columns="peer", values="cell")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def _ratios(subject: str, group: pd.DataFrame, looks: Looks) -> Figure:
     for strip in range(1, len(cases)):
         panel.axhline(strip - 0.5, color="0.85", linewidth=0.8)
     panel.axvline(1, color="black", linewidth=0.8)
-    _log_scale(panel.xaxis, panel.set_xscale, lambda value, _: f"{value:g}x")
+    _log_scale(panel, "x", "{x:g}x")
     label(panel, x="time / gpunet's time in the same round (above 1: gpunet is faster)", y="")
     panel.grid(False, axis="y")
     panel.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -114,22 +114,20 @@ def _growth(subject: str, group: pd.DataFrame, looks: Looks) -> Figure:
             lines, power = members[members.peer == peer], exponent(members, peer)
             text += "" if power is None else f" ^{power:.2f}"
             panel.plot(lines.value, lines["median"], label=text, **looks[peer])
-        _log_scale(panel.xaxis, panel.set_xscale, lambda value, _: f"{value:g}", sorted(set(members.value)))
-        _log_scale(panel.yaxis, panel.set_yscale, lambda value, _: f"{value:g}")
+        _log_scale(panel, "x", "{x:g}")
+        panel.set_xticks(*[sorted(set(members.value))] * 2)
+        panel.xaxis.minorticks_off()
+        _log_scale(panel, "y", "{x:g}")
         label(panel, x=_UNITS.get(name, name), y="time of one unit of work [ms]")
         panel.legend(fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return figure
 
 
-def _log_scale(
-    axis: Any, set_scale: Callable[[str], None], text: Callable[[float, int], str], ticks: Sequence[int] | None = None
-) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+def _log_scale(panel: Any, axis: str, text: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if ticks is None else FixedLocator(ticks))
-    if ticks is None:
-        axis.set_minor_formatter(NullFormatter())
-    else:
-        axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(text))
+    panel.set(**{f"{axis}scale": "log"})
+    shown = getattr(panel, f"{axis}axis")
+    shown.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    shown.set_major_formatter(text)
+    shown.set_minor_formatter(NullFormatter())

@@ -79,16 +79,15 @@ def machine(results: Results) -> list[str]:
     facts = {title: _fact(name, results.machine[name]) for name, title in _FACTS.items() if results.machine.get(name)}
     versions = _gathered(pair for row in rows for pair in row.versions.items())
     libraries = _gathered((row.blas, row.label) for row in rows if row.blas)
+    pools = libraries if len(libraries) == 1 else [f"{', '.join(labels)}: {name}" for name, labels in libraries.items()]
     commits = [commit[:_SHORT_COMMIT] + plus + rest for commit, plus, rest in (r.commit.partition("+") for r in rows)]
     facts |= {
-        "threads": _listed(str(row.threads or "") for row in rows),
-        "GPU clock after the rounds": _range((row.gpu_megahertz for row in rows if row.gpu_megahertz), " MHz"),
-        "BLAS and thread pools": "; ".join(
-            name if len(libraries) == 1 else f"{', '.join(labels)}: {name}" for name, labels in libraries.items()
-        ),
-        "versions": ", ".join(f"{package} {' and '.join(found)}" for package, found in versions.items()),
+        "threads": _threads(rows),
+        "GPU clock after the rounds": _range([row.gpu_megahertz for row in rows if row.gpu_megahertz], " MHz"),
+        "BLAS and thread pools": "; ".join(pools),
+        "versions": _listed(f"{package} {' and '.join(found)}" for package, found in versions.items()),
         "gpunet": _listed([results.version, *commits]),
-        "measured": _dates(results),
+        "measured": _range([row.date[:10] for row in rows if row.date]),
         "precision": _listed(precision(row.case) for row in rows),
     }
     return [_table(["what", "here"], [[name, fact] for name, fact in facts.items() if fact], left=2)]
@@ -189,21 +188,20 @@ def crossover(results: Results) -> list[str]:
     both = table.drop_duplicates("key").set_index("key").join(best, how="inner")
     blocks = []
     for group, where in _split(both, "work"):
-        rows, swept = [], dict[str, list[tuple[int, bool]]]()
+        rows = []
         for line in group.itertuples():
-            cpu, gpu = (
-                f"**{milliseconds(time)}**" if time == min(line.cpu, line.gpu) else milliseconds(time)
-                for time in (line.cpu, line.gpu)
-            )
+            cells = [milliseconds(time) for time in (line.cpu, line.gpu)]
+            cells[line.gpu < line.cpu] = f"**{cells[line.gpu < line.cpu]}**"
             label = f"{line.case.label}: " if line.case.is_network else ""
             name = ", ".join([f"{label}{shape(line.case)}", *traits(line.case)[:-1]])
-            rows.append([name, cpu, gpu, times(line.cpu / line.gpu)])
-            if line.case.sweep:
-                varied, value = line.case.sweep
-                swept.setdefault(varied, []).append((value, line.cpu <= line.gpu))
+            rows.append([name, *cells, times(line.cpu / line.gpu)])
         blocks.append(f"**{where.work}**, {where.precision}: gpunet on the CPU and on the GPU.")
         blocks.append(_table(["case", "CPU", "GPU", "CPU over GPU"], rows))
-        blocks += [_crossing(varied, sorted(points)) for varied, points in swept.items() if len(points) > 1]
+        swept = group[group.kind == "sweep"]
+        for varied, points in swept.groupby([case.sweep[0] for case in swept["case"]], sort=False):
+            blocks.append(
+                _crossing(varied, [(line.case.sweep[1], line.cpu <= line.gpu) for line in points.itertuples()])
+            )
     return blocks
 
 
@@ -266,11 +264,10 @@ def roofline(results: Results) -> list[str]:
         measured = [row for row in group[group.measured].row if row.peaks and row.on_device == on_device]
         peaks = list({row.key: row.peaks for row in reversed(measured)}.values())
         if peaks:
-            threads = sorted({str(row.threads) for row in measured if row.threads and not on_device})
-            name = place(measured[0]) + (f", {' or '.join(threads)} threads" if threads else "")
+            threads = "" if on_device else f", {_threads(measured)} threads"
             rates = {"gigaflops": "GFLOP/s", "gigabytes_per_second": "GB/s"}
             spans = [_span([found[rate] for found in peaks if rate in found], unit) for rate, unit in rates.items()]
-            rows.append([name, *spans, len(peaks)])
+            rows.append([place(measured[0]) + threads, *spans, len(peaks)])
     if not rows:
         return []
     return [
@@ -385,18 +382,17 @@ def _has_gpu(results: Results) -> bool:
 
 def _machine_in_words(results: Results) -> str:
     """Return machine, threads, version and date in half a sentence."""
-    known = results.machine
-    threads = sorted({row.threads for row in results.rows if row.threads and row.status == "ok"})
-    parts = [
-        str(known.get("cpu", known["name"])),
-        f"{known['cores']} cores" if "cores" in known else "",
-        f"{' or '.join(map(str, threads))} threads" if threads else "",
-        str(known.get("gpu", "")),
-        f"driver {known['driver']}" if known.get("driver") else "",
-        f"gpunet {results.version}",
-        _dates(results),
-    ]
-    return _listed(parts)
+    known, rows = results.machine, [row for row in results.rows if row.status == "ok"]
+    said = {"cores": "{} cores", "gpu": "{}", "driver": "driver {}"}
+    facts = {name: words.format(known[name]) for name, words in said.items() if known.get(name)}
+    threads = f"{_threads(rows)} threads" if _threads(rows) else ""
+    dates = _range([row.date[:10] for row in rows if row.date])
+    cpu = str(known.get("cpu", known["name"]))
+    return _listed([cpu, facts.pop("cores", ""), threads, *facts.values(), f"gpunet {results.version}", dates])
+
+
+def _threads(rows: Sequence[Row]) -> str:
+    return " or ".join(sorted({str(row.threads) for row in rows if row.threads}))
 
 
 def _fact(name: str, value: Any) -> str:
@@ -405,13 +401,8 @@ def _fact(name: str, value: Any) -> str:
     return str(value)
 
 
-def _dates(results: Results) -> str:
-    return _range(row.date[:10] for row in results.rows if row.date and row.status == "ok")
-
-
-def _range(values: Iterable[Any], unit: str = "") -> str:
-    ordered = sorted(values)
-    return " to ".join(dict.fromkeys((str(ordered[0]), str(ordered[-1])))) + unit if ordered else ""
+def _range(values: Sequence[Any], unit: str = "") -> str:
+    return " to ".join(dict.fromkeys((str(min(values)), str(max(values))))) + unit if values else ""
 
 
 def _listed(values: Iterable[str]) -> str:
