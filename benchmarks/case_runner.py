@@ -220,24 +220,20 @@ class CaseRunner:
 
     def _run_rounds(self, case: Case, running: list[Entry]) -> dict[str, list[float]]:
         """Time the peers; return samples of the machine's two rates, taken in every second round."""
-        longest = self._calibrate(running)
-        first, rounds = 0, self.plan.rounds
-        if longest > _VERY_LONG_SECONDS:
+        self._calibrate(running)
+        rounds = self.plan.rounds
+        if any(entry.once > _VERY_LONG_SECONDS for entry in running):
             rounds = min(rounds, _ROUNDS_OF_THE_VERY_LONG)
-            if self.plan.device == "cpu":  # a unit this long needs none before it: the calibration was a round
-                first = 1
-                for entry in running:
-                    entry.host.append(entry.once)
         for entry in running:
             entry.repeats = self._repeats(case, entry, rounds)
         peaks: dict[str, list[float]] = {}
-        for number in range(first, rounds):
+        for number in range(rounds):
             start = number % len(running)
             for entry in running[start:] + running[:start]:
                 if entry.goes_on:
                     with entry.failing():
                         self._work(entry)
-            if number % 2 == first and not self.plan.smoke:
+            if number % 2 == 0 and not self.plan.smoke:
                 self._measure_peaks(case, peaks)
         megahertz = gpu_clock() if self.plan.device == "cuda" else 0
         for entry in running:
@@ -246,14 +242,13 @@ class CaseRunner:
                 self._conclude(entry)
         return peaks
 
-    def _calibrate(self, entries: list[Entry]) -> float:
-        """Measure each peer's unit of work; return the seconds of the slowest."""
+    def _calibrate(self, entries: list[Entry]) -> None:
+        """Measure each peer's unit of work."""
         for entry in entries if not self.plan.smoke else ():
             with entry.failing():
                 entry.once = self._time(entry, 1)[0]
                 if entry.once < _LONG_SECONDS:
                     entry.once = min(entry.once, self._time(entry, 1)[0])
-        return max(entry.once for entry in entries)
 
     def _repeats(self, case: Case, entry: Entry, rounds: int) -> int:
         """Return how often a peer does the work in a round."""

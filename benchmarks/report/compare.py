@@ -23,7 +23,7 @@ from gpunet.errors import InvalidValueError
 
 from .frame import markdown
 from .results import Results, Row, Spread, spread
-from .words import case_name, milliseconds, place, plural, precision, times
+from .words import case_name, milliseconds, place, precision, times
 
 FASTER, SLOWER, UNCHANGED, UNJUDGED = "faster", "slower", "unchanged", "too few rounds"
 NEW, GONE, REPAIRED, STILL = "new", "gone", "repaired", "still without a time"
@@ -34,8 +34,6 @@ VERDICTS = (*WORSE, "now missing", GONE, REPAIRED, FASTER, NEW, STILL, UNJUDGED,
 _QUIET = (UNCHANGED, STILL)
 
 _SMALLEST_CHANGE, _HALF_WIDTHS, _FEWEST_ROUNDS = 0.05, 2.0, 5
-# Above this median threshold, the machine was busy.
-_QUIET_THRESHOLD = 1.15
 
 RULE = (
     "Slower or faster: the intervals from the 10th to the 90th percentile of the rounds do not overlap, and the ratio "
@@ -86,7 +84,7 @@ def compare(old: Results, new: Results) -> Comparison:
     changes = [judge(olds.get(key), news.get(key)) for key in {**olds, **news}]
     changes.sort(key=lambda c: (not c["ours"], VERDICTS.index(c["verdict"]), -abs(math.log(c["ratio"] or 1))))
     warnings = [*_of_machine(old, new), *_of_rows([pair for pair in pairs if pair[1].is_ours])]
-    return Comparison(old, new, changes, warnings, list(_notes(old, new, pairs, changes)))
+    return Comparison(old, new, changes, warnings, list(_notes(old, new, pairs)))
 
 
 def judge(old: Row | None, new: Row | None) -> dict[str, Any]:
@@ -175,9 +173,7 @@ def _facts(row: Row) -> dict[str, Any]:
     return {"threads": row.threads, "BLAS": row.blas, "versions": versions}
 
 
-def _notes(
-    old: Results, new: Results, pairs: Sequence[tuple[Row, Row]], changes: Sequence[dict[str, Any]]
-) -> Iterator[str]:
+def _notes(old: Results, new: Results, pairs: Sequence[tuple[Row, Row]]) -> Iterator[str]:
     commits = [{row.commit for row in results.rows if row.is_ours and row.commit} for results in (old, new)]
     if old.version == new.version and commits[0] == commits[1] and commits[0]:
         yield "Both are of the same version and commit of gpunet: what differs is the machine or the noise."
@@ -188,12 +184,6 @@ def _notes(
     if same:
         middle = statistics.median(same)
         yield f"Peers that did not change take {middle:.2f} times as long as before (median of {len(same)})."
-    thresholds = [change["threshold"] for change in changes if change["ours"] and change["threshold"]]
-    if thresholds and (middle := statistics.median(thresholds)) > _QUIET_THRESHOLD:
-        yield (
-            f"The rounds scatter so much that half of gpunet's cases could differ by a factor of {middle:.2f} and pass "
-            "for unchanged: was the machine busy?"
-        )
 
 
 # --- what is said ---
@@ -231,20 +221,10 @@ def _line(change: dict[str, Any]) -> dict[str, str]:
 def verdict(comparison: Comparison) -> str:
     """Return the outcome for gpunet in one sentence."""
     counts = comparison.counts(ours=True)
-    worse = [f"{plural(counts[name], 'case')} {name.removeprefix('now ')}" for name in WORSE if counts[name]]
-    faster, judged = counts[FASTER], sum(counts[name] for name in (SLOWER, FASTER, UNCHANGED))
-    version = f"gpunet {comparison.new.version}"
-    if worse:
-        also = f"; {plural(faster, 'case')} faster" if faster else ""
-        sentence = f"{version} got worse: {', '.join(worse)}{also}, of {judged} compared."
-    elif faster:
-        sentence = f"{version} got faster in {faster} of {judged} cases, and slower in none."
-    elif judged:
-        sentence = f"{version} is as fast as before within the noise, in {judged} cases."
-    else:
-        sentence = "No case of gpunet could be judged."
-    if counts[UNJUDGED]:
-        sentence += f" {plural(counts[UNJUDGED], 'case')} had too few rounds to be judged."
+    judged = any(counts[name] for name in (SLOWER, FASTER, UNCHANGED))
+    outcome = "got worse" if comparison.is_worse else "got no worse" if judged else "could not be judged"
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    sentence = f"gpunet {comparison.new.version} {outcome}: {told or 'no case of it'}."
     return f"{sentence} But the two runs are not comparable." if comparison.warnings else sentence
 
 

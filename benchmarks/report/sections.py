@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from gpunet.errors import unknown_name
 
 from . import tables
+from .frame import frame
 from .results import Results
 
 NOTHING_YET = "Nothing of this has been measured yet."
 
-# Name, as in the markers of documents: heading, and what returns the paragraphs and tables of one file.
-SECTIONS: dict[str, tuple[str, Callable[[Results], list[str]]]] = {
+# Name, as in the markers of documents: heading, and what returns the paragraphs and tables of one file and its table.
+SECTIONS: dict[str, tuple[str, Callable[[Results, Any], list[str]]]] = {
     "summary": ("In short", tables.summary),
     "machine": ("What it ran on", tables.machine),
     "peers": ("gpunet against each peer", tables.peers),
@@ -46,8 +48,9 @@ def report(files: Sequence[Results]) -> str:
         if not results.rows:
             blocks.append(NOTHING_YET)
             continue
+        table = frame(results)
         for name, (heading, make) in SECTIONS.items():
-            if found := make(results):
+            if found := make(results, table):
                 blocks += [f"## {heading}", *found]
             if name == "machine":
                 blocks += ["## How to read the tables", HOW_TO_READ]
@@ -66,6 +69,6 @@ def section(name: str, files: Sequence[Results], *, argument: str = "section") -
         raise unknown_name(argument, name, SECTIONS)
     blocks: list[str] = []
     for results in files:
-        found = SECTIONS[name][1](results)
+        found = SECTIONS[name][1](results, frame(results))
         blocks += [f"*{results.title}*", *found] if found and len(files) > 1 else found
     return "\n\n".join(blocks or [NOTHING_YET])

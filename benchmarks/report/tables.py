@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .frame import across, frame, markdown, peers_of
+from .frame import across, markdown, peers_of
 from .results import Case, Results, Row, Spread
 from .words import (
     NETWORK_MODES,
@@ -52,9 +52,8 @@ _FACTS = {
 _SHORT_COMMIT = 10
 
 
-def summary(results: Results) -> list[str]:
+def summary(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the table of a README: the configurations' training steps, with machine and date."""
-    table = frame(results)
     steps = table[(table.kind == "network") & (table.work == NETWORK_MODES["step"])]
     blocks = []
     for group, where in _split(steps, "device", "precision"):
@@ -73,7 +72,7 @@ def summary(results: Results) -> list[str]:
     return blocks
 
 
-def machine(results: Results) -> list[str]:
+def machine(results: Results, table: pd.DataFrame) -> list[str]:
     """Return a table of machine, threads, libraries, versions, commit and dates."""
     rows = [row for row in results.rows if row.status == "ok"]
     facts = {title: _fact(name, results.machine[name]) for name, title in _FACTS.items() if results.machine.get(name)}
@@ -93,10 +92,9 @@ def machine(results: Results) -> list[str]:
     return [_table(["what", "here"], [[name, fact] for name, fact in facts.items() if fact], left=2)]
 
 
-def peers(results: Results) -> list[str]:
+def peers(results: Results, table: pd.DataFrame) -> list[str]:
     """Return how often gpunet is faster than each peer and by how much, and every case in which it is slower."""
-    table = frame(results)
-    table["theme"] = table.kind.map({"operation": "Single operations"}).fillna("Networks")
+    table = table.assign(theme=table.kind.map({"operation": "Single operations"}).fillna("Networks"))
     blocks = []
     for group, where in _split(table, "device", "theme", "precision"):
         compared = group[group.ratio.notna() & ~group.ours]
@@ -128,22 +126,19 @@ def peers(results: Results) -> list[str]:
     return blocks
 
 
-def networks(results: Results) -> list[str]:
+def networks(results: Results, table: pd.DataFrame) -> list[str]:
     """Return a table for each mode: configurations down, peers across."""
-    table = frame(results)
     return _by_work(table[table.kind == "network"], "batch x layer sizes", lambda case: f"{case.label}: {shape(case)}")
 
 
-def operations(results: Results) -> list[str]:
+def operations(results: Results, table: pd.DataFrame) -> list[str]:
     """Return a table for each operation; several activations of one shape are in :func:`activations`."""
-    table = frame(results)
     varied = {key for group, _ in _activation_groups(table) for key in group.key}
     return _by_work(table[(table.kind == "operation") & ~table.key.isin(varied)], "shape", shape)
 
 
-def sweeps(results: Results) -> list[str]:
+def sweeps(results: Results, table: pd.DataFrame) -> list[str]:
     """Return a table for each quantity that is varied and mode, with the exponent of each peer's growth."""
-    table = frame(results)
     table = table[table.kind == "sweep"]
     table = table.assign(varied=[case.sweep[0] for case in table["case"]])
     blocks = []
@@ -159,10 +154,10 @@ def sweeps(results: Results) -> list[str]:
     return blocks
 
 
-def activations(results: Results) -> list[str]:
+def activations(results: Results, table: pd.DataFrame) -> list[str]:
     """Return what each activation costs where everything else is the same (lecture, row L16: exp is expensive)."""
     blocks = []
-    for group, where in _activation_groups(frame(results)):
+    for group, where in _activation_groups(table):
         costs = [row.median if row else math.inf for row in group.reference]
         group = group.assign(cost=costs).sort_values("cost", kind="stable")
         ours = {case.activation: cost for case, cost in zip(group["case"], group.cost, strict=True)}
@@ -175,11 +170,10 @@ def activations(results: Results) -> list[str]:
     return blocks
 
 
-def crossover(results: Results) -> list[str]:
+def crossover(results: Results, table: pd.DataFrame) -> list[str]:
     """Return gpunet on the CPU beside gpunet on the GPU, and below which size the CPU wins."""
     if not _has_gpu(results):
         return [f"{NO_GPU} So nobody knows yet below which size the CPU is faster."]
-    table = frame(results)
     table = table[table.ours & table.measured]
     table = table.assign(place=["gpu" if row.on_device else "cpu" for row in table.row])
     best = table.pivot_table(index="key", columns="place", values="median", aggfunc="min", sort=False)
@@ -218,29 +212,29 @@ def _crossing(varied: str, points: Sequence[tuple[int, bool]]) -> str:
     return f"The CPU is faster up to {varied} {below}, the GPU from {varied} {above}."
 
 
-def memory(results: Results) -> list[str]:
+def memory(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the peak memory of the network configurations: of the process on a CPU, of the device on a GPU."""
     return _facts_across(
-        results,
+        table,
         "**Peak memory** on the {}, {}: of the process on a CPU, of the device's memory on a GPU.",
         lambda row: megabytes(row.peak_bytes) if row.case.is_network else NOTHING,
     )
 
 
-def launches(results: Results) -> list[str]:
+def launches(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the kernels of one unit of work, and the time by the device's own clock."""
 
     def shown(row: Row) -> str:
         count = NOTHING if row.launches is None else plural(row.launches, "kernel")
         return f"{count}, {milliseconds(row.device_milliseconds.median)}" if row.device_milliseconds else count
 
-    return _facts_across(results, "**Kernel launches and device time** of one unit of work on the {}, {}.", shown)
+    return _facts_across(table, "**Kernel launches and device time** of one unit of work on the {}, {}.", shown)
 
 
-def cold_start(results: Results) -> list[str]:
+def cold_start(results: Results, table: pd.DataFrame) -> list[str]:
     """Return how long importing takes, and building and running a case for the first time."""
     rows = []
-    for name, label in peers_of(frame(results)):
+    for name, label in peers_of(table):
         found = [row for row in results.rows if row.peer == name and row.status == "ok"]
         imports = [row.import_seconds for row in found if row.import_seconds is not None]
         firsts = [row.first_seconds for row in found if row.first_seconds is not None]
@@ -256,10 +250,10 @@ def cold_start(results: Results) -> list[str]:
     return ["**Cold start**: importing, then building, compiling and the first unit of work.", _table(columns, rows)]
 
 
-def roofline(results: Results) -> list[str]:
+def roofline(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the rates of a large matrix product and a large copy, measured between the rounds of each case."""
     rows = []
-    for group, where in _split(frame(results), "device", "precision"):
+    for group, where in _split(table, "device", "precision"):
         on_device = where.device == "GPU"
         measured = [row for row in group[group.measured].row if row.peaks and row.on_device == on_device]
         peaks = list({row.key: row.peaks for row in reversed(measured)}.values())
@@ -277,7 +271,7 @@ def roofline(results: Results) -> list[str]:
     ]
 
 
-def not_measured(results: Results) -> list[str]:
+def not_measured(results: Results, table: pd.DataFrame) -> list[str]:
     """Return which peer has no time in which cases, and why; wrong and failed ones first."""
     found = _gathered(
         ((row.status, row.label, row.reason), f"{case_name(row.case)} ({place(row)})")
@@ -349,9 +343,8 @@ def _by_work(table: pd.DataFrame, head: str, name: Callable[[Case], str]) -> lis
     return blocks
 
 
-def _facts_across(results: Results, title: str, fact: Callable[[Row], str]) -> list[str]:
+def _facts_across(table: pd.DataFrame, title: str, fact: Callable[[Row], str]) -> list[str]:
     """Return a table with cases down and peers across for each device and precision, sweeps left out."""
-    table = frame(results)
     table = table[table.measured & (table.kind != "sweep")]
     table = table.assign(fact=[fact(row) for row in table.row])
     blocks = []

@@ -137,11 +137,11 @@ def test_a_command_without_a_subcommand_shows_its_help(capsys):
 @pytest.mark.parametrize(
     ("new", "status", "sentence"),
     [
-        (row(A, OURS, 1.01), 0, "as fast as before within the noise, in 1 cases"),
-        (row(A, OURS, 0.5), 0, "got faster in 1 of 1 cases"),
-        (row(A, OURS, 2.0), 1, "got worse: 1 case slower"),
-        (without_time(A, OURS, "wrong", "W1"), 1, "got worse: 1 case wrong"),
-        (without_time(A, OURS, "missing", "no BLAS"), 0, "No case of gpunet could be judged."),
+        (row(A, OURS, 1.01), 0, "got no worse: 1 unchanged"),
+        (row(A, OURS, 0.5), 0, "got no worse: 1 faster"),
+        (row(A, OURS, 2.0), 1, "got worse: 1 slower"),
+        (without_time(A, OURS, "wrong", "W1"), 1, "got worse: 1 now wrong"),
+        (without_time(A, OURS, "missing", "no BLAS"), 0, "could not be judged: 1 now missing"),
     ],
 )
 def test_the_status_says_whether_gpunet_got_worse(capsys, new, status, sentence):
