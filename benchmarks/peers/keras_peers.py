@@ -6,10 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from benchmarks.peers.jax_peers import Jax
-from benchmarks.peers.peer import Array, NetworkWork, Work, hidden_layers, missing_package
+from benchmarks.peers.peer import Array, NetworkWork, Work, missing_package
 from benchmarks.problem import (
     ADAM_BETA_1,
     ADAM_BETA_2,
@@ -60,27 +58,24 @@ class KerasNetwork(NetworkWork):
     """
 
     def __init__(self, case: Case, problem: Problem) -> None:
-        keras = import_keras()
-        layers = keras.layers
         super().__init__(case, problem)
+        keras = import_keras()
+        layers, last = keras.layers, len(case.sizes) - 1
+        stack, names = [keras.Input((case.sizes[0],))], list[str]()
+        for index, size in enumerate(case.sizes[1:], start=1):
+            stack.append(layers.Dense(size))
+            names += [f"W{index}", f"b{index}"]
+            if index < last and case.batch_norm:
+                stack.append(layers.BatchNormalization(momentum=1 - BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON))
+                names += [f"{name}{index}" for name in ("gamma", "beta", "running_mean", "running_variance")]
+            if index < last:
+                stack.append(_new_activation(layers, case.activation))
+        self.model = keras.Sequential(stack)
+        variables = [variable for layer in self.model.layers for variable in layer.weights]
+        self.variables = dict(zip(names, variables, strict=True))
+        for name, value in (problem.parameters | problem.state).items():
+            self.variables[name].assign(value.T)
         self.names = list(problem.parameters)
-        self.dense = [layers.Dense(size) for size in case.sizes[1:]]
-        self.norms: list[Any] = []
-        stack: list[Any] = [keras.Input((case.sizes[0],))]
-        for index in hidden_layers(case):
-            stack.append(self.dense[index - 1])
-            if case.batch_norm:
-                norm = layers.BatchNormalization(momentum=1 - BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON)
-                self.norms.append(norm)
-                stack.append(norm)
-            stack.append(_new_activation(layers, case.activation))
-        self.model = keras.Sequential([*stack, self.dense[-1]])
-        for index, layer in enumerate(self.dense, start=1):
-            weights = problem.parameters[f"W{index}"]
-            layer.set_weights([weights.T, problem.parameters.get(f"b{index}", np.zeros(len(weights), weights.dtype))])
-        for index, layer in enumerate(self.norms, start=1):
-            values = [problem.parameters[f"{name}{index}"] for name in ("gamma", "beta")]
-            layer.set_weights(values + [problem.state[f"running_{name}{index}"] for name in ("mean", "variance")])
         optimizers = keras.optimizers
         optimizer = (
             optimizers.Adam(LEARNING_RATE, ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON_BEFORE_CORRECTION)
@@ -108,13 +103,7 @@ class KerasNetwork(NetworkWork):
         self.model.fit(X, y, batch_size=self.case.rows, epochs=1, shuffle=shuffle, verbose=0)
 
     def parameters(self) -> Mapping[str, Any]:
-        found: dict[str, Any] = {}
-        for index, layer in enumerate(self.dense, start=1):
-            kernel, bias = (variable.value for variable in layer.weights)
-            found[f"W{index}"], found[f"b{index}"] = kernel.T, bias
-        for index, layer in enumerate(self.norms, start=1):
-            found[f"gamma{index}"], found[f"beta{index}"] = (variable.value for variable in layer.weights[:2])
-        return {name: found[name] for name in self.names}
+        return {name: self.variables[name].value.T for name in self.names}
 
 
 def import_keras() -> Any:

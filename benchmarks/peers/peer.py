@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.problem import Problem
 from benchmarks.report.results import Case
+from gpunet.environment import blas_libraries
 
 Array = npt.NDArray[Any]
 Outputs = dict[str, Array]
@@ -182,13 +183,9 @@ class Peer(ABC):
         """Return the versions of the packages that do the work."""
 
     def blas(self) -> str:
-        """Return the libraries with thread pools in this process that can be asked, and their threads."""
-        try:
-            from threadpoolctl import threadpool_info
-        except ModuleNotFoundError:
-            return "unknown (threadpoolctl tells)"
-        pools = {f"{pool['internal_api']} {pool['version'] or ''} x{pool['num_threads']}" for pool in threadpool_info()}
-        return ", ".join(sorted(" ".join(pool.split()) for pool in pools)) or "none found"
+        """Return what multiplies matrices, and with how many threads; by default NumPy's."""
+        found = [(one["name"], one["version"], one["threads"] and f"x{one['threads']}") for one in blas_libraries()]
+        return ", ".join(" ".join(filter(None, parts)) for parts in found)
 
     @abstractmethod
     def prepare(self, case: Case, problem: Problem) -> Work:
