@@ -21,13 +21,7 @@ _REPEATS = {"cpu": 1, "cuda": 4}
 class Peaks:
     """Measures both, each by the library that is the best at it, in processes that keep their arrays.
 
-    Parameters
-    ----------
-    device : str
-    start : callable
-        Starts a peer and returns its process.
-    ask : callable
-        Sends a process a command and returns the answer.
+    ``start`` starts a peer and returns its process, ``ask`` sends it a command and returns the answer.
     """
 
     def __init__(self, device: str, start: Callable[[str], WorkerProcess], ask: Callable[..., Any]) -> None:

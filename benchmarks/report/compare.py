@@ -17,6 +17,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from gpunet.errors import InvalidValueError
@@ -83,7 +84,10 @@ def compare(old: Results, new: Results) -> Comparison:
         )
     changes = [judge(olds.get(key), news.get(key)) for key in {**olds, **news}]
     changes.sort(key=lambda c: (not c["ours"], VERDICTS.index(c["verdict"]), -abs(math.log(c["ratio"] or 1))))
-    warnings = [*_of_machine(old, new), *_of_rows([pair for pair in pairs if pair[1].is_ours])]
+    warnings = [
+        *_differences(_machine(old), _machine(new), "machine's {}"),
+        *_of_rows([pair for pair in pairs if pair[1].is_ours]),
+    ]
     return Comparison(old, new, changes, warnings, list(_notes(old, new, pairs)))
 
 
@@ -145,32 +149,28 @@ def _interval(row: Row) -> Spread:
 # --- what else differs ---
 
 
-def _of_machine(old: Results, new: Results) -> Iterator[str]:
-    for name in ("name", "cpu", "cores", "gpu", "driver", "clocks", "python"):
-        before, after = (results.machine.get(name) or "nothing" for results in (old, new))
-        if before != after:
-            yield f"machine's {name}: {before} and {after}"
-    before, after = (", ".join(sorted({precision(row.case) for row in results.rows})) for results in (old, new))
-    if before != after:
-        yield f"precision: {before} and {after}"
+def _differences(before: dict[str, Any], after: dict[str, Any], where: str) -> Iterator[str]:
+    for name in dict.fromkeys((*before, *after)):
+        first, second = before.get(name) or "nothing", after.get(name) or "nothing"
+        if first != second:
+            yield f"{where.format(name)}: {first} and {second}"
 
 
-def _of_rows(pairs: Sequence[tuple[Row, Row]]) -> Iterator[str]:
-    """Yield in which threads, libraries and versions the rows of the two runs differ, each difference once."""
-    differences = dict.fromkeys(
-        f"{name} of {new.label}: {before or 'nothing'} and {after or 'nothing'}"
-        for name in ("threads", "BLAS", "versions")
-        for old, new in pairs
-        if old.status == new.status == "ok"
-        for before, after in [(_facts(old)[name], _facts(new)[name])]
-        if before != after
-    )
-    yield from differences
+def _machine(results: Results) -> dict[str, Any]:
+    known = {name: results.machine.get(name) for name in ("name", "cpu", "cores", "gpu", "driver", "clocks", "python")}
+    return known | {"precision": ", ".join(sorted({precision(row.case) for row in results.rows}))}
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _libraries(row: Row) -> dict[str, Any]:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(row.versions.items()) if name != "gpunet")
     return {"threads": row.threads, "BLAS": row.blas, "versions": versions}
+
+
+def _of_rows(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
+    """Return in which threads, libraries and versions the rows of the two runs differ, each difference once."""
+    measured = [(old, new) for old, new in pairs if old.status == new.status == "ok"]
+    found = (_differences(_libraries(old), _libraries(new), f"{{}} of {new.label}") for old, new in measured)
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def _notes(old: Results, new: Results, pairs: Sequence[tuple[Row, Row]]) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _notes(old: Results, new: Results, pairs: Sequence[tuple[Row, Row]]) -> Iter
     peers = [pair for pair in pairs if not pair[1].is_ours]
     for difference in _of_rows(peers):
         yield f"A peer changed: {difference}."
-    same = [b.median / a.median for a, b in peers if a.status == b.status == "ok" and _facts(a) == _facts(b)]
+    same = [b.median / a.median for a, b in peers if a.status == b.status == "ok" and _libraries(a) == _libraries(b)]
     if same:
         middle = statistics.median(same)
         yield f"Peers that did not change take {middle:.2f} times as long as before (median of {len(same)})."

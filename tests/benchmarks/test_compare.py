@@ -218,7 +218,7 @@ def test_another_precision_is_another_case():
     with pytest.raises(InvalidValueError, match="no case of the same peer in common"):
         compare(old, new)
     new.rows.append(row(A, OURS, 1.0))
-    assert compare(old, new).warnings == ["precision: float32 and TF32, float32"]
+    assert compare(old, new).warnings == ["machine's precision: float32 and TF32, float32"]
 
 
 # --- what keeps two runs from being comparable ---
