@@ -60,12 +60,7 @@ def _names(text: str) -> list[str]:
 
 
 def _select(arguments: argparse.Namespace) -> dict[Case, list[str]]:
-    """Check the options; return the peers of each case.
-
-    Raises
-    ------
-    InvalidValueError
-    """
+    """Check the options; return the peers of each case."""
     for name in arguments.configurations:
         if name not in CONFIGURATIONS:
             raise unknown_name("--configurations", name, CONFIGURATIONS)
@@ -105,12 +100,10 @@ def _run(arguments: argparse.Namespace, selected: dict[Case, list[str]]) -> int:
     )
     failed, left = 0, 0
     with contextlib.ExitStack() as stack:
-        runner = CaseRunner(plan)
-        stack.callback(runner.close)
+        runner = stack.enter_context(contextlib.closing(CaseRunner(plan)))
         file = None
         if arguments.results is not None and not arguments.smoke:
-            file = ResultFile(arguments.results, runner.machine)
-            stack.callback(file.close)
+            file = stack.enter_context(contextlib.closing(ResultFile(arguments.results, runner.machine)))
         for case, rows in run(runner, selected, file, resume=arguments.resume):
             left += not rows
             bad = [row for row in rows if row.status in ("wrong", "failed")]

@@ -17,18 +17,13 @@ _PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32"}
 class Jax(Peer):
     """JAX; its kernels are not counted, and no events mark the time on CUDA: its stream is its own."""
 
-    @property
-    def platform(self) -> str:
-        """JAX's name of the device."""
-        return "cuda" if self.on_device else "cpu"
-
     def missing(self) -> str | None:
         if reason := missing_package("jax", "JAX"):
             return reason
         try:
-            self.import_jax().devices(self.platform)
+            self.import_jax().devices(self.device)
         except (RuntimeError, AssertionError) as error:  # JAX asserts that one platform at least has started
-            return f"JAX finds no {self.platform} device{': ' if str(error) else ''}{str(error).partition(chr(10))[0]}"
+            return f"JAX finds no {self.device} device{': ' if str(error) else ''}{str(error).partition(chr(10))[0]}"
         return None
 
     def refuses(self, case: Case) -> str | None:
@@ -50,7 +45,7 @@ class Jax(Peer):
         self.import_jax(case)
         from benchmarks.peers.jax_work import build_work
 
-        return build_work(case, problem, self.platform)
+        return build_work(case, problem, self.device)
 
     def import_jax(self, case: Case | None = None) -> Any:
         """Import JAX for the peer's platform and, for the process, a case's products of float32 matrices."""
@@ -58,7 +53,7 @@ class Jax(Peer):
             os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         import jax
 
-        jax.config.update("jax_platforms", self.platform)
+        jax.config.update("jax_platforms", self.device)
         if case is not None:
             jax.config.update("jax_default_matmul_precision", _PRECISIONS[case.precision])
         return jax

@@ -47,7 +47,7 @@ class Keras(Jax):
         from benchmarks.peers.jax_work import JaxDevice
 
         network = KerasNetwork(case, problem)
-        network.device = JaxDevice(self.platform)
+        network.device = JaxDevice(self.device)
         return network
 
 

@@ -160,6 +160,11 @@ class Peer(ABC):
     label: str = ""
     on_device: bool = False
 
+    @property
+    def device(self) -> str:
+        """Where the arrays are: PyTorch's and JAX's name of it."""
+        return "cuda" if self.on_device else "cpu"
+
     @abstractmethod
     def missing(self) -> str | None:
         """Return why this machine cannot run it (a package, a GPU that is not there), or None."""

@@ -20,11 +20,6 @@ class TorchEager(Peer):
     network: ClassVar[str] = "torch_work:EagerNetwork"
     tuned: ClassVar[bool] = False
 
-    @property
-    def device(self) -> str:
-        """Where the tensors are."""
-        return "cuda" if self.on_device else "cpu"
-
     def missing(self) -> str | None:
         if reason := missing_package("torch", "PyTorch"):
             return reason
