@@ -7,6 +7,7 @@ import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ class Device:
 
     def peak_bytes(self) -> int | None:
         """Return the device memory that was held at most; None on the CPU, where the process is asked."""
+        return None
+
+    def launches(self, unit: Callable[[], object]) -> int | None:
+        """Do a unit of work and return how many kernels it launched; None where nobody counts."""
         return None
 
 
@@ -90,7 +95,7 @@ class Work(ABC):
 
     def launches(self) -> int | None:
         """Return how many kernels one unit of work launches, the last thing that is done; None where nobody counts."""
-        return self.count() if self.count else None
+        return self.count() if self.count else self.device.launches(partial(self.run, 1))
 
 
 class NetworkWork(Work):

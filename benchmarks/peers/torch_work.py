@@ -7,14 +7,16 @@ optimisers have one flat parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.peers.peer import Array, Device, NetworkWork, OperationWork, Work, as_host
@@ -47,6 +49,18 @@ class CudaDevice(Device):
 
     def peak_bytes(self) -> int | None:
         return int(torch.cuda.max_memory_allocated())
+
+    def launches(self, unit: Callable[[], object]) -> int:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            unit()
+            torch.cuda.synchronize()
+        return count_kernels(profiler.events())
+
+
+def count_kernels(events: Iterable[Any]) -> int:
+    """Return how many of a profiler's events are kernels on a GPU: no copies, no fills, nothing of the host."""
+    on_device = [event.name for event in events if event.device_type == DeviceType.CUDA]
+    return sum(not name.startswith(("Memcpy", "Memset")) for name in on_device)
 
 
 def to_host(value: Any) -> Array:

@@ -135,3 +135,24 @@ def test_without_a_gpu_every_peer_that_needs_one_says_so(name):
     worker.start(120)
     assert worker.missing
     worker.stop()
+
+
+def test_kernels_of_torch_are_counted_without_copies():
+    torch = pytest.importorskip("torch")
+
+    from benchmarks.peers.torch_work import count_kernels
+
+    with torch.profiler.profile() as profiler:
+        torch.ones(3) @ torch.ones(3)
+    host = profiler.events()
+    assert len(host) > 0
+    assert count_kernels(host) == 0
+
+    class Seen:
+        device_type = torch.autograd.DeviceType.CUDA
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    seen = [Seen(name) for name in ("ampere_sgemm_128x64_tn", "Memcpy HtoD (Pinned -> Device)", "Memset (Device)")]
+    assert count_kernels([*host, *seen]) == 1
