@@ -46,6 +46,8 @@ class Optimizer(ABC):
     name: ClassVar[str]
     scalar_count: ClassVar[int] = 1
     decays_weights: ClassVar[bool] = False
+    # A step finds the learning rate in ``scalars``, which advance() fills: another one needs no other recording.
+    not_recorded: ClassVar[frozenset[str]] = frozenset({"schedule", "step"})
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = as_schedule(learning_rate)

@@ -150,6 +150,7 @@ class Layer(Part, ABC):
     """
 
     kind = "layer"
+    not_recorded = frozenset({"output"})
     output: Array
 
     def __init__(self, index: int, columns: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.activations import Activation
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
+from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData
 
 Array = npt.NDArray[Any]
@@ -18,9 +20,10 @@ Array = npt.NDArray[Any]
 class TrainingStep:
     """The step for batches of one size.
 
-    The first call runs operation by operation; the later ones repeat it through :meth:`Backend.capture`, which a
-    device may turn into one launch. All that changes from step to step (rows, learning rate, step count) is copied
-    into arrays beforehand.
+    The first call runs operation by operation; a device may record the next and repeat that as one launch
+    (:class:`~gpunet.recorded_step.RecordedStep`). All that changes from step to step (rows, learning rate, step count)
+    is copied into arrays beforehand; what callbacks change in network and optimiser in between counts from the next
+    step on.
 
     Parameters
     ----------
@@ -56,8 +59,7 @@ class TrainingStep:
         self._targets = backend.zeros((rows, *data.targets.shape[1:]), data.targets.dtype)
         self._weights = None if data.weights is None else backend.zeros(rows, data.weights.dtype)
         self._clip = None if clip_norm is None else backend.zeros(1, network.dtype)
-        self._replay: Callable[[], None] | None = None
-        self._generation = -1
+        self._do = RecordedStep(backend)
 
     def __call__(self, index: Array) -> float:
         """Train on the rows ``index`` (int32, on the host) and return the learning rate used.
@@ -66,12 +68,7 @@ class TrainingStep:
         """
         self.network.backend.copy(index, self._index)
         rate = self.optimizer.advance()
-        if self._replay is None or self._generation != self.network.workspace.generation:
-            self._run()
-            self._generation = self.network.workspace.generation
-            self._replay = self.network.backend.capture(self._run)
-        else:
-            self._replay()
+        self._do(self._run, self._read)
         self.network.set_step(self.network.steps + 1)
         return rate
 
@@ -104,3 +101,11 @@ class TrainingStep:
             self._clip,
             network.loss_layer.value,
         )
+
+    def _read(self) -> Iterator[object]:
+        """Yield the objects whose attributes :meth:`_run` reads."""
+        network = self.network
+        yield from (self, self.data, self.optimizer, network, network.backend, network.workspace, network.layout)
+        for part in (*network.layers, network.loss_layer):
+            yield part
+            yield from (value for value in vars(part).values() if isinstance(value, Activation))

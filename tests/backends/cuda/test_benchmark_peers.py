@@ -101,10 +101,10 @@ def test_one_kernel_for_an_operation(peer):
     assert peer.prepare(case, make_problem(case)).launches() == 1
 
 
-def test_the_second_step_is_a_recording(peer, cupy):
+def test_a_recording_is_repeated_from_the_second_step_on(peer, cupy):
     case = network("step", sizes=(6, 5, 3), rows=7)
     work: Any = peer.prepare(case, make_problem(case))
-    work.run(1)
+    work.run(2)
 
     def refuse(*arguments: Any, **options: Any) -> None:
         pytest.fail("a kernel was launched one by one")

@@ -1,0 +1,94 @@
+"""A step that a device may record, and that follows all the same what is changed between two calls."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from operator import is_
+from typing import Any
+
+from gpunet.backends import Backend
+
+
+class RecordedStep:
+    """Does a step, by a recording of it where the backend makes one (:meth:`gpunet.backends.Backend.capture`).
+
+    A recording goes on with the numbers and arrays that it was made with, whatever becomes of the attributes that held
+    them. So it counts only as long as every public attribute of the objects that the step reads is what it was; a
+    class whose attributes are read anew at each step, or do not matter to it, names those in ``not_recorded``. Where
+    one is another, the step runs operation by operation, and it is recorded when the next call finds all as it was
+    left: there is one recording at a time, and none of a step that finds something else each time.
+
+    Parameters
+    ----------
+    backend : Backend
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._replay: Callable[[], None] | None = None
+        self._is_recorded = True  # until the backend has said that it records no such step
+        # Three lists side by side: whether all is as it was is asked at every step.
+        self._objects: list[object] = []
+        self._names: list[str] = []
+        self._values: list[Any] = []
+
+    def __call__(self, step: Callable[[], None], objects: Callable[[], Iterable[object]]) -> None:
+        """Do ``step``.
+
+        Parameters
+        ----------
+        step : callable
+            The same at every call: all that differs is in the attributes of the objects, or in arrays.
+        objects : callable
+            Returns what the step reads attributes of.
+        """
+        if not self._is_recorded:
+            step()
+        elif not self._values or not self._is_as_it_was():
+            self._replay = None  # first: its memory is free then
+            step()
+            self._remember(objects())
+        else:
+            if self._replay is None:
+                self._replay = self._backend.capture(step)
+                self._is_recorded = self._replay is not step
+            self._replay()
+
+    def _is_as_it_was(self) -> bool:
+        try:
+            if all(map(is_, map(getattr, self._objects, self._names), self._values)):
+                return True
+            found = list(map(getattr, self._objects, self._names))
+        except AttributeError:
+            return False
+        if not all(map(_is_same, found, self._values)):
+            return False
+        self._values = found
+        return True
+
+    def _remember(self, objects: Iterable[object]) -> None:
+        self._objects, self._names = [], []
+        for one in objects:
+            for name in _attributes(one):
+                self._objects.append(one)
+                self._names.append(name)
+        self._values = list(map(getattr, self._objects, self._names))
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Say whether two values are one object, or equal numbers or texts."""
+    return one is other or (isinstance(one, (int, float, str)) and type(one) is type(other) and one == other)
+
+
+def _attributes(one: object) -> list[str]:
+    """Return the names of an object's public attributes that a recording depends on.
+
+    Those of its class are among them: an object may get a value of its own.
+    """
+    computed = (types.FunctionType, property, classmethod, staticmethod)
+    omitted = getattr(one, "not_recorded", ())
+    names = dict.fromkeys(vars(one))
+    for base in type(one).__mro__:
+        names |= {name: None for name, value in vars(base).items() if not isinstance(value, computed)}
+    return [name for name in names if name[0] != "_" and name not in omitted and hasattr(one, name)]
