@@ -39,7 +39,7 @@ class LayerStack:
     """
 
     def __init__(self, layers: Sequence[Layer], loss_layer: Loss, backend: Backend, dtype: np.dtype[Any]) -> None:
-        self.layers = list(layers)
+        self.layers = tuple(layers)
         self.loss_layer = loss_layer
         self.backend = backend
         self.dtype = dtype

@@ -61,6 +61,8 @@ FORMAT_VERSION = 1
 # Arguments that the first files of version 1 lack, and what they mean there.
 ADDED_ARGUMENTS: dict[str, Any] = {"output_activation": "identity"}
 _PREDICTION_ROWS = 4096
+# Attributes of a network that are read anew whenever they count.
+_SETTABLE = ("metadata", "initializer")
 
 
 class Network(LayerStack):
@@ -203,6 +205,15 @@ class Network(LayerStack):
         self.metadata: dict[str, Any] = {}
         super().__init__(self._build_layers(), LOSSES[loss](), backend, self.dtype)
         self._fill()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change what the layers, which have their own, would not follow."""
+        if vars(self).get(name, value) is not value and name not in _SETTABLE:
+            raise InvalidValueError(
+                f"{name}: a network keeps what it was made with. Expected an attribute of one of network.layers, "
+                "numbers for network.set_parameters, or a new Network."
+            )
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.configuration.items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from gpunet.backends import Backend
 from gpunet.errors import InvalidValueError
 from gpunet.fingerprint import fingerprint
+from gpunet.parameters import Views
 from gpunet.schedules import Schedule, as_schedule
 from gpunet.turns import SoleUse
 from gpunet.validation import check_flag, check_normal, check_number, check_rate
@@ -29,16 +32,22 @@ class Optimizer(ABC):
     (pickled or by ``copy.deepcopy``) keeps them for a network with the very weights that the original's had then:
     with a copy of that network, or that network loaded from a file, it goes on as the original would.
 
+    Its hyperparameters may be set at any time, also by a callback in the middle of a run: the next step uses them. They
+    are checked as the constructor's arguments are.
+
     Parameters
     ----------
     learning_rate : float or Schedule
 
     Attributes
     ----------
+    learning_rate : float
+        Of the next step. May be set to a number, which then stays, or to a schedule.
+    schedule : Schedule
     step : int
         Updates done since it was attached: the t of Adam, and what the schedule is asked for.
     moments : dict of str to ndarray, (p,)
-        Flat vectors laid out like the parameters.
+        Flat vectors laid out like the parameters; they may be written into.
     decays_weights : bool
         Whether it shrinks the weights by itself, so that no L2 term need be added to the loss.
     """
@@ -48,6 +57,10 @@ class Optimizer(ABC):
     decays_weights: ClassVar[bool] = False
     # A step finds the learning rate in ``scalars``, which advance() fills: another one needs no other recording.
     not_recorded: ClassVar[frozenset[str]] = frozenset({"schedule", "step"})
+    # Of each hyperparameter: returns the value of that name, checked.
+    _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
+    # Hyperparameters that keep a denominator away from 0, also in the parameters' dtype.
+    _denominators: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, learning_rate: float | Schedule) -> None:
         self.schedule = as_schedule(learning_rate)
@@ -56,6 +69,18 @@ class Optimizer(ABC):
         self._parameters: Array | None = None
         self.in_training = SoleUse("optimizer")
         self._weights_digest = ""  # of those that a copy's moments belong to
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check a hyperparameter; give SGD the moment that it needs with a momentum, and not without."""
+        if name == "schedule":
+            value = as_schedule(value, name)
+        elif name in self._checks:
+            value = self._checks[name](name, value)
+            if name in self._denominators and self._parameters is not None:
+                check_normal(name, value, self._parameters.dtype)
+        super().__setattr__(name, value)
+        if name in self._checks and self._parameters is not None and tuple(self.moments) != self.moment_names:
+            self.moments = self._new_moments(self._parameters)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in _OF_A_DEVICE}
@@ -68,9 +93,18 @@ class Optimizer(ABC):
         return state | {"_parameters": None}
 
     @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.schedule(self.step)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | Schedule) -> None:
+        self.schedule = as_schedule(value)
+
+    @property
     def hyperparameters(self) -> dict[str, Any]:
         """The constructor's arguments, learning rate aside, as JSON can hold them: what a resumed run must share."""
-        return {}
+        return {name: getattr(self, name) for name in self._checks}
 
     @property
     @abstractmethod
@@ -80,8 +114,8 @@ class Optimizer(ABC):
     def attach(self, backend: Backend, parameters: Array) -> None:
         """Allocate the moments for a flat parameter vector, unless it is attached to this very vector already."""
         if self._parameters is not parameters:
-            for name, number in self._denominators.items():
-                check_normal(name, number, parameters.dtype)
+            for name in self._denominators:
+                check_normal(name, getattr(self, name), parameters.dtype)
             step, moments = self.step, self.moments
             goes_on = bool(self._weights_digest) and self._weights_digest == fingerprint(
                 parameters, to_numpy=backend.to_numpy
@@ -91,23 +125,21 @@ class Optimizer(ABC):
             self.reset()
             if goes_on:
                 self.step = step
-                for name, moment in moments.items():
-                    backend.copy(moment, self.moments[name])
-
-    @property
-    def _denominators(self) -> dict[str, float]:
-        """Hyperparameters that keep a denominator away from 0, also in the parameters' dtype."""
-        return {}
+                for name in self.moments.keys() & moments.keys():
+                    backend.copy(moments[name], self.moments[name])
 
     def reset(self) -> None:
         """Forget the moments and count from step 0."""
         self.step, self.moments, self._weights_digest = 0, {}, ""
         if self._parameters is None:
             return
-        parameters, backend = self._parameters, self.backend
-        self.moments = {name: backend.zeros(parameters.shape, parameters.dtype) for name in self.moment_names}
-        self.scalars = backend.zeros(self.scalar_count, parameters.dtype)
-        self._host_scalars = np.zeros(self.scalar_count, parameters.dtype)
+        dtype = self._parameters.dtype
+        self.moments = self._new_moments(self._parameters)
+        self.scalars = self.backend.zeros(self.scalar_count, dtype)
+        self._host_scalars = np.zeros(self.scalar_count, dtype)
+
+    def _new_moments(self, parameters: Array) -> Views:
+        return Views({name: self.backend.zeros(parameters.shape, parameters.dtype) for name in self.moment_names})
 
     def advance(self) -> float:
         """Count one step, put what depends on the step where the update reads it, and return the learning rate.
@@ -172,17 +204,14 @@ class SGD(Optimizer):
     """
 
     name: ClassVar[str] = "sgd"
+    _checks = {"momentum": check_rate, "nesterov": check_flag}  # noqa: RUF012
 
     def __init__(self, learning_rate: float | Schedule = 0.1, *, momentum: float = 0.0, nesterov: bool = False) -> None:
         super().__init__(learning_rate)
-        self.momentum = check_rate("momentum", momentum)
-        self.nesterov = check_flag("nesterov", nesterov)
+        self.momentum = momentum
+        self.nesterov = nesterov
         if self.nesterov and self.momentum == 0:
             raise InvalidValueError("nesterov: True needs a momentum above 0, got momentum=0.0.")
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "nesterov": self.nesterov}
 
     @property
     def moment_names(self) -> tuple[str, ...]:
@@ -225,6 +254,8 @@ class Adam(Optimizer):
     name: ClassVar[str] = "adam"
     scalar_count: ClassVar[int] = 3
     weight_decay = 0.0
+    _checks = {"beta_1": check_rate, "beta_2": check_rate, "epsilon": partial(check_number, above=True)}  # noqa: RUF012
+    _denominators = ("epsilon",)
 
     def __init__(
         self,
@@ -235,21 +266,13 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate)
-        self.beta_1 = check_rate("beta_1", beta_1)
-        self.beta_2 = check_rate("beta_2", beta_2)
-        self.epsilon = check_number("epsilon", epsilon, above=True)
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
 
     @property
     def moment_names(self) -> tuple[str, ...]:
         return ("first_moment", "second_moment")
-
-    @property
-    def _denominators(self) -> dict[str, float]:
-        return {"epsilon": self.epsilon}
 
     def _scalars(self, rate: float) -> tuple[float, ...]:
         return rate, 1 / (1 - self.beta_1**self.step), 1 / (1 - self.beta_2**self.step)
@@ -293,6 +316,7 @@ class AdamW(Adam):
 
     name: ClassVar[str] = "adamw"
     decays_weights: ClassVar[bool] = True
+    _checks = {**Adam._checks, "weight_decay": check_number}  # noqa: RUF012
 
     def __init__(
         self,
@@ -304,11 +328,7 @@ class AdamW(Adam):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
-        self.weight_decay = check_number("weight_decay", weight_decay)
-
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        return super().hyperparameters | {"weight_decay": self.weight_decay}
+        self.weight_decay = weight_decay
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {optimizer.name: optimizer for optimizer in (SGD, Adam, AdamW)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.errors import InvalidTypeError
 from gpunet.layers.base import ParameterSpec
 
 Array = npt.NDArray[Any]
@@ -16,6 +17,29 @@ Array = npt.NDArray[Any]
 # Every view starts at a multiple of this many elements (128 bytes of float32), so that a device can read any of them
 # 16 bytes at a time. The elements in between are 0 and stay 0: their gradient is.
 ALIGNMENT = 32
+
+
+class Views(dict[str, Array]):
+    """Arrays by name that stay: another one in the place of a view would be no part of the vector.
+
+    A copy is an ordinary dictionary.
+
+    Raises
+    ------
+    InvalidTypeError
+        One is to be exchanged, added or taken away.
+    """
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise InvalidTypeError(
+            "an array of a network or an optimizer cannot be exchanged. Expected numbers written into it "
+            "(array[...] = numbers), or network.set_parameters."
+        )
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Array]]]:
+        return dict, (dict(self),)
 
 
 class Layout:
@@ -44,9 +68,9 @@ class Layout:
                 self.weight_count = self.size
         self.slices = {spec.name: slice(starts[spec.name], starts[spec.name] + spec.size) for spec in specs}
 
-    def views(self, flat: Array) -> dict[str, Array]:
+    def views(self, flat: Array) -> Views:
         """Return the named views of a flat vector."""
-        return {name: flat[self.slices[name]].reshape(spec.shape) for name, spec in self.specs.items()}
+        return Views({name: flat[self.slices[name]].reshape(spec.shape) for name, spec in self.specs.items()})
 
     def new_vector(self, backend: Backend, dtype: npt.DTypeLike) -> Array:
         """Return a vector of zeros on the backend's device."""

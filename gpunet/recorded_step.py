@@ -41,7 +41,7 @@ class RecordedStep:
         step : callable
             The same at every call: all that differs is in the attributes of the objects, or in arrays.
         objects : callable
-            Returns what the step reads attributes of.
+            Returns what the step reads attributes of; they are kept.
         """
         if not self._is_recorded:
             step()
@@ -49,11 +49,15 @@ class RecordedStep:
             self._replay = None  # first: its memory is free then
             step()
             self._remember(objects())
-        else:
-            if self._replay is None:
-                self._replay = self._backend.capture(step)
-                self._is_recorded = self._replay is not step
+        elif self._replay is not None:
             self._replay()
+        else:
+            replay = self._backend.capture(step)
+            if replay is step:  # which is not to be kept: it belongs to whoever has this object
+                self._is_recorded, self._objects, self._values = False, [], []
+            else:
+                self._replay = replay
+            replay()
 
     def _is_as_it_was(self) -> bool:
         try:
@@ -86,9 +90,8 @@ def _attributes(one: object) -> list[str]:
 
     Those of its class are among them: an object may get a value of its own.
     """
+    members = {name: value for base in reversed(type(one).__mro__) for name, value in vars(base).items()}
     computed = (types.FunctionType, property, classmethod, staticmethod)
+    names = dict.fromkeys([*(name for name, value in members.items() if not isinstance(value, computed)), *vars(one)])
     omitted = getattr(one, "not_recorded", ())
-    names = dict.fromkeys(vars(one))
-    for base in type(one).__mro__:
-        names |= {name: None for name, value in vars(base).items() if not isinstance(value, computed)}
-    return [name for name in names if name[0] != "_" and name not in omitted and hasattr(one, name)]
+    return [name for name in names if name[0] != "_" and name not in omitted]

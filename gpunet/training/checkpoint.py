@@ -91,7 +91,7 @@ def write_checkpoint(
     tensors = network.get_parameters() | network.get_state()
     for moment, flat in optimizer.moments.items():
         tensors |= _prefixed(moment, network.layout.views(network.backend.to_numpy(flat)))
-    header: dict[str, Any] = identity.to_header() | {
+    header: dict[str, Any] = identity.to_header(optimizer) | {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "metadata": check_json("metadata", network.metadata),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gpunet.errors import InvalidValueError
 from gpunet.fingerprint import fingerprint
 from gpunet.network import ADDED_ARGUMENTS, Network
+from gpunet.optimizers import Optimizer
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.settings import FitSettings
 
@@ -94,9 +95,10 @@ class RunIdentity:
             environment={"gpunet": import_module("gpunet").__version__, **backend.arithmetic},
         )
 
-    def to_header(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return asdict(self)
+    def to_header(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return what JSON can hold, with the hyperparameters as they are now: callbacks may have set others."""
+        now = {"hyperparameters": optimizer.hyperparameters, "learning_rate": _in_words(optimizer.schedule)}
+        return asdict(self) | now
 
     def compare(self, found: Mapping[str, Any], source: str) -> list[str]:
         """Compare with the header of a checkpoint, and return what to warn of, in sentences.

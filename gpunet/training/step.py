@@ -51,8 +51,8 @@ class TrainingStep:
         self.network = network
         self.optimizer = optimizer
         self.data = data
-        self.l2 = l2
-        self.clip_norm = clip_norm
+        self._l2 = l2
+        self._clip_norm = clip_norm
         backend = network.backend
         self._index = backend.zeros(rows, np.int32)
         self._features = backend.zeros((rows, *data.features.shape[1:]), data.features.dtype)
@@ -89,23 +89,23 @@ class TrainingStep:
         network.backward(network.loss_layer(outputs, self._targets, self._weights))
 
         weight_count = network.layout.weight_count
-        if self._clip is not None and self.clip_norm is not None:
+        if self._clip is not None and self._clip_norm is not None:
             backend.clip_factor(
-                network.flat_parameters, network.flat_gradients, weight_count, self.l2, self.clip_norm, self._clip
+                network.flat_parameters, network.flat_gradients, weight_count, self._l2, self._clip_norm, self._clip
             )
         self.optimizer.update(
             network.flat_parameters,
             network.flat_gradients,
             weight_count,
-            self.l2,
+            self._l2,
             self._clip,
             network.loss_layer.value,
         )
 
     def _read(self) -> Iterator[object]:
-        """Yield the objects whose attributes :meth:`_run` reads."""
+        """Yield the objects whose attributes :meth:`_run` reads; not this one, which would keep itself alive."""
         network = self.network
-        yield from (self, self.data, self.optimizer, network, network.backend, network.workspace, network.layout)
+        yield from (self.data, self.optimizer, network, network.backend, network.workspace, network.layout)
         for part in (*network.layers, network.loss_layer):
             yield part
             yield from (value for value in vars(part).values() if isinstance(value, Activation))

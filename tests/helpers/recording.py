@@ -49,6 +49,8 @@ class RecordingBackend(NumpyBackend):
         Those that somebody can still replay.
     """
 
+    not_recorded = frozenset({"recordings"})
+
     def __init__(self) -> None:
         super().__init__()
         self._operations: list[Operation] | None = None
