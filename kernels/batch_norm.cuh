@@ -192,7 +192,8 @@ __device__ __forceinline__ void find_block_statistics(const SharedLayout<T, N>& 
             const int index = threadIdx.x * N + i;
             const A residual = shared.totals[index] / A(region.rows);
             shared.results[index] = mean[i] + residual;
-            const A squares = shared.totals[columns + index] - residual * shared.totals[index];
+            // In one rounding, as the compiler does for a GPU anyway: infinity minus a product beyond it is no NaN.
+            const A squares = fused_multiply_add(-residual, shared.totals[index], shared.totals[columns + index]);
             shared.results[columns + index] = squares < A(0) ? A(0) : squares;
         }
     }

@@ -1,4 +1,5 @@
 // Inverted dropout: out = x / (1 - rate) where kept, 0 elsewhere; dx = dy / (1 - rate) where kept, 0 elsewhere.
+// Elsewhere is a product with 0: what is NaN or infinite is not hidden by chance, and becomes NaN.
 //
 // Element e is kept where its random word (random_words.cuh) is at least `threshold`.
 //
@@ -26,7 +27,7 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 const bool kept = random.word[i] >= threshold;
-                values.set(i, kept ? values.get(i) * scale : arithmetic<T>(0));
+                values.set(i, values.get(i) * (kept ? scale : arithmetic<T>(0)));
                 bytes |= (unsigned int)kept << 8 * i;
             }
             values.store(out + first);
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(256)
             for (int i = 0; i < 4; ++i) {
                 if (first + i >= count) break;
                 const bool kept = random.word[i] >= threshold;
-                out[first + i] = to_storage<T>(kept ? to_arithmetic(x[first + i]) * scale : arithmetic<T>(0));
+                out[first + i] = to_storage<T>(to_arithmetic(x[first + i]) * (kept ? scale : arithmetic<T>(0)));
                 mask[first + i] = kept;
             }
         }
@@ -56,14 +57,14 @@ __global__ void __launch_bounds__(256)
             const unsigned int bytes = *reinterpret_cast<const unsigned int*>(mask + first);
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                values.set(i, bytes >> 8 * i & 1u ? values.get(i) * scale : arithmetic<T>(0));
+                values.set(i, values.get(i) * (bytes >> 8 * i & 1u ? scale : arithmetic<T>(0)));
             values.store(dx + first);
         } else {
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 if (first + i >= count) break;
-                const arithmetic<T> gradient = to_arithmetic(dy[first + i]) * scale;
-                dx[first + i] = to_storage<T>(mask[first + i] ? gradient : arithmetic<T>(0));
+                const arithmetic<T> factor = mask[first + i] ? scale : arithmetic<T>(0);
+                dx[first + i] = to_storage<T>(to_arithmetic(dy[first + i]) * factor);
             }
         }
     }

@@ -5,7 +5,7 @@
 // Adam:  m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
 //        parameter = (1 - rate decay for i < weight_count) parameter
 //                    - rate correction_1 m / (sqrt(correction_2 v) + epsilon).
-// Clip:  *out = min(1, maximum_norm / ||g||).
+// Clip:  *out = min(1, maximum_norm / ||g||), 0 where ||g|| is not finite.
 // SGD and Adam do nothing where the batch's loss is not finite: the weights that led there stay, to be looked at.
 // Whatever changes from step to step (rate, corrections, clip factor) is read from device memory, so that a recorded
 // launch can be repeated.
@@ -34,7 +34,8 @@ __device__ __forceinline__ bool is_finite(T value) {
     return value - value == T(0);
 }
 
-template <typename T>
+// WITHOUT_TERM: decay may be 0 while weight_count is not; then there is no term, also of an infinite parameter.
+template <typename T, bool WITHOUT_TERM = false>
 struct CostGradient {
     const T* parameters;
     const T* gradients;
@@ -48,7 +49,8 @@ struct CostGradient {
         gradient = load_pack<N>(gradients + first);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            const T term = first + i < weight_count ? decay * values.values[i] : T(0);
+            const bool has_term = first + i < weight_count && !(WITHOUT_TERM && decay == T(0));
+            const T term = has_term ? decay * values.values[i] : T(0);
             gradient.values[i] = clip * (gradient.values[i] + term);
         }
     }
@@ -94,7 +96,7 @@ __global__ void __launch_bounds__(256)
 
 template <typename T>
 struct AdamStep {
-    CostGradient<T> cost;
+    CostGradient<T, true> cost;
     T* parameters;
     T* first_moment;
     T* second_moment;
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(256)
               const T* loss /* [2] */, T decay, T beta_1, T beta_2, T one_minus_beta_1, T one_minus_beta_2, T epsilon,
               T weight_decay) {
     if (!is_finite(loss[0])) return;
-    const CostGradient<T> cost = {parameters, gradients, weight_count, decay, clip == nullptr ? T(1) : *clip};
+    const CostGradient<T, true> cost = {parameters, gradients, weight_count, decay, clip == nullptr ? T(1) : *clip};
     for_each_element<N>(count, AdamStep<T>{cost, parameters, first_moment, second_moment, scalars[0],
                                            scalars[0] * scalars[1], scalars[2], beta_1, beta_2, one_minus_beta_1,
                                            one_minus_beta_2, epsilon, weight_decay});
@@ -140,33 +142,49 @@ template <typename T>
 struct SquaredNorm {
     CostGradient<T> cost;
     double* total;
+    double scale;
 
     template <int M>
     __device__ __forceinline__ void operator()(long long first, Width<M>) const {
         Pack<T, M> values, gradient;
         cost.load(first, values, gradient);
 #pragma unroll
-        for (int i = 0; i < M; ++i) *total += (double)gradient.values[i] * (double)gradient.values[i];
+        for (int i = 0; i < M; ++i) {
+            const double value = (double)gradient.values[i] * scale;
+            *total += value * value;
+        }
     }
 };
 
-// Summed in double precision: squares of float gradients from 1e19 on would overflow.
+// Summed in double precision, where squares of float gradients, from 1e19 on, do not overflow. Where those of double
+// gradients do, from 1e154 on, the last block adds all of them again, scaled down.
 template <typename T, int N>
 __global__ void __launch_bounds__(256)
     clip_factor(const T* parameters /* [count] */, const T* gradients /* [count] */, long long count,
                 long long weight_count, T decay, double maximum_norm, T* out /* [1] */,
                 double* partial /* [gridDim.x] */, unsigned int* ticket /* [1] */) {
     SHARED(double, scratch, [WARP_LANES]);
+    const CostGradient<T> cost = {parameters, gradients, weight_count, decay, T(1)};
     double total = 0;
-    for_each_element<N>(count, SquaredNorm<T>{{parameters, gradients, weight_count, decay, T(1)}, &total});
+    for_each_element<N>(count, SquaredNorm<T>{cost, &total, 1});
     total = block_reduce<Sum>(total, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = total;
     if (!is_last_block(ticket, gridDim.x)) return;
     total = 0;
     for (int block = threadIdx.x; block < gridDim.x; block += blockDim.x) total += __ldcg(partial + block);
     total = block_reduce<Sum>(total, scratch);
+    double norm = square_root(total);
+    if constexpr (sizeof(T) == sizeof(double)) {
+        if (!is_finite(total)) {
+            constexpr double SCALE = 0x1p-600;
+            total = 0;
+            for (long long i = threadIdx.x; i < count; i += blockDim.x)
+                SquaredNorm<T>{cost, &total, SCALE}(i, Width<1>());
+            norm = square_root(block_reduce<Sum>(total, scratch)) / SCALE;
+        }
+    }
     if (threadIdx.x == 0) {
-        const double norm = square_root(total);
-        *out = norm <= maximum_norm ? T(1) : T(maximum_norm / norm);
+        const T factor = T(maximum_norm / norm);
+        *out = norm <= maximum_norm ? T(1) : (factor == factor ? factor : T(0));
     }
 }

@@ -252,17 +252,17 @@ class NumpyBackend(Backend):
         self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
     ) -> None:
         threshold, number = dropout_threshold(rate), int(step[0])
-        scale = 1 / (1 - rate)
-        flat_x, flat_mask, flat_out = x.reshape(-1), mask.reshape(-1), out.reshape(-1)
-        for part in chunks(0, flat_x.size):
+        flat_mask = mask.reshape(-1)
+        for part in chunks(0, flat_mask.size):
             words = random_words(Stream.DROPOUT, part.start, part.stop - part.start, seed, layer, number)
             flat_mask[part] = words >= threshold
-            np.multiply(flat_x[part], scale, out=flat_out[part])
-            flat_out[part] *= flat_mask[part]
+        self.dropout_backward(x, mask, rate, out)
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-        np.multiply(dy, 1 / (1 - rate), out=dx)
-        np.multiply(dx, mask, out=dx)
+        scale = dy.dtype.type(1 / (1 - rate))
+        flat_dy, flat_mask, flat_dx = dy.reshape(-1), mask.reshape(-1), dx.reshape(-1)
+        for part in chunks(0, flat_dy.size):
+            np.multiply(flat_dy[part], flat_mask[part] * scale, out=flat_dx[part])
 
     def sample_bernoulli(self, probabilities: Array, out: Array, seed: int, layer: int, step: Array) -> None:
         number = int(step[0])
@@ -353,6 +353,9 @@ class NumpyBackend(Backend):
         for part, decay in self._parameter_chunks(parameters.size, weight_count, l2):
             gradient = self._cost_gradient(parameters, gradients, part, decay)
             largest = float(np.abs(gradient).max())
+            if not math.isfinite(largest):
+                out[0] = 0
+                return
             if largest > 0:
                 gradient = gradient / largest  # the squares of large float32 numbers would overflow
                 norm = math.hypot(norm, largest * math.sqrt(float(np.dot(gradient, gradient))))

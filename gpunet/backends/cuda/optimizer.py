@@ -33,7 +33,7 @@ def clip_factor(
     """Launch :func:`gpunet.backends.reference.optimizer.clip_factor`."""
     width = flat_vector_width(parameters, gradients)
     blocks = _grid(cuda, parameters, width, waves=1)
-    sizes = (np.int64(parameters.size), np.int64(weight_count))
+    sizes = _sizes(parameters, weight_count, l2)
     numbers = (arithmetic_type(parameters.dtype)(2 * l2), np.float64(maximum_norm))
     partial, counters = cuda.scratch("partial", (blocks,), np.float64), cuda.zeroed_counters(1)
     arguments = (parameters, gradients, *sizes, *numbers, out, partial, counters)
@@ -57,7 +57,7 @@ def sgd_step(
     """Launch :func:`gpunet.backends.reference.optimizer.sgd_step`."""
     moments = [] if velocity is None else [velocity]
     width = flat_vector_width(parameters, gradients, *moments)
-    sizes = (np.int64(parameters.size), np.int64(weight_count))
+    sizes = _sizes(parameters, weight_count, l2)
     numbers = map(arithmetic_type(parameters.dtype), (2 * l2, momentum))
     arguments = (parameters, gradients, velocity, *sizes, scalars, clip, loss, *numbers, np.int32(nesterov))
     kernel = _kernel(cuda, "sgd_step", parameters, width, str(velocity is not None).lower())
@@ -83,12 +83,17 @@ def adam_step(
 ) -> None:
     """Launch :func:`gpunet.backends.reference.optimizer.adam_step`."""
     width = flat_vector_width(parameters, gradients, first_moment, second_moment)
-    sizes = (np.int64(parameters.size), np.int64(weight_count))
+    sizes = _sizes(parameters, weight_count, l2 or weight_decay)
     numbers = (2 * l2, beta_1, beta_2, 1 - beta_1, 1 - beta_2, epsilon, weight_decay)
     rounded = map(arithmetic_type(parameters.dtype), numbers)
     arguments = (parameters, gradients, first_moment, second_moment, *sizes, scalars, clip, loss, *rounded)
     kernel = _kernel(cuda, "adam_step", parameters, width)
     cuda.launch(kernel, _grid(cuda, parameters, width, STREAMING_WAVES), THREADS, arguments)
+
+
+def _sizes(parameters: Array, weight_count: int, shrinking: float) -> tuple[np.int64, np.int64]:
+    """Return the number of parameters, and of those that shrink: none by 0, which times infinity would be NaN."""
+    return np.int64(parameters.size), np.int64(weight_count if shrinking else 0)
 
 
 def _kernel(cuda: Launcher, name: str, parameters: Array, width: int, *more: str) -> Any:

@@ -44,6 +44,7 @@ def batch_norm_activation_forward(
     """
     rows = s.shape[0]
     mean[...] = s.mean(axis=0)
+    mean += (s - mean).mean(axis=0)  # what rounding left of it; NaN where a value is infinite
     variance = s.var(axis=0)
     inverse_std[...] = 1 / xp.sqrt(variance + epsilon)
     out[...] = activation.forward(_scaled((s - mean) * inverse_std, gamma, beta))

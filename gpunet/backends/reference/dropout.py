@@ -11,7 +11,7 @@ from gpunet.random import Stream, dropout_threshold, random_words
 def dropout_forward(
     xp: Any, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
 ) -> None:
-    """out = x / (1 - rate) where kept, 0 elsewhere (inverted dropout).
+    """out = x / (1 - rate) where kept, 0 x elsewhere (inverted dropout): NaN and infinity are not hidden by chance.
 
     Element e of the flattened x is kept where its random word, a function of (seed, layer, step, e) alone
     (:func:`gpunet.random.random_words`), is at least rate * 2^32.
@@ -33,5 +33,5 @@ def dropout_forward(
 
 
 def dropout_backward(xp: Any, dy: Array, mask: Array, rate: float, dx: Array) -> None:
-    """dx = dy / (1 - rate) where kept, 0 elsewhere. ``dx`` may be ``dy``."""
-    xp.multiply(dy * (1 / (1 - rate)), mask, out=dx)
+    """dx = dy / (1 - rate) where kept, 0 dy elsewhere. ``dx`` may be ``dy``."""
+    xp.multiply(dy, mask.astype(dy.dtype) * (1 / (1 - rate)), out=dx)

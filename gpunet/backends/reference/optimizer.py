@@ -10,7 +10,10 @@ from gpunet.backends.arrays import Array
 def clip_factor(
     xp: Any, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
 ) -> None:
-    """out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included.
+    """out = min(1, maximum_norm / ||g||) for the gradient g of J, the L2 term included; 0 where ||g|| is not finite.
+
+    Times 0, the elements of g that are not finite become NaN and the others 0: the parameter that they belong to is the
+    only one to be spoilt, and the next loss tells.
 
     Parameters
     ----------
@@ -25,7 +28,7 @@ def clip_factor(
     largest = xp.abs(gradient).max()
     scaled = gradient / xp.where(largest > 0, largest, 1)  # the squares of large numbers would overflow
     norm = largest * xp.sqrt((scaled * scaled).sum())
-    out[0] = maximum_norm / xp.maximum(norm, maximum_norm)
+    out[0] = xp.where(xp.isfinite(norm), maximum_norm / xp.maximum(norm, maximum_norm), 0)
 
 
 def sgd_step(
@@ -89,7 +92,7 @@ def adam_step(
     """One step of Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019), in place.
 
     g = clip (gradients + 2 l2 parameters); m = beta_1 m + (1 - beta_1) g; v = beta_2 v + (1 - beta_2) g^2;
-    parameters -= learning_rate * (weight_decay parameters + mhat / (sqrt(vhat) + epsilon)) with
+    parameters = (1 - learning_rate weight_decay) parameters - learning_rate * mhat / (sqrt(vhat) + epsilon) with
     mhat = m / (1 - beta_1^t) and vhat = v / (1 - beta_2^t).
 
     Parameters
@@ -113,14 +116,16 @@ def adam_step(
     xp.copyto(first_moment, beta_1 * first_moment + (1 - beta_1) * gradient, where=go_on)
     xp.copyto(second_moment, beta_2 * second_moment + (1 - beta_2) * gradient * gradient, where=go_on)
     step = correction_1 * first_moment / (xp.sqrt(correction_2 * second_moment) + epsilon)
-    step[:weight_count] += weight_decay * parameters[:weight_count]
-    xp.copyto(parameters, parameters - rate * step, where=go_on)
+    decayed = parameters.copy()
+    decayed[:weight_count] *= 1 - rate * weight_decay
+    xp.copyto(parameters, decayed - rate * step, where=go_on)
 
 
 def _cost_gradient(parameters: Array, gradients: Array, weight_count: int, l2: float) -> Array:
     """Return the gradient of J, the L2 term included."""
     gradient = gradients.copy()
-    gradient[:weight_count] += 2 * l2 * parameters[:weight_count]
+    if l2:
+        gradient[:weight_count] += 2 * l2 * parameters[:weight_count]
     return gradient
 
 

@@ -26,6 +26,6 @@ def weighted_mean(xp: Any, row_losses: Array, weights: Array | None, gradient: A
     if weights is None:
         weights = xp.ones_like(row_losses)
     total = weights.sum()
-    share = weights / xp.where(total > 0, total, 1)
-    loss[0], loss[1] = (share * row_losses).sum(), total
-    gradient *= share[:, None]
+    share = weights / xp.where(total == 0, 1, total)
+    loss[0], loss[1] = xp.where(total == 0, 0, (share * row_losses).sum()), total
+    gradient[...] = xp.where(total == 0, 0, share[:, None] * gradient)

@@ -1,0 +1,231 @@
+"""Arguments of every operation that NumPy has a faster version of, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunet.activations import ELU, GELU, Activation, Identity, SiLU, Tanh
+from gpunet.backends.numpy import CHUNK, ROWS
+
+Arrays = dict[str, Any]
+SHAPES = [(1, 1), (2, 3), (37, 5), (ROWS + 1, 7), (3 * ROWS + 11, CHUNK // 512 + 1)]
+WEIGHTS = 13  # of the parameters, how many L2 applies to
+
+
+class Operands:
+    """Random arrays of one shape, in float64."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.rng = np.random.default_rng(shape)
+        self.shape = self.rows, self.columns = shape
+
+    def matrix(self) -> Any:
+        return self.rng.standard_normal(self.shape)
+
+    def row(self, low: float = -1.0) -> Any:
+        return self.rng.uniform(low, 2, self.columns)
+
+    def weights(self) -> Any:
+        return self.rng.uniform(0, 2, self.rows)
+
+    def vector(self) -> Any:
+        return self.rng.uniform(0.1, 1, max(self.rows, WEIGHTS + 2))
+
+    def unset(self, *shape: int, dtype: str = "float64") -> Any:
+        return np.full(shape or self.shape, 99, dtype)
+
+
+def loss(targets: Callable[[Operands], Any], weights: Callable[[Operands], Any]) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of a loss."""
+    return lambda p: {
+        "outputs": p.matrix(),
+        "targets": targets(p),
+        "weights": weights(p),
+        "doutputs": p.unset(),
+        "loss": p.unset(2),
+    }
+
+
+def labels(p: Operands) -> Any:
+    return p.rng.integers(0, p.columns, p.rows, dtype=np.int32)
+
+
+def probabilities(p: Operands) -> Any:
+    return p.rng.uniform(0, 1, p.shape)
+
+
+def zeros(p: Operands) -> Any:
+    return np.zeros(p.rows)
+
+
+def batch_norm(scaled: bool) -> Callable[[Operands], Arrays]:
+    return lambda p: {
+        "s": p.matrix() + 3,
+        "gamma": p.row() if scaled else None,
+        "beta": p.row() if scaled else None,
+        "activation": Tanh(),
+        "out": p.unset(),
+        "running_mean": p.row(),
+        "running_variance": p.row(0.5),
+        "epsilon": 1e-3,
+    }
+
+
+def batch_norm_training(p: Operands) -> Arrays:
+    return {"mean": p.unset(p.columns), "inverse_std": p.unset(p.columns), "momentum": 0.3}
+
+
+def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Operands], Arrays]:
+    return lambda p: {
+        "dy": p.matrix(),
+        "s": p.matrix(),
+        "y": np.tanh(p.matrix()),
+        "gamma": p.row() if scaled else None,
+        "beta": p.row() if scaled else None,
+        "activation": activation,
+        "mean": p.row(),
+        "inverse_std": p.row(0.5),
+        "ds": p.unset(),
+        "dgamma": p.unset(p.columns) if scaled else None,
+        "dbeta": p.unset(p.columns) if scaled else None,
+    }
+
+
+def step(scalars: int, *moments: str, clip: bool = False, loss: float = 1.0, **numbers: Any) -> Callable[..., Arrays]:
+    """Return what makes the arguments of an optimiser's step."""
+    return lambda p: {
+        "parameters": p.vector(),
+        "gradients": p.vector(),
+        **{name: p.vector() for name in moments},
+        "weight_count": WEIGHTS,
+        "scalars": p.rng.uniform(0.1, 2, scalars),
+        "clip": np.array([0.3]) if clip else None,
+        "loss": np.array([loss, 1.0]),
+        **numbers,
+    }
+
+
+def adam(**more: Any) -> Callable[[Operands], Arrays]:
+    numbers = {"l2": 0.1, "beta_1": 0.9, "beta_2": 0.99, "epsilon": 1e-8, "weight_decay": 0.0} | more
+    return step(3, "first_moment", "second_moment", **numbers)
+
+
+def clipping(maximum: float, l2: float) -> Callable[[Operands], Arrays]:
+    return lambda p: {
+        "parameters": p.vector(),
+        "gradients": p.vector(),
+        "weight_count": WEIGHTS,
+        "l2": l2,
+        "maximum_norm": maximum,
+        "out": p.unset(1),
+    }
+
+
+def random_bits(matrix: str) -> Callable[[Operands], Arrays]:
+    return lambda p: {
+        matrix: probabilities(p),
+        "out": p.unset(),
+        "seed": 2**63 + 5,
+        "layer": 3,
+        "step": np.array([2**33 + 1]),
+    }
+
+
+CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
+    *(
+        (
+            "gemm",
+            lambda p, ta=ta, tb=tb, add=add: {
+                "a": p.rng.standard_normal((7, p.rows) if ta else (p.rows, 7)),
+                "b": p.rng.standard_normal((p.columns, 7) if tb else (7, p.columns)),
+                "out": p.matrix() if add else p.unset(),
+                "transpose_a": ta,
+                "transpose_b": tb,
+                "accumulate": add,
+            },
+        )
+        for ta in (False, True)
+        for tb in (False, True)
+        for add in (False, True)
+    ),
+    *(
+        (
+            "bias_activation_forward",
+            lambda p, f=f, biased=biased: {
+                "s": p.matrix(),
+                "bias": p.row() if biased else None,
+                "activation": f,
+                "out": p.unset(),
+            },
+        )
+        for f in (Identity(), ELU(0.7), GELU())
+        for biased in (False, True)
+    ),
+    *(
+        (
+            "bias_activation_backward",
+            lambda p, f=f, summed=summed: {
+                "dy": p.matrix(),
+                "kept": f.forward(p.matrix()) if f.derivative_of == "output" else p.matrix(),
+                "activation": f,
+                "ds": p.unset(),
+                "dbias": p.unset(p.columns) if summed else None,
+                "bias": p.row() if summed else None,
+            },
+        )
+        for f in (Identity(), ELU(0.7), GELU())
+        for summed in (False, True)
+    ),
+    *(
+        ("batch_norm_activation_forward", lambda p, scaled=scaled: batch_norm(scaled)(p) | batch_norm_training(p))
+        for scaled in (False, True)
+    ),
+    *(
+        ("batch_norm_activation_backward", batch_norm_backward(scaled, f))
+        for scaled in (False, True)
+        for f in (Tanh(), SiLU())
+    ),
+    *(("batch_norm_activation_inference", batch_norm(scaled)) for scaled in (False, True)),
+    ("dropout_forward", lambda p: random_bits("x")(p) | {"mask": p.unset(*p.shape, dtype="uint8"), "rate": 0.4}),
+    (
+        "dropout_backward",
+        lambda p: {
+            "dy": p.matrix(),
+            "mask": p.rng.integers(0, 2, p.shape, dtype=np.uint8),
+            "rate": 0.4,
+            "dx": p.unset(),
+        },
+    ),
+    ("sample_bernoulli", random_bits("probabilities")),
+    *(
+        (name, loss(targets, weights))
+        for name, targets in (
+            ("softmax_cross_entropy", labels),
+            ("sigmoid_cross_entropy", probabilities),
+            ("squared_error", Operands.matrix),
+        )
+        for weights in (lambda p: None, Operands.weights, zeros)
+    ),
+    *(("clip_factor", clipping(maximum, l2)) for maximum in (1e-3, 1e6) for l2 in (0.1, 0.0)),
+    *(("sgd_step", step(1, clip=clip, velocity=None, l2=0.1, momentum=0.0, nesterov=False)) for clip in (False, True)),
+    *(
+        ("sgd_step", step(1, "velocity", clip=clip, l2=0.1, momentum=0.9, nesterov=nesterov))
+        for nesterov in (False, True)
+        for clip in (False, True)
+    ),
+    ("sgd_step", step(1, velocity=None, l2=0.0, momentum=0.0, nesterov=False)),
+    ("sgd_step", step(1, "velocity", loss=np.inf, l2=0.1, momentum=0.9, nesterov=False)),
+    ("adam_step", adam()),
+    ("adam_step", adam(l2=0.0)),
+    ("adam_step", adam(l2=0.0, weight_decay=0.1)),
+    ("adam_step", adam(weight_decay=0.1, clip=True)),
+    ("adam_step", adam(loss=np.nan)),
+    ("gather_rows", lambda p: {"source": p.matrix(), "index": labels_of_rows(p), "out": p.unset()}),
+]
+
+
+def labels_of_rows(p: Operands) -> Any:
+    return p.rng.integers(0, p.rows, p.rows, dtype=np.int32)
