@@ -31,9 +31,10 @@ def spoilt(make: Callable[[Operands], Arrays], argument: str, place: int, value:
     arrays = make(Operands(SHAPE))
     arrays[argument].flat[place] = value
     activation = arrays.get("activation")
-    if "dgamma" in arrays and activation is not None and argument != "y":
-        z = (arrays["s"] - arrays["mean"]) * arrays["inverse_std"]
-        arrays["y"] = activation.forward(z if arrays["gamma"] is None else arrays["gamma"] * z + arrays["beta"])
+    if "dgamma" in arrays and activation is not None:
+        with np.errstate(all="ignore"):
+            z = (arrays["s"] - arrays["mean"]) * arrays["inverse_std"]
+            arrays["y"] = activation.forward(z if arrays["gamma"] is None else arrays["gamma"] * z + arrays["beta"])
     return arrays
 
 
@@ -45,7 +46,8 @@ def run(backend: Backend, name: str, arrays: Arrays) -> Arrays:
         if isinstance(values, np.ndarray):
             there[argument] = backend.empty(values.shape, values.dtype)
             backend.copy(values, there[argument])
-    getattr(backend, name)(**there)
+    with np.errstate(all="ignore"):
+        getattr(backend, name)(**there)
     return {name: backend.to_numpy(there[name]) for name, values in arrays.items() if isinstance(values, np.ndarray)}
 
 
@@ -64,18 +66,22 @@ def places(arrays: Arrays, value: float) -> list[tuple[str, int]]:
     return found
 
 
+def check(device: Any, name: str, value: float) -> None:
+    """Compare all that an operation makes of a value."""
+    for make in (make for case, make in CASES if case == name):
+        for argument, place in places(make(Operands(SHAPE)), value):
+            expected = run(Backend(), name, spoilt(make, argument, place, value))
+            for backend in backends(device):
+                found = run(backend, name, spoilt(make, argument, place, value))
+                for result, values in expected.items():
+                    what = f"{result} for {argument}[{place}], {backend.name}"
+                    np.testing.assert_allclose(found[result], values, rtol=1e-9, atol=1e-10, err_msg=what)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200], ids=str)
-@pytest.mark.parametrize(("name", "make"), CASES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(CASES)])
-def test_an_operation_makes_of_it_what_the_reference_does(
-    device: Any, name: str, make: Callable[[Operands], Arrays], value: float
-) -> None:
-    for argument, place in places(make(Operands(SHAPE)), value):
-        expected = run(Backend(), name, spoilt(make, argument, place, value))
-        for backend in backends(device):
-            found = run(backend, name, spoilt(make, argument, place, value))
-            for result, values in expected.items():
-                what = f"{result} for {argument}[{place}], {backend.name}"
-                np.testing.assert_allclose(found[result], values, rtol=1e-9, atol=1e-10, err_msg=what)
+@pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
+def test_an_operation_makes_of_it_what_the_reference_does(device: Any, name: str, value: float) -> None:
+    check(device, name, value)
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from gpunet.activations import ReLU, SiLU
 from gpunet.backends.cuda.sources import names, source_for
+from tests.backends import test_not_finite as not_finite_tests
 from tests.conftest import MULTIPROCESSORS
 from tests.emulation import EmulatedDevice, EmulationError, Kernel
 from tests.kernels import test_activation as activation_tests
@@ -402,6 +403,22 @@ BUGS = [
         "misaligned address",
     ),
     Bug(
+        "NaN is dropped by chance",
+        "dropout",
+        "to_storage<T>(to_arithmetic(x[first + i]) * (kept ? scale : arithmetic<T>(0)))",
+        "to_storage<T>(kept ? to_arithmetic(x[first + i]) * scale : arithmetic<T>(0))",
+        "dropout_forward<double",
+        lambda device: not_finite_tests.check(device, "dropout_forward", float("nan")),
+    ),
+    Bug(
+        "the gradient of a dropped infinity is 0",
+        "dropout",
+        "values.get(i) * (bytes >> 8 * i & 1u ? scale : arithmetic<T>(0))",
+        "bytes >> 8 * i & 1u ? values.get(i) * scale : arithmetic<T>(0)",
+        "dropout_backward<double",
+        lambda device: not_finite_tests.check(device, "dropout_backward", float("inf")),
+    ),
+    Bug(
         "the rest of the row is one word short",
         "gather",
         "for (; word < words; word += step)",
@@ -421,8 +438,8 @@ BUGS = [
     Bug(
         "weights end one later",
         "optimizer",
-        "first + i < weight_count ? decay",
-        "first + i <= weight_count ? decay",
+        "has_term = first + i < weight_count",
+        "has_term = first + i <= weight_count",
         "sgd_step<float, .*, true>",
         lambda device: optimizer_tests.check_sgd(device, 1023, 500, 0.9, False, "float32"),
     ),
@@ -441,6 +458,30 @@ BUGS = [
         "T decay, T beta_2, T beta_1,",
         "adam_step<float, ",
         lambda device: optimizer_tests.check_adam(device, 64, 32, 0.1, "float32"),
+    ),
+    Bug(
+        "one NaN in the gradient is in all of it after clipping",
+        "optimizer",
+        "factor == factor ? factor : T(0)",
+        "factor",
+        "clip_factor<double",
+        lambda device: not_finite_tests.check(device, "clip_factor", float("nan")),
+    ),
+    Bug(
+        "the norm of large gradients is infinite",
+        "optimizer",
+        "SCALE = 0x1p-600",
+        "SCALE = 0x1p-2",
+        "clip_factor<double",
+        lambda device: not_finite_tests.test_gradients_whose_squares_overflow_are_clipped_all_the_same(device, 3),
+    ),
+    Bug(
+        "no L2 term times infinity",
+        "optimizer",
+        " && !(WITHOUT_TERM && decay == T(0))",
+        "",
+        "adam_step<double",
+        lambda device: not_finite_tests.check(device, "adam_step", float("inf")),
     ),
     Bug(
         "no barrier before the sums of warps are added",
