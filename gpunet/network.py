@@ -116,9 +116,13 @@ class Network(LayerStack):
     ----------
     parameters, gradients, state : dict of str to array
         Named views, on the device, of the flat buffers: ``W1``, ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``;
-        ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network. On CUDA the
+        ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network; a view
+        cannot be exchanged. On CUDA the
         network works on a stream of its own: use :meth:`get_parameters` and :meth:`set_parameters`, or synchronise
         before and after touching a view.
+    layers : tuple of Layer
+        Their attributes may be set: ``network.layers[2].rate = 0.1`` where that is a dropout layer. The arguments, as
+        attributes of the network, may not.
     metadata : dict
         Anything JSON can hold (class names, scaling of the inputs); saved with the network.
     lock : TurnLock

@@ -42,6 +42,35 @@ def test_resuming_is_exact(tmp_path, suffix, interrupted_after):
     assert history.best_epoch == expected.best_epoch
 
 
+class FromTheSecondEpoch(gpunet.Callback):
+    """Sets a momentum, and a learning rate, before the second epoch."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def on_step_end(self, run):
+        if run.epoch == 1 and run.step_in_epoch == run.steps_per_epoch:
+            self.optimizer.momentum, self.optimizer.learning_rate = 0.9, 0.02
+
+
+def test_a_checkpoint_knows_what_a_callback_has_set(tmp_path):
+    X, y = learnable(100)
+    path = tmp_path / "run.npz"
+
+    def run(epochs, optimizer, network, **arguments):
+        callbacks = [FromTheSecondEpoch(optimizer)]
+        gpunet.fit(network, X, y, epochs=epochs, batch_size=32, optimizer=optimizer, callbacks=callbacks, **arguments)
+        return network.get_parameters()
+
+    expected = run(4, gpunet.SGD(0.1), small_network())
+    run(2, gpunet.SGD(0.1), small_network(), checkpoint=path)
+    with pytest.raises(gpunet.InvalidValueError, match=r"optimizer with momentum=0\.9"):
+        run(4, gpunet.SGD(0.1), small_network(), checkpoint=path, resume=True)
+    found = run(4, gpunet.SGD(0.02, momentum=0.9), small_network(), checkpoint=path, resume=True)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
 def test_resuming_refuses_another_run(tmp_path):
     X, y = learnable(40)
     path = tmp_path / "run.npz"
