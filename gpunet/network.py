@@ -117,12 +117,11 @@ class Network(LayerStack):
     parameters, gradients, state : dict of str to array
         Named views, on the device, of the flat buffers: ``W1``, ``gamma1``, ``beta1``, ..., ``Wk``, ``bk``;
         ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network; a view
-        cannot be exchanged. On CUDA the
-        network works on a stream of its own: use :meth:`get_parameters` and :meth:`set_parameters`, or synchronise
-        before and after touching a view.
+        cannot be exchanged. On CUDA the network works on a stream of its own: use :meth:`get_parameters` and
+        :meth:`set_parameters`, or synchronise before and after touching a view.
     layers : tuple of Layer
-        Their attributes may be set: ``network.layers[2].rate = 0.1`` where that is a dropout layer. The arguments, as
-        attributes of the network, may not.
+        The ``rate`` and the ``seed`` of dropout and the ``momentum`` of batch norm may be set:
+        ``network.layers[2].rate = 0.1`` where that is a dropout layer. Those of the network, its arguments, may not.
     metadata : dict
         Anything JSON can hold (class names, scaling of the inputs); saved with the network.
     lock : TurnLock
@@ -214,8 +213,8 @@ class Network(LayerStack):
         """Refuse to change what the layers, which have their own, would not follow."""
         if vars(self).get(name, value) is not value and name not in _SETTABLE:
             raise InvalidValueError(
-                f"{name}: a network keeps what it was made with. Expected an attribute of one of network.layers, "
-                "numbers for network.set_parameters, or a new Network."
+                f"{name}: a network keeps what it was made with. Expected numbers for network.set_parameters, rate or "
+                "momentum of one of network.layers, or a new Network."
             )
         super().__setattr__(name, value)
 
@@ -292,18 +291,24 @@ class Network(LayerStack):
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The constructor's arguments, device aside, as JSON can hold them."""
+        """The constructor's arguments, device aside, as JSON can hold them.
+
+        Dropout's rates and batch norm's momentum, which may be set, are those of the layers now; the momentum is that
+        of the first one.
+        """
         initializer = str(self.initializer)
+        rates = {layer.index: layer.rate for layer in self.layers if isinstance(layer, Dropout)}
+        momenta = [layer.momentum for layer in self.layers if isinstance(layer, BatchNorm)]
         return {
             "layer_sizes": list(self.layer_sizes),
             "activation": [str(activation) for activation in self.activations],
             "output_activation": str(self.output_activation),
             "batch_norm": list(self.batch_norm),
             "scale_shift": self.scale_shift,
-            "batch_norm_momentum": self.batch_norm_momentum,
+            "batch_norm_momentum": next(iter(momenta), self.batch_norm_momentum),
             "batch_norm_epsilon": self.batch_norm_epsilon,
             "bias_before_batch_norm": self.bias_before_batch_norm,
-            "dropout": list(self.dropout),
+            "dropout": [rates.get(index, 0.0) for index in range(1, len(self.layer_sizes) - 1)],
             "initializer": initializer if initializer.split("(")[0] in INITIALIZERS else None,
             "initial_bias": self.initial_bias,
             "loss": self.loss,

@@ -45,13 +45,23 @@ class BatchNorm(Layer):
         initial_beta: float = 0.0,
     ) -> None:
         super().__init__(index, columns)
-        self.activation = activation
+        self._activation = activation
         self.scale_shift = scale_shift
         self.momentum = momentum
-        self.epsilon = epsilon
+        self._epsilon = epsilon
         self._initial_beta = initial_beta
         self._gamma, self._beta = f"gamma{index}", f"beta{index}"
         self._running_mean, self._running_variance = f"running_mean{index}", f"running_variance{index}"
+
+    @property
+    def activation(self) -> Activation:
+        """f, which stays, as epsilon does: what a network computes with its parameters does not change."""
+        return self._activation
+
+    @property
+    def epsilon(self) -> float:
+        """What is added to the variance."""
+        return self._epsilon
 
     def parameter_specs(self) -> list[ParameterSpec]:
         if not self.scale_shift:
@@ -73,7 +83,7 @@ class BatchNorm(Layer):
         y = self.buffer("y", x.shape[0])
         if not training:
             self.backend.batch_norm_activation_inference(
-                x, gamma, beta, self.activation, y, running_mean, running_variance, self.epsilon
+                x, gamma, beta, self._activation, y, running_mean, running_variance, self._epsilon
             )
             return y
         mean, inverse_std = self._statistics()
@@ -81,14 +91,14 @@ class BatchNorm(Layer):
             x,
             gamma,
             beta,
-            self.activation,
+            self._activation,
             y,
             mean,
             inverse_std,
             running_mean,
             running_variance,
             self.momentum,
-            self.epsilon,
+            self._epsilon,
         )
         self._s, self._y = x, y
         return y
@@ -103,7 +113,7 @@ class BatchNorm(Layer):
             self._y,
             gamma,
             beta,
-            self.activation,
+            self._activation,
             mean,
             inverse_std,
             ds=dy,
@@ -115,13 +125,13 @@ class BatchNorm(Layer):
     def slopes(self) -> Array:
         """Return f'(gamma Shat + beta) of the last training forward, (n, columns), on the host."""
         fetch = self.backend.to_numpy
-        if self.activation.derivative_of == "output":
-            return self.activation.derivative(fetch(self._y))
+        if self._activation.derivative_of == "output":
+            return self._activation.derivative(fetch(self._y))
         mean, inverse_std = map(fetch, self._statistics())
         z = (fetch(self._s) - mean) * inverse_std
         if self.scale_shift:
             z = z * fetch(self.parameters[self._gamma]) + fetch(self.parameters[self._beta])
-        return self.activation.derivative(z)
+        return self._activation.derivative(z)
 
     def _statistics(self) -> tuple[Array, Array]:
         """Return the batch's mean and 1 / sqrt(v + epsilon), each (columns,)."""

@@ -41,8 +41,8 @@ class Callback:
     """Override what you need; every method does nothing.
 
     What a callback changes counts from the next step on, on every device: the optimiser's hyperparameters, learning
-    rate, moments and :meth:`~gpunet.Optimizer.reset`; the network's parameters and step count; the rate of a dropout
-    layer, or another attribute of one of ``run.network.layers``.
+    rate, moments and :meth:`~gpunet.Optimizer.reset`; the network's parameters and step count; rate and seed of dropout
+    and momentum of batch norm among ``run.network.layers``.
     """
 
     def on_fit_start(self, run: Run) -> None:

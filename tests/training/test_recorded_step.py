@@ -260,6 +260,25 @@ def test_a_momentum_that_is_set_later_has_its_velocity() -> None:
         assert np.array_equal(found[1]["W1"], plain[1]["W1"]) is each  # a velocity lasts one step there: the gradient
 
 
+def test_what_the_layers_have_now_is_copied_and_saved(tmp_path: Any) -> None:
+    network = new_network("cpu", "squared_error")
+    layers = {layer.name: layer for layer in network.layers}
+    layers["dropout2"].rate, layers["batch_norm1"].momentum = 0.6, 0.4
+    X, y = problem("squared_error")
+    for twin in (copy.deepcopy(network), gpunet.load(network.save(tmp_path / "network.npz"), device="cpu")):
+        for one in (network, twin):
+            one.set_step(0)
+        assert twin.configuration == network.configuration
+        assert network.loss_and_gradients(X, y)[0] == twin.loss_and_gradients(X, y)[0]
+
+
+@pytest.mark.parametrize("name", ["activation", "epsilon"])
+def test_what_a_network_computes_stays(name: str) -> None:
+    layer = new_network("cpu", "squared_error").layers[1]
+    with pytest.raises(AttributeError):
+        setattr(layer, name, another(getattr(layer, name), NumpyBackend()))
+
+
 def test_arrays_of_network_and_optimizer_are_not_exchanged() -> None:
     network, optimizer = new_network("cpu", "squared_error"), gpunet.Adam()
     optimizer.attach(network.backend, network.flat_parameters)
