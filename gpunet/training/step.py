@@ -103,9 +103,12 @@ class TrainingStep:
         )
 
     def _read(self) -> Iterator[object]:
-        """Yield the objects whose attributes :meth:`_run` reads; not this one, which would keep itself alive."""
+        """Yield the objects whose attributes :meth:`_run` reads, but for the network, whose own stay.
+
+        This one is not among them: it would keep itself alive.
+        """
         network = self.network
-        yield from (self.data, self.optimizer, network, network.backend, network.workspace, network.layout)
+        yield from (self.data, self.optimizer, network.backend, network.workspace, network.layout)
         for part in (*network.layers, network.loss_layer):
             yield part
             yield from (value for value in vars(part).values() if isinstance(value, Activation))
