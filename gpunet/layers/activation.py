@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpunet.activations import Activation
-from gpunet.layers.base import Array, Layer, ParameterSpec
+from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
 
 
 class BiasActivation(Layer):
@@ -19,6 +19,7 @@ class BiasActivation(Layer):
     """
 
     kind = "activation"
+    activation = fixed("activation")
 
     def __init__(self, index: int, columns: int, activation: Activation, initial_bias: float = 0.0) -> None:
         super().__init__(index, columns)
@@ -26,30 +27,25 @@ class BiasActivation(Layer):
         self._bias = f"b{index}"
         self._initial_bias = initial_bias
 
-    @property
-    def activation(self) -> Activation:
-        """f, which stays: what a network computes with its parameters does not change."""
-        return self._activation
-
     def parameter_specs(self) -> list[ParameterSpec]:
         return [ParameterSpec(self._bias, (self.columns,), self._initial_bias)]
 
     def forward(self, x: Array, training: bool) -> Array:
-        keeps_input = training and self._activation.derivative_of == "input"
+        keeps_input = training and self.activation.derivative_of == "input"
         y = self.buffer("y", x.shape[0]) if keeps_input else x
-        self.backend.bias_activation_forward(x, self.parameters[self._bias], self._activation, out=y)
+        self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=y)
         self._kept = x
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dS = dY f'(S), db = sum_i dS_i, in place of dY."""
         bias, dbias = self.parameters[self._bias], self.gradients[self._bias]
-        self.backend.bias_activation_backward(dy, self._kept, self._activation, ds=dy, dbias=dbias, bias=bias)
+        self.backend.bias_activation_backward(dy, self._kept, self.activation, ds=dy, dbias=dbias, bias=bias)
         return dy
 
     def slopes(self) -> Array:
         """Return f'(S + b) of the last training forward, (n, columns), on the host."""
         kept = self.backend.to_numpy(self._kept)
-        if self._activation.derivative_of == "input":
+        if self.activation.derivative_of == "input":
             kept = kept + self.backend.to_numpy(self.parameters[self._bias])
-        return self._activation.derivative(kept)
+        return self.activation.derivative(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,14 @@ class Part:
         self.step = memory.step
 
 
+def fixed(name: str) -> property:
+    """Return an attribute that can be read and not set; the constructor sets its name with an underscore before it.
+
+    For what decides shapes and what is computed: a network has its parameters and its file's header for just that.
+    """
+    return property(attrgetter(f"_{name}"))
+
+
 class Layer(Part, ABC):
     """A step of the network with its gradient written beside it.
 
@@ -151,12 +160,13 @@ class Layer(Part, ABC):
 
     kind = "layer"
     not_recorded = frozenset({"output"})
+    index, columns, name = fixed("index"), fixed("columns"), fixed("name")
     output: Array
 
     def __init__(self, index: int, columns: int) -> None:
-        self.index = index
-        self.columns = columns
-        self.name = f"{self.kind}{index}"
+        self._index = index
+        self._columns = columns
+        self._name = f"{self.kind}{index}"
 
     def parameter_specs(self) -> list[ParameterSpec]:
         """Return the parameters that the layer learns."""

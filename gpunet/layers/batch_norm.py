@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpunet.activations import Activation
-from gpunet.layers.base import Array, Layer, ParameterSpec
+from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
 
 
 class BatchNorm(Layer):
@@ -32,6 +32,7 @@ class BatchNorm(Layer):
     """
 
     kind = "batch_norm"
+    activation, epsilon = fixed("activation"), fixed("epsilon")
 
     def __init__(
         self,
@@ -53,16 +54,6 @@ class BatchNorm(Layer):
         self._gamma, self._beta = f"gamma{index}", f"beta{index}"
         self._running_mean, self._running_variance = f"running_mean{index}", f"running_variance{index}"
 
-    @property
-    def activation(self) -> Activation:
-        """f, which stays, as epsilon does: what a network computes with its parameters does not change."""
-        return self._activation
-
-    @property
-    def epsilon(self) -> float:
-        """What is added to the variance."""
-        return self._epsilon
-
     def parameter_specs(self) -> list[ParameterSpec]:
         if not self.scale_shift:
             return []
@@ -83,7 +74,7 @@ class BatchNorm(Layer):
         y = self.buffer("y", x.shape[0])
         if not training:
             self.backend.batch_norm_activation_inference(
-                x, gamma, beta, self._activation, y, running_mean, running_variance, self._epsilon
+                x, gamma, beta, self.activation, y, running_mean, running_variance, self.epsilon
             )
             return y
         mean, inverse_std = self._statistics()
@@ -91,14 +82,14 @@ class BatchNorm(Layer):
             x,
             gamma,
             beta,
-            self._activation,
+            self.activation,
             y,
             mean,
             inverse_std,
             running_mean,
             running_variance,
             self.momentum,
-            self._epsilon,
+            self.epsilon,
         )
         self._s, self._y = x, y
         return y
@@ -113,7 +104,7 @@ class BatchNorm(Layer):
             self._y,
             gamma,
             beta,
-            self._activation,
+            self.activation,
             mean,
             inverse_std,
             ds=dy,
@@ -125,13 +116,13 @@ class BatchNorm(Layer):
     def slopes(self) -> Array:
         """Return f'(gamma Shat + beta) of the last training forward, (n, columns), on the host."""
         fetch = self.backend.to_numpy
-        if self._activation.derivative_of == "output":
-            return self._activation.derivative(fetch(self._y))
+        if self.activation.derivative_of == "output":
+            return self.activation.derivative(fetch(self._y))
         mean, inverse_std = map(fetch, self._statistics())
         z = (fetch(self._s) - mean) * inverse_std
         if self.scale_shift:
             z = z * fetch(self.parameters[self._gamma]) + fetch(self.parameters[self._beta])
-        return self._activation.derivative(z)
+        return self.activation.derivative(z)
 
     def _statistics(self) -> tuple[Array, Array]:
         """Return the batch's mean and 1 / sqrt(v + epsilon), each (columns,)."""

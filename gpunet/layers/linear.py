@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpunet.layers.base import Array, Layer, ParameterSpec
+from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
 
 
 class Linear(Layer):
@@ -19,10 +19,11 @@ class Linear(Layer):
     """
 
     kind = "linear"
+    inputs = fixed("inputs")
 
     def __init__(self, index: int, inputs: int, outputs: int) -> None:
         super().__init__(index, outputs)
-        self.inputs = inputs
+        self._inputs = inputs
         self._weight = f"W{index}"
 
     def parameter_specs(self) -> list[ParameterSpec]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import gpunet
-from gpunet.activations import Activation
+from gpunet.activations import Activation, SiLU, Softplus
 from gpunet.backends import Backend
 from gpunet.layers import LOSSES
 from gpunet.optimizers import OPTIMIZERS
@@ -100,3 +101,70 @@ def assert_same(found: Outcome, expected: Outcome, tolerance: float = 0.0) -> No
     assert found[1].keys() == expected[1].keys()
     for name, value in expected[1].items():
         np.testing.assert_allclose(found[1][name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+# --- every attribute --------------------------------------------------------------------------------------------------
+
+
+def attributes(one: object) -> Iterator[str]:
+    """Yield the names of all that ``one`` has in public and lets be set."""
+    for name in dir(one):
+        if name[0] != "_" and not callable(getattr(type(one), name, None)):
+            yield name
+
+
+def another(value: Any, backend: Backend) -> Any:
+    """Return something else that could stand in the place of ``value``."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, float):
+        return value / 2 or 0.25
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, str):
+        return f"{value}9"
+    if isinstance(value, Activation):
+        return Softplus() if isinstance(value, SiLU) else SiLU()
+    if isinstance(value, gpunet.Schedule):
+        return gpunet.StepRate(0.2, 2, 0.5)
+    if isinstance(value, np.ndarray):
+        new = backend.empty(value.shape, value.dtype)
+        backend.copy(value, new)
+        return new
+    if isinstance(value, dict):
+        return {name: another(entry, backend) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], (bool, int, float, str)):
+        return type(value)(another(entry, backend) for entry in value)
+    if isinstance(value, tuple):
+        return value[::-1]
+    return value if isinstance(value, Backend) else copy.copy(value)  # a network's backend is where all its arrays are
+
+
+def parts(network: gpunet.Network, optimizer: gpunet.Optimizer) -> dict[str, Any]:
+    """Return everything that callbacks can get hold of and a step reads."""
+    layers = {layer.name: layer for layer in network.layers}
+    own = {"network": network, "loss": network.loss_layer, "layout": network.layout, "optimizer": optimizer}
+    activations = {"first activation": network.activations[0], "leaky_relu": network.activations[1]}
+    return layers | own | activations
+
+
+def setting(part: str, name: str) -> Change:
+    """Return what sets an attribute of a part to something else."""
+
+    def change(network: gpunet.Network, optimizer: gpunet.Optimizer) -> None:
+        one = parts(network, optimizer)[part]
+        setattr(one, name, another(getattr(one, name), network.backend))
+
+    return change
+
+
+def settable(first: str | Activation = "tanh") -> list[tuple[str, str, str, str]]:
+    """Return (optimiser, loss, part, attribute) for every public attribute of a network with this activation."""
+    found = set()
+    for optimizer, loss in [*((name, "squared_error") for name in OPTIMIZERS), *(("sgd", name) for name in LOSSES)]:
+        its, network = new_optimizer(optimizer), new_network("cpu", loss, first)
+        its.attach(network.backend, network.flat_parameters)
+        for part, one in parts(network, its).items():
+            named = optimizer if part == "optimizer" else "sgd", loss if part == "loss" else "squared_error"
+            found |= {(*named, part, name) for name in attributes(one)}
+    return sorted(found)

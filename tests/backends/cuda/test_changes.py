@@ -15,11 +15,11 @@ from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.training.evaluation import evaluate
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
-from tests.helpers.changes import Change, assert_same, new_network, outcome, problem
+from tests.helpers.changes import Change, assert_same, new_network, outcome, problem, settable, setting
 from tests.helpers.networks import random_problem
 
 
-def setting(name: str, value: Any) -> Change:
+def of_optimizer(name: str, value: Any) -> Change:
     """Return what sets an attribute of the optimiser."""
     return lambda network, optimizer: setattr(optimizer, name, value)
 
@@ -58,16 +58,16 @@ def look_at_many_rows(network: Any, optimizer: Any) -> None:
 
 
 ACTIONS: dict[str, tuple[str, Change]] = {
-    "momentum": ("sgd", setting("momentum", 0.5)),
-    "no momentum": ("sgd", setting("momentum", 0.0)),
-    "nesterov": ("sgd", setting("nesterov", True)),
-    "beta_1": ("adam", setting("beta_1", 0.5)),
-    "beta_2": ("adam", setting("beta_2", 0.9)),
-    "epsilon": ("adam", setting("epsilon", 0.1)),
-    "weight_decay": ("adamw", setting("weight_decay", 0.5)),
-    "learning_rate": ("adam", setting("learning_rate", 0.3)),
-    "schedule": ("sgd", setting("schedule", gpunet.StepRate(0.3, 2, 0.5))),
-    "step": ("adam", setting("step", 100)),
+    "momentum": ("sgd", of_optimizer("momentum", 0.5)),
+    "no momentum": ("sgd", of_optimizer("momentum", 0.0)),
+    "nesterov": ("sgd", of_optimizer("nesterov", True)),
+    "beta_1": ("adam", of_optimizer("beta_1", 0.5)),
+    "beta_2": ("adam", of_optimizer("beta_2", 0.9)),
+    "epsilon": ("adam", of_optimizer("epsilon", 0.1)),
+    "weight_decay": ("adamw", of_optimizer("weight_decay", 0.5)),
+    "learning_rate": ("adam", of_optimizer("learning_rate", 0.3)),
+    "schedule": ("sgd", of_optimizer("schedule", gpunet.StepRate(0.3, 2, 0.5))),
+    "step": ("adam", of_optimizer("step", 100)),
     "reset": ("adam", lambda network, optimizer: optimizer.reset()),
     "reset of sgd": ("sgd", lambda network, optimizer: optimizer.reset()),
     "moments": ("adam", write_moments),
@@ -104,3 +104,17 @@ def test_a_change_counts_from_the_next_step_on(
     optimizer, change = ACTIONS[action]
     found, expected = (outcome(backend, change, optimizer) for backend in (new_backend(monkeypatch), "cpu"))
     assert_same(found, expected, tolerance=1e-11)
+
+
+# The others are refused, which asks no device.
+OF_PARTS = [case for case in settable() if case[2] not in ("network", "layout", "first activation", "leaky_relu")]
+
+
+@pytest.mark.parametrize(("optimizer", "loss", "part", "name"), OF_PARTS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_every_attribute(device: Any, optimizer: str, loss: str, part: str, name: str) -> None:
+    change = setting(part, name)
+    found, expected = (outcome(backend, change, optimizer, loss) for backend in (CudaBackend(device), "cpu"))
+    kinds = found[0].split(":")[0], expected[0].split(":")[0]
+    assert kinds[0] == kinds[1]
+    assert_same(("", found[1]), ("", expected[1]), tolerance=1e-11)
