@@ -171,9 +171,11 @@ class Network(LayerStack):
     ) -> None:
         self.layer_sizes = check_sizes(layer_sizes)
         hidden = len(self.layer_sizes) - 2
-        self.activations: list[Activation] = per_layer("activation", activation, hidden, get_activation)
-        self.batch_norm: list[bool] = per_layer("batch_norm", batch_norm, hidden, partial(check_flag, "batch_norm"))
-        self.dropout: list[float] = per_layer("dropout", dropout, hidden, partial(check_rate, "dropout"))
+        self.activations: tuple[Activation, ...] = per_layer("activation", activation, hidden, get_activation)
+        self.batch_norm: tuple[bool, ...] = per_layer(
+            "batch_norm", batch_norm, hidden, partial(check_flag, "batch_norm")
+        )
+        self.dropout: tuple[float, ...] = per_layer("dropout", dropout, hidden, partial(check_rate, "dropout"))
         self.scale_shift = check_flag("scale_shift", scale_shift)
         self.batch_norm_momentum = check_number("batch_norm_momentum", batch_norm_momentum, maximum=1.0)
         self.batch_norm_epsilon = check_number("batch_norm_epsilon", batch_norm_epsilon, above=True)

@@ -115,13 +115,13 @@ def check_each_size(argument: str, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(check_integer(f"{argument}[{place}]", size, 1, LARGEST_SIZE) for place, size in enumerate(sizes))
 
 
-def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> list[Any]:
+def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Return one checked value per hidden layer; a single value stands for all of them."""
     if isinstance(value, str) or not is_sequence(value):
-        return [check(value)] * hidden
+        return (check(value),) * hidden
     if len(value) != hidden:
         raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
-    return [check(one) for one in value]
+    return tuple(check(one) for one in value)
 
 
 def is_sequence(value: Any) -> bool:

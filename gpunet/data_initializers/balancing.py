@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def can_balance(network: Network) -> bool:
     return all(normalised or activation.is_homogeneous for activation, normalised in pairs)
 
 
-def balancing_factors(rates: list[float], batch_norm: list[bool]) -> tuple[list[float], list[float]]:
+def balancing_factors(rates: list[float], batch_norm: Sequence[bool]) -> tuple[list[float], list[float]]:
     """Return what to multiply each W_i and each b_i with, so that all layers change at one rate.
 
     Multiplying W_i with r divides its gradient by r, as long as the network computes the same, and its rate by r^2. A
