@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.case_runner import CaseRunner, Plan
-from benchmarks.cases import CONFIGURATIONS, choose_cases, smoke
+from benchmarks.cases import choose_cases, smoke
 from benchmarks.peers import find_peer, peers_for
 from benchmarks.report.results import OURS, Case, Row
 from benchmarks.report.words import milliseconds, times
@@ -18,6 +18,7 @@ from benchmarks.run import ResultFile, run
 from gpunet.backends.devices.probe import probe_gpu
 from gpunet.environment import usable_cores
 from gpunet.errors import GpunetError, InvalidValueError, unknown_name
+from gpunet.verification.configurations import CONFIGURATIONS
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from benchmarks.report.results import NETWORK, Case
+from gpunet.verification.configurations import CLASSES, CONFIGURATIONS, layer_sizes
 
-# label: (batch, inputs, linear layers, hidden width); d is the lecture's network. The CPU's batches are smaller, so
-# that a run ends in minutes.
-CONFIGURATIONS = {
-    "a": (256, 784, 3, 256),
-    "b": (1024, 3072, 5, 1024),
-    "c": (8192, 3072, 5, 2048),
-    "d": (65536, 512, 10, 500),
-    "e": (8192, 64, 10, 64),
-}
+# The configurations' batches are for a GPU; these are smaller, so that a run ends in minutes.
 CPU_BATCHES = {"b": 256, "c": 4096, "d": 4096}
-CLASSES = 10
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu(0.01)", "elu(1.0)", "identity")
 
 # One variable at a time, from this point; the same on CPU and GPU, so that their crossing can be read off.
@@ -28,11 +20,6 @@ _SWEEPS = {
 }
 _SWEPT_INPUTS = 784
 _EPOCH_BATCHES = 20
-
-
-def layer_sizes(inputs: int, layers: int, width: int) -> tuple[int, ...]:
-    """Return d, m, ..., m, c of a network with ``layers`` linear layers."""
-    return (inputs, *[width] * (layers - 1), CLASSES)
 
 
 def network_cases(device: str) -> list[Case]:

@@ -1,10 +1,9 @@
 """The roofline: how fast a case could be at the machine's own rates of arithmetic and of memory.
 
 Each operation takes at least its floating-point operations over the rate of a large matrix product, and at least its
-bytes over the rate of a large copy, each input read once and each output written once; the larger of the two counts,
-and the operations of a case follow one another. Batch norm reads s and writes y forward, and reads dy and s and writes
-ds backward, as if every column stayed on the chip between its statistics and its use. The few operations per element
-of the element-wise work are not counted.
+bytes over the rate of a large copy, as :mod:`gpunet.verification.traffic` counts them; the larger of the two counts,
+and the operations of a case follow one another. The few operations per element of the element-wise work are not
+counted.
 
 References
 ----------
@@ -18,12 +17,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from benchmarks.report.results import Case
+from gpunet.verification.traffic import SWEEPS
 
-# Times that an array is read or written.
-_BATCH_NORM_FORWARD, _BATCH_NORM_BACKWARD = 2, 3
-_ACTIVATION_FORWARD, _ACTIVATION_BACKWARD = 2, 3
-_LOSS = 2  # logits in, gradient out
-_OPTIMIZER = {"sgd": 5, "adam": 7}  # parameters and moments in and out, gradients in
+_BATCH_NORM_FORWARD = SWEEPS["batch_norm_activation_forward"]
+_BATCH_NORM_BACKWARD = SWEEPS["batch_norm_activation_backward"]
+_ACTIVATION_FORWARD, _ACTIVATION_BACKWARD = SWEEPS["bias_activation_forward"], SWEEPS["bias_activation_backward"]
+_LOSS = SWEEPS["softmax_cross_entropy"]
+_OPTIMIZER = {"sgd": SWEEPS["sgd_step"], "adam": SWEEPS["adam_step"]}
 
 
 @dataclass(frozen=True)

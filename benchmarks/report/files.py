@@ -48,10 +48,10 @@ def read_results(path: str | os.PathLike[str]) -> Results:
             "measure again with this version of gpunet."
         )
     try:
-        machine = _parse(dict[str, Any], content.get("machine"), "machine")
-        _parse(str, machine.get("name"), "machine: name")
-        results = Results(machine, _parse(str, content.get("gpunet"), "gpunet"), path=path)
-        rows = enumerate(_parse(list[Any], content.get("rows"), "rows"), start=1)
+        machine = from_json(dict[str, Any], content.get("machine"), "machine")
+        from_json(str, machine.get("name"), "machine: name")
+        results = Results(machine, from_json(str, content.get("gpunet"), "gpunet"), path=path)
+        rows = enumerate(from_json(list[Any], content.get("rows"), "rows"), start=1)
         results.merge(_row(row, f"row {place}") for place, row in rows)
     except ValueError as error:
         raise FileFormatError(f"{path}: is damaged: {error}.") from None
@@ -68,7 +68,7 @@ def _number(text: str) -> float:
 
 
 def _row(content: Any, place: str) -> Row:
-    row: Row = _parse(Row, content, place)
+    row: Row = from_json(Row, content, place)
     if row.status == "ok" and row.milliseconds is None:
         raise ValueError(f"{place}: it is 'ok' and has no milliseconds")
     if min([*row.rounds, *row.peaks.values()], default=1) <= 0:
@@ -76,17 +76,23 @@ def _row(content: Any, place: str) -> Row:
     return row
 
 
-def _parse(kind: Any, value: Any, place: str) -> Any:
-    """Return a JSON value as the type of a field: a dataclass, a container, a plain value; ValueError if it is none."""
+def from_json(kind: Any, value: Any, place: str) -> Any:
+    """Return a JSON value as the type of a field: a dataclass, a container, a plain value.
+
+    Raises
+    ------
+    ValueError
+        It is none; the message begins with ``place``.
+    """
     origin: Any = get_origin(kind) or kind
     inner = get_args(kind)
     if kind is Any or (origin is Literal and value in inner):
         return value
     if origin is UnionType:
-        return None if value is None else _parse(inner[0], value, place)
+        return None if value is None else from_json(inner[0], value, place)
     if dataclasses.is_dataclass(kind):
-        kinds, parts = _field_types(kind), _parse(dict[str, Any], value, place)
-        fields = {name: _parse(kinds.get(name, Any), part, f"{place}: {name}") for name, part in parts.items()}
+        kinds, parts = _field_types(kind), from_json(dict[str, Any], value, place)
+        fields = {name: from_json(kinds.get(name, Any), part, f"{place}: {name}") for name, part in parts.items()}
         try:
             return origin(**fields)
         except (TypeError, InvalidValueError) as error:  # a field too many or too few; a case or spread that is none
@@ -100,8 +106,8 @@ def _parse(kind: Any, value: Any, place: str) -> Any:
     if origin in (int, float) and value < 0:
         raise ValueError(f"{place}: got {value!r}, expected a number of at least 0")
     if origin in (list, tuple):
-        return origin(_parse(inner[0], part, place) for part in value)
-    return {name: _parse(inner[1], part, place) for name, part in value.items()} if origin is dict else value
+        return origin(from_json(inner[0], part, place) for part in value)
+    return {name: from_json(inner[1], part, place) for name, part in value.items()} if origin is dict else value
 
 
 def committed_results(folder: Path | None = None) -> list[Results]:

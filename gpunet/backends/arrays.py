@@ -33,3 +33,8 @@ class Scratch:
         if buffer is None or buffer.size < size:
             buffer = self._buffers[key] = self._empty(size, dtype)
         return buffer[:size].reshape(shape)
+
+    @property
+    def buffers(self) -> list[Array]:
+        """All of them, whole."""
+        return list(self._buffers.values())

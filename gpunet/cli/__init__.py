@@ -1,1 +1,1 @@
-"""The shell command ``gpunet`` and its subcommands: train, predict, evaluate, lecture, info, kernels, bench."""
+"""The shell command ``gpunet`` and its subcommands: train, predict, evaluate, lecture, info, verify, kernels, bench."""

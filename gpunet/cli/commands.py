@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "print a model's loss, accuracy and confusions",
     "lecture": "run the experiments of the lecture on k-layer networks",
     "info": "print versions, devices, and what is missing for a GPU; of a FILE, what it holds and whether it is whole",
+    "verify": "check a GPU, or the CPU: every operation against the specification; status 1 where one is wrong",
     "kernels": "check the CUDA kernels, on a machine that needs no GPU",
     "bench": "show and compare the benchmarks' results; `make benchmark` in a checkout measures",
 }

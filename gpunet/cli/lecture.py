@@ -8,7 +8,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +16,19 @@ from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.folders import check_folder
 from gpunet.cli.options import add_seed
 from gpunet.cli.output import device_name, print_json, print_table, require_rich
-from gpunet.cli.progress import is_watched, note
+from gpunet.cli.progress import counting, is_watched, note
 from gpunet.cli.readers import folder, whole_number
 from gpunet.cli.threads import one_blas_thread
 from gpunet.environment import usable_cores
 from gpunet.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from gpunet.lecture.building import Outcome
     from gpunet.lecture.experiment import Experiment, Settings
 
 ALL, LIST = "all", "list"
 EXIT_FAILED = 1
 _NARROWEST_TEXT, _WIDEST_TEXT = 30, 100
-_BAR_LENGTH = 30
 
 
 def declare(parser: Parser) -> None:
@@ -164,14 +160,11 @@ def _run_all(arguments: argparse.Namespace) -> None:
     jobs = min(arguments.jobs or usable_cores(), len(found))
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    bar = _bar()
-    task = bar.add_task("", total=len(found), running="")
+    with counting(len(found)) as count:
 
-    def show(done: int, running: Sequence[Experiment]) -> None:
-        names = ", ".join(f"{experiment.row} {experiment.name}" for experiment in running)
-        bar.update(task, completed=done, running=names)
+        def show(done: int, running: Sequence[Experiment]) -> None:
+            count(done, ", ".join(f"{experiment.row} {experiment.name}" for experiment in running))
 
-    with bar if is_watched(quiet=False) else nullcontext():
         outcomes = build(found, shell_command(settings, str(arguments.out)), jobs, show)
     seconds = time.perf_counter() - started
     page = write_page(outcomes, settings, device, arguments.out)
@@ -207,19 +200,3 @@ def _print_outcomes(outcomes: Sequence[Outcome], how: str, page: Path) -> None:
         print(f"{outcome.experiment.row} {outcome.experiment.name} failed: {outcome.error}")
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} experiments in {how}")
     print(page)
-
-
-def _bar() -> Progress:
-    """Return a bar of how many experiments have ended and which run; gone when all have ended."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
-    return Progress(
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(_BAR_LENGTH),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[running]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-        console=Console(file=sys.stderr),
-        transient=True,
-    )

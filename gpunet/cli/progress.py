@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from gpunet.cli.scores import format_score
 from gpunet.cli.streams import printable
@@ -12,6 +14,7 @@ from gpunet.training import Callback, EpochRecord, Run
 # Faster than an eye and slower than a step of a small network.
 _SECONDS_BETWEEN_UPDATES = 0.1
 _SHORTEST_BAR, _LONGEST_BAR = 10, 40
+_COUNT_BAR = 30
 # "0:00:00", and the spaces between the columns.
 _TIME_WIDTH = 7
 _GAPS = 3
@@ -94,3 +97,23 @@ class ProgressBar(Callback):
         result = fitting(parts, width - _SHORTEST_BAR)
         self._bar_column.bar_width = max(_SHORTEST_BAR, min(_LONGEST_BAR, width - len(result)))
         return result
+
+
+@contextmanager
+def counting(total: int) -> Iterator[Callable[[int, str], None]]:
+    """Yield what shows how many pieces of work are done and which run, where someone looks on; gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    bar = Progress(
+        TextColumn("{task.completed}/{task.total}"),
+        BarColumn(_COUNT_BAR),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[running]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )
+    task = bar.add_task("", total=total, running="")
+    with bar if is_watched(quiet=False) else nullcontext():
+        yield lambda done, running: bar.update(task, completed=done, running=running)

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from benchmarks.cases import layer_sizes
 from benchmarks.report.results import Case
 from benchmarks.roofline import Demand, demands, parameter_count, roofline_seconds, working_set
+from gpunet.verification.configurations import layer_sizes
 
 # Two hidden units, three inputs, five rows, ten classes.
 SMALL = Case("network", "step", "small", 5, (3, 2, 10), optimizer="adam")

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.cases import layer_sizes
 from benchmarks.peers import find_peer
 from benchmarks.problem import make_problem
 from benchmarks.report.results import Case
 from benchmarks.tolerances import largest_error, tolerance
+from gpunet.verification.configurations import layer_sizes
 
 SMALL = Case("network", "step", "small", 5, (3, 2, 10), optimizer="adam")
 

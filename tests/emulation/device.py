@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from gpunet.verification.storage import BFLOAT16, exact
+
 from .compiler import EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
 from .memory import Allocation, Allocator, View
 
@@ -25,7 +27,8 @@ RESERVED_SHARED_MEMORY = 1024  # per resident block
 # All the threads of a cooperative grid have a stack at the same time.
 MOST_COOPERATIVE_THREADS = 65536
 PRECISIONS = ("float32", "tf32")
-HALF_PRECISION = ("float16", "bfloat16")
+# uint16 holds the bits of bfloat16.
+HALF_PRECISION = ("float16", "bfloat16", "uint16")
 
 
 class _Operation(Protocol):
@@ -89,13 +92,11 @@ class _Gemm:
         return (self.a, self.b, self.out)
 
     def run(self, device: EmulatedDevice) -> None:
-        a, b, out = self.a.array(), self.b.array(), self.out.array()
-        if a.dtype.name in HALF_PRECISION:  # of storage: products and sums are float32
-            a, b = a.astype(np.float32), b.astype(np.float32)
-        elif self.precision == "tf32" and a.dtype == np.float32:
-            a, b = _round_to_tf32(a), _round_to_tf32(b)
-        product = np.matmul(a.T if self.transpose_a else a, b.T if self.transpose_b else b)
-        out[...] = product + out.astype(product.dtype) if self.accumulate else product
+        a, b = (_factor(view.array(), self.precision) for view in (self.a, self.b))
+        product, out = np.matmul(a.T if self.transpose_a else a, b.T if self.transpose_b else b), self.out.array()
+        if self.accumulate:
+            product = product + _factor(out, "float32").astype(product.dtype)
+        out[...] = BFLOAT16.store(product) if out.dtype == BFLOAT16.dtype else product
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,15 @@ class Replay:
     ----------
     names : tuple of str
         The recorded operations, in order: kernel names, ``"gemm"`` and ``"copy"``.
+    nodes : int
+        The kernels among them, and the products, which are kernels too.
     """
 
     def __init__(self, device: EmulatedDevice, operations: Sequence[_Operation]) -> None:
         self._device = device
         self._operations = tuple(operations)
         self.names = tuple(operation.name for operation in operations)
+        self.nodes = sum(not isinstance(operation, _Copy) for operation in operations)
 
     def launch(self) -> None:
         """Run the recorded operations again.
@@ -521,6 +525,13 @@ def _three(dimensions: int | tuple[int, ...]) -> Dimensions:
         raise EmulationError(f"invalid launch configuration: {len(given)} dimensions in {given}")
     x, y, z = (*(int(size) for size in given), 1, 1)[:3]
     return x, y, z
+
+
+def _factor(values: np.ndarray, precision: str) -> np.ndarray:
+    """Return what the device multiplies: half precision is of storage only, products and sums are float32."""
+    if values.dtype.name in HALF_PRECISION:
+        return (exact(values) if values.dtype == BFLOAT16.dtype else values).astype(np.float32)
+    return _round_to_tf32(values) if precision == "tf32" and values.dtype == np.float32 else values
 
 
 def _round_to_tf32(values: np.ndarray) -> np.ndarray:

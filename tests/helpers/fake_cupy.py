@@ -29,6 +29,7 @@ from gpunet.backends import notices
 from gpunet.backends.cuda import proof
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import probe, resources
+from gpunet.verification.storage import BFLOAT16, exact
 from tests.emulation import EmulatedDevice, EmulationError
 from tests.helpers.late_expressions import METHODS, LateExpressions
 
@@ -62,6 +63,7 @@ class Stream:
     by_address: dict[int, Stream] = {}  # noqa: RUF012
     null: Stream
     passed = 0  # events and other operations, of all streams
+    turn = threading.RLock()  # a thread that waits for the device may run what another asked for, but not beside it
 
     def __init__(self, non_blocking: bool = False) -> None:
         assert non_blocking
@@ -108,9 +110,10 @@ class Stream:
         self.reads_callers_memory = False
 
     def run_until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            Stream.passed += 1
-            self.queue.pop(0)()
+        with self.turn:
+            while not condition():
+                Stream.passed += 1
+                self.queue.pop(0)()
 
     def take_back(self, values: Any) -> None:
         """Take memory back into the pool: the next to have it may write as soon as the stream gets there."""
@@ -462,7 +465,7 @@ class FakeCublas:
 
     handles = 0
 
-    TYPES = {0: np.float32, 1: np.float64, 2: np.float16}  # noqa: RUF012
+    TYPES = {0: np.float32, 1: np.float64, 2: np.float16, 14: np.uint16}  # noqa: RUF012 (14: bits of bfloat16)
     NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR = 1, 7, 11
 
     def __init__(self, cupy: Any = None) -> None:
@@ -541,11 +544,16 @@ class FakeCublas:
             left, right = left.T if transpose_a else left, right.T if transpose_b else right
             with np.errstate(all="ignore"):
                 # beta 0 ignores what is there, NaN included.
-                added = factors[1] * out if factors[1] else 0
-                out[...] = factors[0] * (left.astype(wide) @ right.astype(wide)) + added
+                added = factors[1] * _numbers(out, wide) if factors[1] else 0
+                product = factors[0] * (_numbers(left, wide) @ _numbers(right, wide)) + added
+                out[...] = BFLOAT16.store(product) if out.dtype == BFLOAT16.dtype else product
 
         stream.submit(run)
         return 0
+
+
+def _numbers(matrix: Any, wide: Any) -> Any:
+    return (exact(matrix) if matrix.dtype == BFLOAT16.dtype else matrix).astype(wide)
 
 
 def begin_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,7 +570,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     monkeypatch.setattr(resources, "load_cublas", FakeCublas)
     monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
     monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
-    for name in ("_loaded", "_shared_memory_allowed"):
+    for name in ("_loaded", "_locks_of_sources", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})
 
 

@@ -1,120 +1,21 @@
-"""The proof bites: known bugs, planted one at a time in the kernels, and the kernels' own tests that must find each.
+"""The proof bites: known bugs, planted one at a time in the kernels, and the row of ``gpunet verify`` that finds each.
 
 A bug is an exact replacement of text that must occur once: an edit of a kernel cannot leave a bug here that is planted
-nowhere. The same test must pass without the bug.
+nowhere. The same checks pass without the bug.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from gpunet.activations import ReLU, SiLU
-from gpunet.backends.cuda.sources import names, source_for
+from gpunet.backends.cuda.sources import names
 from tests.backends import test_not_finite as not_finite_tests
-from tests.conftest import MULTIPROCESSORS
-from tests.emulation import EmulatedDevice, EmulationError, Kernel
-from tests.kernels import test_activation as activation_tests
-from tests.kernels import test_batch_norm as batch_norm_tests
-from tests.kernels import test_bernoulli as bernoulli_tests
-from tests.kernels import test_dropout as dropout_tests
-from tests.kernels import test_gather as gather_tests
-from tests.kernels import test_optimizer as optimizer_tests
-from tests.kernels import test_sigmoid_cross_entropy as sigmoid_tests
-from tests.kernels import test_softmax_cross_entropy as softmax_tests
-from tests.kernels import test_squared_error as squared_error_tests
-from tests.kernels.test_batch_norm import FLOAT, HALF, RESIDENT, STRIPED, Case
-
-Replacement = tuple[str, str]
-
-
-class PlantedDevice(EmulatedDevice):
-    """An emulated device that compiles the kernels with one piece of text replaced.
-
-    Parameters
-    ----------
-    replacement : (old, new), or None
-        None for the kernels as they are.
-    kernels : str
-        Pattern of the kernels that a test launches: the others of their group are not compiled.
-    sanitize : bool
-        As for :class:`EmulatedDevice`.
-    """
-
-    def __init__(self, replacement: Replacement | None, kernels: str, sanitize: bool = False) -> None:
-        super().__init__(multiprocessor_count=MULTIPROCESSORS, sanitize=sanitize)
-        self._replacement = replacement
-        self._kernels = re.compile(kernels)
-
-    def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Kernel]:
-        wanted = [kernel for kernel in kernels if self._kernels.match(kernel)]
-        if self._replacement is not None:
-            old, new = self._replacement
-            assert source.count(old) == 1, f"{name} has {source.count(old)} times: {old}"
-            source = source.replace(old, new)
-        try:
-            return super().load(source, options, wanted, name)
-        except EmulationError as error:
-            pytest.fail(f"no bug that a compiler lets through: {error}")
-
-
-Check = Callable[[PlantedDevice], None]
-
-
-def batch_norm(
-    *case: object, test: Callable[[Case], None] = batch_norm_tests.test_forward_and_backward, **more: object
-) -> Check:
-    """Return a test of ``batch_norm.cu``: it makes its own devices, so that only the kernels are exchanged."""
-
-    def check(device: PlantedDevice) -> None:
-        given = Case(*case, **more)
-        directions = ("forward", "backward") if given.algorithm else ("inference",)
-        expressions = tuple(given.expression(direction) for direction in directions)
-        kernels = device.load(source_for("batch_norm", expressions), (), expressions, "batch_norm.cu")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(batch_norm_tests, "compiled", lambda storage: kernels)
-            test(given)
-
-    return check
-
-
-def in_many_orders(device: PlantedDevice) -> None:
-    """Run a test for different numbers of rows: they seed the order of the threads, and few of those show this bug."""
-    for rows in range(8, 24):
-        batch_norm(FLOAT, "relu", rows, 6, RESIDENT, 8)(device)
-
-
-def inference(case: Case) -> None:
-    batch_norm_tests.test_inference(case, True)
-
-
-def relu(device: PlantedDevice) -> None:
-    activation_tests.check(device, (257, 10), ReLU(), "float32")
-
-
-def silu(device: PlantedDevice) -> None:
-    activation_tests.check(device, (257, 10), SiLU(), "float32")
-
-
-def bernoulli(device: PlantedDevice) -> None:
-    bernoulli_tests.test_probabilities_next_to_a_word_and_at_the_ends(device, "float32", 0)
-
-
-def sigmoid(device: PlantedDevice) -> None:
-    sigmoid_tests.check(device, (257, 10), "float32", True)
-
-
-def softmax(device: PlantedDevice) -> None:
-    softmax_tests.check(device, *softmax_tests.problem((33, 10)))
-
-
-# What the tests say, and the emulated device.
-WRONG_NUMBERS = "times the tolerance|Not equal to tolerance|Arrays are not equal"
-GUARD_DAMAGE = "write outside a buffer"
-DIVERGENCE = "threads have diverged"
+from tests.emulation import EmulationError
+from tests.helpers.verification import PlantedDevice, verify
 
 
 @dataclass(frozen=True)
@@ -128,11 +29,15 @@ class Bug:
     old, new : str
         The replacement.
     kernels : str
-        Pattern of the kernels that the test launches.
-    check : callable
-        One of the kernel's own tests.
+        Pattern of the kernels that the checks launch: the others of their group are not compiled.
+    row : str
+        The row of the table that finds it.
+    words : tuple of str
+        What the names of the checks have that are done here; all of them are, by ``gpunet verify``.
     finding : str
-        Pattern of the error: of an assertion, or of the emulated device.
+        Pattern of what the check says.
+    seeds : int
+        In how many orders of threads the checks are done until one finds it: few of those show it.
     """
 
     name: str
@@ -140,18 +45,20 @@ class Bug:
     old: str
     new: str
     kernels: str
-    check: Check
-    finding: str = WRONG_NUMBERS
+    row: str
+    words: tuple[str, ...]
+    finding: str = "elements are wrong|gave other bits"
+    seeds: int = 1
 
     def __str__(self) -> str:
         return f"{self.module}-{self.name.replace(' ', '_')}"
 
 
-RELU_KERNELS = r"bias_activation_\w+<float, relu_activation, 1>"
-SILU_KERNELS = r"bias_activation_\w+<float, silu_activation, 1>"
-SOFTMAX_KERNELS = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
-SIGMOID_KERNELS = r"sigmoid_cross_entropy<float>|total_weight<float>"
-SQUARED_ERROR_KERNELS = r"squared_error<float>|total_weight<float>"
+RELU = r"bias_activation_\w+<float, relu_activation, 1>"
+SILU = r"bias_activation_\w+<float, silu_activation, 1>"
+SOFTMAX = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
+SIGMOID = "sigmoid_cross_entropy<float>|total_weight<float>"
+SQUARED_ERROR = "squared_error<float>|total_weight<float>"
 
 BUGS = [
     Bug(
@@ -159,57 +66,64 @@ BUGS = [
         "activation",
         "= values[i];\n    __syncthreads();\n",
         "= values[i];\n",
-        RELU_KERNELS,
-        relu,
+        RELU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "relu, 257 x 10"),
     ),
     Bug(
         "threads outside the matrix leave before a barrier",
         "activation",
         "    A sums[N] = {};\n    if (column < columns) {",
         "    A sums[N] = {};\n    if (column >= columns) return; {",
-        RELU_KERNELS,
-        relu,
-        DIVERGENCE,
+        RELU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "relu, 257 x 10"),
+        "threads have diverged",
     ),
     Bug(
         "one column too many",
         "activation",
         "    if (column >= columns) return;\n    A shift[N];",
         "    if (column > columns) return;\n    A shift[N];",
-        RELU_KERNELS,
-        relu,
+        RELU,
+        "bias and activation forward",
+        ("bias and activation forward", "float32", "relu, 257 x 10"),
     ),
     Bug(
         "the last part of the rows is not added",
         "activation",
         "part < gridDim.y; part",
         "part < gridDim.y - 1; part",
-        RELU_KERNELS,
-        relu,
+        RELU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "relu, 257 x 10"),
     ),
     Bug(
         "another derivative at zero",
         "activation",
         "return y > A(0) ? A(1) : A(0);",
         "return y >= A(0) ? A(1) : A(0);",
-        RELU_KERNELS,
-        relu,
+        RELU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "relu, 257 x 10"),
     ),
     Bug(
         "the kept input comes without its bias",
         "activation",
         "argument = argument + shift[i];",
         "argument = argument + A(0) * shift[i];",
-        SILU_KERNELS,
-        silu,
+        SILU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "silu, 33 x 7"),
     ),
     Bug(
         "the derivative forgets that the gate moves",
         "activation",
         "return gate * (A(1) + near * (A(1) - gate));",
         "return gate * (A(1) + A(0) * near);",
-        SILU_KERNELS,
-        silu,
+        SILU,
+        "bias and activation backward",
+        ("bias and activation backward", "float32", "silu, 33 x 7"),
     ),
     Bug(
         "minus infinity times a closed gate",
@@ -217,8 +131,9 @@ BUGS = [
         "return (s < A(-1000) ? A(-1000) : s) / (A(1) + exponential(-s));",
         "return s / (A(1) + exponential(-s));",
         "bias_activation_forward<float, silu_activation, 4>",
-        lambda device: activation_tests.test_nan_and_infinity_as_numpy(device, SiLU()),
-        "nan location mismatch",
+        "bias and activation forward",
+        ("float32", "silu, NaN"),
+        r"out\[0, 2\] is nan",
     ),
     Bug(
         "batch norm takes y for z",
@@ -226,7 +141,8 @@ BUGS = [
         "return dy * F::derivative(normalised(s, index), parameter);",
         "return dy * F::derivative(to_arithmetic(output<F>(s, index, parameter)), parameter);",
         "",
-        batch_norm(FLOAT, "silu", 130, 36, STRIPED),
+        "batch norm backward, striped",
+        ("batch norm backward, striped", "silu, 130 x 36"),
     ),
     Bug(
         "the normal distribution has its other half",
@@ -234,7 +150,8 @@ BUGS = [
         "return probability + near *",
         "return A(1) - probability + near *",
         "",
-        batch_norm(HALF, "gelu", 100, 9, STRIPED),
+        "batch norm backward, striped",
+        ("batch norm backward, striped", "gelu, 130 x 36"),
     ),
     Bug(
         "the merge forgets the distance of the means",
@@ -242,7 +159,8 @@ BUGS = [
         "+ A(count) * distance * distance;\n        }\n        shared.totals",
         "+ A(count) * distance * A(0);\n        }\n        shared.totals",
         "",
-        batch_norm(FLOAT, "relu", 32, 32, RESIDENT, 2),
+        "batch norm forward, resident, cluster of 2",
+        ("forward", "cluster of 2", "float32", "257 x 36"),
     ),
     Bug(
         "the merge takes parts for equal",
@@ -250,7 +168,8 @@ BUGS = [
         "shift[0][i] += count * (",
         "shift[0][i] += (A(0) * count + A(rows / chunks)) * (",
         "",
-        batch_norm(FLOAT, "relu", 1025, 100, STRIPED),
+        "batch norm forward, striped",
+        ("batch norm forward, striped", "float32", "1025 x 3"),
     ),
     Bug(
         "the last chunk is not added",
@@ -258,7 +177,8 @@ BUGS = [
         "chunk < (region.is_inside() ? chunks : 0)",
         "chunk < (region.is_inside() ? chunks - 1 : 0)",
         "",
-        batch_norm(FLOAT, "relu", 1025, 100, STRIPED),
+        "batch norm backward, striped",
+        ("batch norm backward, striped", "float32", "1025 x 3"),
     ),
     Bug(
         "biased variance in the running average",
@@ -266,7 +186,9 @@ BUGS = [
         "(squares / A(rows - 1))",
         "(squares / A(rows))",
         "",
-        batch_norm(FLOAT, "relu", 32, 32, RESIDENT, 2),
+        "batch norm forward, resident, cluster of 2",
+        ("forward", "cluster of 2", "float32", "257 x 36"),
+        r"running_variance\[",
     ),
     Bug(
         "backward takes y before it was rounded",
@@ -274,9 +196,9 @@ BUGS = [
         "F::derivative(to_arithmetic(output<F>(s, index, parameter)), parameter);",
         "F::derivative(F::forward(normalised(s, index), parameter), parameter);",
         "",
-        batch_norm(
-            HALF, "relu", 257, 72, STRIPED, test=batch_norm_tests.test_backward_takes_the_same_side_of_zero_as_forward
-        ),
+        "batch norm backward, striped",
+        ("batch norm backward, striped", "float16", "sides of 0"),
+        r"dbeta\[",
     ),
     Bug(
         "blocks of a cluster do not wait for each other",
@@ -284,7 +206,8 @@ BUGS = [
         "    find_block_statistics(shared, region);\n    sync_tile<CLUSTER>();",
         "    find_block_statistics(shared, region);\n    __syncthreads();",
         "",
-        batch_norm(FLOAT, "relu", 1023, 4, RESIDENT, 8),
+        "batch norm forward, resident, cluster of 8",
+        ("forward", "cluster of 8", "float32", "1025 x 3"),
     ),
     Bug(
         "a block of a cluster ends while others read its memory",
@@ -292,8 +215,10 @@ BUGS = [
         "sync_tile<CLUSTER>();  // results is complete",
         "__syncthreads();  // results is complete",
         "",
-        in_many_orders,
+        "batch norm backward, resident, cluster of 8",
+        ("backward", "cluster of 8", "float32", "31 x 33"),
         "of the cluster has ended",
+        seeds=8,
     ),
     Bug(
         "dz is kept where dy may be read again",
@@ -302,7 +227,8 @@ BUGS = [
         "sums[1][i] += dz * own.centred(input, i);"
         " ds[element_offset(row + k * stride, region.column + i, columns)] = to_storage<T>(dz);",
         "",
-        batch_norm(FLOAT, "tanh", 130, 36, STRIPED),
+        "batch norm backward, striped",
+        ("batch norm backward, striped", "float32", "in place"),
     ),
     Bug(
         "no barrier between the sums of warps and their reader",
@@ -310,7 +236,8 @@ BUGS = [
         "lane * N + i] = sum;\n        }\n    __syncthreads();\n",
         "lane * N + i] = sum;\n        }\n",
         "",
-        batch_norm(FLOAT, "relu", 1025, 100, STRIPED),
+        "batch norm forward, striped",
+        ("batch norm forward, striped", "float32", "1025 x 3"),
     ),
     Bug(
         "the counter of blocks is left as it is",
@@ -318,8 +245,9 @@ BUGS = [
         "atomicInc(counter, blocks - 1)",
         "atomicAdd(counter, 1u)",
         "",
-        batch_norm(FLOAT, "relu", 500, 132, STRIPED, limits=batch_norm_tests.SMALL_CACHE),
-        "the counters are to be zero again",
+        "batch norm forward, striped",
+        ("batch norm forward, striped", "float32", "257 x 36"),
+        "counters: blocks have left them",
     ),
     Bug(
         "gamma and beta change places",
@@ -327,7 +255,8 @@ BUGS = [
         "gamma,               // (columns,) or null\n    const arithmetic<T>* __restrict__ beta,  ",
         "beta,               // (columns,) or null\n    const arithmetic<T>* __restrict__ gamma,  ",
         "",
-        batch_norm(FLOAT, "relu", 33, 7, test=inference),
+        "batch norm inference",
+        ("batch norm inference", "float32", "31 x 33"),
     ),
     Bug(
         "samples share the words of dropout",
@@ -335,7 +264,8 @@ BUGS = [
         "random_words<SAMPLING>",
         "random_words<DROPOUT>",
         "sample_bernoulli<float, true>",
-        lambda device: bernoulli_tests.test_counter_and_key(device, 0, 0, 0),
+        "binary samples",
+        ("binary", "float32", "seed 0"),
     ),
     Bug(
         "the bound is rounded down",
@@ -343,7 +273,8 @@ BUGS = [
         "ceilf(probability * 4294967296.0f)",
         "floorf(probability * 4294967296.0f)",
         "sample_bernoulli<float, true>",
-        bernoulli,
+        "binary samples",
+        ("binary", "float32", "the words"),
     ),
     Bug(
         "a word that equals the bound counts",
@@ -351,7 +282,8 @@ BUGS = [
         "word < (unsigned int)ceilf",
         "word <= (unsigned int)ceilf",
         "sample_bernoulli<float, true>",
-        bernoulli,
+        "binary samples",
+        ("binary", "float32", "the words"),
     ),
     Bug(
         "the bound of 1 does not fit a word",
@@ -359,7 +291,8 @@ BUGS = [
         "if (probability >= 1.0f) return true;",
         "if (probability > 1.0f) return true;",
         "sample_bernoulli<float, true>",
-        bernoulli,
+        "binary samples",
+        ("binary", "float32", "NaN"),
     ),
     Bug(
         "a double is rounded to a float",
@@ -367,7 +300,8 @@ BUGS = [
         "(double)word < probability * 4294967296.0",
         "(float)word < (float)probability * 4294967296.0f",
         "sample_bernoulli<double, true>",
-        lambda device: bernoulli_tests.test_probabilities_next_to_a_word_and_at_the_ends(device, "float64", 0),
+        "binary samples",
+        ("binary", "float64", "the words"),
     ),
     Bug(
         "the last elements are left over",
@@ -375,7 +309,9 @@ BUGS = [
         "4 * quad < count; quad",
         "4 * quad + 4 <= count; quad",
         "sample_bernoulli<float, true>",
-        lambda device: bernoulli_tests.test_same_bits_as_numpy(device, (31, 33), "float32", 0),
+        "binary samples",
+        ("binary", "float32", "31 x 33"),
+        "is nan",
     ),
     Bug(
         "a round of Philox is missing",
@@ -383,7 +319,8 @@ BUGS = [
         "constexpr int ROUNDS = 10;",
         "constexpr int ROUNDS = 9;",
         "dropout_forward<float, true>",
-        lambda device: dropout_tests.test_counter_and_key(device, 0.5, 2**64 - 1, 1, 1),
+        "dropout forward",
+        ("dropout forward", "float32", "seed 18446744073709551615"),
     ),
     Bug(
         "the upper half of the step is not in the counter",
@@ -391,7 +328,8 @@ BUGS = [
         "(unsigned int)(step >> 32) |",
         "0u |",
         "dropout_forward<float, true>",
-        lambda device: dropout_tests.test_counter_and_key(device, 0.1, 2**40 + 3, 2**31, 2**40),
+        "dropout forward",
+        ("dropout forward", "float32", "step 1099511627776"),
     ),
     Bug(
         "16 bytes at an address that is no multiple of 16",
@@ -399,24 +337,9 @@ BUGS = [
         "if (ALIGNED && first + 4 <= count) {\n            Quad<T> values;\n            values.load(x + first);",
         "if (first + 4 <= count) {\n            Quad<T> values;\n            values.load(x + first);",
         "dropout_forward<float, false>",
-        lambda device: dropout_tests.test_same_bits_as_numpy(device, (40, 32), "float32", 1),
+        "dropout forward",
+        ("dropout forward", "float32", "x past alignment"),
         "misaligned address",
-    ),
-    Bug(
-        "NaN is dropped by chance",
-        "dropout",
-        "to_storage<T>(to_arithmetic(x[first + i]) * (kept ? scale : arithmetic<T>(0)))",
-        "to_storage<T>(kept ? to_arithmetic(x[first + i]) * scale : arithmetic<T>(0))",
-        "dropout_forward<double",
-        lambda device: not_finite_tests.check(device, "dropout_forward", float("nan")),
-    ),
-    Bug(
-        "the gradient of a dropped infinity is 0",
-        "dropout",
-        "values.get(i) * (bytes >> 8 * i & 1u ? scale : arithmetic<T>(0))",
-        "bytes >> 8 * i & 1u ? values.get(i) * scale : arithmetic<T>(0)",
-        "dropout_backward<double",
-        lambda device: not_finite_tests.check(device, "dropout_backward", float("inf")),
     ),
     Bug(
         "the rest of the row is one word short",
@@ -424,7 +347,9 @@ BUGS = [
         "for (; word < words; word += step)",
         "for (; word < words - 1; word += step)",
         "gather_rows<unsigned int>",
-        lambda device: gather_tests.check(device, 33, "float32", 45),
+        "rows of a batch",
+        ("rows", "float32", "45 x 33"),
+        "is nan",
     ),
     Bug(
         "one word too many",
@@ -432,8 +357,8 @@ BUGS = [
         "for (; word < words; word += step)",
         "for (; word <= words; word += step)",
         "gather_rows<unsigned int>",
-        lambda device: gather_tests.check(device, 33, "float32", 45),
-        GUARD_DAMAGE,
+        "rows of a batch",
+        ("rows", "float32", "45 x 33"),
     ),
     Bug(
         "weights end one later",
@@ -441,7 +366,9 @@ BUGS = [
         "has_term = first + i < weight_count",
         "has_term = first + i <= weight_count",
         "sgd_step<float, .*, true>",
-        lambda device: optimizer_tests.check_sgd(device, 1023, 500, 0.9, False, "float32"),
+        "SGD step",
+        ("SGD", "float32", "1023 parameters", "momentum 0.9"),
+        r"\[500\]",
     ),
     Bug(
         "the last element is left over",
@@ -449,7 +376,9 @@ BUGS = [
         "thread < count - whole * N)",
         "thread < count - whole * N - 1)",
         "sgd_step<float, .*, true>",
-        lambda device: optimizer_tests.check_sgd(device, 1023, 500, 0.9, False, "float32"),
+        "SGD step",
+        ("SGD", "float32", "1023 parameters", "momentum 0.9"),
+        r"\[1022\]",
     ),
     Bug(
         "beta_1 and beta_2 change places",
@@ -457,31 +386,8 @@ BUGS = [
         "T decay, T beta_1, T beta_2,",
         "T decay, T beta_2, T beta_1,",
         "adam_step<float, ",
-        lambda device: optimizer_tests.check_adam(device, 64, 32, 0.1, "float32"),
-    ),
-    Bug(
-        "one NaN in the gradient is in all of it after clipping",
-        "optimizer",
-        "factor == factor ? factor : T(0)",
-        "factor",
-        "clip_factor<double",
-        lambda device: not_finite_tests.check(device, "clip_factor", float("nan")),
-    ),
-    Bug(
-        "the norm of large gradients is infinite",
-        "optimizer",
-        "SCALE = 0x1p-600",
-        "SCALE = 0x1p-2",
-        "clip_factor<double",
-        lambda device: not_finite_tests.test_gradients_whose_squares_overflow_are_clipped_all_the_same(device, 3),
-    ),
-    Bug(
-        "no L2 term times infinity",
-        "optimizer",
-        " && !(WITHOUT_TERM && decay == T(0))",
-        "",
-        "adam_step<double",
-        lambda device: not_finite_tests.check(device, "adam_step", float("inf")),
+        "Adam step",
+        ("Adam", "float32", "64 parameters"),
     ),
     Bug(
         "no barrier before the sums of warps are added",
@@ -489,94 +395,176 @@ BUGS = [
         "    __syncthreads();\n    value = scratch[0];",
         "    value = scratch[0];",
         "clip_factor<float, ",
-        lambda device: optimizer_tests.test_clip_factor(device, 40_000, 17, 0, "float32"),
+        "clipping factor",
+        ("clipping", "float32", "40000 parameters"),
     ),
     Bug(
         "lanes without a column are added",
         "softmax_cross_entropy",
         "column < columns ? exponential(shifted) : A(0)",
         "exponential(shifted)",
-        SOFTMAX_KERNELS,
-        softmax,
+        SOFTMAX,
+        "softmax cross entropy",
+        ("softmax", "float32", "130 x 10"),
     ),
     Bug(
         "lanes of one row are taken for those of another",
         "softmax_cross_entropy",
         "sum = warp_reduce<Sum>(sum, ROWS);",
         "sum = warp_reduce<Sum>(sum, LANES);",
-        SOFTMAX_KERNELS,
-        softmax,
+        SOFTMAX,
+        "softmax cross entropy",
+        ("softmax", "float32", "130 x 10"),
     ),
     Bug(
         "the sign of the logit is lost",
         "sigmoid_cross_entropy",
         "negative ? complement * e - target",
         "false ? complement * e - target",
-        SIGMOID_KERNELS,
-        sigmoid,
+        SIGMOID,
+        "sigmoid cross entropy",
+        ("sigmoid cross", "float32", "257 x 10"),
     ),
     Bug(
         "the logarithm loses small numbers",
         "sigmoid_cross_entropy",
         "return log1pf(value);",
         "return logf(1.0f + value);",
-        SIGMOID_KERNELS,
-        lambda device: sigmoid_tests.test_extreme_logits(device, "float32"),
+        SIGMOID,
+        "sigmoid cross entropy",
+        ("sigmoid cross", "float32", "logit 30,"),
+        r"loss\[0\]",
     ),
     Bug(
         "the gradient is a difference of nearly equal numbers",
         "sigmoid_cross_entropy",
         "complement - target * e) / (A(1) + e)",
         "A(1) / (A(1) + e) - target)",
-        SIGMOID_KERNELS,
-        lambda device: sigmoid_tests.test_extreme_logits(device, "float32"),
+        SIGMOID,
+        "sigmoid cross entropy",
+        ("sigmoid cross", "float32", "logit 30, target 1"),
+        "doutputs",
     ),
     Bug(
         "exp overflows",
         "sigmoid_cross_entropy",
         "exponential(-absolute(output))",
         "exponential(-output)",
-        SIGMOID_KERNELS,
-        sigmoid,
+        SIGMOID,
+        "sigmoid cross entropy",
+        ("sigmoid cross", "float32", "257 x 10"),
     ),
     Bug(
         "the loss is not weighted",
         "sigmoid_cross_entropy",
         "part += weight * (linear",
         "part += A(1) * (linear",
-        SIGMOID_KERNELS,
-        sigmoid,
+        SIGMOID,
+        "sigmoid cross entropy",
+        ("sigmoid cross", "float32", "257 x 10, weights"),
     ),
     Bug(
         "weights by column",
         "squared_error",
         "weights[i / columns]",
         "weights[i % columns]",
-        SQUARED_ERROR_KERNELS,
-        lambda device: squared_error_tests.check(device, (257, 10), "float32", True),
+        SQUARED_ERROR,
+        "squared error",
+        ("squared", "float32", "257 x 10, weights"),
     ),
     Bug(
         "parts of the last blocks are not added",
         "squared_error",
         "block < gridDim.x; block",
         "block < blockDim.x && block < gridDim.x - 1; block",
-        SQUARED_ERROR_KERNELS,
-        lambda device: squared_error_tests.check(device, (257, 10), "float32", True),
+        SQUARED_ERROR,
+        "squared error",
+        ("squared", "float32", "257 x 10, weights"),
     ),
 ]
 
 
-def run(bug: Bug, device: PlantedDevice) -> None:
-    """Run a bug's test as the fixture ``device`` does."""
-    bug.check(device)
-    device.check_guards()
-
-
 @pytest.mark.parametrize("bug", BUGS, ids=str)
 def test_a_planted_bug_is_found(bug: Bug) -> None:
-    run(bug, PlantedDevice(None, bug.kernels))
+    assert verify(PlantedDevice(None, bug.kernels), *bug.words).is_right
+    found = (
+        verify(PlantedDevice((bug.old, bug.new), bug.kernels, bug.module, seed=seed), *bug.words).first_failure
+        for seed in range(bug.seeds)
+    )
+    failure = next((one for one in found if one is not None), None)
+    assert failure is not None
+    assert failure.check.what == bug.row
+    assert re.search(bug.finding, failure.text), failure.text
+
+
+@dataclass(frozen=True)
+class OtherBug:
+    """A bug that ``check``, a test of another file, finds; else as :class:`Bug`."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    kernels: str
+    check: Callable[[PlantedDevice], None]
+    finding: str = "elements are wrong|gave other bits|Not equal to tolerance|Arrays are not equal"
+
+    __str__ = Bug.__str__
+
+
+def not_finite(operation: str, value: float) -> Callable[[PlantedDevice], None]:
+    return lambda device: not_finite_tests.check(device, operation, value)
+
+
+OTHER_BUGS = [
+    OtherBug(
+        "NaN is dropped by chance",
+        "dropout",
+        "to_storage<T>(to_arithmetic(x[first + i]) * (kept ? scale : arithmetic<T>(0)))",
+        "to_storage<T>(kept ? to_arithmetic(x[first + i]) * scale : arithmetic<T>(0))",
+        "dropout_forward<double",
+        not_finite("dropout_forward", float("nan")),
+    ),
+    OtherBug(
+        "the gradient of a dropped infinity is 0",
+        "dropout",
+        "values.get(i) * (bytes >> 8 * i & 1u ? scale : arithmetic<T>(0))",
+        "bytes >> 8 * i & 1u ? values.get(i) * scale : arithmetic<T>(0)",
+        "dropout_backward<double",
+        not_finite("dropout_backward", float("inf")),
+    ),
+    OtherBug(
+        "one NaN in the gradient is in all of it after clipping",
+        "optimizer",
+        "factor == factor ? factor : T(0)",
+        "factor",
+        "clip_factor<double",
+        not_finite("clip_factor", float("nan")),
+    ),
+    OtherBug(
+        "the norm of large gradients is infinite",
+        "optimizer",
+        "SCALE = 0x1p-600",
+        "SCALE = 0x1p-2",
+        "clip_factor<double",
+        lambda device: not_finite_tests.test_gradients_whose_squares_overflow_are_clipped_all_the_same(device, 3),
+    ),
+    OtherBug(
+        "no L2 term times infinity",
+        "optimizer",
+        " && !(WITHOUT_TERM && decay == T(0))",
+        "",
+        "adam_step<double",
+        not_finite("adam_step", float("inf")),
+    ),
+]
+
+
+@pytest.mark.parametrize("bug", OTHER_BUGS, ids=str)
+def test_a_bug_that_another_test_finds(bug: OtherBug) -> None:
+    bug.check(PlantedDevice(None, bug.kernels))
     with pytest.raises((AssertionError, EmulationError), match=bug.finding):
-        run(bug, PlantedDevice((bug.old, bug.new), bug.kernels))
+        bug.check(PlantedDevice((bug.old, bug.new), bug.kernels, bug.module))
 
 
 def test_every_kernel_file_has_a_planted_bug() -> None:

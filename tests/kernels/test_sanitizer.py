@@ -2,64 +2,49 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
 
-from tests.emulation import EmulatedDevice, sanitizer_environment
-from tests.helpers.checkout import ROOT
-from tests.kernels import test_batch_norm as batch_norm_tests
-from tests.kernels import test_bernoulli as bernoulli_tests
-from tests.kernels import test_dropout as dropout_tests
-from tests.kernels import test_gather as gather_tests
-from tests.kernels import test_optimizer as optimizer_tests
-from tests.kernels import test_planted_bugs as planted
-from tests.kernels import test_squared_error as squared_error_tests
-from tests.kernels.test_batch_norm import FLOAT, HALF, RESIDENT, STRIPED
+import numpy as np
 
-# Patterns of the kernels that a test launches, and the test: matrices that end inside a tile, a vector and a warp.
-CHECKS: list[tuple[str, planted.Check]] = [
-    (planted.RELU_KERNELS, planted.relu),
-    ("", planted.batch_norm(FLOAT, "relu", 129, 20, RESIDENT, 2)),
-    ("", planted.batch_norm(HALF, "relu", 257, 72, STRIPED)),
-    ("", planted.batch_norm(FLOAT, "relu", 33, 7, test=planted.inference)),
-    (
-        "dropout_forward<float, true>",
-        lambda device: dropout_tests.test_same_bits_as_numpy(device, (1023, 5), "float32", 0),
-    ),
-    ("dropout_backward<__half, true>", lambda device: dropout_tests.test_backward(device, (33, 7), 0, "float16")),
-    (
-        "sample_bernoulli<float, true>",
-        lambda device: bernoulli_tests.test_same_bits_as_numpy(device, (1023, 5), "float32", 0),
-    ),
-    ("gather_rows<unsigned int>", lambda device: gather_tests.check(device, 33, "float32", 45)),
-    (
-        "sgd_step<float, 4, true>",
-        lambda device: optimizer_tests.check_sgd(device, 1023, 500, 0.9, True, "float32"),
-    ),
-    ("adam_step<float, 4>", lambda device: optimizer_tests.check_adam(device, 1023, 500, 0.1, "float32")),
-    ("clip_factor<float, 4>", lambda device: optimizer_tests.test_clip_factor(device, 40_000, 17, 0, "float32")),
-    (planted.SIGMOID_KERNELS, planted.sigmoid),
-    (planted.SOFTMAX_KERNELS, planted.softmax),
-    (
-        planted.SQUARED_ERROR_KERNELS,
-        lambda device: squared_error_tests.check(device, (257, 10), "float32", True),
-    ),
+from gpunet.backends.cuda import CudaBackend
+from tests.emulation import sanitizer_environment
+from tests.helpers.checkout import ROOT
+from tests.helpers.verification import PlantedDevice, verify
+from tests.kernels import test_planted_bugs as planted
+
+# Patterns of kernels, and words of the checks that launch them: matrices that end inside a tile, a vector, a warp.
+CHECKS: list[tuple[str, tuple[str, ...]]] = [
+    (planted.RELU, ("bias and activation", "float32", "relu, 257 x 10")),
+    ("", ("batch norm", "resident, cluster of 2", "float32", "129 x 40, aligned")),
+    ("", ("batch norm", "striped", "float16", "257 x 36")),
+    ("", ("batch norm inference", "float32", "31 x 33")),
+    ("dropout_forward<float, true>", ("dropout forward", "float32", "1023 x 5")),
+    ("dropout_backward<__half, true>", ("dropout backward", "float16", "31 x 33")),
+    ("sample_bernoulli<float, true>", ("binary samples", "float32", "1023 x 5")),
+    ("gather_rows<unsigned int>", ("rows of a batch", "float32", "45 x 33")),
+    ("sgd_step<float, 4, true>", ("SGD step", "float32", "1023 parameters", "momentum 0.9")),
+    ("adam_step<float, 4>", ("Adam step", "float32", "1023 parameters")),
+    ("clip_factor<float, 4>", ("clipping factor", "float32", "40000 parameters")),
+    (planted.SIGMOID, ("sigmoid cross entropy", "float32", "257 x 10")),
+    (planted.SOFTMAX, ("softmax cross entropy", "float32", "130 x 10")),
+    (planted.SQUARED_ERROR, ("squared error", "float32", "257 x 10")),
 ]
 
-# Reads an index past the end and copies what lies there past the end: the guard zones look the same afterwards.
+# Reads an index past the end and copies what lies there past the end.
 ONE_ROW_TOO_MANY = ("row < rows;\n", "row <= rows;\n")
 
 
 def run_checks() -> None:
     """Run every check, say so, and then run into a planted bug; in a process with the sanitizers."""
-    # These tests make their devices themselves.
-    batch_norm_tests.EmulatedDevice = functools.partial(EmulatedDevice, sanitize=True)
-    for kernels, check in CHECKS:
-        check(planted.PlantedDevice(None, kernels, sanitize=True))
+    for kernels, words in CHECKS:
+        assert verify(PlantedDevice(None, kernels, sanitize=True), *words).is_right, words
     print("clean", flush=True)
-    gather_tests.check(planted.PlantedDevice(ONE_ROW_TOO_MANY, "gather_rows<uint4>", sanitize=True), 4, "float32", 45)
+    device = PlantedDevice(ONE_ROW_TOO_MANY, "gather_rows<uint4>", "gather", sanitize=True)
+    backend = CudaBackend(device)  # without the guard zones of a check
+    source, index = backend.zeros((97, 4), np.float32), backend.zeros(45, np.int32)
+    backend.gather_rows(source, index, backend.zeros((45, 4), np.float32))
     print("not found", flush=True)
 
 

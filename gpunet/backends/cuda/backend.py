@@ -47,7 +47,7 @@ def kernel(launch: Callable[Concatenate[Launcher, P], None]) -> Callable[Concate
 
     def method(self: CudaBackend, /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            launch(self._launcher, *args, **kwargs)
+            launch(self.launcher, *args, **kwargs)
         except NoKernelError:
             reference(self, *args, **kwargs)
 
@@ -78,6 +78,8 @@ class CudaBackend(Backend):
     ----------
     device : Device
     precision : str
+    launcher : Launcher
+        What it launches kernels with, for checks of them.
     records : bool
         Whether :meth:`capture` records.
 
@@ -113,7 +115,7 @@ class CudaBackend(Backend):
         self.device = device
         self.precision = precision
         self.records = CUDA_GRAPH.is_on() and records
-        self._launcher = Launcher(device, has_clusters)
+        self.launcher = Launcher(device, has_clusters)
         self._without_kernel: set[str] = set()
 
     def gemm(
@@ -125,13 +127,13 @@ class CudaBackend(Backend):
         transpose_b: bool = False,
         accumulate: bool = False,
     ) -> None:
-        self._launcher.hold(a, b, out)
+        self.launcher.hold(a, b, out)
         self.device.gemm(a, b, out, transpose_a, transpose_b, accumulate, self.precision)
 
     # --- what has no kernel -----------------------------------------------------------------------------------------
 
     def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
-        if self._launcher.is_recording:
+        if self.launcher.is_recording:
             raise _NotRecordableError
         function = next((str(value) for value in (*args, *kwargs.values()) if isinstance(value, Activation)), "")
         what = reference.__name__ + (f" with {function}" if function else "")
@@ -192,7 +194,7 @@ class CudaBackend(Backend):
     def copy(self, source: Array, destination: Array) -> None:
         if isinstance(source, np.ndarray) and not source.flags.c_contiguous:
             source = np.ascontiguousarray(source)
-        self._launcher.hold(source, destination)
+        self.launcher.hold(source, destination)
         self.device.copy(destination, source)
 
     def synchronize(self) -> None:
@@ -208,7 +210,7 @@ class CudaBackend(Backend):
         if not self.records:
             return step
         try:
-            return self._launcher.record(step)
+            return self.launcher.record(step)
         except RecordingRefusedError as error:
             say_once(f"on {self.device.name}, training steps are not recorded and run one operation at a time", error)
             return step

@@ -513,14 +513,17 @@ def _launch(
     """
 
     def plan() -> BatchNormPlan:
-        return make(*s.shape, s.itemsize, width, DeviceLimits.of(cuda.device, cuda.max_cluster_size))
+        limits = DeviceLimits.of(cuda.device, cuda.max_cluster_size)
+        chosen = () if make is plan_inference else cuda.batch_norm_choice
+        return make(*s.shape, s.itemsize, width, limits, *chosen)
 
     try:
         launch_plan(cuda, plan(), values, s, activation)
     except ClusterRefusedError as error:
         cuda.max_cluster_size = 1
         say_once(f"on {cuda.device.name}, batch norm does without clusters of blocks", error)
-        if cuda.is_recording:  # and cannot get the memory that another plan may need
+        # A recording cannot get the memory that another plan may need, and a check wants no other plan.
+        if cuda.is_recording or cuda.batch_norm_choice[1] is not None:
             raise
         launch_plan(cuda, plan(), values, s, activation)
 

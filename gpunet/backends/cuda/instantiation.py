@@ -12,7 +12,14 @@ from gpunet.activations import ACTIVATIONS, Activation, get_activation
 from gpunet.errors import InvalidTypeError
 
 # C++ names of what matrices are stored as. Kernels compute in float, or in double where they store double.
-STORAGE_TYPES = {"float32": "float", "float64": "double", "float16": "__half", "bfloat16": "__nv_bfloat16"}
+# NumPy has no bfloat16: without the package ml_dtypes, arrays of uint16 hold the bits.
+STORAGE_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "uint16": "__nv_bfloat16",
+}
 ITEM_SIZES = {"float": 4, "double": 8, "__half": 2, "__nv_bfloat16": 2}
 PARAMETER_TYPES = ("float", "double")
 

@@ -32,6 +32,9 @@ class Launcher:
     max_cluster_size : int
         Blocks of the largest cluster that plans may have: the device's, or 1 with ``GPUNET_CLUSTERS=0`` and where one
         was refused.
+    batch_norm_choice : tuple of (str or None, int or None)
+        Algorithm and cluster size of batch norm, where a check chooses them and not an estimate; see
+        :func:`gpunet.backends.cuda.batch_norm.plan_forward`.
     compared : set of (Activation, type)
         Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
@@ -41,6 +44,7 @@ class Launcher:
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
         self.max_cluster_size = device.max_cluster_size if CLUSTERS.is_on() and has_clusters else 1
+        self.batch_norm_choice: tuple[str | None, int | None] = None, None
         self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None
         self._held: list[Array] | None = None
@@ -64,6 +68,18 @@ class Launcher:
         if self._counters is None or self._counters.size < count:
             self._counters = self.device.zeros(power_of_two(max(count, 64)), np.uint32)
         return self._counters
+
+    def poison_scratch(self) -> None:
+        """Fill the scratch buffers with NaN: what a kernel reads there before it is written shows then."""
+        for buffer in self.scratch.buffers:
+            self.device.copy(buffer, np.full(buffer.nbytes, 0xFF, np.uint8).view(buffer.dtype))
+
+    def check_counters(self) -> bool:
+        """Return whether every kernel has left the counters 0; where one has not, the next gets new ones."""
+        if self._counters is None or not self.device.to_numpy(self._counters).any():
+            return True
+        self._counters = None
+        return False
 
     @property
     def is_recording(self) -> bool:

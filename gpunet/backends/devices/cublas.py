@@ -20,7 +20,8 @@ from typing import Any
 from gpunet.errors import DeviceError
 
 # cudaDataType, cublasComputeType_t and cublasGemmAlgo_t of library_types.h and cublas_api.h.
-_DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+# Arrays of uint16 hold the bits of bfloat16, which NumPy lacks.
+_DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14, "uint16": 14}
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77
 _ALGORITHM_DEFAULT = -1
 
@@ -137,7 +138,7 @@ class Cublas:
         Parameters
         ----------
         a, b : device array, (n, k) and (k, m) after their transposition
-            float16, bfloat16, float32 or float64, of one dtype.
+            float16, bfloat16, float32 or float64, of one dtype; uint16 stands for bfloat16.
         out : device array, (n, m)
             Of the same dtype, or float32 for half-precision factors.
         precision : str
@@ -149,7 +150,7 @@ class Cublas:
         if inner != inner_b or out.shape != (rows, columns):
             raise ValueError(f"gemm of {(rows, inner)} by {(inner_b, columns)} into {out.shape}, after transposition")
         kind, out_kind = a.dtype.name, out.dtype.name
-        half = kind in ("float16", "bfloat16")
+        half = kind in ("float16", "bfloat16", "uint16")
         if (
             b.dtype.name != kind
             or kind not in _DATA_TYPES

@@ -22,6 +22,7 @@ from gpunet.backends.devices.device import (
     RecordingRefusedError,
     Replay,
 )
+from gpunet.backends.devices.graph_nodes import count_kernels
 from gpunet.backends.devices.probe import FORKED, is_forked, note_initialisation
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.backends.kinds import empty_tensor, torch_of
@@ -130,6 +131,7 @@ class CupyDevice:
     _loaded: ClassVar[dict[tuple[int, str, tuple[str, ...], tuple[str, ...]], dict[str, Any]]] = {}
     _shared_memory_allowed: ClassVar[dict[tuple[int, int], int]] = {}
     _lock_of_kernels: ClassVar[threading.RLock] = threading.RLock()
+    _locks_of_sources: ClassVar[dict[tuple[int, str, tuple[str, ...], tuple[str, ...]], threading.Lock]] = {}
 
     def __init__(self, index: int = 0) -> None:
         if is_forked():
@@ -285,12 +287,14 @@ class CupyDevice:
     def load(self, source: str, options: Sequence[str], kernels: Sequence[str], name: str) -> Mapping[str, Any]:
         key = (self.index, source, tuple(options), tuple(kernels))
         with self._lock_of_kernels:
+            lock = self._locks_of_sources.setdefault(key, threading.Lock())
+        with lock:  # other threads may compile other files meanwhile
             if key not in self._loaded:
                 self._loaded[key] = self._compile(*key[1:], name)
             return self._loaded[key]
 
     def _compile(self, source: str, options: tuple[str, ...], kernels: tuple[str, ...], name: str) -> dict[str, Any]:
-        with self._current(f"compiling {name}"):
+        with self._device, self._errors(f"compiling {name}"):
             module = self._cupy.RawModule(code=source, options=options, name_expressions=kernels)
             try:
                 # The Function itself: calling the RawKernel around it costs several microseconds more.
@@ -347,7 +351,9 @@ class CupyDevice:
 
     def _operation_name(self, operation: Any) -> str:
         """Return the C++ name of a kernel; what else there is has its name already."""
-        names = (name for loaded in self._loaded.values() for name, kernel in loaded.items() if kernel is operation)
+        names = (
+            name for loaded in list(self._loaded.values()) for name, kernel in loaded.items() if kernel is operation
+        )
         return next(names, str(operation))
 
     def gemm(
@@ -503,6 +509,10 @@ class _GraphReplay:
     def __init__(self, graph: Any, device: CupyDevice) -> None:
         self._graph = graph
         self._device = device
+
+    @property
+    def nodes(self) -> int | None:
+        return count_kernels(self._graph.graph)
 
     def launch(self) -> None:
         self._device.launch_graph(self._graph)

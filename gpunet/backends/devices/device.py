@@ -37,7 +37,16 @@ class ClusterRefusedError(DeviceError):
 
 
 class Replay(Protocol):
-    """A recorded step."""
+    """A recorded step.
+
+    Attributes
+    ----------
+    nodes : int or None
+        Kernels in the recording; None where the driver does not tell.
+    """
+
+    @property
+    def nodes(self) -> int | None: ...
 
     def launch(self) -> Any:
         """Run the recorded operations again, on the same buffers."""

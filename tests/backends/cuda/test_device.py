@@ -94,6 +94,30 @@ def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool, weig
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-11, err_msg=name)
 
 
+def test_files_are_compiled_at_the_same_time_and_each_once(
+    cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, compile_, together, compiled = cupy_device.CupyDevice(0), cupy.RawModule, threading.Barrier(2), []
+
+    def both(code: str, **more: Any) -> Any:
+        together.wait(timeout=30)
+        compiled.append(code)
+        return compile_(code=code, **more)
+
+    monkeypatch.setattr(cupy, "RawModule", both)
+    sources = [f"__global__ void {name}(int* x) {{ x[0] = 1; }}" for name in "ab"]
+    loads = [
+        threading.Thread(target=device.load, args=(source, (), (name,), "file.cu"))
+        for source, name in zip(sources, "ab", strict=True)
+        for _ in range(2)
+    ]
+    for thread in loads:
+        thread.start()
+    for thread in loads:
+        thread.join()
+    assert sorted(compiled) == sources
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,165 @@
+"""``gpunet verify``: every operation of a device against the specification, and how fast it is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpunet.backends.selection import select_backend
+from gpunet.cli.arguments import Parser, set_command
+from gpunet.cli.folders import check_folder
+from gpunet.cli.output import print_json, print_lines, print_table, require_rich
+from gpunet.cli.progress import counting
+from gpunet.cli.readers import names, number
+from gpunet.cli.streams import complain
+from gpunet.errors import DeviceError, InvalidValueError
+
+if TYPE_CHECKING:
+    from gpunet.verification.report import Report
+    from gpunet.verification.run import Verification
+    from gpunet.verification.subject import Subject
+
+EXIT_WRONG = 1
+DEFAULT_MINUTES = 5
+# A check takes a second at most; one that has not come back after so many waits for something that will not come.
+LONGEST_CHECK = 120.0
+
+
+def declare(parser: Parser) -> None:
+    """Declare the arguments of ``gpunet verify``."""
+    set_command(parser, run, "gpunet verify --out report.json")
+    parser.add_argument("--device", default="cuda", metavar="NAME", help="cuda, cuda:1, ... or cpu (default: cuda)")
+    parser.add_argument(
+        "--only", type=names, default=[], metavar="WORDS", help="only the checks whose name has all of these words"
+    )
+    parser.add_argument(
+        "--speed", action="store_true", help="also measure: every kernel beside a copy, steps of five networks"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the report there, as JSON")
+    parser.add_argument(
+        "--minutes",
+        type=number(0, above=True),
+        default=DEFAULT_MINUTES,
+        metavar="N",
+        help=f"begin no further check after so many (default: {DEFAULT_MINUTES})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Verify, print, and leave with status 1 where something is wrong.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot be used; the message says what is missing.
+    GpunetError, OSError
+    SystemExit
+        A check found something, or was not done.
+    """
+    require_rich()
+    if arguments.out is not None:
+        check_folder(arguments.out.parent)
+    from gpunet.verification.report import report
+    from gpunet.verification.run import Verification, all_checks
+    from gpunet.verification.speed import measure, steps
+    from gpunet.verification.subject import Cuda
+
+    subject = make_subject(arguments.device)
+    if arguments.speed and not isinstance(subject, Cuda):
+        raise InvalidValueError("speed: the speed of a CPU is what benchmarks tell. Expected a CUDA device.")
+    verification = Verification(subject, all_checks(subject, arguments.only))
+    if not verification.checks:
+        raise InvalidValueError(f"only: no check has all of {', '.join(arguments.only)} in its name.")
+    found: Report | None = None
+    try:
+        with counting(verification.steps) as count, _watched(verification) as beat:
+
+            def show(done: int, what: str) -> None:
+                beat()
+                count(done, what)
+
+            verification.run(show, 60 * arguments.minutes)
+        found = report(verification)
+        if isinstance(subject, Cuda) and arguments.speed:
+            left = 60 * arguments.minutes - verification.seconds
+            with counting(steps(subject)) as count:
+                found = replace(found, speed=measure(subject, count, left))
+    except (KeyboardInterrupt, DeviceError):
+        _show(found or report(verification, with_advice=False), arguments)
+        raise
+    _show(found, arguments)
+    if not found.is_right:
+        raise SystemExit(EXIT_WRONG)
+
+
+def make_subject(device: str) -> Subject:
+    """Return what is verified.
+
+    Raises
+    ------
+    DeviceError, InvalidValueError
+    """
+    from gpunet.backends.cuda import CudaBackend
+    from gpunet.verification.subject import Cpu, Cuda
+
+    def new_backend(precision: str) -> CudaBackend:
+        backend = select_backend(device, precision)
+        assert isinstance(backend, CudaBackend)
+        return backend
+
+    return Cuda(new_backend) if isinstance(select_backend(device), CudaBackend) else Cpu()
+
+
+def _show(found: Report, arguments: argparse.Namespace) -> None:
+    """Write and print a report."""
+    from gpunet.verification.report import COLUMNS
+    from gpunet.verification.speed import tables
+
+    if arguments.out is not None:
+        found.save(arguments.out)
+    if arguments.json:
+        print_json(found.as_dict())
+        return
+    print_table(COLUMNS, [row.cells for row in found.rows])
+    for title, columns, rows in tables(found.speed):
+        print_lines("", title)
+        print_table(columns, rows)
+    print_lines("", *found.lines, *filter(None, [found.speed.get("ending")]))
+
+
+@contextmanager
+def _watched(verification: Verification) -> Iterator[Callable[[], None]]:
+    """Yield what a check has to call before it begins: one that does not come back ends the process.
+
+    Nothing else ends it: a thread that waits for the device in a library does not see Ctrl-C.
+    """
+    beats: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def watch() -> None:
+        while True:
+            try:
+                if not beats.get(timeout=LONGEST_CHECK):
+                    return
+            except queue.Empty:
+                break
+        done = len(verification.outcomes)
+        complain(
+            f"{verification.checks[done].name}: does not come back since {LONGEST_CHECK:.0f} s; {done} checks were "
+            f"done before, {sum(not outcome.is_right for outcome in verification.outcomes)} of them wrong"
+        )
+        os._exit(EXIT_WRONG)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: beats.put(True)
+    finally:
+        beats.put(False)
+        thread.join()

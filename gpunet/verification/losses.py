@@ -1,0 +1,114 @@
+"""The losses: the operations of ``softmax_cross_entropy.cu``, ``sigmoid_cross_entropy.cu`` and ``squared_error.cu``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpunet.backends.cuda.groups import groups_of
+from gpunet.backends.cuda.instantiation import Variants, storage_type
+from gpunet.verification.activation import SHAPES
+from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
+from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.storage import LOST_UNITS, NETWORK_DTYPES, Array, Storage
+from gpunet.verification.subject import Subject
+
+# Columns for every number of lanes and of columns per lane, below, at and above; and for the kernel of long rows.
+SOFTMAX_SHAPES = (
+    *((1, 2), (130, 10), (33, 8), (7, 9), (5, 16), (5, 17), (40, 31), (40, 32), (40, 33), (9, 64), (9, 65), (3, 129)),
+    *((3, 257), (3, 513), (2, 1023), (5, 1024), (5, 1025), (2, 1500), (1100, 3), (2, 9_000), (2, 12_000), (2, 70_000)),
+)
+ZERO, GIVEN = "zero", "given"
+EXTREME_LOGITS = (-1e4, -100.0, -50.0, -0.0, 0.0, 30.0, 80.0, 1e4)
+
+
+def softmax_cross_entropy(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+    """Return the operation on random logits and labels, and ``"given"`` or ``"zero"`` weights."""
+    rng = np.random.default_rng(shape)
+    logits = 3 * rng.standard_normal(shape)
+    return _loss("softmax_cross_entropy", storage, logits, rng.integers(0, shape[1], shape[0], np.int32), weights)
+
+
+def sigmoid_cross_entropy(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+    """Return the operation on logits, some of them far out, and targets in [0, 1], most of them 0 or 1."""
+    rng = np.random.default_rng(shape)
+    logits, targets = 4 * rng.standard_normal(shape), rng.uniform(-1, 2, shape).clip(0, 1)
+    logits[rng.uniform(size=shape) < 0.05] *= 1000
+    return _loss("sigmoid_cross_entropy", storage, logits, storage.store(targets), weights)
+
+
+def extreme(storage: Storage, logit: float, target: float) -> Operation:
+    """Return ``sigmoid_cross_entropy`` of one logit, exact to relative precision where 1 - sigmoid would be 0."""
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        relative = LOST_UNITS * storage.unit
+        return {name: relative * np.abs(values) + storage.smallest for name, values in expected.items()}
+
+    return Operation(
+        "sigmoid_cross_entropy",
+        {name: np.full((1, 1), value, storage.dtype) for name, value in (("outputs", logit), ("targets", target))},
+        {"doutputs": ((1, 1), storage.dtype), "loss": ((2,), storage.arithmetic)},
+        {"weights": None},
+        tolerance,
+    )
+
+
+def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+    """Return the operation on random outputs and targets."""
+    rng = np.random.default_rng(shape)
+    outputs, targets = (rng.standard_normal(shape) for _ in range(2))
+    return _loss("squared_error", storage, outputs, storage.store(targets), weights)
+
+
+def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights: str) -> Operation:
+    rows = len(outputs)
+    given = {"outputs": storage.store(outputs), "targets": targets}
+    if weights:
+        values = np.zeros(rows) if weights == ZERO else np.random.default_rng(rows).uniform(0.1, 2, rows)
+        given["weights"] = values.astype(storage.arithmetic)
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        gradient = np.abs(expected["doutputs"])
+        return {
+            "doutputs": storage.relative * (gradient + np.nanmax(gradient, initial=0)),
+            "loss": LOST_UNITS * storage.unit * np.abs(expected["loss"]),
+        }
+
+    return Operation(
+        method,
+        given,
+        {"doutputs": (outputs.shape, storage.dtype), "loss": ((2,), storage.arithmetic)},
+        {} if weights else {"weights": None},
+        tolerance,
+    )
+
+
+LOSSES: dict[Callable[..., Operation], tuple[tuple[int, int], ...]] = {
+    softmax_cross_entropy: SOFTMAX_SHAPES,
+    sigmoid_cross_entropy: SHAPES,
+    squared_error: SHAPES,
+}
+
+
+def checks(subject: Subject) -> Iterator[Check]:
+    """Yield every loss in every type, with and without weights, at every shape and alignment."""
+    backend = subject.operations()
+    for make, shapes in LOSSES.items():
+        for storage in subject.storages:
+            variants = Variants((), 1, (storage_type(storage.dtype),))
+            units = tuple(Unit(make.__name__, group) for group in groups_of(make.__name__, variants))
+            check = partial(operation_check, backend, storage.name, units)
+            for shape in shapes:
+                yield check(make(storage, shape), shape_text(shape))
+                yield check(make(storage, shape, GIVEN), f"{shape_text(shape)}, weights")
+            yield check(make(storage, (12, 5), ZERO), "12 x 5, all weights zero")
+            if make is sigmoid_cross_entropy and storage.name in NETWORK_DTYPES:
+                for logit, target in itertools.product(EXTREME_LOGITS, (0.0, 0.25, 1.0)):
+                    yield check(extreme(storage, logit, target), f"logit {logit:g}, target {target:g}")
+            operation = make(storage, (9, 40), GIVEN)
+            for words, offsets in alignments(operation, storage):
+                yield check(operation, f"9 x 40, {words}", offsets)

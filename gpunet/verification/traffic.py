@@ -1,0 +1,39 @@
+"""How often an operation reads or writes its matrices, and so how many bytes it cannot do without.
+
+Each input is read once and each output written once. Batch norm reads s and writes y forward, and reads dy and s and
+writes ds backward, as if every column stayed on the chip between its statistics and its use. Vectors are not counted.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gpunet.verification.operation import Operation
+
+# Times that an array of the size of the output is read or written.
+SWEEPS = {
+    "bias_activation_forward": 2,
+    "bias_activation_backward": 3,
+    "batch_norm_activation_forward": 2,
+    "batch_norm_activation_backward": 3,
+    "batch_norm_activation_inference": 2,
+    "dropout_forward": 2,
+    "dropout_backward": 2,
+    "sample_bernoulli": 2,
+    "softmax_cross_entropy": 2,  # logits in, gradient out
+    "sigmoid_cross_entropy": 3,
+    "squared_error": 3,
+    "gather_rows": 2,
+    "clip_factor": 2,
+    "sgd_step": 5,  # parameters and moments in and out, gradients in
+    "adam_step": 7,
+}
+
+
+def bytes_moved(operation: Operation) -> int:
+    """Return the bytes that an operation moves at least."""
+    arrays = [operation.given[name] for name in (*operation.changed, "parameters") if name in operation.given]
+    sizes = [array.size for array in arrays] + [math.prod(shape) for shape, _ in operation.written.values()]
+    matrix = next(array for array in operation.given.values() if array.ndim == 2 or array.size == max(sizes))
+    mask = max(sizes) if operation.method.startswith("dropout") else 0
+    return SWEEPS[operation.method] * max(sizes) * matrix.itemsize + mask
