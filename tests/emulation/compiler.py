@@ -116,7 +116,7 @@ class _Request(ctypes.Structure):
 
 KINDS = ("structure", "integer", "floating", "pointer")  # emulation::Kind
 # Which of the threads that can run goes on; emulation::Order has what each means.
-ORDERS = ("shuffled", "round_robin", "warp_ahead", "warp_behind", "block_ahead", "reversed")
+ORDERS = ("shuffled", "round_robin", "warp_ahead", "warp_behind", "lane_behind", "block_ahead", "reversed")
 # Where the threads' stacks are, for the modules with and without the sanitizers, whose stacks differ.
 _stacks = {sanitize: (ctypes.c_void_p * 64)() for sanitize in (False, True)}  # emulation::Stacks
 

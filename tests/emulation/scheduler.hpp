@@ -34,6 +34,7 @@ struct Thread {
     uint3 index;
     State state;
     uint32_t bag;  // where it waits for its turn
+    uint32_t barriers;  // that it has passed
     Block* block;
     Fiber* fiber;  // null before the thread starts and after it ends
     Place place;   // where it waits
@@ -97,7 +98,7 @@ struct Scheduler {
     uint32_t resident_count;
     Bag* bags;
     Bag sleeping;
-    uint32_t ready_count, first_bag, naps;
+    uint32_t ready_count, first_bag, lane_apart, barriers_apart, naps;
     Thread* current;
     Fiber main, *fiber, *left;  // where launch() runs; the running fiber; the one that ran before it
     Fiber* idle;
@@ -236,10 +237,12 @@ inline uint32_t bag_count() {
         default: return 2;
     }
 }
-inline uint32_t bag_of(uint32_t warp, uint32_t warp_apart, uint32_t group) {
+inline uint32_t bag_of(uint32_t thread, uint32_t warp_apart, uint32_t group) {
+    const uint32_t warp = thread / 32;
     switch (scheduler.request->order) {
         case Order::warp_ahead: return warp != warp_apart;
         case Order::warp_behind: return warp == warp_apart;
+        case Order::lane_behind: return group == 0 && thread % 32 == scheduler.lane_apart;
         case Order::block_ahead: return group;  // every block or cluster ahead of the next
         case Order::reversed: return scheduler.warps_per_block - 1 - warp;
         default: return 0;
@@ -248,8 +251,12 @@ inline uint32_t bag_of(uint32_t warp, uint32_t warp_apart, uint32_t group) {
 
 inline void make_ready(Thread& thread) {
     thread.state = State::ready;
-    // Each in its turn: nobody comes again before all others have.
-    const uint32_t place = scheduler.request->order == Order::round_robin ? 1 - scheduler.first_bag : thread.bag;
+    uint32_t place = thread.bag;
+    switch (scheduler.request->order) {
+        case Order::round_robin: place = 1 - scheduler.first_bag; break;  // nobody comes again before all others have
+        case Order::lane_behind: place &= thread.barriers >= scheduler.barriers_apart; break;
+        default: break;
+    }
     Bag& bag = scheduler.bags[place];
     bag.threads[bag.count++] = &thread;
     ++scheduler.ready_count;
@@ -353,7 +360,10 @@ inline uint32_t wait_at(Barrier& barrier, Thread* members, uint32_t count, Place
     if (++barrier.arrived == count && !barrier.mixed) {
         barrier.arrived = 0;
         barrier.result = barrier.truths;
-        for (uint32_t i = 0; i < count; ++i) make_ready(members[i]);
+        for (uint32_t i = 0; i < count; ++i) {
+            ++members[i].barriers;
+            make_ready(members[i]);
+        }
     }
     suspend();
     return barrier.result;
@@ -504,7 +514,7 @@ inline void start_group(Group& group) {
                     *thread = {};
                     thread->index = {x, y, z};
                     thread->block = &block;
-                    thread->bag = bag_of((uint32_t)(thread - block.threads) / 32, warp_apart, group_number);
+                    thread->bag = bag_of((uint32_t)(thread - block.threads), warp_apart, group_number);
                     make_ready(*thread);
                 }
     }
@@ -532,6 +542,8 @@ inline void launch(const Request& request) {
     scheduler.resident = new Group[scheduler.resident_count];
     scheduler.resident->blocks = new Block[blocks];
     scheduler.resident->threads = new Thread[threads];
+    scheduler.lane_apart = random_below(32);
+    scheduler.barriers_apart = random_below(4);
     scheduler.sleeping.threads = new Thread*[threads];
     scheduler.bags = new Bag[bag_count()];
     const size_t bag_size = bag_count() <= 2 ? threads : threads / bag_count() + 32 * blocks;

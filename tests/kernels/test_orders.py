@@ -39,7 +39,7 @@ def in_every_order(check: Callable[[EmulatedDevice], None]) -> Callable[[Emulate
 
 
 def bias_gradient(device: EmulatedDevice) -> None:
-    activation_tests.check(device, (257, 10), ReLU(), "float32")
+    activation_tests.check(device, (129, 70), ReLU(), "float32")
 
 
 def mean_of_losses(device: EmulatedDevice) -> None:

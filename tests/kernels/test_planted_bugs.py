@@ -22,10 +22,12 @@ from tests.kernels import test_bernoulli as bernoulli_tests
 from tests.kernels import test_dropout as dropout_tests
 from tests.kernels import test_gather as gather_tests
 from tests.kernels import test_optimizer as optimizer_tests
+from tests.kernels import test_orders as order_tests
 from tests.kernels import test_sigmoid_cross_entropy as sigmoid_tests
 from tests.kernels import test_softmax_cross_entropy as softmax_tests
 from tests.kernels import test_squared_error as squared_error_tests
 from tests.kernels.test_batch_norm import FLOAT, HALF, RESIDENT, STRIPED, Case
+from tests.kernels.test_orders import in_every_order
 
 Replacement = tuple[str, str]
 
@@ -80,10 +82,12 @@ def batch_norm(
     return check
 
 
-def in_many_orders(device: PlantedDevice) -> None:
-    """Run a test for different numbers of rows: they seed the order of the threads, and few of those show this bug."""
-    for rows in range(8, 24):
-        batch_norm(FLOAT, "relu", rows, 6, RESIDENT, 8)(device)
+def stripes_in_every_order(device: PlantedDevice) -> None:
+    batch_norm(**vars(order_tests.STRIPES), test=order_tests.test_every_order_of_batch_norm)(device)
+
+
+def clusters_in_every_order(device: PlantedDevice) -> None:
+    batch_norm(**vars(order_tests.CLUSTERS), test=order_tests.test_every_order_of_batch_norm)(device)
 
 
 def inference(case: Case) -> None:
@@ -114,6 +118,8 @@ def softmax(device: PlantedDevice) -> None:
 WRONG_NUMBERS = "times the tolerance|Not equal to tolerance|Arrays are not equal"
 GUARD_DAMAGE = "write outside a buffer"
 DIVERGENCE = "threads have diverged"
+COUNTERS = "the counters are to be zero again"
+ENDLESS = "wait in loops for what no other thread brings"
 
 
 @dataclass(frozen=True)
@@ -291,7 +297,7 @@ BUGS = [
         "sync_tile<CLUSTER>();  // results is complete",
         "__syncthreads();  // results is complete",
         "",
-        in_many_orders,
+        clusters_in_every_order,
         "of the cluster has ended",
     ),
     Bug(
@@ -318,7 +324,7 @@ BUGS = [
         "atomicAdd(counter, 1u)",
         "",
         batch_norm(FLOAT, "relu", 500, 132, STRIPED, limits=batch_norm_tests.SMALL_CACHE),
-        "the counters are to be zero again",
+        COUNTERS,
     ),
     Bug(
         "gamma and beta change places",
@@ -327,6 +333,91 @@ BUGS = [
         "beta,               // (columns,) or null\n    const arithmetic<T>* __restrict__ gamma,  ",
         "",
         batch_norm(FLOAT, "relu", 33, 7, test=inference),
+    ),
+    Bug(
+        "parts of the rows share a ticket with those of other columns",
+        "activation",
+        "is_last_block(tickets + blockIdx.x, gridDim.y)",
+        "is_last_block(tickets, gridDim.y)",
+        RELU_KERNELS,
+        in_every_order(order_tests.bias_gradient),
+    ),
+    Bug(
+        "no barrier before the ticket of the last block",
+        "activation",
+        "    __threadfence();\n    __syncthreads();\n    if (thread_in_block() == 0) arrived_before",
+        "    __threadfence();\n    if (thread_in_block() == 0) arrived_before",
+        RELU_KERNELS,
+        in_every_order(order_tests.bias_gradient),
+    ),
+    Bug(
+        "no barrier after the wait for a tile",
+        "batch_norm",
+        "READY, 0u);\n    }\n    __syncthreads();\n",
+        "READY, 0u);\n    }\n",
+        "",
+        stripes_in_every_order,
+    ),
+    Bug(
+        "no barrier before a tile is announced",
+        "batch_norm",
+        "    __threadfence();\n    __syncthreads();\n    if (thread_in_block() == 0) atomicExch(tile_counters + READY, 1u);",
+        "    __threadfence();\n    if (thread_in_block() == 0) atomicExch(tile_counters + READY, 1u);",
+        "",
+        stripes_in_every_order,
+    ),
+    Bug(
+        "nobody waits for a tile",
+        "batch_norm",
+        "while (*reinterpret_cast<volatile unsigned int*>(tile_counters + READY) == 0) __nanosleep(100);",
+        "",
+        "",
+        stripes_in_every_order,
+        COUNTERS,
+    ),
+    Bug(
+        "a tile is announced before its sums are written",
+        "batch_norm",
+        "    sum_over_block(merged, shared);\n",
+        "    sum_over_block(merged, shared);\n    announce_tile(tile_counters);\n",
+        "",
+        stripes_in_every_order,
+        COUNTERS,
+    ),
+    Bug(
+        "the first block to come by clears the mark",
+        "batch_norm",
+        "if (atomicInc(tile_counters + PASSED, chunks - 1) == chunks - 1)",
+        "if (atomicInc(tile_counters + PASSED, chunks - 1) == 0)",
+        "",
+        stripes_in_every_order,
+        ENDLESS,
+    ),
+    Bug(
+        "blocks take their number for the order in which they start",
+        "batch_norm",
+        "ticket[0] = atomicInc(counters, gridDim.x - 1);",
+        "ticket[0] = blockIdx.x;",
+        "",
+        stripes_in_every_order,
+        ENDLESS,
+    ),
+    Bug(
+        "no barrier between reduction and reduction",
+        "softmax_cross_entropy",
+        "scratch[warp]);\n    __syncthreads();\n",
+        "scratch[warp]);\n",
+        r"softmax_cross_entropy_block<float, true>|total_weight<float>",
+        in_every_order(order_tests.rows_of_a_block),
+    ),
+    Bug(
+        "a block takes its ticket before it has written",
+        "squared_error",
+        "    if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;\n    if (!is_last_block(ticket, gridDim.x)) return;",
+        "    const bool is_last = is_last_block(ticket, gridDim.x);\n"
+        "    if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;\n    if (!is_last) return;",
+        SQUARED_ERROR_KERNELS,
+        in_every_order(order_tests.mean_of_losses),
     ),
     Bug(
         "samples share the words of dropout",
