@@ -83,8 +83,12 @@ def arguments_of(operation: str, dtype: str) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {
         "bias_activation_forward": {"s": matrix(), "bias": vector(), "activation": activation, "out": output(*shape)},
         "bias_activation_backward": {
-            **{"dy": matrix(), "kept": matrix(), "activation": activation, "ds": output(*shape)},
-            **{"dbias": output(COLUMNS), "bias": vector()},
+            "dy": matrix(),
+            "kept": matrix(),
+            "activation": activation,
+            "ds": output(*shape),
+            "dbias": output(COLUMNS),
+            "bias": vector(),
         },
         "dropout_forward": {"x": matrix(), "out": output(*shape), "mask": np.full(shape, 255, np.uint8), "rate": 0.5}
         | bits,
@@ -146,6 +150,5 @@ def test_an_array_that_no_plan_looks_at_is_found(operation: str, dtype: str, mon
         try:
             check(EmulatedDevice(), operation, dtype, name, 1)
         except EmulationError as error:
-            assert "misaligned address" in str(error)
-            failing.add(name)
+            failing |= {name} if "misaligned address" in str(error) else {str(error)}
     assert failing == WIDE[operation]

@@ -361,7 +361,8 @@ BUGS = [
     Bug(
         "no barrier before a tile is announced",
         "batch_norm",
-        "    __threadfence();\n    __syncthreads();\n    if (thread_in_block() == 0) atomicExch(tile_counters + READY, 1u);",
+        "    __threadfence();\n    __syncthreads();\n"
+        "    if (thread_in_block() == 0) atomicExch(tile_counters + READY, 1u);",
         "    __threadfence();\n    if (thread_in_block() == 0) atomicExch(tile_counters + READY, 1u);",
         "",
         stripes_in_every_order,
@@ -413,7 +414,8 @@ BUGS = [
     Bug(
         "a block takes its ticket before it has written",
         "squared_error",
-        "    if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;\n    if (!is_last_block(ticket, gridDim.x)) return;",
+        "    if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;\n"
+        "    if (!is_last_block(ticket, gridDim.x)) return;",
         "    const bool is_last = is_last_block(ticket, gridDim.x);\n"
         "    if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;\n    if (!is_last) return;",
         SQUARED_ERROR_KERNELS,
