@@ -170,9 +170,10 @@ inline void switch_to(Fiber& to) {
 // Every array is its own allocation, filled with 0xFF (NaN) because a GPU does not clear shared memory, between
 // guard zones, which the address sanitizer replaces by its own.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr size_t shared_guard_bytes = 0;
+constexpr size_t shared_guard_bytes = 0, shared_overrun_bytes = 0;
 #else
 constexpr size_t shared_guard_bytes = 128;
+constexpr size_t shared_overrun_bytes = 16 * 1024;  // a long overrun ends the launch at its guard zone, not the process
 #endif
 constexpr size_t shared_alignment = 128;
 
@@ -190,8 +191,8 @@ inline SharedArray& shared_array(Block& block, const SharedSite* site, size_t by
     array.site = site;
     array.bytes = bytes;
     void* allocation = nullptr;
-    if (posix_memalign(&allocation, shared_alignment, bytes + 2 * shared_guard_bytes + (bytes == 0)) != 0)
-        fail("out of host memory");
+    const size_t room = bytes + 2 * shared_guard_bytes + shared_overrun_bytes;
+    if (posix_memalign(&allocation, shared_alignment, max(room, (size_t)1)) != 0) fail("out of host memory");
     array.allocation = static_cast<char*>(allocation);
     array.data = array.allocation + shared_guard_bytes;
     memset(array.allocation, 0xFF, bytes + 2 * shared_guard_bytes);
