@@ -25,8 +25,9 @@ struct Kernel {
     const Parameter* parameters;
     int64_t parameter_count;
 };
-// Which of the threads that can run goes on: any; each in its turn; first, or last, those of one warp of each block; last
-// those of one lane of one block, once they have passed some barriers; first those of one block; first the last warps.
+// Which of the threads that can run goes on: any; each in its turn; first, or last, those of one warp of each block;
+// last those of one lane of one block, once they have passed some barriers; first those of one block; first the last
+// warps.
 enum class Order : uint32_t { shuffled, round_robin, warp_ahead, warp_behind, lane_behind, block_ahead, reversed };
 struct Stacks;
 struct Request {

@@ -278,8 +278,9 @@ inline Thread* take_ready() {
         return take_from(scheduler.sleeping);
     if (scheduler.ready_count == 0) return nullptr;
     --scheduler.ready_count;
-    while (scheduler.bags[scheduler.first_bag].count == 0) scheduler.first_bag = (scheduler.first_bag + 1) % bag_count();
-    return take_from(scheduler.bags[scheduler.first_bag]);
+    uint32_t& first = scheduler.first_bag;
+    while (scheduler.bags[first].count == 0) first = (first + 1) % bag_count();
+    return take_from(scheduler.bags[first]);
 }
 
 inline void set_current(Thread& thread) {
@@ -534,7 +535,8 @@ inline void launch(const Request& request) {
     scheduler.group_blocks = extent.x * extent.y * extent.z;
     scheduler.threads_per_block = block_dimensions.x * block_dimensions.y * block_dimensions.z;
     scheduler.warps_per_block = (scheduler.threads_per_block + 31) / 32;
-    scheduler.group_count = grid_dimensions.x / extent.x * (grid_dimensions.y / extent.y) * (grid_dimensions.z / extent.z);
+    scheduler.group_count =
+        grid_dimensions.x / extent.x * (grid_dimensions.y / extent.y) * (grid_dimensions.z / extent.z);
     scheduler.resident_count = min(max(request.resident_blocks / scheduler.group_blocks, 1u), scheduler.group_count);
     // Another kernel may have the rest of the device.
     if (random_below(2) == 0) scheduler.resident_count = 1 + random_below(scheduler.resident_count);
