@@ -448,8 +448,8 @@ class FakeCupy:
         return type("Function", (), {"ptr": id(kernel), "__call__": staticmethod(call)})()
 
 
-# The driver allows 48 KiB without being asked, in which a kernel's own static variables count.
-SHARED_MEMORY_FOR_ALL = 47 * 1024
+# What the driver allows without being asked; a kernel's own static variables count in it.
+SHARED_MEMORY_FOR_ALL = 48 * 1024
 
 
 class Handle:
