@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,7 @@ SANITIZED_FLAGS = (
     "-Werror=frame-larger-than=196608",
 )
 ERROR_LINES = 20
+_LAUNCH_BOUNDS = re.compile(r"__launch_bounds__\s*\(")
 MESSAGE_BYTES = 2048
 
 # Kernels keep their state (current thread, shared memory) in the library, and one that hangs must leave the
@@ -101,15 +103,22 @@ class _Request(ctypes.Structure):
         ("block", ctypes.c_uint32 * 3),
         ("cluster", ctypes.c_uint32 * 3),
         ("cooperative", ctypes.c_uint32),
+        ("resident_blocks", ctypes.c_uint32),
+        ("order", ctypes.c_uint32),
         ("dynamic_shared_bytes", ctypes.c_uint64),
         ("shared_bytes_limit", ctypes.c_uint64),
         ("seed", ctypes.c_uint64),
+        ("stacks", ctypes.c_void_p),
         ("message", ctypes.c_char_p),
         ("message_bytes", ctypes.c_uint64),
     ]
 
 
 KINDS = ("structure", "integer", "floating", "pointer")  # emulation::Kind
+# Which of the threads that can run goes on; emulation::Order has what each means.
+ORDERS = ("shuffled", "round_robin", "warp_ahead", "warp_behind", "lane_behind", "block_ahead", "reversed")
+# Where the threads' stacks are, for the modules with and without the sanitizers, whose stacks differ.
+_stacks = {sanitize: (ctypes.c_void_p * 64)() for sanitize in (False, True)}  # emulation::Stacks
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,7 @@ class Kernel:
     parameters: tuple[Parameter, ...]
     _library: ctypes.CDLL = field(repr=False)
     _address: int = field(repr=False)
+    _sanitize: bool = field(repr=False)
 
     def check_arguments(self, arguments: Sequence[object]) -> None:
         """Raise TypeError unless `arguments` fit the signature in number, kind and size."""
@@ -202,6 +212,8 @@ class Kernel:
         shared_memory: int,
         shared_memory_limit: int,
         values: Sequence[bytes],
+        resident_blocks: int,
+        order: str,
         seed: int,
     ) -> None:
         """Run every thread of the grid; `values` are the arguments' bytes, as the kernel's parameters hold them."""
@@ -219,9 +231,12 @@ class Kernel:
             block=block,
             cluster=cluster,
             cooperative=cooperative,
+            resident_blocks=resident_blocks,
+            order=ORDERS.index(order),
             dynamic_shared_bytes=shared_memory,
             shared_bytes_limit=shared_memory_limit,
             seed=seed,
+            stacks=ctypes.addressof(_stacks[self._sanitize]),
             message=ctypes.cast(message, ctypes.c_char_p),
             message_bytes=MESSAGE_BYTES,
         )
@@ -249,15 +264,37 @@ def load_module(
             )
             for parameter in entry.parameters[: entry.parameter_count]
         )
-        loaded[kernel] = Kernel(kernel, parameters, library, ctypes.addressof(entry))
+        loaded[kernel] = Kernel(kernel, parameters, library, ctypes.addressof(entry), sanitize)
     return loaded
+
+
+def _with_launch_bounds(source: str) -> str:
+    """Repeat what a kernel has in ``__launch_bounds__`` at its head, where its template arguments have their values."""
+    parts, rest = [], source
+    while (found := _LAUNCH_BOUNDS.search(rest)) is not None:
+        bounds_end = _closing_parenthesis(rest, found.end())
+        parameters_end = _closing_parenthesis(rest, rest.index("(", bounds_end) + 1)
+        body = rest.index("{", parameters_end) + 1
+        check = f" emulation::check_launch_bounds({rest[found.end() : bounds_end - 1]});"
+        parts += [rest[:body], check]
+        rest = rest[body:]
+    return "".join([*parts, rest])
+
+
+def _closing_parenthesis(text: str, start: int) -> int:
+    """Return the position behind the parenthesis that closes the one before `start`."""
+    depth, position = 1, start
+    while depth:
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
+        position += 1
+    return position
 
 
 def _compile(source: str, options: Sequence[str], kernels: Sequence[str], name: str, sanitize: bool) -> Path:
     flags = [*LANGUAGE_FLAGS, *(SANITIZED_FLAGS if sanitize else CHECKED_FLAGS), *options]
     entries = "".join(f'    emulation::Trampoline<(&{kernel})>::describe("{kernel}"),\n' for kernel in kernels)
     unit = (
-        f'#line 1 "{name}"\n{source}\n'
+        f'#line 1 "{name}"\n{_with_launch_bounds(source)}\n'
         f'#line 1 "kernels of {name}"\n'
         'extern "C" { [[gnu::visibility("default")]] extern const emulation::Kernel gpunet_kernels[]; }\n'
         f"const emulation::Kernel gpunet_kernels[] = {{\n{entries}}};\n"

@@ -1,9 +1,9 @@
 // CUDA's execution model on the CPU: compile a .cu file with g++ -std=c++20 -include cuda_emulation.hpp.
 //
 // Each CUDA thread is a fiber: a stack of its own that runs until it waits (a barrier, a shuffle) or ends. One
-// fiber runs at a time. Whenever one waits, the next is drawn at random from those that can run, so that code
-// which is only right in one order (a missing barrier) gives a wrong answer for some seeds. Blocks run one after
-// the other in random order; the blocks of a cluster, or of a cooperative grid, run interleaved.
+// fiber runs at a time. Whenever one waits, the next is chosen by the launch's order from those that can run, in all
+// the blocks that fit on the device together, so that code which is only right in one order (a missing barrier)
+// gives a wrong answer in others.
 //
 // Warps are NOT lockstep: a thread runs ahead of its warp until the next barrier, shuffle or vote.
 //
@@ -86,10 +86,7 @@ inline unsigned int __activemask() {
     __builtin_unreachable();
 }
 // A thread that waits for another one in a loop must call this in it: here nobody else runs otherwise.
-inline void __nanosleep(unsigned int) {
-    emulation::make_ready(*emulation::scheduler.current);
-    emulation::suspend();
-}
+inline void __nanosleep(unsigned int) { emulation::nap(); }
 // One thread runs at a time, so memory is always consistent; the compiler still must not move accesses across.
 inline void __threadfence() { asm volatile("" ::: "memory"); }
 inline void __threadfence_block() { __threadfence(); }
@@ -106,22 +103,22 @@ inline void __threadfence_system() { __threadfence(); }
     type* const name = reinterpret_cast<type*>(emulation::own_shared_memory(                                   \
         &emulation::dynamic_shared_site, emulation::scheduler.request->dynamic_shared_bytes))
 
-// Plain static shared memory has one instance here: right while blocks run one after the other, and refused when
-// they run interleaved.
+// Plain static shared memory has one instance here, and blocks run interleaved.
 namespace emulation {
-inline void refuse_interleaved_blocks() {
-    if (scheduler.block_count > 1)
-        fail("__shared__ in a cluster or cooperative launch: declare it with SHARED(type, name, [dims])");
+inline void refuse_several_blocks() {
+    if (scheduler.group_count * scheduler.group_blocks > 1)
+        fail("__shared__ in a grid of several blocks: declare it with SHARED(type, name, [dims])");
 }
 }  // namespace emulation
-#define __shared__ emulation::refuse_interleaved_blocks(); static
+#define __shared__ emulation::refuse_several_blocks(); static
 
 inline unsigned int cluster_size() {
-    return emulation::scheduler.request->cooperative ? 1 : emulation::scheduler.block_count;
+    return emulation::scheduler.request->cooperative ? 1 : emulation::scheduler.group_blocks;
 }
 inline unsigned int cluster_rank() {
     using emulation::scheduler;
-    return scheduler.request->cooperative ? 0 : (unsigned int)(scheduler.current->block - scheduler.blocks);
+    const emulation::Block* block = scheduler.current->block;
+    return scheduler.request->cooperative ? 0 : (unsigned int)(block - block->group->blocks);
 }
 inline void cluster_sync(EMULATED_PLACE) {
     const emulation::Place place{"cluster_sync", file, line};
@@ -135,7 +132,7 @@ inline T* map_shared_rank(T* pointer, unsigned int rank) {
     const char* address = (const char*)pointer;
     if (rank >= cluster_size()) fail("map_shared_rank: no block %u in a cluster of %u", rank, cluster_size());
     if (rank == cluster_rank()) return pointer;
-    Block& other = scheduler.blocks[rank];
+    Block& other = own.group->blocks[rank];
     if (!other.started) fail("map_shared_rank: block %u of the cluster has not started: cluster_sync() first", rank);
     if (other.finished == scheduler.threads_per_block)
         fail("map_shared_rank: block %u of the cluster has ended: cluster_sync() last", rank);
@@ -155,5 +152,5 @@ inline void grid_sync(unsigned int* barrier, EMULATED_PLACE) {
     if (!scheduler.request->cooperative) fail("grid_sync() needs a cooperative launch");
     if (*barrier & 0x7fffffffu) fail("grid_sync: the barrier word was not zero before the launch");
     wait_for_group({"grid_sync", file, line});
-    if (scheduler.current == scheduler.threads) *barrier ^= 0x80000000u;
+    if (scheduler.current == scheduler.resident->threads) *barrier ^= 0x80000000u;
 }

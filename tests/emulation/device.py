@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from gpunet.kernel_check.budgets import default_path, family, read_budgets
 from gpunet.verification.storage import BFLOAT16, exact
 
-from .compiler import EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
+from .compiler import ORDERS, EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
 from .memory import Allocation, Allocator, View
 
 Dimensions = tuple[int, int, int]
@@ -24,8 +26,11 @@ MOST_THREADS_PER_BLOCK = 1024
 LARGEST_BLOCK = (1024, 1024, 64)
 LARGEST_GRID = (2**31 - 1, 65535, 65535)
 RESERVED_SHARED_MEMORY = 1024  # per resident block
-# All the threads of a cooperative grid have a stack at the same time.
+# All the threads of a cooperative grid have a stack at the same time; of another grid, so many.
 MOST_COOPERATIVE_THREADS = 65536
+MOST_INTERLEAVED_THREADS = 2048
+MOST_BLOCKS_PER_MULTIPROCESSOR = 32
+REGISTERS_PER_MULTIPROCESSOR = 65536
 PRECISIONS = ("float32", "tf32")
 # uint16 holds the bits of bfloat16.
 HALF_PRECISION = ("float16", "bfloat16", "uint16")
@@ -50,6 +55,8 @@ class _Launch:
     cluster: Dimensions
     cooperative: bool
     shared_memory: int
+    shared_memory_allowed: int
+    resident_blocks: int
     values: tuple[bytes, ...]
     buffers: tuple[View, ...]
 
@@ -61,15 +68,18 @@ class _Launch:
         return self.buffers
 
     def run(self, device: EmulatedDevice) -> None:
+        seed = device.next_seed()
         self.kernel.run(
             self.grid,
             self.block,
             self.cluster,
             self.cooperative,
             self.shared_memory,
-            device.shared_memory_per_block,
+            self.shared_memory_allowed,
             self.values,
-            device.next_seed(),
+            self.resident_blocks,
+            device.order or ORDERS[(seed >> 32) % len(ORDERS)],
+            seed,
         )
         for buffer in self.buffers:
             damage = buffer.allocation.damage()
@@ -171,6 +181,8 @@ class EmulatedDevice:
         What the device claims to have; it limits cooperative launches.
     guard_bytes : int
         Guard zone on each side of a buffer, a multiple of 256. Ignored with `sanitize`.
+    order : str, optional
+        One of ``ORDERS``: in which order threads run. By default, each launch draws one of them from `seed`.
 
     Attributes
     ----------
@@ -200,6 +212,7 @@ class EmulatedDevice:
         compute_capability: tuple[int, int] = (9, 0),
         multiprocessor_count: int = 132,
         guard_bytes: int = 256,
+        order: str | None = None,
     ) -> None:
         if sanitize and not sanitizer_is_loaded():
             raise EmulationError("sanitize=True needs a process started with sanitizer_environment()")
@@ -208,6 +221,7 @@ class EmulatedDevice:
         self.compute_capability = compute_capability
         self.multiprocessor_count = multiprocessor_count
         self.max_cluster_size = 8 if compute_capability >= (9, 0) else 1
+        self.order = order
         self._sanitize = sanitize
         self._seeds = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self._launches = 0
@@ -337,6 +351,7 @@ class EmulatedDevice:
         shared_memory: int = 0,
         cluster: int | tuple[int, ...] | None = None,
         cooperative: bool = False,
+        shared_memory_allowed: int | None = None,
     ) -> None:
         """Run a kernel, or record it during a capture.
 
@@ -353,6 +368,9 @@ class EmulatedDevice:
             Blocks of a cluster.
         cooperative : bool
             Whether ``grid_sync`` may be used: all blocks must then fit on the device together.
+        shared_memory_allowed : int, optional
+            Bytes of static and dynamic shared memory that the driver allows this kernel; by default, what the device
+            has.
 
         Raises
         ------
@@ -364,7 +382,8 @@ class EmulatedDevice:
         """
         kernel.check_arguments(args)
         blocks, threads, extent = _three(grid), _three(block), _three(1 if cluster is None else cluster)
-        self._check_configuration(blocks, threads, extent, cooperative, shared_memory)
+        resident = self._resident_blocks(kernel, math.prod(threads), shared_memory)
+        self._check_configuration(blocks, threads, extent, cooperative, shared_memory, resident)
         values: list[bytes] = []
         buffers: list[View] = []
         for position, argument in enumerate(args):
@@ -375,11 +394,39 @@ class EmulatedDevice:
             else:
                 values.append(argument.tobytes())
         self._submit(
-            _Launch(kernel, blocks, threads, extent, cooperative, shared_memory, tuple(values), tuple(buffers))
+            _Launch(
+                kernel,
+                blocks,
+                threads,
+                extent,
+                cooperative,
+                shared_memory,
+                self.shared_memory_per_block if shared_memory_allowed is None else shared_memory_allowed,
+                min(resident, max(1, MOST_INTERLEAVED_THREADS // math.prod(threads))),
+                tuple(values),
+                tuple(buffers),
+            )
         )
 
+    def _resident_blocks(self, kernel: Kernel, threads: int, shared_memory: int) -> int:
+        """Return how many blocks are on the device together; 0 where it has too few registers for one."""
+        warps = -(-threads // self.warp_size)
+        per_multiprocessor = min(
+            MOST_BLOCKS_PER_MULTIPROCESSOR,
+            self.threads_per_multiprocessor // (max(warps, 1) * self.warp_size),
+            self.shared_memory_per_multiprocessor // (max(shared_memory, 0) + RESERVED_SHARED_MEMORY),
+            REGISTERS_PER_MULTIPROCESSOR // (max(warps, 1) * self.warp_size * _registers(kernel.name)),
+        )
+        return per_multiprocessor * self.multiprocessor_count
+
     def _check_configuration(
-        self, grid: Dimensions, block: Dimensions, cluster: Dimensions, cooperative: bool, shared_memory: int
+        self,
+        grid: Dimensions,
+        block: Dimensions,
+        cluster: Dimensions,
+        cooperative: bool,
+        shared_memory: int,
+        resident: int,
     ) -> None:
         def require(condition: bool, problem: str) -> None:
             if not condition:
@@ -392,6 +439,7 @@ class EmulatedDevice:
         require(all(size <= most for size, most in zip(block, LARGEST_BLOCK, strict=True)), f"block {block}")
         require(threads <= MOST_THREADS_PER_BLOCK, f"{threads} threads in a block")
         require(0 <= shared_memory <= self.shared_memory_per_block, f"{shared_memory} bytes of shared memory")
+        require(resident > 0, f"{threads} threads of a block need more registers than a multiprocessor has")
         if math.prod(cluster) > 1:
             require(self.compute_capability >= (9, 0), "clusters need compute capability 9.0")
             require(math.prod(cluster) <= self.max_cluster_size, f"cluster {cluster}")
@@ -399,11 +447,6 @@ class EmulatedDevice:
             require(fits, f"grid {grid} is not a multiple of cluster {cluster}")
             require(not cooperative, "a cooperative launch with clusters is not emulated")
         if cooperative:
-            per_multiprocessor = min(
-                self.threads_per_multiprocessor // threads,
-                self.shared_memory_per_multiprocessor // (shared_memory + RESERVED_SHARED_MEMORY),
-            )
-            resident = per_multiprocessor * self.multiprocessor_count
             require(blocks <= resident, f"{blocks} blocks of a cooperative launch, {resident} fit on the device")
             require(
                 blocks * threads <= MOST_COOPERATIVE_THREADS,
@@ -517,6 +560,13 @@ class EmulatedDevice:
     def elapsed(self, start: float, stop: float) -> float:
         """Return the seconds between two events, on the host's clock."""
         return stop - start
+
+
+@functools.cache
+def _registers(kernel: str) -> int:
+    """Return the registers of a thread of one of gpunet's kernels: its budget. Of others nothing is known."""
+    budgets = read_budgets(default_path()).registers
+    return next((families[family(kernel)] for families in budgets.values() if family(kernel) in families), 1)
 
 
 def _three(dimensions: int | tuple[int, ...]) -> Dimensions:

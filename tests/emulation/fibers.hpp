@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -22,13 +23,16 @@ constexpr size_t stack_bytes = 256 * 1024;  // red zones make frames several tim
 #else
 constexpr size_t stack_bytes = 64 * 1024 + 448;  // not a power of two: the tops would compete for one cache set
 #endif
-constexpr size_t stacks_per_mapping = 64;
+constexpr size_t stacks_per_mapping = 1024, most_mappings = 64;
+
+struct Stacks {  // of the process: its modules run one after the other
+    char* mappings[most_mappings];
+};
 
 struct Fiber {
     char* stack = nullptr;  // lowest address
     size_t bytes = 0;
     Fiber* next_idle = nullptr;
-    Fiber* next_created = nullptr;
 #if defined(EMULATION_USES_UCONTEXT)
     ucontext_t context;
 #else
@@ -86,5 +90,29 @@ inline void exchange_stacks(Fiber& from, Fiber& to) {
     gpunet_exchange_stacks(&from.stack_pointer, to.stack_pointer);
 }
 #endif
+
+// Returns a fiber that begins on stack number `index`, or null where there is no memory for it.
+inline Fiber* make_fiber(Stacks& stacks, uint32_t index) {
+    if (index >= stacks_per_mapping * most_mappings) return nullptr;
+    char*& mapping = stacks.mappings[index / stacks_per_mapping];
+    if (mapping == nullptr) {
+        void* found = mmap(nullptr, stack_bytes * stacks_per_mapping, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (found == MAP_FAILED) return nullptr;
+        mapping = static_cast<char*>(found);
+    }
+    char* stack = mapping + index % stacks_per_mapping * stack_bytes;
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(stack, stack_bytes);
+#endif
+    // Above the stack, on a page that it touches anyway.
+    constexpr size_t room = (sizeof(Fiber) + 63) / 64 * 64;
+    Fiber* fiber = reinterpret_cast<Fiber*>(stack + stack_bytes - room);
+    *fiber = {};
+    fiber->stack = stack;
+    fiber->bytes = stack_bytes - room;
+    set_entry(*fiber);
+    return fiber;
+}
 
 }  // namespace emulation

@@ -25,13 +25,20 @@ struct Kernel {
     const Parameter* parameters;
     int64_t parameter_count;
 };
+// Which of the threads that can run goes on: any; each in its turn; first, or last, those of one warp of each block;
+// last those of one lane of one block, once they have passed some barriers; first those of one block; first the last
+// warps.
+enum class Order : uint32_t { shuffled, round_robin, warp_ahead, warp_behind, lane_behind, block_ahead, reversed };
+struct Stacks;
 struct Request {
     const Kernel* kernel;
     void** arguments;
     uint32_t grid[3], block[3], cluster[3];
-    uint32_t cooperative;
+    uint32_t cooperative, resident_blocks;
+    Order order;
     uint64_t dynamic_shared_bytes, shared_bytes_limit;
     uint64_t seed;
+    Stacks* stacks;
     char* message;  // what went wrong, when gpunet_launch returns non-zero
     uint64_t message_bytes;
 };

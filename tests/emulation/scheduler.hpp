@@ -1,13 +1,13 @@
 // The scheduler: blocks, threads, barriers and shared memory of the launch that is running.
 //
-// One launch runs at a time, so its state is in one variable, `scheduler`. A thread that waits marks itself so,
-// and hands over to a random thread that can run; whoever completes a barrier makes all who wait there able to run.
+// One launch runs at a time, so its state is in one variable, `scheduler`. A thread that waits marks itself so, and
+// hands over to the next that can run in the launch's order; whoever completes a barrier makes all who wait there able
+// to run. All blocks that fit on the device together run interleaved; one that ends makes room for the next.
 #pragma once
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "cuda_intrinsics.hpp"
 #include "fibers.hpp"
@@ -33,6 +33,8 @@ enum class State : uint8_t { ready, waiting, finished };
 struct Thread {
     uint3 index;
     State state;
+    uint32_t bag;  // where it waits for its turn
+    uint32_t barriers;  // that it has passed
     Block* block;
     Fiber* fiber;  // null before the thread starts and after it ends
     Place place;   // where it waits
@@ -60,10 +62,18 @@ constexpr int most_shared_arrays = 32;
 constexpr uint64_t static_shared_bytes_limit = 48 * 1024;
 inline constexpr SharedSite dynamic_shared_site{"dynamic shared memory"};
 
+struct Group {  // blocks that start together and have a barrier: a cluster, a cooperative grid, or one block
+    Block* blocks;
+    Thread* threads;
+    Barrier barrier;
+    uint32_t finished;
+};
+
 struct Block {
     uint3 index;
     uint32_t finished;
     bool started;
+    Group* group;
     Thread* threads;
     Barrier barrier;
     uint32_t waiting_lanes[32];  // per warp
@@ -72,29 +82,38 @@ struct Block {
     SharedArray shared[most_shared_arrays];
 };
 
+struct Bag {
+    Thread** threads;
+    uint32_t count;
+};
+
 struct Scheduler {
     const Request* request;
     uint64_t random;
-    Block* blocks;  // those that run interleaved: one, a cluster, or a cooperative grid
-    uint32_t block_count;
-    Thread* threads;
-    uint32_t threads_per_block;
-    Thread** ready;
-    uint32_t ready_count;
-    Barrier group_barrier;  // of the cluster or of the cooperative grid
+    dim3 group_extent;
+    uint32_t group_blocks, threads_per_block, warps_per_block;
+    uint32_t* sequence;  // of the groups
+    uint32_t group_count, started_groups;
+    Group* resident;
+    uint32_t resident_count;
+    Bag* bags;
+    Bag sleeping;
+    uint32_t ready_count, first_bag, lane_apart, barriers_apart, naps;
     Thread* current;
     Fiber main, *fiber, *left;  // where launch() runs; the running fiber; the one that ran before it
-    Fiber *idle, *created;
+    Fiber* idle;
+    uint32_t used_stacks;
     bool failed;
 };
 inline Scheduler scheduler;
 inline uint3 thread_index, block_index;
 inline dim3 block_dimensions, grid_dimensions;
 
-inline uint32_t random_below(uint32_t bound) {
+inline uint32_t random_bits() {
     scheduler.random = scheduler.random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)((scheduler.random >> 32) * bound >> 32);
+    return (uint32_t)(scheduler.random >> 32);
 }
+inline uint32_t random_below(uint32_t bound) { return (uint32_t)((uint64_t)random_bits() * bound >> 32); }
 
 // The sanitizer follows which stack is in use. It alone knows where that of launch() lies.
 inline void arrive([[maybe_unused]] void* sanitizer_frames) {
@@ -151,9 +170,10 @@ inline void switch_to(Fiber& to) {
 // Every array is its own allocation, filled with 0xFF (NaN) because a GPU does not clear shared memory, between
 // guard zones, which the address sanitizer replaces by its own.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr size_t shared_guard_bytes = 0;
+constexpr size_t shared_guard_bytes = 0, shared_overrun_bytes = 0;
 #else
 constexpr size_t shared_guard_bytes = 128;
+constexpr size_t shared_overrun_bytes = 16 * 1024;  // a long overrun ends the launch at its guard zone, not the process
 #endif
 constexpr size_t shared_alignment = 128;
 
@@ -171,8 +191,8 @@ inline SharedArray& shared_array(Block& block, const SharedSite* site, size_t by
     array.site = site;
     array.bytes = bytes;
     void* allocation = nullptr;
-    if (posix_memalign(&allocation, shared_alignment, bytes + 2 * shared_guard_bytes + (bytes == 0)) != 0)
-        fail("out of host memory");
+    const size_t room = bytes + 2 * shared_guard_bytes + shared_overrun_bytes;
+    if (posix_memalign(&allocation, shared_alignment, max(room, (size_t)1)) != 0) fail("out of host memory");
     array.allocation = static_cast<char*>(allocation);
     array.data = array.allocation + shared_guard_bytes;
     memset(array.allocation, 0xFF, bytes + 2 * shared_guard_bytes);
@@ -208,17 +228,59 @@ inline void free_shared_arrays(Block& block) {
 }
 
 // --------------------------------------------------------------------------------------------- running threads
+// Threads that can run wait in bags; the next is any of the first bag that is not empty. Every order finds what others
+// hide: a thread that runs into what a missing barrier would have kept it from must be ahead of those it overtakes.
+inline uint32_t bag_count() {
+    switch (scheduler.request->order) {
+        case Order::shuffled: return 1;
+        case Order::block_ahead: return scheduler.resident_count;
+        case Order::reversed: return scheduler.warps_per_block;
+        default: return 2;
+    }
+}
+inline uint32_t bag_of(uint32_t thread, uint32_t warp_apart, uint32_t group) {
+    const uint32_t warp = thread / 32;
+    switch (scheduler.request->order) {
+        case Order::warp_ahead: return warp != warp_apart;
+        case Order::warp_behind: return warp == warp_apart;
+        case Order::lane_behind: return group == 0 && thread % 32 == scheduler.lane_apart;
+        case Order::block_ahead: return group;  // every block or cluster ahead of the next
+        case Order::reversed: return scheduler.warps_per_block - 1 - warp;
+        default: return 0;
+    }
+}
+
 inline void make_ready(Thread& thread) {
     thread.state = State::ready;
-    scheduler.ready[scheduler.ready_count++] = &thread;
+    uint32_t place = thread.bag;
+    switch (scheduler.request->order) {
+        case Order::round_robin: place = 1 - scheduler.first_bag; break;  // nobody comes again before all others have
+        case Order::lane_behind: place &= thread.barriers >= scheduler.barriers_apart; break;
+        default: break;
+    }
+    Bag& bag = scheduler.bags[place];
+    bag.threads[bag.count++] = &thread;
+    ++scheduler.ready_count;
+    if (scheduler.request->order != Order::round_robin) scheduler.first_bag = min(scheduler.first_bag, place);
+}
+
+inline Thread* take_from(Bag& bag) {
+    const uint32_t chosen = random_below(bag.count);
+    Thread* thread = bag.threads[chosen];
+    bag.threads[chosen] = bag.threads[--bag.count];
+    return thread;
 }
 
 inline Thread* take_ready() {
+    // Those in a waiting loop look again from time to time, and always when nobody else can run.
+    constexpr uint32_t looks_again = 4;
+    if (scheduler.sleeping.count != 0 && (scheduler.ready_count == 0 || random_below(looks_again) == 0))
+        return take_from(scheduler.sleeping);
     if (scheduler.ready_count == 0) return nullptr;
-    const uint32_t chosen = random_below(scheduler.ready_count);
-    Thread* thread = scheduler.ready[chosen];
-    scheduler.ready[chosen] = scheduler.ready[--scheduler.ready_count];
-    return thread;
+    --scheduler.ready_count;
+    uint32_t& first = scheduler.first_bag;
+    while (scheduler.bags[first].count == 0) first = (first + 1) % bag_count();
+    return take_from(scheduler.bags[first]);
 }
 
 inline void set_current(Thread& thread) {
@@ -227,62 +289,50 @@ inline void set_current(Thread& thread) {
     block_index = thread.block->index;
 }
 
-inline void create_fibers() {
-    char* mapping = static_cast<char*>(mmap(nullptr, stack_bytes * stacks_per_mapping, PROT_READ | PROT_WRITE,
-                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (mapping == MAP_FAILED) return fail("out of memory for the stacks of the emulated threads");
-    for (size_t i = 0; i < stacks_per_mapping; ++i) {
-        Fiber* fiber = new Fiber;
-        fiber->stack = mapping + i * stack_bytes;
-        fiber->bytes = stack_bytes;
-        set_entry(*fiber);
-        fiber->next_created = scheduler.created;
-        scheduler.created = fiber;
-        fiber->next_idle = scheduler.idle;
-        scheduler.idle = fiber;
+// A fiber that is not in use, or the next stack of the process: those of a failed launch are begun afresh.
+inline Fiber* take_fiber() {
+    if (Fiber* fiber = scheduler.idle) {
+        scheduler.idle = fiber->next_idle;
+        return fiber;
     }
-}
-
-// After a failed launch the fibers stand in the middle of a kernel: start them all afresh.
-inline void reset_fibers() {
-    scheduler.idle = nullptr;
-    for (Fiber* fiber = scheduler.created; fiber != nullptr; fiber = fiber->next_created) {
-#if defined(__SANITIZE_ADDRESS__)
-        __asan_unpoison_memory_region(fiber->stack, fiber->bytes);
-        fiber->sanitizer_frames = nullptr;
-#endif
-        set_entry(*fiber);
-        fiber->next_idle = scheduler.idle;
-        scheduler.idle = fiber;
-    }
+    Fiber* fiber = make_fiber(*scheduler.request->stacks, scheduler.used_stacks++);
+    if (fiber == nullptr) fail("out of memory for the stacks of the emulated threads");
+    return fiber;
 }
 
 // Hands the processor to `next`, or back to launch() when no thread can run.
 inline void run_next(Thread* next) {
     if (next == nullptr) return switch_to(scheduler.main);
-    if (next->fiber == nullptr) {
-        if (scheduler.idle == nullptr) create_fibers();
-        if (scheduler.idle == nullptr) return;
-        next->fiber = scheduler.idle;
-        scheduler.idle = scheduler.idle->next_idle;
-    }
+    if (next->fiber == nullptr && (next->fiber = take_fiber()) == nullptr) return;
     set_current(*next);
     if (next->fiber != scheduler.fiber) switch_to(*next->fiber);
 }
 
 inline void suspend() { run_next(take_ready()); }
 
+inline void start_group(Group& group);
+
+inline void finish_current_thread() {
+    Thread& thread = *scheduler.current;
+    Block& block = *thread.block;
+    thread.state = State::finished;
+    thread.fiber = nullptr;
+    scheduler.naps = 0;
+    if (++block.finished < scheduler.threads_per_block) return;
+    retire_shared_arrays(block);
+    if (++block.group->finished < scheduler.group_blocks) return;
+    for (uint32_t b = 0; b < scheduler.group_blocks; ++b) free_shared_arrays(block.group->blocks[b]);
+    if (scheduler.started_groups < scheduler.group_count) start_group(*block.group);
+}
+
 // The life of a fiber: run a whole thread, then start another one on the same stack, or wait to be needed again.
 inline void fiber_main() {
     arrive(nullptr);
     for (;;) {
-        Thread& thread = *scheduler.current;
-        Fiber* own = thread.fiber;
-        thread.block->started = true;
+        Fiber* own = scheduler.current->fiber;
+        scheduler.current->block->started = true;
         scheduler.request->kernel->run(scheduler.request->arguments);
-        thread.state = State::finished;
-        thread.fiber = nullptr;
-        if (++thread.block->finished == scheduler.threads_per_block) retire_shared_arrays(*thread.block);
+        finish_current_thread();
         Thread* next = take_ready();
         if (next != nullptr && next->fiber == nullptr) {
             next->fiber = own;
@@ -307,11 +357,15 @@ inline uint32_t wait_at(Barrier& barrier, Thread* members, uint32_t count, Place
     self.place = place;
     self.lanes = 0;
     self.state = State::waiting;
+    scheduler.naps = 0;
     barrier.truths += truth;
     if (++barrier.arrived == count && !barrier.mixed) {
         barrier.arrived = 0;
         barrier.result = barrier.truths;
-        for (uint32_t i = 0; i < count; ++i) make_ready(members[i]);
+        for (uint32_t i = 0; i < count; ++i) {
+            ++members[i].barriers;
+            make_ready(members[i]);
+        }
     }
     suspend();
     return barrier.result;
@@ -323,8 +377,18 @@ inline uint32_t wait_for_block(Place place, bool truth) {
 }
 
 inline void wait_for_group(Place place) {
-    const uint32_t count = scheduler.block_count * scheduler.threads_per_block;
-    wait_at(scheduler.group_barrier, scheduler.threads, count, place, false);
+    Group& group = *scheduler.current->block->group;
+    wait_at(group.barrier, group.threads, scheduler.group_blocks * scheduler.threads_per_block, place, false);
+}
+
+// In a waiting loop: lets the others run, and looks again later.
+inline void nap() {
+    constexpr uint32_t most_naps = 100000;
+    if (++scheduler.naps > most_naps)
+        fail("%u threads wait in loops for what no other thread brings; %u of %u blocks or clusters have not started",
+             scheduler.sleeping.count + 1, scheduler.group_count - scheduler.started_groups, scheduler.group_count);
+    scheduler.sleeping.threads[scheduler.sleeping.count++] = scheduler.current;
+    suspend();
 }
 
 inline uint32_t linear_thread() { return (uint32_t)(scheduler.current - scheduler.current->block->threads); }
@@ -344,6 +408,7 @@ inline uint64_t warp_exchange(Place place, uint32_t mask, uint64_t given, int so
     mask &= existing;
     self.place = place;
     self.state = State::waiting;
+    scheduler.naps = 0;
     self.lanes = mask;
     self.given = given;
     self.source_lane = source_lane;
@@ -392,8 +457,8 @@ inline T shuffle(Place place, uint32_t mask, T value, int argument, int width) {
 // -------------------------------------------------------------------------------------------------- launching
 inline void report_divergence() {
     constexpr int most_places = 4;
-    for (uint32_t b = 0; b < scheduler.block_count; ++b) {
-        const Block& block = scheduler.blocks[b];
+    for (uint32_t b = 0; b < scheduler.resident_count * scheduler.group_blocks; ++b) {
+        const Block& block = scheduler.resident->blocks[b];
         Place places[most_places];
         uint32_t counts[most_places] = {}, lanes[most_places] = {}, waiting = 0;
         int place_count = 0;
@@ -421,63 +486,93 @@ inline void report_divergence() {
     }
 }
 
-// Runs the blocks of one group, interleaved: those of the box `extent` that starts at block `first` of the grid.
-inline void run_group(dim3 first, dim3 extent) {
-    scheduler.group_barrier = {};
-    scheduler.ready_count = 0;
-    Thread* thread = scheduler.threads;
-    for (uint32_t b = 0; b < scheduler.block_count; ++b) {
-        Block& block = scheduler.blocks[b];
+// What __launch_bounds__ promised the compiler: compiler.py puts it at the head of a kernel.
+inline void check_launch_bounds(uint32_t most_threads, uint32_t = 0, uint32_t = 0) {
+    if (scheduler.threads_per_block > most_threads)
+        fail("%u threads in a block, where __launch_bounds__ allows %u", scheduler.threads_per_block, most_threads);
+}
+
+// Puts the next group of the grid where one has ended, or none was yet.
+inline void start_group(Group& group) {
+    const dim3 extent = scheduler.group_extent;
+    const uint32_t groups_x = grid_dimensions.x / extent.x, groups_y = grid_dimensions.y / extent.y;
+    const uint32_t chosen = scheduler.sequence[scheduler.started_groups++];
+    const dim3 first = {chosen % groups_x * extent.x, chosen / groups_x % groups_y * extent.y,
+                        chosen / groups_x / groups_y * extent.z};
+    group.barrier = {};
+    group.finished = 0;
+    Thread* thread = group.threads;
+    for (uint32_t b = 0; b < scheduler.group_blocks; ++b) {
+        Block& block = group.blocks[b];
         block = {};
         block.index = {first.x + b % extent.x, first.y + b / extent.x % extent.y, first.z + b / extent.x / extent.y};
+        block.group = &group;
         block.threads = thread;
+        const uint32_t warp_apart = random_below(scheduler.warps_per_block);
+        const uint32_t group_number = (uint32_t)(&group - scheduler.resident);
         for (uint32_t z = 0; z < block_dimensions.z; ++z)
             for (uint32_t y = 0; y < block_dimensions.y; ++y)
                 for (uint32_t x = 0; x < block_dimensions.x; ++x, ++thread) {
                     *thread = {};
                     thread->index = {x, y, z};
                     thread->block = &block;
+                    thread->bag = bag_of((uint32_t)(thread - block.threads), warp_apart, group_number);
                     make_ready(*thread);
                 }
     }
-    suspend();
-    if (!scheduler.failed) report_divergence();
-    for (uint32_t b = 0; b < scheduler.block_count; ++b) free_shared_arrays(scheduler.blocks[b]);
 }
 
 inline void launch(const Request& request) {
     grid_dimensions = {request.grid[0], request.grid[1], request.grid[2]};
     block_dimensions = {request.block[0], request.block[1], request.block[2]};
-    const dim3 cluster = {request.cluster[0], request.cluster[1], request.cluster[2]};
-    const dim3 extent = request.cooperative ? grid_dimensions : cluster;
+    scheduler = {};
     scheduler.request = &request;
     scheduler.random = request.seed;
-    scheduler.failed = false;
     scheduler.fiber = &scheduler.main;
-    scheduler.block_count = extent.x * extent.y * extent.z;
+    scheduler.group_extent = request.cooperative ? grid_dimensions
+                                                 : dim3{request.cluster[0], request.cluster[1], request.cluster[2]};
+    const dim3 extent = scheduler.group_extent;
+    scheduler.group_blocks = extent.x * extent.y * extent.z;
     scheduler.threads_per_block = block_dimensions.x * block_dimensions.y * block_dimensions.z;
-    const size_t thread_count = (size_t)scheduler.block_count * scheduler.threads_per_block;
-    const uint32_t groups_x = grid_dimensions.x / extent.x, groups_y = grid_dimensions.y / extent.y;
-    const uint32_t group_count = groups_x * groups_y * (grid_dimensions.z / extent.z);
-    scheduler.blocks = new Block[scheduler.block_count];
-    scheduler.threads = new Thread[thread_count];
-    scheduler.ready = new Thread*[thread_count];
-    uint32_t* order = new uint32_t[group_count];
-    for (uint32_t i = 0; i < group_count; ++i) {
+    scheduler.warps_per_block = (scheduler.threads_per_block + 31) / 32;
+    scheduler.group_count =
+        grid_dimensions.x / extent.x * (grid_dimensions.y / extent.y) * (grid_dimensions.z / extent.z);
+    scheduler.resident_count = min(max(request.resident_blocks / scheduler.group_blocks, 1u), scheduler.group_count);
+    // Another kernel may have the rest of the device.
+    if (random_below(2) == 0) scheduler.resident_count = 1 + random_below(scheduler.resident_count);
+    const size_t blocks = (size_t)scheduler.resident_count * scheduler.group_blocks;
+    const size_t threads = blocks * scheduler.threads_per_block;
+    scheduler.resident = new Group[scheduler.resident_count];
+    scheduler.resident->blocks = new Block[blocks];
+    scheduler.resident->threads = new Thread[threads];
+    scheduler.lane_apart = random_below(32);
+    scheduler.barriers_apart = random_below(4);
+    scheduler.sleeping.threads = new Thread*[threads];
+    scheduler.bags = new Bag[bag_count()];
+    const size_t bag_size = bag_count() <= 2 ? threads : threads / bag_count() + 32 * blocks;
+    for (uint32_t i = 0; i < bag_count(); ++i) scheduler.bags[i] = {new Thread*[bag_size], 0};
+    scheduler.sequence = new uint32_t[scheduler.group_count];
+    for (uint32_t i = 0; i < scheduler.group_count; ++i) {
         const uint32_t earlier = random_below(i + 1);
-        order[i] = order[earlier];
-        order[earlier] = i;
+        scheduler.sequence[i] = scheduler.sequence[earlier];
+        scheduler.sequence[earlier] = i;
     }
-    for (uint32_t i = 0; i < group_count && !scheduler.failed; ++i) {
-        const uint32_t x = order[i] % groups_x, y = order[i] / groups_x % groups_y;
-        const uint32_t z = order[i] / groups_x / groups_y;
-        run_group({x * extent.x, y * extent.y, z * extent.z}, extent);
+    for (uint32_t i = 0; i < scheduler.resident_count; ++i) {
+        scheduler.resident[i].blocks = scheduler.resident->blocks + i * scheduler.group_blocks;
+        scheduler.resident[i].threads =
+            scheduler.resident->threads + (size_t)i * scheduler.group_blocks * scheduler.threads_per_block;
+        start_group(scheduler.resident[i]);
     }
-    if (scheduler.failed) reset_fibers();
-    delete[] order;
-    delete[] scheduler.ready;
-    delete[] scheduler.threads;
-    delete[] scheduler.blocks;
+    suspend();
+    if (!scheduler.failed) report_divergence();
+    for (size_t b = 0; b < blocks; ++b) free_shared_arrays(scheduler.resident->blocks[b]);
+    delete[] scheduler.sequence;
+    for (uint32_t i = 0; i < bag_count(); ++i) delete[] scheduler.bags[i].threads;
+    delete[] scheduler.bags;
+    delete[] scheduler.sleeping.threads;
+    delete[] scheduler.resident->threads;
+    delete[] scheduler.resident->blocks;
+    delete[] scheduler.resident;
 }
 
 }  // namespace emulation

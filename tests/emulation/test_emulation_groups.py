@@ -95,7 +95,7 @@ def test_cluster_errors(device: EmulatedDevice) -> None:
     out = device.empty(32, np.float32)
     with pytest.raises(EmulationError, match=r"has not started: cluster_sync\(\) first|cluster_sync\(\) last"):
         device.launch(kernels["without_first_sync"], 2, 1, (out,), cluster=2)
-    with pytest.raises(EmulationError, match=r"__shared__ in a cluster .* SHARED\("):
+    with pytest.raises(EmulationError, match=r"__shared__ in a grid of several blocks.* SHARED\("):
         device.launch(kernels["plain_in_cluster"], 2, 1, (out,), cluster=2)
     with pytest.raises(EmulationError, match="not a multiple of cluster"):
         device.launch(kernels["plain_in_cluster"], 3, 1, (out,), cluster=2)

@@ -436,19 +436,23 @@ class FakeCupy:
             queue = stream or current.streams[-1]
             if not device == current.devices[-1] == queue.device:
                 raise CUDADriverError("CUDA_ERROR_INVALID_HANDLE: invalid resource handle")
-            if shared_mem > self.allowed.get(id(kernel), SHARED_MEMORY_FOR_ALL):
+            asked = self.allowed.get(id(kernel))
+            if shared_mem > (SHARED_MEMORY_FOR_ALL if asked is None else asked):
                 raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
             if cluster >= self.refused_cluster or (cluster > 1 and shared_mem > self.cluster_bytes):
                 raise CUDADriverError("CUDA_ERROR_INVALID_CLUSTER_SIZE: invalid cluster size")
             self.launched_clusters.append(cluster)
+            # Static shared memory counts too, and the emulated device alone knows of it.
+            allowed = SHARED_MEMORY_FOR_ALL if asked is None else None
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
-            queue.submit(lambda: self.emulated.launch(kernel, grid, block, values, shared_mem, cluster=cluster))
+            launch = functools.partial(self.emulated.launch, cluster=cluster, shared_memory_allowed=allowed)
+            queue.submit(lambda: launch(kernel, grid, block, values, shared_mem))
 
         return type("Function", (), {"ptr": id(kernel), "__call__": staticmethod(call)})()
 
 
-# The driver allows 48 KiB without being asked, in which a kernel's own static variables count.
-SHARED_MEMORY_FOR_ALL = 47 * 1024
+# What the driver allows without being asked; a kernel's own static variables count in it.
+SHARED_MEMORY_FOR_ALL = 48 * 1024
 
 
 class Handle:

@@ -39,7 +39,7 @@ class PlantedDevice(EmulatedDevice):
     """
 
     def __init__(self, replacement: Replacement | None, kernels: str = "", module: str = "", **options: Any) -> None:
-        super().__init__(multiprocessor_count=MULTIPROCESSORS, **options)
+        super().__init__(**{"multiprocessor_count": MULTIPROCESSORS, **options})
         self._replacement = replacement
         self._kernels = re.compile(kernels)
         self._module = module

@@ -202,7 +202,7 @@ def reference_forward(case: Case, values: Values) -> Values:
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: np.ndarray | float, what: str) -> None:
     error = np.abs(actual - expected)
-    assert (error <= tolerance).all(), f"{what}: {np.nanmax(error / tolerance):.3g} times the tolerance"
+    assert (error <= tolerance).all(), f"{what}: {np.max(error / tolerance):.3g} times the tolerance"
 
 
 def assert_forward_matches(case: Case, values: Values, expected: Values) -> None:
@@ -250,7 +250,10 @@ def test_as_specified(device, storage):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_forward_and_backward(case):
-    device = EmulatedDevice(seed=case.rows)
+    check(case, EmulatedDevice(seed=case.rows))
+
+
+def check(case: Case, device: EmulatedDevice) -> None:
     values = inputs(case, device, affine=case.columns != 33)
     expected = reference_forward(case, values)
     run(case, "forward", device, values)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpunet
-from gpunet.activations import Identity, ReLU
-from gpunet.backends import NumpyBackend
+from gpunet.activations import Identity, ReLU, SiLU
+from gpunet.backends import Backend, NumpyBackend
 
 EPSILON = 1e-5
 
@@ -41,6 +41,33 @@ def test_variance_far_from_zero(ratio, rows):
     np.testing.assert_allclose(result["inverse_std"].astype(np.float64) ** -2, expected, rtol=1e-4)
     np.testing.assert_allclose(result["running_variance"], expected * rows / (rows - 1), rtol=1e-4)
     assert np.isfinite(result["out"]).all()
+
+
+def test_what_rounding_leaves_of_a_large_mean_is_taken_out():
+    """Mean 1e4, where a float32 mean alone is several units off: nothing of that is left in the results."""
+    rows = 255
+    s = (np.random.default_rng(rows).standard_normal((rows, 8)) + 1e4).astype(np.float32)
+    result = run_forward(s, momentum=1.0, epsilon=1e-30)
+    exact = s.astype(np.float64)
+    mean, variance = exact.mean(axis=0), exact.var(axis=0)
+    np.testing.assert_allclose(result["out"], (exact - mean) / np.sqrt(variance), rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(result["mean"], mean, rtol=0, atol=0.6 * np.spacing(np.float32(1e4)))
+    np.testing.assert_allclose(result["running_mean"], result["mean"], rtol=0)
+    np.testing.assert_allclose(result["running_variance"], variance * rows / (rows - 1), rtol=2e-6)
+    np.testing.assert_allclose(result["inverse_std"], 1 / np.sqrt(variance), rtol=1e-6)
+
+
+@pytest.mark.parametrize("derivative_of", [ReLU(), SiLU()], ids=str)
+def test_the_gradient_without_scale_and_shift_is_the_references(derivative_of):
+    """The sums over the batch are needed then too, and nobody gives memory for them."""
+    generator = np.random.default_rng(0)
+    s, dy = (generator.standard_normal((300, 7)) + 0.5 for _ in range(2))
+    result = run_forward(s, activation=derivative_of)
+    found, expected = np.empty_like(s), np.empty_like(s)
+    given = (dy, s, result["out"], None, None, derivative_of, result["mean"], result["inverse_std"])
+    NumpyBackend().batch_norm_activation_backward(*given, found, None, None)
+    Backend().batch_norm_activation_backward(*given, expected, None, None)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_constant_columns_give_zero_not_nan():

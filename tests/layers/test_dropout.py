@@ -7,8 +7,10 @@ import pytest
 
 import gpunet
 from gpunet.backends import NumpyBackend
+from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.numpy import CHUNK
-from gpunet.random import Purpose, Stream, host_generator, philox4x32, random_words
+from gpunet.random import Purpose, Stream, dropout_threshold, host_generator, philox4x32, random_words
+from tests.emulation import EmulatedDevice
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,40 @@ def test_masks_change_with_the_step_and_are_off_in_inference():
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     np.testing.assert_array_equal(network.logits(X), network.logits(X))
+
+
+class OnNumpy(NumpyBackend):
+    """NumPy, with a copy of every mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def dropout_forward(self, x, out, mask, *arguments):
+        super().dropout_forward(x, out, mask, *arguments)
+        self.masks.append(self.to_numpy(mask))
+
+
+class OnCuda(CudaBackend):
+    """The same of the kernels."""
+
+    def __init__(self):
+        super().__init__(EmulatedDevice(multiprocessor_count=2))
+        self.masks = []
+
+    def dropout_forward(self, x, out, mask, *arguments):
+        super().dropout_forward(x, out, mask, *arguments)
+        self.masks.append(self.to_numpy(mask))
+
+
+@pytest.mark.parametrize("make", [OnNumpy, OnCuda])
+def test_layers_of_equal_width_have_masks_of_their_own(make):
+    """Each is the words of its own layer's number."""
+    backend = make()
+    network = gpunet.Network([6, 50, 50, 50, 3], dropout=0.5, seed=4, device=backend)
+    network.forward(backend.asarray(np.ones((8, 6), np.float32)), training=True)
+    words = [random_words(Stream.DROPOUT, 0, 400, 4, layer, 0).reshape(8, 50) for layer in (1, 2, 3)]
+    np.testing.assert_array_equal(backend.masks, np.array(words) >= dropout_threshold(0.5))
 
 
 def test_host_streams_are_independent():

@@ -215,6 +215,17 @@ def test_large_shared_memory_is_asked_for_once(backend: CudaBackend, cupy: fake_
     np.testing.assert_allclose(backend.to_numpy(loss), [np.log(columns), 2], rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [32 * 1024, 48 * 1024 - 256, 48 * 1024, 64 * 1024])
+@pytest.mark.parametrize("more", [-4, 0, 4])
+def test_a_row_around_what_the_driver_gives_without_asking(backend: CudaBackend, size: int, more: int) -> None:
+    """The driver counts the kernel's static shared memory too."""
+    columns = (size + more) // 4
+    logits, labels = backend.zeros((1, columns), np.float32), backend.zeros(1, np.int32)
+    gradient, loss = backend.zeros((1, columns), np.float32), backend.zeros(2, np.float32)
+    backend.softmax_cross_entropy(logits, labels, None, gradient, loss)
+    np.testing.assert_allclose(backend.to_numpy(loss), [np.log(columns), 1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("what", ["empty", "to_numpy", "copy", "synchronize", "record_event", "capture"])
 def test_refused_while_capturing(backend: CudaBackend, what: str) -> None:
     device, there = backend.device, backend.zeros(3, np.float32)
