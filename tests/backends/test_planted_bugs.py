@@ -175,7 +175,7 @@ BUGS = [
         softmax_cross_entropy,
         "row_bytes + RESERVED_BYTES <=",
         "row_bytes <=",
-        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, "float32"),
+        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, scratch_tests.FLOAT32),
         "shared memory together exceed",
     ),
     Bug(
@@ -183,7 +183,7 @@ BUGS = [
         softmax_cross_entropy,
         "columns * np.dtype(number).itemsize",
         "columns * outputs.itemsize",
-        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, "float16"),
+        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, scratch_tests.FLOAT16),
         "outside shared array",
     ),
     Bug(
@@ -199,7 +199,7 @@ BUGS = [
         softmax_cross_entropy,
         "BLOCK_THREADS = 512",
         "BLOCK_THREADS = 1024",
-        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, "float32"),
+        lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, scratch_tests.FLOAT32),
         "1024 threads in a block, where __launch_bounds__ allows 512",
     ),
     Bug(
