@@ -106,6 +106,10 @@ class Stream:
     def synchronize(self) -> None:
         if self.recording is not None:
             raise CUDARuntimeError("operation not permitted when stream is capturing")
+        self.finish()
+
+    def finish(self) -> None:
+        """Run what is pending; tests may let :meth:`synchronize` fail, while the collector waits for the device."""
         self.run_until(lambda: not self.queue)
         self.reads_callers_memory = False
 
@@ -139,7 +143,7 @@ class Stream:
         """What cudaDeviceSynchronize does, and cublasDestroy with it."""
         for stream in list(cls.by_address.values()):
             if stream.recording is None:
-                stream.synchronize()
+                stream.finish()
             else:
                 stream.invalidated = True
 
@@ -298,7 +302,7 @@ class FakeCupy:
         self.free = free
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
-        self.allocations: list[int] = []
+        self.allocations: list[tuple[int, Stream]] = []
         self.freed: set[int] = set()
         self.freed_streams: list[Stream] = []
         self.memory: list[Any] = []
@@ -343,7 +347,7 @@ class FakeCupy:
             "name": b"NVIDIA Fake",
             "major": emulated.compute_capability[0],
             "minor": emulated.compute_capability[1],
-            "multiProcessorCount": emulated.multiprocessor_count,
+            "multiProcessorCount": emulated.multiprocessor_count + index,
             "maxThreadsPerMultiProcessor": emulated.threads_per_multiprocessor,
             "sharedMemPerBlockOptin": emulated.shared_memory_per_block,
             "sharedMemPerMultiprocessor": emulated.shared_memory_per_multiprocessor,
@@ -361,21 +365,27 @@ class FakeCupy:
         self.allowed[kernel] = value
 
     def _allocate(self, size: int) -> Any:
-        self.allocations.append(size)
+        self.allocations.append((size, current.streams[-1]))
         memory = Memory()
         memory.ptr = 0x1000 * len(self.allocations)
         weakref.finalize(memory, self.freed.add, memory.ptr).atexit = False
         return memory
 
     def _allocate_pinned(self, size: int) -> Any:
-        values = self._keep(np.full(size, POISON, np.uint8))
+        values = self._keep(np.full(2 * size, POISON, np.uint8))  # with room for who writes too much
         self._pinned.append(self._spans[-1])
         lent = (ctypes.c_char * size).from_address(values.ctypes.data)
         weakref.finalize(lent, values.fill, POISON).atexit = False
         return lent
 
     def get_default_memory_pool(self) -> Any:
-        return SimpleNamespace(free_all_blocks=lambda stream: self.freed_streams.append(stream))
+        def free_all_blocks(stream: Stream) -> None:
+            assert not stream.queue, "pending operations may use them"
+            held = [index for index, (_, owner) in enumerate(self.allocations, 1) if owner is stream]
+            assert {0x1000 * index for index in held} <= self.freed, "what is still held is not given back"
+            self.freed_streams.append(stream)
+
+        return SimpleNamespace(free_all_blocks=free_all_blocks)
 
     def _keep(self, values: Any) -> Any:
         self.memory.append(values)
@@ -462,6 +472,7 @@ class Handle:
         self.device = current.devices[-1]
         self.stream = 0
         self.workspace = 0
+        self.workspace_bytes = 0
 
 
 class FakeCublas:
@@ -470,7 +481,7 @@ class FakeCublas:
     handles = 0
 
     TYPES = {0: np.float32, 1: np.float64, 2: np.float16, 14: np.uint16}  # noqa: RUF012 (14: bits of bfloat16)
-    NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR = 1, 7, 11
+    NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR, EXECUTION_FAILED = 1, 7, 11, 13
 
     def __init__(self, cupy: Any = None) -> None:
         self.calls: list[str] = []
@@ -504,11 +515,19 @@ class FakeCublas:
         return 0
 
     def _destroy(self, handle: int) -> int:
-        if self.open.pop(handle, None) is None:
+        if handle not in self.open:
             return self.NOT_INITIALISED
+        assert not self._is_freed(self.open.pop(handle)), "the device may still use the workspace"
         Stream.wait_for_device()
         FakeCublas.handles -= 1
         return 0
+
+    def _is_inside(self, start: int, size: int) -> bool:
+        """Return whether a matrix lies in memory of the device; a GPU would notice at the edges of pages at most."""
+        return self._cupy is None or any(first <= start <= start + size <= end for first, end in self._cupy._spans)
+
+    def _is_freed(self, handle: Handle) -> bool:
+        return self._cupy is not None and handle.workspace in self._cupy.freed
 
     def _set_stream(self, handle: int, stream: int | None) -> int:
         if handle not in self.open:
@@ -521,7 +540,7 @@ class FakeCublas:
         if handle not in self.open:
             return self.NOT_INITIALISED
         self.calls.append("workspace")
-        self.open[handle].workspace = workspace
+        self.open[handle].workspace, self.open[handle].workspace_bytes = workspace, size
         return 0 if workspace % 256 == 0 else self.INVALID_VALUE
 
     def _gemm(self, handle: int, transpose_a: int, transpose_b: int, m: int, n: int, k: int, *rest: Any) -> int:
@@ -530,12 +549,15 @@ class FakeCublas:
         if mine is None or mine.device != current.devices[-1]:
             return self.NOT_INITIALISED
         stream = Stream.by_address[mine.stream]
-        is_freed = self._cupy is not None and mine.workspace in self._cupy.freed
-        if is_freed or (stream.recording is not None and not mine.workspace):
+        if self._is_freed(mine) or (stream.recording is not None and not mine.workspace):
             return self.MAPPING_ERROR
         shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n), (m, n)
-        if any(step < shape[0] for step, shape in zip((a_step, b_step, c_step), shapes, strict=True)):
-            return self.INVALID_VALUE
+        matrices = zip((a, b, c), shapes, (a_step, b_step, c_step), (a_type, b_type, c_type), strict=True)
+        for start, shape, step, kind in matrices:
+            if step < shape[0]:
+                return self.INVALID_VALUE
+            if not self._is_inside(start, ((shape[1] - 1) * step + shape[0]) * np.dtype(self.TYPES[kind]).itemsize):
+                return self.EXECUTION_FAILED
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
         factors = scalar.from_address(alpha).value, scalar.from_address(beta).value
         self.computes.append(compute)
@@ -572,7 +594,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     begin_process(monkeypatch)
     monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
     monkeypatch.setattr(resources, "load_cublas", FakeCublas)
-    monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
+    monkeypatch.setattr(resources.StreamResources, "_of_thread", type(resources.StreamResources._of_thread)())
     monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
     for name in ("_loaded", "_locks_of_sources", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})
