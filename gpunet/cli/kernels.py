@@ -16,6 +16,7 @@ from gpunet.cli.output import print_json, print_table, require_rich
 from gpunet.cli.readers import names
 from gpunet.errors import InvalidValueError
 from gpunet.kernel_check import budgets as budget_files
+from gpunet.kernel_check.budgets import Budgets
 from gpunet.kernel_check.check import (
     DEMANDING_ACTIVATIONS,
     CheckedKernel,
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     path = arguments.budgets or budget_files.default_path()
     budgets = budget_files.read_budgets(path)
 
-    results = _compile(compiler, units(chosen_modules, chosen_architectures, arguments.activation))
+    results = _compile(compiler, units(chosen_modules, chosen_architectures, arguments.activation), budgets)
     checked = _distinct(results)
     problems = _errors(results)
     compiles = not problems
@@ -114,7 +115,7 @@ def _require(compiler: Nvrtc, wanted: Sequence[int]) -> None:
         )
 
 
-def _compile(compiler: Nvrtc, todo: Sequence[Unit]) -> list[Result]:
+def _compile(compiler: Nvrtc, todo: Sequence[Unit], budgets: Budgets) -> list[Result]:
     done = itertools.count(1)
 
     def show() -> None:
@@ -123,7 +124,7 @@ def _compile(compiler: Nvrtc, todo: Sequence[Unit]) -> list[Result]:
             end = "\n" if number == len(todo) else "\r"
             print(f"compiled {number} of {len(todo)}", end=end, file=sys.stderr, flush=True)
 
-    return compile_all(compiler, todo, os.cpu_count() or 1, show)
+    return compile_all(compiler, todo, budgets.exchanged, os.cpu_count() or 1, show)
 
 
 def _errors(results: Sequence[Result]) -> list[str]:

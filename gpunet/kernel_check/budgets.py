@@ -1,4 +1,4 @@
-"""``kernels/budgets.json``: the registers that kernels may use, and how wide they must move memory.
+"""``kernels/budgets.json``: the registers that kernels may use, how wide they must move memory, what blocks exchange.
 
 More registers mean fewer warps that hide the memory's latency; a spill means traffic that no formula asked for. Both
 come silently, with an innocent change of the source or a new compiler, and the numbers stay right.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gpunet.backends.cuda.sources import folder
@@ -44,10 +44,13 @@ class Budgets:
         By module, then by family (:func:`family`).
     vectorized : dict
         By module, then by kernel with all its template arguments: what a person has read from the source.
+    exchanged : dict
+        By module, then by kernel: the parameters through which the blocks of one launch tell each other something.
     """
 
     registers: dict[str, dict[str, int]]
     vectorized: dict[str, dict[str, VectorAccess]]
+    exchanged: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def family(expression: str) -> str:
@@ -83,7 +86,11 @@ def read_budgets(path: Path) -> Budgets:
             for module, entries in content["vectorized"].items()
         }
         registers = {module: _counts(families) for module, families in content["registers"].items()}
-        return Budgets(registers, vectorized)
+        exchanged = {
+            module: {name: tuple(map(_name, parameters)) for name, parameters in entries.items()}
+            for module, entries in content["exchanged"].items()
+        }
+        return Budgets(registers, vectorized, exchanged)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a file of kernel budgets ({error!r})") from error
 
@@ -92,9 +99,15 @@ def _counts(numbers: dict[str, int]) -> dict[str, int]:
     return {name: check_integer(name, number, 0) for name, number in numbers.items()}
 
 
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
+
+
 def write_budgets(path: Path, budgets: Budgets) -> None:
     """Write the file, whole or not at all, in an order that keeps its differences small."""
-    content = {"registers": budgets.registers, "vectorized": budgets.vectorized}
+    content = {"registers": budgets.registers, "vectorized": budgets.vectorized, "exchanged": budgets.exchanged}
     text = json.dumps(content, indent=2, sort_keys=True, default=asdict)
     write_text(path, text + "\n")
 
@@ -111,14 +124,15 @@ def tightened(budgets: Budgets, checked: Iterable[CheckedKernel]) -> Budgets:
         needed = -(-kernel.resources.registers // REGISTER_STEP) * REGISTER_STEP
         name = family(kernel.expression)
         families[name] = max(families.get(name, 0), min(needed, MOST_REGISTERS))
-    return Budgets(budgets.registers | measured, budgets.vectorized)
+    return Budgets(budgets.registers | measured, budgets.vectorized, budgets.exchanged)
 
 
 def violations(budgets: Budgets, checked: Sequence[CheckedKernel]) -> list[str]:
-    """Return a line for every kernel that spills, needs more registers than its budget, or has none."""
+    """Return a line for every kernel that spills, goes beyond its budget or has none, or breaks the order of memory."""
     lines = []
     for kernel in checked:
         what = f"{kernel.module}, sm_{kernel.architecture}: {kernel.expression}"
+        lines.extend(f"{what} {problem}" for problem in kernel.order)
         resources = kernel.resources
         if resources.spill_store_bytes or resources.spill_load_bytes:
             lines.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from gpunet.backends.cuda.sources import source_for
 from gpunet.backends.devices.device import KernelCompileError
 from gpunet.backends.devices.resources import CLUSTER_COMPUTE_CAPABILITY, LARGEST_CLUSTER
 from gpunet.errors import InvalidValueError, unknown_name
+from gpunet.kernel_check import memory_order, ptx
 from gpunet.kernel_check.nvrtc import Nvrtc
 from gpunet.kernel_check.resources import Resources, parse_log
 
@@ -46,12 +47,13 @@ class Unit:
 
 @dataclass(frozen=True)
 class CheckedKernel:
-    """One kernel for one architecture."""
+    """One kernel for one architecture; ``order`` says what is wrong with the order of its memory accesses."""
 
     module: str
     expression: str
     architecture: int
     resources: Resources
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,19 @@ def _largest_cluster(architecture: int) -> int:
     return LARGEST_CLUSTER if divmod(architecture, 10) >= CLUSTER_COMPUTE_CAPABILITY else 1
 
 
-def compile_unit(nvrtc: Nvrtc, unit: Unit) -> Result:
-    """Compile a unit and read what its kernels need."""
+def compile_unit(nvrtc: Nvrtc, unit: Unit, exchanged: Mapping[str, Collection[str]]) -> Result:
+    """Compile a unit, read what its kernels need, and follow what their threads tell one another.
+
+    Parameters
+    ----------
+    exchanged : mapping
+        From names of kernels to those of their parameters through which blocks tell each other something.
+
+    Raises
+    ------
+    InvalidValueError
+        A kernel has no parameter of such a name.
+    """
     start = time.perf_counter()
     try:
         text = source_for(unit.module, unit.expressions)
@@ -158,23 +171,34 @@ def compile_unit(nvrtc: Nvrtc, unit: Unit) -> Result:
             raise KernelCompileError(f"the assembler tells nothing about {silent[0]}")
     except KernelCompileError as error:
         return Result(unit, (), str(error), time.perf_counter() - start)
-    checked = tuple(
-        CheckedKernel(unit.module, name, unit.architecture, resources[symbol])
-        for name, symbol in compiled.symbols.items()
-    )
-    return Result(unit, checked, "", time.perf_counter() - start)
+    functions = ptx.functions(compiled.ptx)
+    checked = []
+    for name, symbol in compiled.symbols.items():
+        kernel = name.partition("<")[0]
+        parameters = memory_order.parameter_names(text, kernel)
+        order = memory_order.problems(functions[symbol], parameters, exchanged.get(kernel, ()))
+        checked.append(CheckedKernel(unit.module, name, unit.architecture, resources[symbol], tuple(order)))
+    return Result(unit, tuple(checked), "", time.perf_counter() - start)
 
 
-def compile_all(nvrtc: Nvrtc, units_: Sequence[Unit], workers: int, on_done: Callable[[], object]) -> list[Result]:
+def compile_all(
+    nvrtc: Nvrtc,
+    units_: Sequence[Unit],
+    exchanged: Mapping[str, Mapping[str, Collection[str]]],
+    workers: int,
+    on_done: Callable[[], object],
+) -> list[Result]:
     """Compile units on several threads; the results are in the order of the units.
 
     Parameters
     ----------
+    exchanged : mapping
+        By module, what :func:`compile_unit` takes.
     on_done : callable
         Called after each unit.
     """
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(compile_unit, nvrtc, unit) for unit in units_]
+        futures = [pool.submit(compile_unit, nvrtc, unit, exchanged.get(unit.module, {})) for unit in units_]
         try:
             for future in as_completed(futures):
                 future.result()

@@ -33,12 +33,15 @@ class CompiledModule:
         What the compiler and the assembler said.
     symbols : dict
         From C++ names (``"gather_rows<uint4>"``) to those of the object file.
+    ptx : str
+        What it was assembled from.
     cubin : bytes
         The object file.
     """
 
     log: str
     symbols: dict[str, str]
+    ptx: str
     cubin: bytes
 
 
@@ -106,10 +109,11 @@ class Nvrtc:
                 )
             ]
             status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-            log = self._read(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
+            log = self._read_text(program, "ProgramLog")
             if status != 0:
                 raise KernelCompileError(log.strip() or self._message(status))
-            return CompiledModule(log, self._symbols(program, expressions), self._read(program, "CUBIN"))
+            symbols = self._symbols(program, expressions)
+            return CompiledModule(log, symbols, self._read_text(program, "PTX"), self._read(program, "CUBIN"))
         finally:
             library.nvrtcDestroyProgram(ctypes.byref(program))
 
@@ -127,6 +131,9 @@ class Nvrtc:
         content = ctypes.create_string_buffer(size.value)
         self._check(getattr(self._library, f"nvrtcGet{what}")(program, content))
         return content.raw
+
+    def _read_text(self, program: ctypes.c_void_p, what: str) -> str:
+        return self._read(program, what).rstrip(b"\0").decode(errors="replace")
 
     def _check(self, status: int) -> None:
         if status != 0:

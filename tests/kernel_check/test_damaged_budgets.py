@@ -55,11 +55,12 @@ def test_any_value_anywhere(tmp_path: Path) -> None:
     [
         "[" * 100_000,
         "[]",
-        '{"registers": {"a": 3}, "vectorized": {}}',
-        '{"registers": {"a": {"b": "3"}}, "vectorized": {}}',
-        '{"registers": {"a": {"b": true}}, "vectorized": {}}',
-        '{"registers": {}, "vectorized": {"a": {"b": {"bytes": 16, "loads": null, "stores": 0}}}}',
-        '{"registers": {}, "vectorized": {"a": {"b": {"bytes": 16, "loads": 1' + "0" * 5000 + "}}}}",
+        '{"registers": {"a": 3}, "vectorized": {}, "exchanged": {}}',
+        '{"registers": {"a": {"b": "3"}}, "vectorized": {}, "exchanged": {}}',
+        '{"registers": {"a": {"b": true}}, "vectorized": {}, "exchanged": {}}',
+        '{"registers": {}, "vectorized": {}, "exchanged": {"a": {"b": ["c", 3]}}}',
+        '{"registers": {}, "vectorized": {"a": {"b": {"bytes": 16, "loads": null, "stores": 0}}}, "exchanged": {}}',
+        '{"registers": {}, "vectorized": {"a": {"b": {"bytes": 16, "loads": 1' + "0" * 5000 + '}}}, "exchanged": {}}',
     ],
 )
 def test_refusals(tmp_path: Path, text: str) -> None:
