@@ -32,9 +32,10 @@ test: $(VENV)/.dev ## run the tests
 test-oracle: $(VENV)/.peers ## compare with PyTorch: values, gradients, trajectories; and with the benchmarks' peers
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle
 
-# With PYTHON=..., that interpreter is used as it is and nothing is installed: it needs CuPy, NumPy and pytest.
+# With PYTHON=..., that interpreter is used as it is and nothing is installed: it needs CuPy, NumPy and pytest, to which
+# the settings of plugins are unknown: without addopts they are no errors.
 GPU_TESTS := tests/kernels tests/backends/cuda
-GPU_PYTEST := -m pytest -m gpu -o filterwarnings=default -p no:cacheprovider $(GPU_TESTS)
+GPU_PYTEST := -m pytest -m gpu -o addopts=-ra -o filterwarnings=default -p no:cacheprovider $(GPU_TESTS)
 
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)

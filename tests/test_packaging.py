@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 import gpunet
+from tests.emulation.compiler import cache_folder
 from tests.helpers.checkout import ROOT
 
 if sys.version_info >= (3, 11):
@@ -105,15 +109,33 @@ def test_every_package_is_listed():
     assert listed == found | {"gpunet.bench.report", "gpunet.bench.results", "gpunet.kernels"}
 
 
-def test_the_wheel_holds_everything_and_no_package_called_kernels(tmp_path):
-    source = tmp_path / "source"
-    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in tracked.stdout.split():
-        if name.startswith(("gpunet/", "kernels/", "benchmarks/report/", "benchmarks/results/")) or "/" not in name:
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_file():
-                target.write_bytes((ROOT / name).read_bytes())
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution of what lies in this checkout, new files too."""
+    folder = tmp_path_factory.mktemp("distribution")
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split()]
+    shutil.copytree(ROOT, folder / "checkout", ignore=shutil.ignore_patterns(".git", *ignored))
+    build = [sys.executable, "-m", "build", "--sdist", "--outdir", folder, folder / "checkout"]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+def test_the_source_distribution_is_the_checkout_and_its_tests_run(source):
+    def files(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    assert files(source.parent / "checkout") <= files(source)
+    environment = os.environ | {"GPUNET_EMULATION_CACHE": str(cache_folder())}
+    tests = ["tests/test_schedules.py", "tests/kernels/test_gather.py", "tests/benchmarks/test_documents.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", *tests]
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_wheel_holds_everything_and_no_package_called_kernels(source, tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "dist", source],
         check=True,
