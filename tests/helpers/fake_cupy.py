@@ -298,7 +298,7 @@ class FakeCupy:
         self.free = free
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
-        self.allocations: list[int] = []
+        self.allocations: list[tuple[int, Stream]] = []
         self.freed: set[int] = set()
         self.freed_streams: list[Stream] = []
         self.memory: list[Any] = []
@@ -343,7 +343,7 @@ class FakeCupy:
             "name": b"NVIDIA Fake",
             "major": emulated.compute_capability[0],
             "minor": emulated.compute_capability[1],
-            "multiProcessorCount": emulated.multiprocessor_count,
+            "multiProcessorCount": emulated.multiprocessor_count + index,
             "maxThreadsPerMultiProcessor": emulated.threads_per_multiprocessor,
             "sharedMemPerBlockOptin": emulated.shared_memory_per_block,
             "sharedMemPerMultiprocessor": emulated.shared_memory_per_multiprocessor,
@@ -361,7 +361,7 @@ class FakeCupy:
         self.allowed[kernel] = value
 
     def _allocate(self, size: int) -> Any:
-        self.allocations.append(size)
+        self.allocations.append((size, current.streams[-1]))
         memory = Memory()
         memory.ptr = 0x1000 * len(self.allocations)
         weakref.finalize(memory, self.freed.add, memory.ptr).atexit = False
@@ -375,7 +375,11 @@ class FakeCupy:
         return lent
 
     def get_default_memory_pool(self) -> Any:
-        return SimpleNamespace(free_all_blocks=lambda stream: self.freed_streams.append(stream))
+        def free_all_blocks(stream: Stream) -> None:
+            assert not stream.queue, "pending operations may use them"
+            self.freed_streams.append(stream)
+
+        return SimpleNamespace(free_all_blocks=free_all_blocks)
 
     def _keep(self, values: Any) -> Any:
         self.memory.append(values)
@@ -462,6 +466,7 @@ class Handle:
         self.device = current.devices[-1]
         self.stream = 0
         self.workspace = 0
+        self.workspace_bytes = 0
 
 
 class FakeCublas:
@@ -504,11 +509,15 @@ class FakeCublas:
         return 0
 
     def _destroy(self, handle: int) -> int:
-        if self.open.pop(handle, None) is None:
+        if handle not in self.open:
             return self.NOT_INITIALISED
+        assert not self._is_freed(self.open.pop(handle)), "the device may still use the workspace"
         Stream.wait_for_device()
         FakeCublas.handles -= 1
         return 0
+
+    def _is_freed(self, handle: Handle) -> bool:
+        return self._cupy is not None and handle.workspace in self._cupy.freed
 
     def _set_stream(self, handle: int, stream: int | None) -> int:
         if handle not in self.open:
@@ -521,7 +530,7 @@ class FakeCublas:
         if handle not in self.open:
             return self.NOT_INITIALISED
         self.calls.append("workspace")
-        self.open[handle].workspace = workspace
+        self.open[handle].workspace, self.open[handle].workspace_bytes = workspace, size
         return 0 if workspace % 256 == 0 else self.INVALID_VALUE
 
     def _gemm(self, handle: int, transpose_a: int, transpose_b: int, m: int, n: int, k: int, *rest: Any) -> int:
@@ -530,8 +539,7 @@ class FakeCublas:
         if mine is None or mine.device != current.devices[-1]:
             return self.NOT_INITIALISED
         stream = Stream.by_address[mine.stream]
-        is_freed = self._cupy is not None and mine.workspace in self._cupy.freed
-        if is_freed or (stream.recording is not None and not mine.workspace):
+        if self._is_freed(mine) or (stream.recording is not None and not mine.workspace):
             return self.MAPPING_ERROR
         shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n), (m, n)
         if any(step < shape[0] for step, shape in zip((a_step, b_step, c_step), shapes, strict=True)):
