@@ -74,17 +74,6 @@ def test_numbers_of_the_data_types_are_those_of_cudas_headers() -> None:
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
-def test_fetch_waits_for_our_stream(backend: CudaBackend) -> None:
-    there = backend.asarray(np.arange(5.0))
-    np.testing.assert_array_equal(backend.fetch("X", there), np.arange(5.0))
-
-
-def test_fetch_waits_for_the_users_stream(backend: CudaBackend, cupy: Any) -> None:
-    theirs = cupy.empty(5, np.float64)
-    fake_cupy.Stream.null.submit(lambda: theirs.values.__setitem__(..., 3.0))
-    np.testing.assert_array_equal(backend.fetch("X", theirs), 3)
-
-
 def test_memory_of_pending_operations_goes_back_in_their_order(backend: CudaBackend) -> None:
     """Not to the pool of the user's stream, where others could have it before our stream has used it."""
     results = []
