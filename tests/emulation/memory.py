@@ -87,12 +87,11 @@ class Allocator:
         shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(extent) for extent in shape)
         size = math.prod(shape) * dtype.itemsize
         room = 2 * self._guard + max(size, 1)
-        start = ctypes.c_void_p()
-        if _c_library.posix_memalign(ctypes.byref(start), ALIGNMENT, room) != 0 or start.value is None:
+        start = self.reserve(room)
+        if start is None:
             raise MemoryError(f"cannot allocate an array of shape {shape}, {dtype}")
-        ctypes.memset(start.value, POISON, room)
         self._last_serial += 1
-        allocation = Allocation(self._last_serial, start.value + self._guard, size, self._guard, shape, dtype)
+        allocation = Allocation(self._last_serial, start + self._guard, size, self._guard, shape, dtype)
         # NumPy keeps the object that lends the memory as the base of the array and of all its views.
         owner = (ctypes.c_char * max(size, 1)).from_address(allocation.address)
         weakref.finalize(owner, self._free, allocation).atexit = False
@@ -100,10 +99,22 @@ class Allocator:
         bisect.insort(self._addresses, allocation.address)
         return np.ndarray(shape, dtype, buffer=memoryview(owner))
 
+    def reserve(self, size: int) -> int | None:
+        """Return the address of `size` poisoned bytes."""
+        start = ctypes.c_void_p()
+        if _c_library.posix_memalign(ctypes.byref(start), ALIGNMENT, size) != 0 or start.value is None:
+            return None
+        ctypes.memset(start.value, POISON, size)
+        return start.value
+
+    def release(self, start: int, size: int) -> None:
+        """Give back what :meth:`reserve` returned."""
+        _c_library.free(start)
+
     def _free(self, allocation: Allocation) -> None:
         del self._alive[allocation.address]
         self._addresses.pop(bisect.bisect_left(self._addresses, allocation.address))
-        _c_library.free(allocation.address - allocation.guard)
+        self.release(allocation.address - allocation.guard, 2 * self._guard + max(allocation.size, 1))
 
     def find(self, array: np.ndarray) -> Allocation | None:
         """Return the buffer that `array` lies in, or None for an array that is not on the device."""
