@@ -368,7 +368,7 @@ class FakeCupy:
         return memory
 
     def _allocate_pinned(self, size: int) -> Any:
-        values = self._keep(np.full(size, POISON, np.uint8))
+        values = self._keep(np.full(2 * size, POISON, np.uint8))  # with room for who writes too much
         self._pinned.append(self._spans[-1])
         lent = (ctypes.c_char * size).from_address(values.ctypes.data)
         weakref.finalize(lent, values.fill, POISON).atexit = False
@@ -377,6 +377,8 @@ class FakeCupy:
     def get_default_memory_pool(self) -> Any:
         def free_all_blocks(stream: Stream) -> None:
             assert not stream.queue, "pending operations may use them"
+            held = [index for index, (_, owner) in enumerate(self.allocations, 1) if owner is stream]
+            assert {0x1000 * index for index in held} <= self.freed, "what is still held is not given back"
             self.freed_streams.append(stream)
 
         return SimpleNamespace(free_all_blocks=free_all_blocks)
@@ -475,7 +477,7 @@ class FakeCublas:
     handles = 0
 
     TYPES = {0: np.float32, 1: np.float64, 2: np.float16, 14: np.uint16}  # noqa: RUF012 (14: bits of bfloat16)
-    NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR = 1, 7, 11
+    NOT_INITIALISED, INVALID_VALUE, MAPPING_ERROR, EXECUTION_FAILED = 1, 7, 11, 13
 
     def __init__(self, cupy: Any = None) -> None:
         self.calls: list[str] = []
@@ -516,6 +518,10 @@ class FakeCublas:
         FakeCublas.handles -= 1
         return 0
 
+    def _is_inside(self, start: int, size: int) -> bool:
+        """Return whether a matrix lies in memory of the device; a GPU would notice at the edges of pages at most."""
+        return self._cupy is None or any(first <= start <= start + size <= end for first, end in self._cupy._spans)
+
     def _is_freed(self, handle: Handle) -> bool:
         return self._cupy is not None and handle.workspace in self._cupy.freed
 
@@ -542,8 +548,12 @@ class FakeCublas:
         if self._is_freed(mine) or (stream.recording is not None and not mine.workspace):
             return self.MAPPING_ERROR
         shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n), (m, n)
-        if any(step < shape[0] for step, shape in zip((a_step, b_step, c_step), shapes, strict=True)):
-            return self.INVALID_VALUE
+        matrices = zip((a, b, c), shapes, (a_step, b_step, c_step), (a_type, b_type, c_type), strict=True)
+        for start, shape, step, kind in matrices:
+            if step < shape[0]:
+                return self.INVALID_VALUE
+            if not self._is_inside(start, ((shape[1] - 1) * step + shape[0]) * np.dtype(self.TYPES[kind]).itemsize):
+                return self.EXECUTION_FAILED
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
         factors = scalar.from_address(alpha).value, scalar.from_address(beta).value
         self.computes.append(compute)
@@ -580,7 +590,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     begin_process(monkeypatch)
     monkeypatch.setattr(cupy_device, "import_cupy", lambda: cupy)
     monkeypatch.setattr(resources, "load_cublas", FakeCublas)
-    monkeypatch.setattr(resources.StreamResources, "_of_thread", threading.local())
+    monkeypatch.setattr(resources.StreamResources, "_of_thread", type(resources.StreamResources._of_thread)())
     monkeypatch.setattr(Stream, "by_address", {0: Stream.null})
     for name in ("_loaded", "_locks_of_sources", "_shared_memory_allowed"):
         monkeypatch.setattr(cupy_device.CupyDevice, name, {})

@@ -410,7 +410,7 @@ BUGS: list[tuple[str, str, str]] = [
     ("name", "old", "new"), BUGS, ids=[f"{name}-{number}" for number, (name, *_) in enumerate(BUGS)]
 )
 def test_a_32_bit_offset_is_found(name: str, old: str, new: str) -> None:
-    with pytest.raises(AssertionError, match="Not equal to tolerance|Arrays are not equal"):
+    with pytest.raises(AssertionError, match=r"Not equal to tolerance|Arrays are not equal"):
         CHECKS[name](FarDevice((old, new)))
 
 

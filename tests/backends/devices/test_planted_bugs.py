@@ -1,0 +1,233 @@
+"""The proof of the seam bites: known bugs, planted one at a time in its modules, and the tests that must find each.
+
+A bug is an exact replacement of text that must occur once. The same test must pass without the bug.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import gpunet
+from gpunet.backends.cuda import CudaBackend, launcher
+from gpunet.backends.cuda import backend as cuda_backend
+from gpunet.backends.devices import cublas, resources, staging
+from gpunet.backends.devices import cupy as cupy_device
+from tests.backends.cuda import test_device as device_tests
+from tests.backends.devices import test_order as order_tests
+from tests.emulation import EmulatedDevice
+from tests.helpers import fake_cupy
+
+
+class World(NamedTuple):
+    """What the tests are given."""
+
+    cupy: Any
+    backend: CudaBackend
+    monkeypatch: pytest.MonkeyPatch
+
+
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Return a new stand-in and a backend on it."""
+    cupy = fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=4, compute_capability=(8, 0)))
+    fake_cupy.install(monkeypatch, cupy)
+    return World(cupy, CudaBackend(cupy_device.CupyDevice(0)), monkeypatch)
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, module: ModuleType, old: str, new: str) -> None:
+    """Replace the functions and methods of a module by those of its text with the bug."""
+    text = inspect.getsource(module)
+    assert text.count(old) == 1, f"{module.__name__} has {text.count(old)} times: {old}"
+    changed = ModuleType(module.__name__)
+    exec(compile(text.replace(old, new), str(module.__file__), "exec"), changed.__dict__)
+    for name, value in list(vars(changed).items()):
+        if getattr(value, "__module__", None) != module.__name__ or not hasattr(module, name):
+            changed.__dict__[name] = vars(module).get(name, value)  # one lock, one recorder
+        elif isinstance(value, FunctionType):
+            monkeypatch.setattr(module, name, value)
+        elif isinstance(value, type):
+            for attribute, method in vars(value).items():
+                function = getattr(method, "__func__", method)
+                # One that calls super() belongs to its class.
+                if isinstance(function, FunctionType) and "__class__" not in function.__code__.co_freevars:
+                    monkeypatch.setattr(getattr(module, name), attribute, method)
+
+
+def products(found: World) -> None:
+    order_tests.test_products_of_every_layout(found.backend, False, True, False)
+    order_tests.test_products_of_every_layout(found.backend, True, False, True)
+
+
+def copies(found: World) -> None:
+    for elements in (1, 60_000, 200_000):
+        device_tests.test_host_memory_may_be_overwritten_after_a_copy(found.backend, elements)
+
+
+def training(found: World) -> None:
+    device_tests.test_network_trains_as_on_numpy(found.backend, False, True)
+
+
+def shared_memory(found: World) -> None:
+    device_tests.test_a_second_network_with_less_shared_memory_leaves_the_first_what_it_was_allowed(found.cupy)
+    order_tests.test_each_kernel_is_allowed_its_shared_memory(*world(found.monkeypatch)[1::-1])
+
+
+def recording(found: World) -> None:
+    for operation in ("launch", "gemm", "copy"):
+        order_tests.test_a_recording_keeps_what_it_reads(found.backend, operation)
+
+
+def two_devices(found: World) -> None:
+    order_tests.test_two_devices_of_one_thread(found.monkeypatch)
+
+
+def end_of_a_thread(found: World) -> None:
+    device_tests.test_what_a_thread_had_goes_with_it(found.cupy)
+
+
+def locks(found: World) -> None:
+    order_tests.test_every_operation_holds_the_streams_lock(found.backend, found.monkeypatch)
+
+
+def statuses(found: World) -> None:
+    for function in ("cublasCreate", "cublasSetStream", "cublasSetWorkspace", "cublasGemmEx"):
+        device_tests.test_the_status_of_every_call_is_looked_at(function)
+
+
+Check = Callable[[World], None]
+BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
+    "flags of the other factor": (
+        cublas,
+        "            int(transpose_b),\n            int(transpose_a),",
+        "            int(transpose_a),\n            int(transpose_b),",
+        products,
+    ),
+    "one factor twice": (cublas, "            b.data.ptr,", "            a.data.ptr,", products),
+    "rows as long as those of the other factor": (
+        cublas,
+        "            _leading_dimension(b),",
+        "            _leading_dimension(a),",
+        products,
+    ),
+    "flags change places": (
+        cupy_device,
+        "a, b, out, transpose_a, transpose_b, acc",
+        "a, b, out, transpose_b, transpose_a, acc",
+        products,
+    ),
+    "nothing is accumulated": (cublas, "scalars[1.0 if accumulate else 0.0]", "scalars[0.0]", products),
+    "a status that nobody looks at": (cublas, '        _check("cublasGemmEx", status)\n', "", statuses),
+    "addresses as 32-bit integers": (cublas, "        _declare(library)\n", "", products),
+    "products on the user's stream": (cublas, "(self._handle, stream.ptr)", "(self._handle, 0)", products),
+    "a workspace that goes back": (
+        cublas,
+        "self._workspace = stream, workspace",
+        "self._workspace = stream, None",
+        products,
+    ),
+    "the staged copy is overwritten": (
+        staging,
+        "            self._events[self._segment].synchronize()\n",
+        "",
+        copies,
+    ),
+    "the event of another stream": (
+        resources,
+        "self._event.record(self._stream)",
+        "self._event.record(type(self._stream)(non_blocking=True))",
+        copies,
+    ),
+    "large copies are not waited for": (
+        cupy_device,
+        "host.nbytes)\n            self.synchronize()",
+        "host.nbytes)",
+        copies,
+    ),
+    "copies on the user's stream": (cupy_device, "memcpyDefault, self._stream.ptr)", "memcpyDefault, 0)", copies),
+    "a read that does not wait": (
+        cupy_device,
+        "get(stream=self._stream)",
+        "get(stream=self._stream, blocking=False)",
+        copies,
+    ),
+    "a read on another stream": (
+        cupy_device,
+        "get(stream=self._stream)",
+        "get(stream=self._cupy.cuda.Stream(non_blocking=True))",
+        copies,
+    ),
+    "launches on the user's stream": (
+        cupy_device,
+        "shared_mem=shared_memory, stream=self._stream\n",
+        "shared_mem=shared_memory, stream=self._cupy.cuda.get_current_stream()\n",
+        training,
+    ),
+    "memory of the user's pool": (
+        cupy_device,
+        'with self._current("allocation"), self._memory_errors(size):',
+        "with self._device, self._memory_errors(size):",
+        lambda found: order_tests.test_memory_of_pending_operations_goes_back_in_their_order(found.backend),
+    ),
+    "shared memory is asked for once": (
+        cupy_device,
+        "if size > self._shared_memory_allowed.get(key, 0):",
+        "if key not in self._shared_memory_allowed:",
+        shared_memory,
+    ),
+    "the driver is always asked for less": (
+        cupy_device,
+        "if size > self._shared_memory_allowed.get(key, 0):",
+        "if True:",
+        shared_memory,
+    ),
+    "one limit for all kernels": (
+        cupy_device,
+        "key = (self.index, kernel.ptr)",
+        "key = (self.index, 0)",
+        shared_memory,
+    ),
+    "factors are not held": (cuda_backend, "        self._launcher.hold(a, b, out)\n", "", recording),
+    "copies are not held": (cuda_backend, "        self._launcher.hold(source, destination)\n", "", recording),
+    "arguments are not held": (
+        launcher,
+        "        return _Recording(replay, held)",
+        "        return _Recording(replay, [])",
+        recording,
+    ),
+    "kernels of another device": (cupy_device, "key = (self.index, source, ", "key = (0, source, ", two_devices),
+    "the stream of another device": (cupy_device, "of_thread(cupy, index,", "of_thread(cupy, 0,", two_devices),
+    "launches on the current device": (
+        cupy_device,
+        "with self._resources.lock, self._device:\n            try:\n                if shared",
+        "with self._resources.lock:\n            try:\n                if shared",
+        two_devices,
+    ),
+    "the thread's memory goes before its operations": (
+        resources,
+        "            self.blas.close,\n            lambda: pool.free_all_blocks(stream=stream),",
+        "            lambda: pool.free_all_blocks(stream=stream),\n            self.blas.close,",
+        end_of_a_thread,
+    ),
+    "a handle that stays": (resources, "            self.blas.close,\n", "", end_of_a_thread),
+    "a launch without the lock": (
+        cupy_device,
+        "with self._resources.lock, self._device:\n            try:\n                if shared",
+        "with self._device:\n            try:\n                if shared",
+        locks,
+    ),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of a finalizer with a bug
+def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, old, new, check = BUGS[bug]
+    check(world(monkeypatch))
+    with pytest.MonkeyPatch.context() as planted:
+        plant(planted, module, old, new)
+        with pytest.raises((AssertionError, gpunet.DeviceError, pytest.fail.Exception)):
+            check(world(planted))
