@@ -96,9 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     problems += budget_files.violations(budgets, checked)
     accesses: list[AccessCount] = []
     if disassembler is not None and compiles:
-        for module in chosen_modules:
-            wanted = budgets.vectorized.get(module, {})
-            accesses += count_accesses(compiler, disassembler, module, wanted, chosen_architectures) if wanted else []
+        accesses = count_accesses(disassembler, results, budgets.vectorized, os.cpu_count() or 1)
         problems += [count.problem for count in accesses if count.problem]
 
     _print(arguments, compiler, results, checked, accesses, problems)

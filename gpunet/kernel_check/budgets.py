@@ -129,7 +129,7 @@ def tightened(budgets: Budgets, checked: Iterable[CheckedKernel]) -> Budgets:
 
 def violations(budgets: Budgets, checked: Sequence[CheckedKernel]) -> list[str]:
     """Return a line for every kernel that spills, goes beyond its budget or has none, or breaks the order of memory."""
-    lines = []
+    lines: list[str] = []
     for kernel in checked:
         what = f"{kernel.module}, sm_{kernel.architecture}: {kernel.expression}"
         lines.extend(f"{what} {problem}" for problem in kernel.order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpunet.activations import ACTIVATIONS, Activation, get_activation
 from gpunet.backends.cuda.groups import groups_of
@@ -68,12 +68,18 @@ class Result:
     error : str
         What the compiler said then, otherwise empty.
     seconds : float
+    symbols : dict
+        From the kernels' C++ names to those in the object file.
+    cubin : bytes
+        The object file.
     """
 
     unit: Unit
     kernels: tuple[CheckedKernel, ...]
     error: str
     seconds: float
+    symbols: dict[str, str] = field(default_factory=dict)
+    cubin: bytes = b""
 
 
 def architectures(names: Sequence[str] | None = None) -> tuple[int, ...]:
@@ -178,7 +184,7 @@ def compile_unit(nvrtc: Nvrtc, unit: Unit, exchanged: Mapping[str, Collection[st
         parameters = memory_order.parameter_names(text, kernel)
         order = memory_order.problems(functions[symbol], parameters, exchanged.get(kernel, ()))
         checked.append(CheckedKernel(unit.module, name, unit.architecture, resources[symbol], tuple(order)))
-    return Result(unit, tuple(checked), "", time.perf_counter() - start)
+    return Result(unit, tuple(checked), "", time.perf_counter() - start, compiled.symbols, compiled.cubin)
 
 
 def compile_all(

@@ -10,14 +10,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpunet.backends.cuda.sources import source_for
 from gpunet.errors import DeviceError, require_package
 from gpunet.kernel_check.budgets import VectorAccess
-from gpunet.kernel_check.nvrtc import Nvrtc, toolkit_folders
+from gpunet.kernel_check.check import Result
+from gpunet.kernel_check.nvrtc import toolkit_folders
 
 _DISASSEMBLER = "nvdisasm.exe" if sys.platform == "win32" else "nvdisasm"
 _KERNEL = re.compile(r"^\.text\.(\S+):")
@@ -72,25 +73,45 @@ def find_disassembler() -> Path:
 
 
 def count_accesses(
-    nvrtc: Nvrtc, disassembler: Path, module: str, wanted: dict[str, VectorAccess], architectures: Sequence[int]
+    disassembler: Path, results: Sequence[Result], vectorized: Mapping[str, Mapping[str, VectorAccess]], workers: int
 ) -> list[AccessCount]:
-    """Compile the kernels of one file that must be vectorised, and count their wide accesses.
+    """Count the wide accesses of those of the compiled kernels that must be vectorised.
+
+    Parameters
+    ----------
+    disassembler : Path
+        Of :func:`find_disassembler`.
+    results : sequence of Result
+    vectorized : mapping
+        What the budgets ask for, by module and kernel.
+    workers : int
+        Threads, each with a disassembler of its own.
 
     Raises
     ------
-    KernelCompileError
     DeviceError
         The disassembler failed.
     """
-    counts = []
-    for architecture in architectures:
-        compiled = nvrtc.compile(source_for(module, wanted), tuple(wanted), architecture, f"{module}.cu")
-        listings = split_listing(_disassemble(disassembler, compiled.cubin))
-        for expression, access in wanted.items():
-            listing = listings[compiled.symbols[expression]]
-            loads, stores = count_loads(listing, access.bytes), count_stores(listing, access.bytes)
-            counts.append(AccessCount(module, expression, architecture, access, loads, stores))
-    return counts
+
+    def count(result: Result) -> list[AccessCount]:
+        module, architecture = result.unit.module, result.unit.architecture
+        entries = vectorized.get(module, {})
+        wanted = {name: entries[name] for name in result.symbols if name in entries}
+        listings = split_listing(_disassemble(disassembler, result.cubin)) if wanted else {}
+        return [
+            AccessCount(
+                module,
+                name,
+                architecture,
+                access,
+                count_loads(listings[result.symbols[name]], access.bytes),
+                count_stores(listings[result.symbols[name]], access.bytes),
+            )
+            for name, access in wanted.items()
+        ]
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [one for counts in pool.map(count, results) for one in counts]
 
 
 def split_listing(listing: str) -> dict[str, list[str]]:

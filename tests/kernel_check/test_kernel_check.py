@@ -360,10 +360,15 @@ def test_narrow_accesses_fail(capsys: Capture, gather_budgets: Path, monkeypatch
     assert status == 0
     assert "gather_rows<uint4>" in output
     # Words of 16 bytes that are moved by their elements.
-    narrow = kernel_source("gather").replace("to[word] = from[word];", "to[word].x = from[word].x;")
-    narrow = narrow.replace("held[i] = from[word + i * step]", "held[i].x = from[word + i * step].x")
-    narrow = narrow.replace("to[word + i * step] = held[i]", "to[word + i * step].x = held[i].x")
-    monkeypatch.setattr(sass, "source_for", lambda module, kernels: narrow)
+    narrow = kernel_source("gather")
+    for to, origin in (
+        ("held[i]", "from[word + i * step]"),
+        ("to[word + i * step]", "held[i]"),
+        ("to[word]", "from[word]"),
+    ):
+        halves = f"*(unsigned short*)&{to} = *(const unsigned short*)&{origin};"
+        narrow = narrow.replace(f"{to} = {origin};", halves)
+    plant(monkeypatch, narrow)
     result = gather_check(capsys, gather_budgets, "--sass", "--json")
     assert result.status == 1
     assert "gather_rows<uint4> has 0 loads and 0 stores of 16 bytes" in result.json["problems"][0]

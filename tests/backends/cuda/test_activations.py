@@ -145,3 +145,22 @@ def test_all_of_gpunets_own_have_text() -> None:
     bare = softsign(cuda_forward=None, cuda_derivative=None)
     with pytest.raises(gpunet.InvalidValueError, match="'softsign' has no CUDA text"):
         bare.cuda_source()
+
+
+def test_functions_of_one_name_are_told_apart_by_their_texts(device: Any) -> None:
+    doubled = Activation(
+        "softsign",
+        forward=lambda s: 2 * s,
+        derivative=lambda s: 2 + 0 * s,
+        derivative_of="input",
+        cuda_forward="2 * s",
+        cuda_derivative="2",
+    )
+    backend = CudaBackend(device)
+    s = backend.asarray(np.linspace(-3, 3, 21, dtype=np.float32).reshape(3, 7))
+    for activation in (softsign(), doubled, softsign()):
+        out = backend.empty(s.shape, np.float32)
+        backend.bias_activation_forward(s, None, activation, out)
+        np.testing.assert_allclose(backend.to_numpy(out), activation.forward(backend.to_numpy(s)), rtol=1e-6)
+    with pytest.raises(gpunet.InvalidValueError, match="cuda_derivative: of 'softsign'"):
+        backend.bias_activation_forward(s, None, softsign(cuda_derivative="s + s"), backend.empty(s.shape, np.float32))
