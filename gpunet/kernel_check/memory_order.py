@@ -161,17 +161,21 @@ class _Check:
                 self._report("reads {names} without a fence after it was announced", one)
 
     def copies(self) -> None:
-        """Check rule 5."""
+        """Check rule 5; a thread's copies are "pending", "grouped" by a commit, or "done"."""
 
         def step(one: Instruction, states: frozenset[str]) -> frozenset[str]:
             if one.is_("cp.async.ca", "cp.async.cg"):
                 return frozenset(["pending"])
-            if one.is_("cp.async.wait_all") or (one.is_("cp.async.wait_group") and one.operands.strip() == "0"):
+            if one.is_("cp.async.commit_group"):
+                return frozenset("grouped" if state == "pending" else state for state in states)
+            if one.is_("cp.async.wait_all"):
                 return frozenset(["done"])
+            if one.is_("cp.async.wait_group") and one.operands.strip() == "0":
+                return frozenset("done" if state == "grouped" else state for state in states)
             return states
 
         for one, states in self._function.states("done", step):
-            if one.is_("ld.shared", *_BARRIERS, "barrier.cluster.arrive", "ret", "exit") and "pending" in states:
+            if one.is_("ld.shared", *_BARRIERS, "barrier.cluster.arrive", "ret", "exit") and states != {"done"}:
                 self._report("does not wait for its asynchronous copies to shared memory", one)
 
     def clusters(self) -> None:

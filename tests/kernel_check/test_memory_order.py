@@ -97,6 +97,12 @@ BUGS = {
     "dgamma by way of L1": (BACKWARD, "__ldcg(dgamma + column)", "dgamma[column]", OLD_LINES),
     "no wait for the copies of a chunk": (COPIES, '"cp.async.wait_all;"', '""', NO_WAIT),
     "no wait for the copies of a tile": (RESIDENT, "    wait_for_copies();\n\n    A sums", "\n    A sums", NO_WAIT),
+    "a wait for groups of which there are none": (
+        RESIDENT,
+        '"cp.async.wait_all;"',
+        '"cp.async.wait_group 0;"',
+        NO_WAIT,
+    ),
     "a wait for all but the last copies": (
         RESIDENT,
         '"cp.async.wait_all;"',
@@ -138,6 +144,25 @@ def test_a_planted_bug_is_named(bug: str) -> None:
     kernel, old, new, problem = BUGS[bug]
     assert found(kernel) == ""
     assert problem in found(kernel, old, new)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    ("kernel", "old", "new"),
+    [
+        (RESIDENT, '"cp.async.wait_all;"', '"cp.async.commit_group; cp.async.wait_group 0;"'),
+        # One thread fences after what it has seen, and a barrier lets the others know.
+        (
+            BIAS,
+            "    __syncthreads();\n" + LAST,
+            "    __threadfence();\n    __syncthreads();\n" + LAST.split("\n", 1)[1],
+        ),
+        (LOSS, ARRIVAL, ARRIVAL.replace("__threadfence", "__threadfence_system")),
+    ],
+    ids=["a group of copies", "a barrier behind the fence", "a wider fence"],
+)
+def test_other_ways_that_are_right_pass(kernel: Kernel, old: str, new: str) -> None:
+    assert found(kernel, old, new) == ""
 
 
 @pytest.mark.usefixtures("compiler")
