@@ -9,6 +9,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,19 +238,24 @@ def test_a_row_around_what_the_driver_gives_without_asking(backend: CudaBackend,
     np.testing.assert_allclose(backend.to_numpy(loss), [np.log(columns), 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("what", ["empty", "to_numpy", "copy", "synchronize", "record_event", "capture"])
+FORBIDDEN: dict[str, Callable[[Any, Any], Any]] = {
+    "allocation": lambda device, there: device.empty(3, np.float32),
+    "reading an array": lambda device, there: device.to_numpy(there),
+    "a copy from the host": lambda device, there: device.copy(there, np.zeros(3, np.float32)),
+    "taking an array": lambda device, there: device.take("X", there),
+    "giving an array away": lambda device, there: device.give(there, there),
+    "an array expression": lambda device, there: device.array_module().__enter__(),
+    "waiting": lambda device, there: device.synchronize(),
+    "an event": lambda device, there: device.record_event(),
+    "another capture": lambda device, there: device.capture(lambda: None),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
 def test_refused_while_capturing(backend: CudaBackend, what: str) -> None:
     device, there = backend.device, backend.zeros(3, np.float32)
-    forbidden = {
-        "empty": lambda: device.empty(3, np.float32),
-        "to_numpy": lambda: device.to_numpy(there),
-        "copy": lambda: device.copy(there, np.zeros(3, np.float32)),
-        "synchronize": device.synchronize,
-        "record_event": device.record_event,
-        "capture": lambda: device.capture(lambda: None),
-    }
-    with pytest.raises(gpunet.DeviceError, match="while a step is captured"):
-        device.capture(forbidden[what])
+    with pytest.raises(gpunet.DeviceError, match=f"{what} is not possible while a step is captured"):
+        device.capture(lambda: FORBIDDEN[what](device, there))
     backend.copy(np.ones(3, np.float32), there)  # the stream works on
     np.testing.assert_array_equal(backend.to_numpy(there), 1)
 
