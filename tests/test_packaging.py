@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,14 @@ def test_every_package_is_listed():
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution of what lies in this checkout, new files too."""
     folder = tmp_path_factory.mktemp("distribution")
-    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").split()]
-    shutil.copytree(ROOT, folder / "checkout", ignore=shutil.ignore_patterns(".git", *ignored))
+    patterns = ["/.git", *(ROOT / ".gitignore").read_text(encoding="utf-8").split()]
+
+    def ignored(parent: str, names: list[str]) -> set[str]:
+        here = [pattern.strip("/") for pattern in patterns if pattern[0] != "/" or Path(parent) == ROOT]
+        return {name for name in names if any(fnmatch(name, pattern) for pattern in here)}
+
+    shutil.copytree(ROOT, folder / "checkout", ignore=ignored)
+    assert (folder / "checkout" / "docs" / "figures").is_dir()
     build = [sys.executable, "-m", "build", "--sdist", "--outdir", folder, folder / "checkout"]
     subprocess.run(build, check=True, capture_output=True)
     (archive,) = folder.glob("*.tar.gz")
