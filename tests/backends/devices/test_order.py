@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,29 @@ def test_threads_have_streams_of_their_own(cupy: Any) -> None:
     thread.start()
     thread.join()
     assert streams[0] is not streams[1]
+
+
+def test_two_threads_compile_a_module_once(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_module, compiled = cupy.RawModule, []
+
+    def slow(**arguments: Any) -> Any:
+        compiled.append(1)
+        time.sleep(0.1)  # long enough for the others to come here, were they let in
+        return compile_module(**arguments)
+
+    def work() -> None:
+        backend = CudaBackend(cupy_device.CupyDevice(0))
+        x = backend.zeros((2, 2), np.float32)
+        backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
+        backend.synchronize()
+
+    monkeypatch.setattr(cupy, "RawModule", slow)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(compiled) == 1
 
 
 def test_each_kernel_is_allowed_its_shared_memory(backend: CudaBackend, cupy: Any) -> None:
