@@ -109,7 +109,7 @@ class _Check:
         """Check rules 1 and 2."""
         counters: set[int] = set()
         for one in self._function.instructions():
-            if one.is_("atom", "red") and one.has("global"):
+            if one.is_("atom", "red") and not one.has("shared"):
                 if not self._is_exchanged(one, "atom", "red"):
                     self._report("an atomic operation on {names}, which is not declared as exchanged", one)
                 if one.has("cta"):

@@ -37,11 +37,14 @@ class Instruction:
         As they stand there.
     parameters : frozenset of int
         Positions of the kernel's pointers that the address may be of; :data:`REMOTE` for another block's memory.
+    has_predicate : bool
+        Whether some threads may pass it by.
     """
 
     opcode: str
     operands: str
-    parameters: frozenset[int] = frozenset()
+    parameters: frozenset[int]
+    has_predicate: bool
 
     def is_(self, *prefixes: str) -> bool:
         """Return whether the opcode is one of these, or has one of these for its first parts."""
@@ -57,7 +60,7 @@ class _Block:
     """Instructions that run one after the other, and the blocks of which one follows."""
 
     instructions: tuple[Instruction, ...]
-    followers: tuple[int, ...]
+    successors: tuple[int, ...]
 
 
 class Function:
@@ -80,16 +83,16 @@ class Function:
         for number, (start, stop) in enumerate(zip(bounds, [*bounds[1:], len(statements)], strict=True)):
             part = [statement for statement in statements[start:stop] if statement[0] != ":"]
             instructions = (
-                Instruction(opcode, operands, _address(operands, pointers))
-                for opcode, operands, _ in part
+                Instruction(opcode, operands, _address(operands, pointers), has_predicate)
+                for opcode, operands, has_predicate in part
                 if opcode.partition(".")[0] in _MEMORY
             )
-            self._blocks.append(_Block(tuple(instructions), _followers(part, number, len(bounds), labels)))
-        self._leaders: list[list[int]] = [[] for _ in self._blocks]
+            self._blocks.append(_Block(tuple(instructions), _successors(part, number, len(bounds), labels)))
+        self._predecessors: list[list[int]] = [[] for _ in self._blocks]
         for number, block in enumerate(self._blocks):
-            for follower in block.followers:
-                self._leaders[follower].append(number)
-        self._order = _order([block.followers for block in self._blocks])
+            for successor in block.successors:
+                self._predecessors[successor].append(number)
+        self._order = _order([block.successors for block in self._blocks])
 
     def instructions(self) -> Iterator[Instruction]:
         """Yield every instruction that touches memory, in the order of the text."""
@@ -115,33 +118,33 @@ class Function:
         while todo:
             number = min(todo, key=self._order.__getitem__)
             todo.remove(number)
-            arriving = [after[other] for other in self._leaders[number] if other in after]
+            arriving = [after[other] for other in self._predecessors[number] if other in after]
             states = frozenset([start]).union(*arriving) if number == 0 else frozenset[State]().union(*arriving)
             if before.get(number) == states:
                 continue
             before[number] = states
             for instruction in self._blocks[number].instructions:
-                states = step(instruction, states)
+                states = step(instruction, states) | (states if instruction.has_predicate else frozenset())
             if after.get(number) != states:
                 after[number] = states
-                todo.update(self._blocks[number].followers)
+                todo.update(self._blocks[number].successors)
         for number, states in before.items():
             for instruction in self._blocks[number].instructions:
                 yield instruction, states
-                states = step(instruction, states)
+                states = step(instruction, states) | (states if instruction.has_predicate else frozenset())
 
 
-def _order(followers: Sequence[tuple[int, ...]]) -> dict[int, int]:
+def _order(successors: Sequence[tuple[int, ...]]) -> dict[int, int]:
     """Return the places of the blocks in an order in which those that lead to a block stand before it."""
     finished: list[int] = []
     seen = {0}
-    path = [(0, iter(followers[0]))]
+    path = [(0, iter(successors[0]))]
     while path:
         number, following = path[-1]
-        for follower in following:
-            if follower not in seen:
-                seen.add(follower)
-                path.append((follower, iter(followers[follower])))
+        for successor in following:
+            if successor not in seen:
+                seen.add(successor)
+                path.append((successor, iter(successors[successor])))
                 break
         else:
             finished.append(number)
@@ -179,7 +182,7 @@ def _ends_block(opcode: str) -> bool:
     return opcode.partition(".")[0] in ("bra", "brx", "ret", "exit", "trap")
 
 
-def _followers(part: list[Statement], number: int, count: int, labels: dict[str, int]) -> tuple[int, ...]:
+def _successors(part: list[Statement], number: int, count: int, labels: dict[str, int]) -> tuple[int, ...]:
     following = (number + 1,) if number + 1 < count else ()
     if not part or not _ends_block(part[-1][0]):
         return following

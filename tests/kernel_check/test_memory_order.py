@@ -54,6 +54,12 @@ ENDS = "ends while other blocks"
 BUGS = {
     "no fence before an arrival": (BIAS, ARRIVAL, ARRIVAL.split("\n", 1)[1], NOT_GIVEN),
     "a fence for the own block only": (CLIP, ARRIVAL, ARRIVAL.replace("fence", "fence_block"), NOT_GIVEN),
+    "a fence for one of those that stored": (
+        BIAS,
+        ARRIVAL,
+        ARRIVAL.replace("    __threadfence", "    if (thread_in_block() == 0) __threadfence"),
+        NOT_GIVEN,
+    ),
     "no barrier before an arrival": (LOSS, ARRIVAL, ARRIVAL.replace("    __syncthreads();\n", ""), "without a barrier"),
     "the barrier before the fence": (
         LOSS,
