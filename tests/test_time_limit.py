@@ -17,11 +17,13 @@ def test_passes():
     pass
 
 def test_hangs_in_native_code():
-    ctypes.CDLL(None).sleep(100)
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    for _ in range(2):
+        library.pthread_mutex_lock(mutex)  # which no signal ends
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no sleep in its C library")
+@pytest.mark.skipif(sys.platform == "win32", reason="its C library has no such mutex")
 @pytest.mark.parametrize("options", [[], ["-n", "1"]], ids=["alone", "xdist"])
 def test_a_test_that_hangs_is_named(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "test_one.py").write_text(HANGS)
