@@ -202,7 +202,7 @@ def _pointers(statements: list[Statement]) -> dict[str, frozenset[int]]:
     for opcode, operands, _ in statements:
         kind = opcode.partition(".")[0]
         first, *others = _REGISTER.findall(operands) or [""]
-        if opcode.startswith("ld.param.u64") and (match := _PARAMETER.search(operands)):
+        if opcode in ("ld.param.u64", "ld.param.b64") and (match := _PARAMETER.search(operands)):
             found[first] = found.get(first, frozenset()) | {int(match[1])}
         elif kind == "mapa":
             found[first] = frozenset([REMOTE])
