@@ -414,19 +414,30 @@ def test_an_error_of_the_step_itself_is_not_taken_for_a_refused_recording(backen
         backend.capture(step)
 
 
-def test_errors_of_the_driver_are_device_errors(backend: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("waits", ["to_numpy", "synchronize"])
+@pytest.mark.parametrize("last", ["a matrix product", "a recorded step", "bias_activation_forward<float, relu_"])
+def test_errors_of_the_driver_are_device_errors(
+    backend: CudaBackend, monkeypatch: pytest.MonkeyPatch, last: str, waits: str
+) -> None:
     def fail(stream: fake_cupy.Stream) -> None:
         raise fake_cupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
-    x = backend.zeros((2, 2), np.float32)
-    backend.to_numpy(x)
-    backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
-    backend.gemm(x, x, backend.zeros((2, 2), np.float32))
+    x, y = backend.zeros((2, 2), np.float32), backend.zeros((2, 2), np.float32)
+    replay = backend.capture(lambda: backend.copy(x, y))
+    operations = {
+        "bias_activation_forward<float, relu_": lambda: backend.bias_activation_forward(x, None, gpunet.ReLU(), y),
+        "a matrix product": lambda: backend.gemm(x, x, y),
+        "a recorded step": replay,
+    }
+    good = next(name for name in operations if name != last)
+    operations[good]()
+    backend.to_numpy(x) if waits == "to_numpy" else backend.synchronize()
+    operations[last]()
     monkeypatch.setattr(fake_cupy.Stream, "synchronize", fail)
     with pytest.raises(gpunet.DeviceError, match="cudaErrorIllegalAddress") as caught:
         backend.synchronize()
-    assert "last one asked for is a matrix product" in str(caught.value)
-    assert "known to have succeeded is none" in str(caught.value)
+    assert f"last one asked for is {last}" in str(caught.value)
+    assert f"known to have succeeded is {good}" in str(caught.value)
     assert "restart" in str(caught.value)
 
 
