@@ -75,6 +75,20 @@ def test_describes_the_device(cupy: fake_cupy.FakeCupy) -> None:
     assert device.multiprocessor_count == 4
 
 
+def test_what_the_driver_says_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "multiProcessorCount": "multiprocessor_count",
+        "maxThreadsPerMultiProcessor": "threads_per_multiprocessor",
+        "sharedMemPerBlockOptin": "shared_memory_per_block",
+        "sharedMemPerMultiprocessor": "shared_memory_per_multiprocessor",
+        "l2CacheSize": "l2_bytes",
+    }
+    properties = {name: number for number, name in enumerate(names)}
+    fake_cupy.install(monkeypatch, fake_cupy.FakeCupy(EmulatedDevice(), properties=properties))
+    device = cupy_device.CupyDevice(0)
+    assert {name: getattr(device, attribute) for name, attribute in names.items()} == properties
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool, weighted: bool) -> None:
@@ -621,6 +635,8 @@ def test_old_device_is_refused(cupy: fake_cupy.FakeCupy) -> None:
     cupy.emulated.compute_capability = (7, 0)
     with pytest.raises(gpunet.DeviceError, match=r"compute capability 7\.0\. Expected at least 7\.5"):
         cupy_device.CupyDevice(0)
+    cupy.emulated.compute_capability = (7, 5)
+    cupy_device.CupyDevice(0)
 
 
 def test_auto_takes_the_cpu_where_cuda_does_not_work(
