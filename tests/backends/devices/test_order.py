@@ -6,6 +6,7 @@ import gc
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -125,6 +126,13 @@ def test_every_operation_holds_the_streams_lock(backend: CudaBackend, monkeypatc
         operation()
         assert owned, name
         assert all(owned), name
+
+
+def test_nothing_is_destroyed_at_the_end_of_the_process(backend: CudaBackend) -> None:
+    """The driver may have gone by then."""
+    resources: Any = backend.device._resources  # type: ignore[attr-defined]
+    finalizers = [one for one in weakref.finalize._registry if (one.peek() or [None])[0] is resources]
+    assert [one.atexit for one in finalizers] == [False]
 
 
 def test_threads_have_streams_of_their_own(cupy: Any) -> None:
