@@ -252,6 +252,23 @@ def test_one_thread_records_or_destroys_at_a_time() -> None:
     assert sorted(events[1:]) == ["destroy", "record"]
 
 
+def test_a_recording_waits_for_a_destruction() -> None:
+    recorder, events, begun = Recorder(), [], threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.1)  # long enough for a recording to begin, were it let in
+        events.append("destroyed")
+
+    thread = threading.Thread(target=recorder.destroy, args=(slow,))
+    thread.start()
+    begun.wait()
+    with recorder.recording():
+        events.append("recorded")
+    thread.join()
+    assert events == ["destroyed", "recorded"]
+
+
 # --- two devices ------------------------------------------------------------------------------------------------------
 
 
