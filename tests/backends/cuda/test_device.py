@@ -553,6 +553,8 @@ def test_gemm_refuses_what_does_not_fit() -> None:
         blas.gemm(a, a, a, transpose_b=True)
     with pytest.raises(ValueError, match="gemm of float32 by float64"):
         blas.gemm(a, b, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True)
+    with pytest.raises(ValueError, match="gemm of float32 by float32 into float64"):
+        blas.gemm(a, a, fake_cupy.ndarray(np.zeros((2, 2))), transpose_b=True)
     with pytest.raises(ValueError, match="precision"):
         blas.gemm(a, a, fake_cupy.ndarray(np.zeros((2, 2), np.float32)), transpose_b=True, precision="fp8")
 
@@ -592,10 +594,11 @@ def test_cublas_errors_are_raised() -> None:
 @pytest.mark.parametrize("function", ["cublasCreate", "cublasSetStream", "cublasSetWorkspace", "cublasGemmEx"])
 def test_the_status_of_every_call_is_looked_at(function: str) -> None:
     library = fake_cupy.FakeCublas()
-    library.fails = {function: 13, f"{function}_v2": 13}
     matrix = fake_cupy.ndarray(np.ones((2, 2)))
-    with pytest.raises(gpunet.DeviceError, match=f"{function} failed with status 13: the operation failed"):
-        new_blas(library).gemm(matrix, matrix, fake_cupy.ndarray(np.ones((2, 2))))
+    for status, meaning in ((13, "the operation failed"), (1, "the library is not initialised")):
+        library.fails = {function: status, f"{function}_v2": status}
+        with pytest.raises(gpunet.DeviceError, match=f"{function} failed with status {status}: {meaning}"):
+            new_blas(library).gemm(matrix, matrix, fake_cupy.ndarray(np.ones((2, 2))))
 
 
 # --- which backend ----------------------------------------------------------------------------------------------------
