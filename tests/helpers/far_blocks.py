@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunet.backends.cuda.sources import source_for
 from tests.emulation import EmulatedDevice
-from tests.emulation.memory import Memory
+from tests.emulation.memory import Allocator
 
 # Where a 32-bit offset of 16 bytes an element leads, below the array: there it damages nothing and finds nothing.
 BELOW = 2**31 * 16
@@ -35,7 +35,7 @@ template <typename... Types, void (*kernel)(Types...)> struct Placed<kernel> {
 """
 
 
-class SparseMemory(Memory):
+class SparseMemory(Allocator):
     """Zeros that take no room until they are written."""
 
     def reserve(self, size: int) -> int | None:

@@ -375,7 +375,7 @@ BUGS: list[tuple[str, str, str]] = [
     ("bernoulli", "first = 4 * quad;", "first = (int)(4 * quad);"),
     ("sgd", "step(i * N, Width<N>());", "step((int)(i * N), Width<N>());"),
     ("sgd", "step(whole * N + thread, ", "step((int)(whole * N + thread), "),
-    ("sgd", "first + i < weight_count ?", "(int)first + i < weight_count ?"),
+    ("sgd", "first + i < weight_count &&", "(int)first + i < weight_count &&"),
     ("adam", "first + i < cost.weight_count ?", "(int)first + i < cost.weight_count ?"),
     ("clip", "step(i * N, Width<N>());", "step((int)(i * N), Width<N>());"),
     ("squared_error", *COUNT_OF_ELEMENTS),

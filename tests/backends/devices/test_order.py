@@ -70,6 +70,7 @@ def test_numbers_of_the_data_types_are_those_of_cudas_headers() -> None:
         pytest.skip("the headers of the CUDA runtime are not installed")
     numbers = {name: int(number) for name, number in re.findall(r"CUDA_R_(\w+)\s*=\s*(\d+)", text)}
     names = {"float16": "16F", "bfloat16": "16BF", "float32": "32F", "float64": "64F"}
+    names["uint16"] = "16BF"  # the bits of bfloat16
     assert {dtype: numbers[name] for dtype, name in names.items()} == _DATA_TYPES
 
 
@@ -199,7 +200,7 @@ def test_a_recording_keeps_what_it_reads(backend: CudaBackend, operation: str) -
     backend.copy(np.zeros((3, 7)), out)
     replay()
     np.testing.assert_allclose(backend.to_numpy(out), expected, rtol=1e-13, atol=1e-13)
-    assert not backend._launcher.is_recording
+    assert not backend.launcher.is_recording
 
 
 def test_the_collector_stays_as_it_was(backend: CudaBackend) -> None:

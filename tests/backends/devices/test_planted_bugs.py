@@ -190,8 +190,8 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
         "key = (self.index, 0)",
         shared_memory,
     ),
-    "factors are not held": (cuda_backend, "        self._launcher.hold(a, b, out)\n", "", recording),
-    "copies are not held": (cuda_backend, "        self._launcher.hold(source, destination)\n", "", recording),
+    "factors are not held": (cuda_backend, "        self.launcher.hold(a, b, out)\n", "", recording),
+    "copies are not held": (cuda_backend, "        self.launcher.hold(source, destination)\n", "", recording),
     "arguments are not held": (
         launcher,
         "        return _Recording(replay, held)",
