@@ -25,6 +25,7 @@ from tests.backends.cuda import test_device as device_tests
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
 from tests.helpers.planting import planted
+from tests.kernels import test_batch_norm as batch_norm_kernel_tests
 from tests.kernels import test_scratch as scratch_tests
 from tests.layers import test_batch_norm as batch_norm_tests
 from tests.layers import test_dropout as dropout_tests
@@ -201,6 +202,14 @@ BUGS = [
         "BLOCK_THREADS = 1024",
         lambda: scratch_tests.test_a_row_of_softmax_as_long_as_the_shared_memory(0, scratch_tests.FLOAT32),
         "1024 threads in a block, where __launch_bounds__ allows 512",
+    ),
+    Bug(
+        "more threads for a large tile than the kernel was compiled for",
+        batch_norm,
+        "RESIDENT_THREADS, MOST_THREADS = 256, 512",
+        "RESIDENT_THREADS, MOST_THREADS = 256, 1024",
+        lambda: batch_norm_kernel_tests.test_forward_and_backward(batch_norm_kernel_tests.LARGE_TILE),
+        "1024 threads of a block need more registers",
     ),
     Bug(
         "static shared memory is not counted",

@@ -108,7 +108,10 @@ class Case:
 
 
 RESIDENT, STRIPED = "resident", "striped"
+# A tile so large that its block has the most threads.
+LARGE_TILE = Case(FLOAT, "relu", 1025, 32, RESIDENT, 1, limits=replace(HOPPER, multiprocessors=2))
 CASES = [
+    LARGE_TILE,
     # several tiles and chunks; what `gpunet verify` tries besides is in test_as_specified
     Case(FLOAT, "relu", 1025, 100, STRIPED),
     Case(FLOAT, "relu", 1025, 100, RESIDENT, 8),
