@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpunet.backends.selection import select_backend
 from gpunet.cli.arguments import Parser, set_command
@@ -23,12 +24,11 @@ from gpunet.errors import DeviceError, InvalidValueError
 
 if TYPE_CHECKING:
     from gpunet.verification.report import Report
-    from gpunet.verification.run import Verification
     from gpunet.verification.subject import Subject
 
 EXIT_WRONG = 1
 DEFAULT_MINUTES = 5
-# A check takes a second at most; one that has not come back after so many waits for something that will not come.
+# A check takes a second at most; what has not come back after so many waits for something that will not come.
 LONGEST_CHECK = 120.0
 
 
@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     require_rich()
     if arguments.out is not None:
+        if arguments.out.is_dir():
+            raise InvalidValueError(f"out: {str(arguments.out)!r} is a folder. Expected a file.")
         check_folder(arguments.out.parent)
     from gpunet.verification.report import report
     from gpunet.verification.run import Verification, all_checks
@@ -78,25 +80,46 @@ def run(arguments: argparse.Namespace) -> None:
     if not verification.checks:
         raise InvalidValueError(f"only: no check has all of {', '.join(arguments.only)} in its name.")
     found: Report | None = None
+    speed: dict[str, Any] = {}
+
+    def so_far() -> Report:
+        return replace(found or report(verification, with_advice=False), speed=speed)
+
+    def give_up(what: str) -> None:
+        complain(f"{what}: does not come back since {LONGEST_CHECK:.0f} s")
+        if found is None:
+            verification.ending = f"{what} does not come back"
+        else:
+            speed["ending"] = f"{what} does not come back"
+        _show(so_far(), arguments)
+
     try:
-        with counting(verification.steps) as count, _watched(verification) as beat:
-
-            def show(done: int, what: str) -> None:
-                beat()
-                count(done, what)
-
-            verification.run(show, 60 * arguments.minutes)
-        found = report(verification)
-        if isinstance(subject, Cuda) and arguments.speed:
-            left = 60 * arguments.minutes - verification.seconds
-            with counting(steps(subject)) as count:
-                found = replace(found, speed=measure(subject, count, left))
-    except (KeyboardInterrupt, DeviceError):
-        _show(found or report(verification, with_advice=False), arguments)
+        with _watched(give_up) as begin:
+            with counting(verification.steps) as count:
+                verification.run(_both(begin, count), 60 * arguments.minutes)
+            begin("the first failure, repeated,")
+            found = report(verification)
+            if isinstance(subject, Cuda) and arguments.speed:
+                begin("a copy")
+                with counting(steps(subject)) as count:
+                    left = 60 * arguments.minutes - verification.seconds
+                    measure(subject, speed, _both(begin, count), left)
+    except BaseException:  # whatever ends it, what was found is told
+        _show(so_far(), arguments)
         raise
-    _show(found, arguments)
+    _show(so_far(), arguments)
     if not found.is_right:
         raise SystemExit(EXIT_WRONG)
+
+
+def _both(begin: Callable[[str], object], count: Callable[[int, str], object]) -> Callable[[int, str], None]:
+    """Return what tells those who watch, and those who look on, how much is done and what begins."""
+
+    def show(done: int, what: str) -> None:
+        begin(what)
+        count(done, what)
+
+    return show
 
 
 def make_subject(device: str) -> Subject:
@@ -122,44 +145,44 @@ def _show(found: Report, arguments: argparse.Namespace) -> None:
     from gpunet.verification.report import COLUMNS
     from gpunet.verification.speed import tables
 
-    if arguments.out is not None:
-        found.save(arguments.out)
-    if arguments.json:
-        print_json(found.as_dict())
-        return
-    print_table(COLUMNS, [row.cells for row in found.rows])
-    for title, columns, rows in tables(found.speed):
-        print_lines("", title)
-        print_table(columns, rows)
-    print_lines("", *found.lines, *filter(None, [found.speed.get("ending")]))
+    try:
+        if arguments.json:
+            print_json(found.as_dict())
+            return
+        print_table(COLUMNS, [row.cells for row in found.rows])
+        for title, columns, rows in tables(found.speed):
+            print_lines("", title)
+            print_table(columns, rows)
+        print_lines("", *found.lines, *filter(None, [found.speed.get("ending")]))
+    finally:
+        if arguments.out is not None:
+            found.save(arguments.out)
 
 
 @contextmanager
-def _watched(verification: Verification) -> Iterator[Callable[[], None]]:
-    """Yield what a check has to call before it begins: one that does not come back ends the process.
+def _watched(give_up: Callable[[str], object]) -> Iterator[Callable[[str], object]]:
+    """Yield what has to be told whatever begins; if that does not come back, ``give_up`` is, and the process ends.
 
     Nothing else ends it: a thread that waits for the device in a library does not see Ctrl-C.
     """
-    beats: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    beginnings: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def watch() -> None:
-        while True:
+        what = beginnings.get()
+        while what is not None:
             try:
-                if not beats.get(timeout=LONGEST_CHECK):
-                    return
+                what = beginnings.get(timeout=LONGEST_CHECK)
             except queue.Empty:
-                break
-        done = len(verification.outcomes)
-        complain(
-            f"{verification.checks[done].name}: does not come back since {LONGEST_CHECK:.0f} s; {done} checks were "
-            f"done before, {sum(not outcome.is_right for outcome in verification.outcomes)} of them wrong"
-        )
-        os._exit(EXIT_WRONG)
+                try:
+                    give_up(what)
+                    sys.stdout.flush()
+                finally:
+                    os._exit(EXIT_WRONG)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield lambda: beats.put(True)
+        yield beginnings.put
     finally:
-        beats.put(False)
+        beginnings.put(None)
         thread.join()

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpunet.errors import FileFormatError
+from gpunet.errors import FileFormatError, GpunetError
 from gpunet.files import write_text
 from gpunet.verification.report import COLUMNS, Report, read_report
 from gpunet.verification.speed import tables
@@ -78,8 +78,8 @@ def read_reports(folder: Path) -> list[Report]:
     reports = []
     for path in sorted(folder.glob("*.json")):
         report = read_report(path)
-        if report.device["kind"] != "cuda":
-            raise FileFormatError(f"{path}: is of {report.device['model']}. Expected reports of a GPU.")
+        if report.device.get("kind") != "cuda":
+            raise FileFormatError(f"{path}: is of {report.device.get('model')}. Expected reports of a GPU.")
         reports.append(report)
     return sorted(reports, key=lambda report: report.date, reverse=True)
 
@@ -138,11 +138,16 @@ def _wrapped(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fill in the document from the reports beside it."""
-    parser = argparse.ArgumentParser(description="Fill in docs/gpu-verification.md.")
+    parser = argparse.ArgumentParser(
+        prog="python -m gpunet.verification.document", description="Fill in docs/gpu-verification.md."
+    )
     parser.add_argument("document", type=Path)
     document: Path = parser.parse_args(argv).document
-    text = document.read_text(encoding="utf-8")
-    write_text(document, filled(text, read_reports(document.with_suffix(""))))
+    try:
+        text = document.read_text(encoding="utf-8")
+        write_text(document, filled(text, read_reports(document.with_suffix(""))))
+    except (GpunetError, OSError, UnicodeDecodeError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

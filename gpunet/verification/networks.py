@@ -273,7 +273,6 @@ def checks(subject: Subject) -> Iterator[Check]:
                 training.dtype,
                 training.name,
                 partial(recorded, subject, training),
-                switch=CUDA_GRAPH.variable,
             )
     yield Check("two networks", "float32", "in turn", partial(in_turn, subject))
     yield Check("two networks", "float32", "in two threads", partial(in_threads, subject))

@@ -106,7 +106,7 @@ class Verification:
             for done, check in enumerate(self.checks, start=compiled):
                 on_progress(done, check.name)
                 if time.perf_counter() - started > seconds:
-                    self.ending = f"the limit of {seconds:.0f} s was reached"
+                    self.ending = f"the limit of {round(seconds, 1):g} s was reached"
                     return
                 outcome, can_go_on = self._try(check)
                 self.outcomes.append(outcome)
@@ -135,7 +135,7 @@ class Verification:
 
     def advice(self, failure: Outcome) -> str:
         """Say how a failure can be avoided: by what the check knows, or by what its repetition shows."""
-        if failure.check.switch:
+        if failure.check.switch:  # of kernels that networks have only with it
             return f"{failure.check.switch}=0 avoids it: networks then do without"
         if not self.ending and not failure.check.units:
             for switch in self.subject.switches:

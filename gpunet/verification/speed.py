@@ -91,45 +91,45 @@ def steps(subject: Cuda) -> int:
     return len(CONFIGURATIONS) * len(subject.precisions) + sum(1 for _ in operations(is_large=False))
 
 
-def measure(subject: Cuda, on_progress: Callable[[int, str], object], seconds: float = math.inf) -> dict[str, Any]:
+def measure(
+    subject: Cuda, result: dict[str, Any], on_progress: Callable[[int, str], object], seconds: float = math.inf
+) -> None:
     """Measure copies, kernels and steps, as far as the time goes.
 
     Parameters
     ----------
     subject : Cuda
+    result : dict
+        Gets ``copy_gigabytes_per_second``, ``host_microseconds``, ``kernels``, ``steps``, and ``ending``: why something
+        is missing. What is measured so far is in it whenever this ends.
     on_progress : callable
         Is given how much is done, and what is being done.
     seconds : float
         Nothing more is begun after so many.
-
-    Returns
-    -------
-    dict
-        ``copy_gigabytes_per_second``, ``host_microseconds``, ``kernels``, ``steps``, and ``ending``: why something is
-        missing.
     """
     started = time.perf_counter()
     copy = _copy_rate(subject.operations(), LARGE if subject.is_large else SMALL)
     kernels: list[dict[str, Any]] = []
     steps_: list[dict[str, Any]] = []
-    result: dict[str, Any] = {
-        "copy_gigabytes_per_second": _rounded(copy / 1e9),
-        "host_microseconds": _host_microseconds(subject.operations()),
-        "kernels": kernels,
-        "steps": steps_,
-        "ending": "",
-    }
-
+    result.update(
+        copy_gigabytes_per_second=_rounded(copy / 1e9),
+        host_microseconds=_host_microseconds(subject.operations()),
+        kernels=kernels,
+        steps=steps_,
+        ending="",
+    )
     for done, (what, rows, measure_one) in enumerate(_pieces(subject, copy, kernels, steps_)):
         if time.perf_counter() - started > seconds:
-            result["ending"] = f"{what}: the limit of {seconds:.0f} s was reached"
+            result["ending"] = f"{what}: the limit of {round(seconds, 1):g} s was reached"
             break
         on_progress(done, what)
         try:
             rows.append(asdict(measure_one()))
         except OutOfDeviceMemoryError as error:
             result["ending"] = f"{what}: {error}"
-    return result
+        except BaseException:
+            result["ending"] = f"{what} was not measured to its end"
+            raise
 
 
 def _pieces(
@@ -147,7 +147,7 @@ def _pieces(
 
 def tables(speed: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
     """Yield title, columns and rows of what was measured."""
-    if not speed:
+    if "kernels" not in speed:
         return
     rate, host = speed["copy_gigabytes_per_second"], speed["host_microseconds"]
     yield (

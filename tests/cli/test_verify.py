@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import gpunet
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices.device import ClusterRefusedError
 from gpunet.cli import verify as command
+from gpunet.cli.main import main
 from gpunet.verification.report import read_report
 from tests.helpers.cli import environment, refusal, shell
 from tests.helpers.verification import PlantedDevice, SmallDevice
@@ -124,7 +127,7 @@ def test_the_limit_of_time(capsys: Capture) -> None:
 
 def test_speed_is_shown_and_kept(capsys: Capture, use: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(SmallDevice)
-    monkeypatch.setattr("gpunet.verification.speed.measure", lambda subject, show, seconds: SPEED)
+    monkeypatch.setattr("gpunet.verification.speed.measure", lambda subject, speed, *rest: speed.update(SPEED))
     path = tmp_path / "report.json"
     result = shell(capsys, "verify", "--speed", "--only", "matrix product,tf32,1 x 20 x 9", "--out", path)
     assert result.status == 0
@@ -140,6 +143,41 @@ def test_a_report_that_could_not_be_written_is_refused_before(capsys: Capture, t
     (tmp_path / "file").write_text("")
     line = refusal(capsys, "verify", "--device", "cpu", "--out", tmp_path / "file" / "report.json")
     assert "is a file, expected a folder" in line
+    line = refusal(capsys, "verify", "--device", "cpu", "--out", tmp_path)
+    assert f"--out: {str(tmp_path)!r} is a folder. Expected a file." in line
+
+
+@pytest.mark.parametrize("error", [gpunet.DeviceError("an illegal address"), ValueError("a bug"), KeyboardInterrupt()])
+def test_whatever_ends_the_measurements_what_was_found_is_told(
+    error: BaseException, capsys: Capture, use: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(subject: Any, speed: dict[str, Any], *rest: Any) -> None:
+        speed.update(SPEED)
+        raise error
+
+    use(SmallDevice)
+    monkeypatch.setattr("gpunet.verification.speed.measure", failing)
+    path = tmp_path / "report.json"
+    arguments = ["verify", "--speed", "--only", "matrix product,tf32,1 x 20 x 9", "--out", str(path)]
+    with contextlib.suppress(ValueError):
+        assert main(arguments) not in (0, 1)
+    assert "8 of 8 checks passed" in capsys.readouterr().out
+    found = read_report(path)
+    assert found.is_right
+    assert found.speed == SPEED
+
+
+def test_the_table_is_shown_where_the_disk_is_full(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("gpunet.verification.report.write_text", full)
+    assert main(["verify", "--device", "cpu", "--only", "clipping", "--out", str(tmp_path / "report.json")]) == 2
+    printed = capsys.readouterr()
+    assert "33 of 33 checks passed" in printed.out
+    assert "No space left" in printed.err
 
 
 SCRIPT = """
@@ -155,30 +193,33 @@ def slow(self, *args, **kwargs):
     step(self, *args, **kwargs)
 NumpyBackend.sgd_step = slow
 verify.LONGEST_CHECK = 0.5
-sys.exit(main(["verify", "--device", "cpu", "--only", "SGD step"]))
+sys.exit(main(["verify", "--device", "cpu", "--only", "SGD step", "--out", sys.argv[1]]))
 """
 
 
-def run(what: str) -> subprocess.CompletedProcess[str]:
+def run(what: str, report: Path) -> subprocess.CompletedProcess[str]:
     code = SCRIPT.replace("{what}", what)
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=60, check=False
+        [sys.executable, "-c", code, report], capture_output=True, text=True, env=environment(), timeout=60, check=False
     )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
-def test_an_interrupt_says_what_was_done() -> None:
-    result = run("os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)")
+def test_an_interrupt_says_what_was_done(tmp_path: Path) -> None:
+    result = run("os.kill(os.getpid(), signal.SIGINT); time.sleep(0.2)", tmp_path / "report.json")
     assert result.returncode == 128 + signal.SIGINT
     assert "were not done: interrupted" in result.stdout
     assert result.stderr == "gpunet: interrupted\n"
 
 
-def test_a_check_that_does_not_come_back_ends_the_command() -> None:
-    result = run("threading.Event().wait(50)")
+def test_a_check_that_does_not_come_back_ends_the_command(tmp_path: Path) -> None:
+    result = run("threading.Event().wait(50)", tmp_path / "report.json")
     assert result.returncode == 1
-    assert "gpunet: SGD step, float32, 1 parameters, 0 weights, momentum 0.0: does not come back" in result.stderr
-    assert "0 checks were done before, 0 of them wrong" in result.stderr
+    name = "SGD step, float32, 1 parameters, 0 weights, momentum 0.0"
+    assert result.stderr == f"gpunet: {name}: does not come back since 0 s\n"
+    assert f"71 were not done: {name} does not come back\n" in result.stdout
+    found = read_report(tmp_path / "report.json")
+    assert (found.done, found.is_right) == (0, False)
 
 
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:

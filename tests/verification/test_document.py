@@ -92,9 +92,10 @@ def test_a_report_is_shown_and_settles_what_its_rows_show(tmp_path: Path) -> Non
 
 
 def test_a_report_of_no_gpu_is_refused(tmp_path: Path) -> None:
-    a_report(device={**DEVICE, "kind": "emulated"}).save(tmp_path / "a.json")
-    with pytest.raises(FileFormatError, match=r"a\.json: is of NVIDIA Fake\. Expected reports of a GPU"):
-        read_reports(tmp_path)
+    for device, model in (({**DEVICE, "kind": "emulated"}, "NVIDIA Fake"), ({}, "None")):
+        a_report(device=device).save(tmp_path / "a.json")
+        with pytest.raises(FileFormatError, match=rf"a\.json: is of {model}\. Expected reports of a GPU"):
+            read_reports(tmp_path)
 
 
 @pytest.mark.parametrize("section", ["seen", "open"])
@@ -102,3 +103,14 @@ def test_a_page_without_its_sections_is_refused(section: str) -> None:
     text = PAGE.read_text(encoding="utf-8").replace(f"gpunet verify: {section}", "gpunet verify: other")
     with pytest.raises(gpunet.errors.FileFormatError, match="Expected each of"):
         filled(text, [])
+
+
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    for text, said in ((None, "No such file"), (b"no section", "Expected each of"), (b"\xff", "can't decode")):
+        if text is not None:
+            page.write_bytes(text)
+        with pytest.raises(SystemExit) as ended:
+            document.main([str(page)])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]

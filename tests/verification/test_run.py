@@ -101,7 +101,7 @@ def test_after_the_limit_no_check_begins(monkeypatch: pytest.MonkeyPatch) -> Non
     clock = itertools.count()
     monkeypatch.setattr(run.time, "perf_counter", lambda: float(next(clock)))
     verification = done(*(check("a", right) for _ in range(5)), seconds=2.5)
-    assert (len(verification.outcomes), verification.ending) == (2, "the limit of 2 s was reached")
+    assert (len(verification.outcomes), verification.ending) == (2, "the limit of 2.5 s was reached")
     assert not verification.is_right
 
 
@@ -137,6 +137,17 @@ def test_the_switch_that_avoids_a_failure_is_found_by_trying() -> None:
     assert verification.advice(verification.outcomes[0]) == 'device="cpu" avoids it'
     verification = done(check("a", wrong, switch="GPUNET_X"))
     assert verification.advice(verification.outcomes[0]).startswith("GPUNET_X=0 avoids it")
+
+
+def test_recordings_are_not_blamed_for_what_fails_without_them() -> None:
+    class WithoutSteps(CudaBackend):
+        def sgd_step(self, *args: Any, **kwargs: Any) -> None:
+            raise gpunet.DeviceError("no step")
+
+    subject = Cuda(lambda precision: WithoutSteps(SmallDevice(), precision))
+    verification = Verification(subject, [one for one in all_checks(subject, ["recorded"]) if "SGD" in one.name][:1])
+    verification.run(lambda number, what: None)
+    assert verification.advice(verification.outcomes[0]) == 'device="cpu" avoids it'
 
 
 def test_kernels_are_compiled_before_and_together() -> None:

@@ -55,7 +55,10 @@ class ClockedDevice(SmallDevice):
 
 
 def measured(seconds: float = math.inf, device: type = ClockedDevice) -> dict[str, Any]:
-    return speed.measure(Cuda(lambda precision: CudaBackend(device(), precision)), lambda done, what: None, seconds)
+    result: dict[str, Any] = {}
+    subject = Cuda(lambda precision: CudaBackend(device(), precision))
+    speed.measure(subject, result, lambda done, what: None, seconds)
+    return result
 
 
 def test_bytes_per_second_and_shares_of_a_copy() -> None:
@@ -121,6 +124,24 @@ def test_what_has_no_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["ending"] == "configuration d, tf32: no room for it"
     assert {row["configuration"] for row in result["steps"]} == set("abce")
     assert result["kernels"]
+
+
+def test_an_error_leaves_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    step_speed = speed._step_speed
+
+    def failing(subject: Cuda, label: str, precision: str) -> Any:
+        if label == "b":
+            raise gpunet.DeviceError("an illegal address")
+        return step_speed(subject, label, precision)
+
+    monkeypatch.setattr(speed, "_step_speed", failing)
+    result: dict[str, Any] = {}
+    subject = Cuda(lambda precision: CudaBackend(ClockedDevice(), precision))
+    with pytest.raises(gpunet.DeviceError):
+        speed.measure(subject, result, lambda done, what: None)
+    assert [row["configuration"] for row in result["steps"]] == ["a", "a"]
+    assert result["ending"] == "configuration b, float32 was not measured to its end"
+    assert len(list(speed.tables(result))) == 2
 
 
 def test_a_round_is_long_enough_to_be_told() -> None:
