@@ -20,7 +20,7 @@ from gpunet.cli.output import print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import counting
 from gpunet.cli.readers import names, number
 from gpunet.cli.streams import complain
-from gpunet.errors import DeviceError, InvalidValueError
+from gpunet.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from gpunet.verification.report import Report
