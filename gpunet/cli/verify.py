@@ -171,13 +171,14 @@ def _watched(give_up: Callable[[str], object]) -> Iterator[Callable[[str], objec
         what = beginnings.get()
         while what is not None:
             try:
-                what = beginnings.get(timeout=LONGEST_CHECK)
+                following = beginnings.get(timeout=LONGEST_CHECK)
             except queue.Empty:
                 try:
                     give_up(what)
                     sys.stdout.flush()
                 finally:
                     os._exit(EXIT_WRONG)
+            what = following
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

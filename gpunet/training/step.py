@@ -68,7 +68,11 @@ class TrainingStep:
         """
         self.network.backend.copy(index, self._index)
         rate = self.optimizer.advance()
-        self._do(self._run, self._read)
+        try:
+            self._do(self._run, self._read)
+        except BaseException:  # the update comes last: it was not made, as of memory that ran out
+            self.optimizer.step -= 1
+            raise
         self.network.set_step(self.network.steps + 1)
         return rate
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import gpunet
+from gpunet.backends import NumpyBackend
 from gpunet.training.loop import batch_slices
 from tests.helpers.networks import learnable, small_network
 
@@ -252,6 +253,27 @@ def test_a_new_optimizer_does_not_repeat_the_order_of_the_examples():
         optimizer = gpunet.SGD(0.0)
         gpunet.fit(network, X, np.arange(40) % 2, epochs=1, batch_size=40, optimizer=optimizer, callbacks=[Watch()])
     assert not np.array_equal(*seen)
+
+
+@pytest.mark.parametrize("operation", ["batch_norm_activation_forward", "sgd_step"])
+@pytest.mark.parametrize("failing_step", [1, 3])
+def test_a_step_that_fails_is_counted_nowhere(operation, failing_step):
+    class Failing(NumpyBackend):
+        calls = 0
+
+        def __getattribute__(self, name):
+            if name == operation:
+                Failing.calls += 1
+                if Failing.calls == failing_step:
+                    raise gpunet.OutOfDeviceMemoryError("no room")
+            return super().__getattribute__(name)
+
+    X, y = learnable(40)
+    network = gpunet.Network([X.shape[1], 4, y.max() + 1], batch_norm=True, device=Failing())
+    optimizer = gpunet.SGD(0.1)
+    with pytest.raises(gpunet.OutOfDeviceMemoryError):
+        gpunet.fit(network, X, y, epochs=1, batch_size=8, optimizer=optimizer)
+    assert (network.steps, optimizer.step) == (failing_step - 1, failing_step - 1)
 
 
 def test_accuracy_is_weighted_like_the_loss():

@@ -94,8 +94,8 @@ def _with_advice(error: Exception) -> str:
         return f"{message}. Perhaps {FORKED}"
     if "CUDA headers" in message or "nvrtc" in message:
         return (
-            f"{message}. Headers and compiler come with pip install 'gpunet[cuda12]', or with 'gpunet[cuda13]' for "
-            "CUDA 13"
+            f"{message.rstrip('.')}. Headers and compiler come with pip install 'gpunet[cuda12]', or with "
+            "'gpunet[cuda13]' for CUDA 13"
         )
     return message
 

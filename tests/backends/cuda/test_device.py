@@ -470,7 +470,7 @@ def test_missing_cuda_headers_say_how_to_get_them(backend: CudaBackend, cupy: An
 
     x = backend.zeros((2, 2), np.float32)
     monkeypatch.setattr(cupy, "RawModule", no_headers)
-    with pytest.raises(gpunet.DeviceError, match=r"compiling activation\.cu.*pip install 'gpunet\[cuda12\]'"):
+    with pytest.raises(gpunet.DeviceError, match=r"activation\.cu.*headers\. Headers .*pip install 'gpunet\[cuda12\]'"):
         backend.bias_activation_forward(x, None, gpunet.ReLU(), x)
 
 
