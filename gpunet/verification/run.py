@@ -137,8 +137,12 @@ class Verification:
         """Say how a failure can be avoided: by what the check knows, or by what its repetition shows."""
         if failure.check.switch:  # of kernels that networks have only with it
             return f"{failure.check.switch}=0 avoids it: networks then do without"
-        if not self.ending and not failure.check.units:
-            for switch in self.subject.switches:
+        switches = () if failure.check.units else self.subject.switches
+        if self.ending and switches:
+            names = " or ".join(f"{switch.variable}=0" for switch in switches)
+            return f'device="cpu" avoids it; whether {names} does, `gpunet verify` says where that is set'
+        if not self.ending:
+            for switch in switches:
                 with self.subject.turned_off(switch):
                     again, _ = self._try(failure.check)
                 if again.is_right:

@@ -138,7 +138,7 @@ class Cuda(Subject):
         self.device = self._operations["float32"].device
         self.model: str | None = getattr(self.device, "model", None)  # of hardware only
         super().__init__(is_large=self.model is not None)
-        self._off: set[Switch] = set()
+        self._off: frozenset[Switch] = frozenset()
 
     @property
     def description(self) -> dict[str, str]:
@@ -196,11 +196,12 @@ class Cuda(Subject):
 
     @contextmanager
     def turned_off(self, switch: Switch) -> Iterator[None]:
-        self._off.add(switch)
+        before = self._off
+        self._off = before | {switch}
         try:
             yield
         finally:
-            self._off.remove(switch)
+            self._off = before
 
     @contextmanager
     def batch_norm(self, algorithm: str | None, cluster: int | None) -> Iterator[CudaBackend]:

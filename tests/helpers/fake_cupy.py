@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import itertools
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,7 +119,8 @@ class Stream:
         with self.turn:
             while not condition():
                 Stream.passed += 1
-                self.queue.pop(0)()
+                with _without_collector():
+                    self.queue.pop(0)()
 
     def take_back(self, values: Any) -> None:
         """Take memory back into the pool: the next to have it may write as soon as the stream gets there."""
@@ -146,6 +149,18 @@ class Stream:
                 stream.finish()
             else:
                 stream.invalidated = True
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep the garbage collector, which may wait for the device, from doing so in the middle of an operation."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _poison(values: Any) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,6 +96,10 @@ def test_a_device_that_does_not_work_any_more_ends_it() -> None:
         f"0 of 2 checks passed in 0 s on {verification.subject.description['model']}",
         "1 were not done: the device does not work any more",
     ]
+    assert verification.advice(verification.outcomes[0]) == (
+        'device="cpu" avoids it; whether GPUNET_CUDA_GRAPH=0 or GPUNET_CLUSTERS=0 does, `gpunet verify` says where that '
+        "is set"
+    )
 
 
 def test_after_the_limit_no_check_begins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +142,26 @@ def test_the_switch_that_avoids_a_failure_is_found_by_trying() -> None:
     assert verification.advice(verification.outcomes[0]) == 'device="cpu" avoids it'
     verification = done(check("a", wrong, switch="GPUNET_X"))
     assert verification.advice(verification.outcomes[0]).startswith("GPUNET_X=0 avoids it")
+
+
+def test_a_replay_that_is_wrong_is_avoided_without_recordings() -> None:
+    class Twice(SmallDevice):
+        def capture(self, step: Any) -> Any:
+            replay = super().capture(step)
+
+            def launch() -> None:
+                replay.launch()
+                replay.launch()
+
+            return SimpleNamespace(launch=launch)
+
+    subject = Cuda(lambda precision: CudaBackend(Twice(), precision))
+    for words in (["recorded", "float64"], ["20 training", "AdamW"]):
+        (check,) = all_checks(subject, words)
+        verification = Verification(subject, [check])
+        verification.run(lambda number, what: None)
+        assert not verification.is_right
+        assert verification.advice(verification.outcomes[0]).startswith("GPUNET_CUDA_GRAPH=0 avoids it")
 
 
 def test_recordings_are_not_blamed_for_what_fails_without_them() -> None:
