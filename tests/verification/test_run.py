@@ -97,8 +97,8 @@ def test_a_device_that_does_not_work_any_more_ends_it() -> None:
         "1 were not done: the device does not work any more",
     ]
     assert verification.advice(verification.outcomes[0]) == (
-        'device="cpu" avoids it; whether GPUNET_CUDA_GRAPH=0 or GPUNET_CLUSTERS=0 does, `gpunet verify` says where that '
-        "is set"
+        'device="cpu" avoids it; whether GPUNET_CUDA_GRAPH=0 or GPUNET_CLUSTERS=0 does, `gpunet verify` says where '
+        "that is set"
     )
 
 
