@@ -213,6 +213,26 @@ def test_the_collector_stays_as_it_was(backend: CudaBackend) -> None:
         gc.enable()
 
 
+def test_the_collector_does_not_wait_for_the_stand_in_within_an_operation(cupy: Any) -> None:
+    """It would run the later operations in the middle of an earlier one."""
+    stream, order = fake_cupy.Stream(non_blocking=True), []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+            weakref.finalize(self, fake_cupy.Stream.wait_for_device)
+
+    def first() -> None:
+        Cycle()
+        kept = [[] for _ in range(10 * gc.get_threshold()[0])]
+        order.append(("first", len(kept)))
+
+    stream.submit(first)
+    stream.submit(lambda: order.append(("second", 0)))
+    stream.synchronize()
+    assert [name for name, _ in order] == ["first", "second"]
+
+
 def test_what_is_destroyed_while_recording_is_destroyed_once_and_in_order() -> None:
     recorder, destroyed = Recorder(), []
     for _ in range(2):
