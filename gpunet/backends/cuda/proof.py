@@ -22,7 +22,7 @@ from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.device import Argument, Device
 from gpunet.backends.devices.probe import FORKED, is_forked
 from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH, Switch
-from gpunet.errors import DeviceError
+from gpunet.errors import DeviceError, OutOfDeviceMemoryError
 
 ROWS, COLUMNS, OUTPUTS = 6, 8, 3
 EPSILON = 1e-5
@@ -40,10 +40,13 @@ class Proof:
         otherwise one sentence. What a failure makes pointless and what is turned off was not tried.
     problem : str or None
         One sentence that says why nothing can be trained on the device; None where it can.
+    lacks_memory : bool
+        Whether a trial failed for want of memory, which may be there the next time.
     """
 
     results: Mapping[str, str | None]
     problem: str | None = None
+    lacks_memory: bool = False
 
     @property
     def records(self) -> bool:
@@ -58,7 +61,7 @@ class Proof:
 
 def _unusable(error: DeviceError | str) -> Proof:
     sentence = _sentence(error)
-    return Proof({"device": sentence}, sentence)
+    return Proof({"device": sentence}, sentence, isinstance(error, OutOfDeviceMemoryError))
 
 
 _proofs: dict[int, Proof] = {}
@@ -68,6 +71,8 @@ _lock = threading.Lock()
 def proof_of(index: int) -> Proof:
     """Return what CUDA device ``index`` has shown, good or bad; it is tried when a process first asks.
 
+    Where memory was missing, it is tried again when the process asks again.
+
     Parameters
     ----------
     index : int
@@ -76,7 +81,7 @@ def proof_of(index: int) -> Proof:
     if is_forked():
         return _unusable(FORKED)
     with _lock:
-        if index not in _proofs:
+        if index not in _proofs or _proofs[index].lacks_memory:
             _proofs[index] = _try(index)
         return _proofs[index]
 
@@ -109,25 +114,28 @@ def prove(device: Device) -> Proof:
     try:
         bench = _Bench(device)
     except DeviceError as error:
-        return Proof({"kernel": _sentence(error)}, _sentence(error))
+        return replace(_unusable(error), results={"kernel": _sentence(error)})
+    lacks_memory = False
     for name, trial, switch in trials:
         if switch is not None and not switch.is_on():
             continue
-        results[name] = _failure(trial, bench)
-        if results[name] is None:
+        failure = _failure(trial, bench)
+        results[name] = None if failure is None else _sentence(failure)
+        if failure is None:
             continue
+        lacks_memory |= isinstance(failure, OutOfDeviceMemoryError)
         if switch is None:
-            return Proof(results, results[name])
+            return Proof(results, results[name], lacks_memory)
         if _failure(_try_kernel, bench) is not None:  # some faults end CUDA in this process
             return Proof(results, f"{results[name]}. The environment variable {switch.variable}=0 spares the attempt")
-    return Proof(results)
+    return Proof(results, lacks_memory=lacks_memory)
 
 
-def _failure(trial: Callable[[_Bench], None], bench: _Bench) -> str | None:
+def _failure(trial: Callable[[_Bench], None], bench: _Bench) -> DeviceError | None:
     try:
         trial(bench)
     except DeviceError as error:
-        return _sentence(error)
+        return error
     return None
 
 

@@ -77,6 +77,26 @@ def test_a_device_that_does_not_work_is_not_taken(
     assert [name for name, problem in results.items() if problem] == [trial]
 
 
+def test_memory_that_was_missing_is_looked_for_again(cupy: fake_cupy.FakeCupy) -> None:
+    cupy.free = 10
+    with pytest.raises(gpunet.DeviceError, match="no room for"):
+        gpunet.Network([2, 2], device="cuda")
+    cupy.free = 1 << 30
+    gpunet.Network([2, 2], device="cuda")
+    assert dict(proof.proof_of(0).results) == OK
+
+
+def test_memory_that_is_missing_for_a_cluster(cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(bench: object) -> None:
+        raise gpunet.OutOfDeviceMemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(proof, "_try_clusters", no_room)
+        assert proof.proof_of(0).results["clusters"] == "no room"
+        assert proof.proof_of(0).problem is None
+    assert dict(proof.proof_of(0).results) == OK
+
+
 @pytest.mark.parametrize("fault", FATAL)
 def test_a_trial_that_ends_cuda_says_how_to_do_without(
     fault: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
