@@ -110,6 +110,7 @@ def test_quantities_need_a_task(targets: Any, row: int, text: str) -> None:
         (["0", "1"], "1.0 0.0", [1, 0]),
         (["0.0", "1.0"], "1 0", [1, 0]),
         (["nan", "0"], "nan nan", [0, 0]),
+        (["2", "9", "10"], "10 9 2 10", [2, 1, 0, 2]),  # in another order than the texts
     ],
 )
 def test_a_model_finds_its_classes_by_their_text_first(classes: list[str], texts: str, labels: list[int]) -> None:
