@@ -76,6 +76,24 @@ def test_a_checkpoint_knows_what_a_callback_has_set(tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+class Spoiling(gpunet.Callback):
+    """Leaves weights that give no finite loss before the first step."""
+
+    def on_fit_start(self, run):
+        run.network.set_parameters({name: np.full_like(W, 1e30) for name, W in run.network.get_parameters().items()})
+
+
+def test_a_resumed_run_that_diverges_at_once_goes_back_to_the_checkpoint(tmp_path):
+    X, y = learnable(100)
+    path, first, resumed = tmp_path / "run.npz", small_network(), small_network()
+    gpunet.fit(first, X, y, epochs=2, checkpoint=path)
+    with pytest.raises(gpunet.TrainingDivergedError):
+        gpunet.fit(resumed, X, y, epochs=3, checkpoint=path, resume=True, callbacks=[Spoiling()])
+    np.testing.assert_array_equal(resumed.flat_parameters, first.flat_parameters)
+    np.testing.assert_array_equal(resumed.flat_state, first.flat_state)
+    assert resumed.steps == first.steps
+
+
 def test_resuming_refuses_another_run(tmp_path):
     X, y = learnable(40)
     path = tmp_path / "run.npz"
