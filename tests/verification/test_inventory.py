@@ -78,12 +78,15 @@ class OneIsWrong(Cpu):
 
 @pytest.mark.parametrize(
     ("run", "wrong"),
-    [
-        (lambda subject: networks.beside(subject, networks.TRAININGS[0]), 0),
-        *((networks.in_turn, wrong) for wrong in range(4)),
-        *((networks.in_threads, wrong) for wrong in range(4)),
-    ],
+    [(run, wrong) for run in (networks.in_turn, networks.in_threads) for wrong in range(4)],
 )
 def test_a_network_that_is_wrong_is_told(run: Callable[[Any], list[Difference]], wrong: int) -> None:
     assert any(found.text for found in run(OneIsWrong(wrong)))
     assert not any(found.text for found in run(OneIsWrong(100)))
+
+
+def test_networks_that_are_all_wrong_are_told_beside_the_specification() -> None:
+    subject = Cpu()
+    assert not any(found.text for found in networks.beside(subject, networks.TRAININGS[0]))
+    subject.for_network = lambda precision="float32": Faster()  # type: ignore[method-assign]
+    assert any(found.text for found in networks.beside(subject, networks.TRAININGS[0]))
