@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpunet.backends import Backend, NumpyBackend, reference
+from gpunet.backends.numpy import CHUNK
 from tests.helpers.operations import CASES, SHAPES, Arrays, Operands
 
 
@@ -52,3 +53,12 @@ def test_numpy_is_the_reference_to_rounding(
     for argument, value in expected.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_allclose(ours[argument], value, rtol=1e-10, atol=1e-11, err_msg=argument)
+
+
+@pytest.mark.parametrize("columns", [(), (3,)])
+def test_more_rows_than_a_chunk_are_gathered(columns: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    source, index = rng.standard_normal((50, *columns)), rng.integers(0, 50, 2 * CHUNK + 3, np.int32)
+    out = np.full((len(index), *columns), np.nan)
+    NumpyBackend().gather_rows(source, index, out)
+    np.testing.assert_array_equal(out, source[index])

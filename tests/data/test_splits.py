@@ -78,3 +78,14 @@ def test_proportions() -> None:
     shares = np.bincount(data.targets[split.test]) / np.bincount(data.targets)
     assert np.allclose(shares, 0.2, atol=0.01)
     assert len(split.validation) == 144
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_classes_are_in_proportion_in_each_part(seed: int) -> None:
+    counts = np.array([400, 150, 50, 30])
+    data = labelled(counts.tolist())
+    assert data.targets is not None
+    split = split_rows(data, seed)
+    for part, share in ((split.train, 0.72), (split.validation, 0.08), (split.test, 0.2)):
+        found = np.bincount(data.targets[part], minlength=len(counts))
+        assert np.abs(found - share * counts).max() < 1.5  # rounded twice

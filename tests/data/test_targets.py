@@ -30,6 +30,7 @@ def raw(targets: Any) -> RawData:
         ("+1 -1", ["+1", "-1"]),
         ("12345678901234567890 12345678901234567891", ["12345678901234567890", "12345678901234567891"]),
         ("10 9 -1", ["-1", "9", "10"]),
+        ("10 9 2 -1 9", ["-1", "2", "9", "10"]),
         ("٣ 3", ["3", "٣"]),
         ("NA 0 1", ["0", "1", "NA"]),
         ("nan 0 1", ["0", "1", "nan"]),
@@ -53,7 +54,9 @@ def test_the_name_of_a_class_is_its_text(texts: str, classes: list[str]) -> None
     ],
 )
 def test_numbers_that_are_written_otherwise_are_other_classes(texts: str, classes: list[str]) -> None:
-    assert learn_targets(raw(texts.split()), "classification")[1] == classes
+    labels, names = learn_targets(raw(texts.split()), "classification")
+    assert names == classes
+    assert [classes[label] for label in labels] == texts.split()
 
 
 @given(st.lists(st.text(st.sampled_from("0123456789.eE+-_ aN٣"), min_size=1, max_size=5), min_size=2, max_size=20))
@@ -74,10 +77,13 @@ def test_no_two_texts_are_one_class(texts: list[str]) -> None:
         (np.array([10, 9], dtype=np.uint8), ["9", "10"]),
         (np.array([True, False]), ["False", "True"]),
         (np.array(["10", "9"]), ["9", "10"]),
+        (np.array(["10", "9", "2"]), ["2", "9", "10"]),
     ],
 )
 def test_the_name_of_a_class_in_an_array_is_what_its_value_prints_as(array: Any, classes: list[str]) -> None:
-    assert learn_targets(raw(array), "classification")[1] == classes
+    labels, names = learn_targets(raw(array), "classification")
+    assert names == classes
+    assert [classes[label] for label in labels] == array.astype(str).tolist()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +110,7 @@ def test_quantities_need_a_task(targets: Any, row: int, text: str) -> None:
         (["0", "1"], "1.0 0.0", [1, 0]),
         (["0.0", "1.0"], "1 0", [1, 0]),
         (["nan", "0"], "nan nan", [0, 0]),
+        (["2", "9", "10"], "10 9 2 10", [2, 1, 0, 2]),  # in another order than the texts
     ],
 )
 def test_a_model_finds_its_classes_by_their_text_first(classes: list[str], texts: str, labels: list[int]) -> None:

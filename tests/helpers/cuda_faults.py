@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.helpers import fake_cupy
@@ -112,7 +113,7 @@ def _large_clusters_refused(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> 
     cupy.cluster_bytes = cupy.emulated.shared_memory_per_block - 1024
 
 
-def _clusters_wrong(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+def _clusters_do_nothing(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     launch = cupy.emulated.launch
 
     def skipping(*arguments: Any, cluster: Any, **options: Any) -> None:
@@ -120,6 +121,19 @@ def _clusters_wrong(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
             launch(*arguments, cluster=cluster, **options)
 
     monkeypatch.setattr(cupy.emulated, "launch", skipping)
+
+
+def _clusters_wrong_by_little(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    launch = cupy.emulated.launch
+
+    def inaccurate(
+        kernel: Any, grid: Any, block: Any, values: list[Any], *more: Any, cluster: Any, **options: Any
+    ) -> None:
+        if cluster > 1:
+            values = [100 * value if isinstance(value, np.float32) else value for value in values]  # momentum, epsilon
+        launch(kernel, grid, block, values, *more, cluster=cluster, **options)
+
+    monkeypatch.setattr(cupy.emulated, "launch", inaccurate)
 
 
 def _device_busy(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
@@ -185,5 +199,6 @@ WITHOUT_RECORDING: dict[str, tuple[Fault, str, str]] = {
 WITHOUT_CLUSTERS: dict[str, tuple[Fault, str, str]] = {
     "clusters are refused": (_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),
     "large clusters are refused": (_large_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),
-    "clusters are wrong": (_clusters_wrong, "clusters", "a cluster of blocks gave wrong numbers"),
+    "clusters do nothing": (_clusters_do_nothing, "clusters", "a cluster of blocks gave wrong numbers"),
+    "clusters are wrong by little": (_clusters_wrong_by_little, "clusters", "a cluster of blocks gave wrong numbers"),
 }

@@ -89,6 +89,8 @@ def test_masks_change_with_the_step_and_are_off_in_inference():
     other = network.forward(X, training=True).copy()
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+    network.set_step(2**32)
+    assert not np.array_equal(first, network.forward(X, training=True))
     np.testing.assert_array_equal(network.logits(X), network.logits(X))
 
 
@@ -134,6 +136,12 @@ def test_host_streams_are_independent():
         for index in (0, 1, 2)
     }
     assert len(set(draws.values())) == len(draws)
+
+
+def test_every_rate_that_words_tell_apart_has_a_threshold_of_its_own():
+    unit = 2.0**-32
+    assert [dropout_threshold(rate) for rate in (0.0, unit, 3 * unit, 0.5, 1 - unit)] == [0, 1, 3, 2**31, 2**32 - 1]
+    assert dropout_threshold(np.nextafter(1.0, 0.0)) == 2**32 - 1
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import gpunet
 from gpunet.backends import NumpyBackend
+from gpunet.layers import SigmoidCrossEntropy
 from tests.helpers.networks import gradient_error, random_problem, randomise
 
 
@@ -115,6 +116,13 @@ def test_predictions_are_labels_of_every_output(dtype, outputs):
     assert 0 < labels.mean() < 1
     assert not network.is_classifier
     assert network.has_probabilities
+
+
+def test_a_half_is_no_label():
+    """Neither a logit of 0, whose probability is 1/2, nor a target of 1/2."""
+    outputs, targets = np.array([[0.0, 0.0, -1.0, 1.0]]), np.array([[0.5, 0.6, 0.5, 0.5]])
+    assert SigmoidCrossEntropy.predict(outputs).tolist() == [[0, 0, 0, 1]]
+    assert SigmoidCrossEntropy.count_right(outputs, targets).tolist() == [2]
 
 
 def test_learns_labels_that_do_not_exclude_one_another():

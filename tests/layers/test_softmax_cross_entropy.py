@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpunet.backends import NumpyBackend
+from gpunet.layers import SoftmaxCrossEntropy
 from gpunet.lecture.derivations.single_example import (
     column,
     jacobian_cross_entropy_by_probabilities,
@@ -50,6 +51,12 @@ def test_the_row_maximum_is_taken_out():
         assert np.isfinite(gradient).all()
         assert np.isfinite(loss).all()
     assert run(np.array([[0, 1, 2]], np.float32), [2])[1][0] == pytest.approx(0.4076059, rel=1e-6)
+
+
+def test_probabilities_of_a_row_do_not_depend_on_the_others():
+    logits = np.array([[0, 1, 2], [-5000, -4999, -4998], [5000, 5001, 5002]], np.float32)
+    expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
+    np.testing.assert_allclose(SoftmaxCrossEntropy.probabilities(logits), [expected] * 3, rtol=1e-6)
 
 
 def test_small_losses_keep_their_digits():

@@ -30,16 +30,21 @@ def test_resuming_is_exact(tmp_path, suffix, interrupted_after):
             **arguments,
         )
 
-    whole = small_network(dropout=0.3)
+    def trained_before():  # by another optimiser: the network's steps are not this one's
+        network = small_network(dropout=0.3)
+        gpunet.fit(network, X, y, epochs=1)
+        return network
+
+    whole = trained_before()
     expected = run(whole, 7)
-    run(small_network(dropout=0.3), interrupted_after, checkpoint=path)
+    run(trained_before(), interrupted_after, checkpoint=path)
     resumed = small_network(dropout=0.3)
     history = run(resumed, 7, checkpoint=path, resume=True)
     np.testing.assert_array_equal(resumed.flat_parameters, whole.flat_parameters)
     np.testing.assert_array_equal(resumed.flat_state, whole.flat_state)
     for quantity in ("epoch", "step", "loss", "validation_loss", "learning_rate"):
         assert history[quantity] == expected[quantity]
-    assert history.best_epoch == expected.best_epoch
+    assert (history.best_epoch, resumed.steps) == (expected.best_epoch, whole.steps)
 
 
 class FromTheSecondEpoch(gpunet.Callback):
@@ -69,6 +74,24 @@ def test_a_checkpoint_knows_what_a_callback_has_set(tmp_path):
     found = run(4, gpunet.SGD(0.02, momentum=0.9), small_network(), checkpoint=path, resume=True)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+class Spoiling(gpunet.Callback):
+    """Leaves weights that give no finite loss before the first step."""
+
+    def on_fit_start(self, run):
+        run.network.set_parameters({name: np.full_like(W, 1e30) for name, W in run.network.get_parameters().items()})
+
+
+def test_a_resumed_run_that_diverges_at_once_goes_back_to_the_checkpoint(tmp_path):
+    X, y = learnable(100)
+    path, first, resumed = tmp_path / "run.npz", small_network(), small_network()
+    gpunet.fit(first, X, y, epochs=2, checkpoint=path)
+    with pytest.raises(gpunet.TrainingDivergedError):
+        gpunet.fit(resumed, X, y, epochs=3, checkpoint=path, resume=True, callbacks=[Spoiling()])
+    np.testing.assert_array_equal(resumed.flat_parameters, first.flat_parameters)
+    np.testing.assert_array_equal(resumed.flat_state, first.flat_state)
+    assert resumed.steps == first.steps
 
 
 def test_resuming_refuses_another_run(tmp_path):

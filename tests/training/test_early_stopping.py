@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.training.early_stopping import BestWeights
+from gpunet.training.history import EpochRecord
 from tests.helpers.networks import learnable, small_network
 
 
@@ -68,6 +70,21 @@ def test_no_change_is_no_improvement():
     network = small_network(batch_norm=False)  # nothing moves: no running averages either
     history = gpunet.fit(network, X, y, epochs=9, optimizer=gpunet.SGD(0.0), validation=(X, y), early_stopping=rule)
     assert (len(history), history.best_epoch) == (3, 1)
+
+
+@pytest.mark.parametrize(("monitor", "sign"), [("validation_loss", 1), ("validation_accuracy", -1)])
+def test_an_improvement_is_more_than_the_minimum_change(monitor, sign):
+    rule = gpunet.EarlyStopping(patience=2, minimum_change=0.125, monitor=monitor)
+    best, found = BestWeights(small_network(), rule), []
+    for epoch, value in enumerate((0.5, 0.375, 0.25, 0.125, 0.0625), start=1):
+        quantity = value if sign > 0 else 1 - value
+        best.consider(EpochRecord(epoch, epoch, 1.0, 0.0, 0.1, 1.0, 1.0, **{monitor: quantity}))
+        found.append((best.epoch, best.waited, best.is_over))
+    assert found == [(1, 0, False), (1, 1, False), (3, 0, False), (3, 1, False), (5, 0, False)]
+    best.consider(EpochRecord(6, 6, 1.0, 0.0, 0.1, 1.0, 1.0, **{monitor: quantity}))
+    assert not best.is_over
+    best.consider(EpochRecord(7, 7, 1.0, 0.0, 0.1, 1.0, 1.0, **{monitor: quantity - sign * 0.125}))
+    assert (best.epoch, best.waited, best.is_over) == (5, 2, True)
 
 
 def test_early_stopping_that_goes_back_forgets_later_moments():

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from gpunet.backends import Backend
+from gpunet.backends.cuda import CudaBackend
 from gpunet.verification.operation import Operation, compare, difference
 from gpunet.verification.storage import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, STORAGES, exact
+from tests.emulation import EmulatedDevice
 
 NAN, INF = np.nan, np.inf
 
@@ -72,6 +74,42 @@ def test_a_fault_is_told(text: str, offset: int) -> None:
     worst = max(found, key=lambda one: one.error)
     assert worst.error > 1
     assert re.search(text, worst.text), worst.text
+
+
+class FaultyOnCuda(CudaBackend):
+    """The same with the launcher's memory."""
+
+    def __init__(self, fault: Callable[..., None]) -> None:
+        super().__init__(EmulatedDevice(multiprocessor_count=1))
+        self.fault = fault
+        self.calls = 0
+
+    def dropout_backward(self, dy: Any, mask: Any, rate: float, dx: Any) -> None:
+        super().dropout_backward(dy, mask, rate, dx)
+        self.calls += 1
+        self.fault(self, dx)
+
+
+def leaves_a_counter(own: FaultyOnCuda, dx: Any) -> None:
+    own.device.copy(own.launcher.zeroed_counters(1)[:1], np.ones(1, np.uint32))
+
+
+def reads_what_the_last_call_left(own: FaultyOnCuda, dx: Any) -> None:
+    left = own.launcher.scratch("left", dx.shape, dx.dtype)
+    if own.calls == 1:
+        own.device.copy(left, dx)
+    own.device.copy(dx, left)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (leaves_a_counter, "counters: blocks have left them other than 0"),
+        (reads_what_the_last_call_left, "dx: the same call again gave other bits"),
+    ],
+)
+def test_what_a_kernel_leaves_or_finds_in_the_launchers_memory_is_told(fault: Any, text: str) -> None:
+    assert [found.text for found in compare(FaultyOnCuda(fault), doubled())] == [text]
 
 
 def test_nothing_is_told_of_what_is_right() -> None:

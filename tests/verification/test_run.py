@@ -31,7 +31,7 @@ def right() -> list[Difference]:
 
 
 def wrong() -> list[Difference]:
-    return [Difference("x", 0.5), WRONG, Difference("y", 2.0, "y is wrong")]
+    return [Difference("x", 0.5), Difference("y", 2.0, "y is wrong"), WRONG, Difference("z", 1.5, "z is wrong")]
 
 
 def broken() -> list[Difference]:
