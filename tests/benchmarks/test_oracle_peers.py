@@ -137,8 +137,9 @@ def test_without_a_gpu_every_peer_that_needs_one_says_so(name):
     worker.stop()
 
 
+@pytest.mark.oracle
 def test_kernels_of_torch_are_counted_without_copies():
-    torch = pytest.importorskip("torch")
+    import torch
 
     from benchmarks.peers.torch_work import count_kernels
 
