@@ -1,9 +1,10 @@
-"""Fixtures that tests share: the devices that the CUDA backend runs on."""
+"""Fixtures that tests share: the devices that the CUDA backend runs on; signals as a terminal's shell leaves them."""
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,17 @@ from tests.emulation import EmulatedDevice
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave large shapes to the GPU."""
     items[:] = [item for item in items if "large" not in item.keywords or "gpu" in item.keywords]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals() -> None:
+    """Let signals end child processes, also where the tests run in the background of a shell or under ``nohup``.
+
+    Children ignore what their parent ignores.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 # Small enough that kernels go round their loops over the grid even for small arrays.

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,14 +27,6 @@ MODEL = "runs/places/model.safetensors"
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_blobs(Path("places.csv"))
-
-
-@pytest.fixture(autouse=True)
-def _hangups() -> Iterator[None]:
-    """Let a hangup end children again where the tests themselves run under ``nohup``, whose children ignore it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 TRAIN = [*COMMAND, "train", "places.csv", "--target", "place", "--layers", "8"]
