@@ -21,9 +21,9 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     ----------
     device : str or Backend
         ``"auto"``: CUDA where it works, otherwise the CPU, with one warning that names the reason where a GPU and CuPy
-        are there; never fails. ``"cpu"``. ``"cuda"``, ``"cuda:0"``, ``"cuda:1"``, ...: that CUDA device. The first use
-        of a device in a process tries whether it works (:mod:`gpunet.backends.cuda.proof`). A backend is returned as it
-        is.
+        are there; never a DeviceError. ``"cpu"``. ``"cuda"``, ``"cuda:0"``, ``"cuda:1"``, ...: that CUDA device. The
+        first use of a device in a process tries whether it works (:mod:`gpunet.backends.cuda.proof`). A backend is
+        returned as it is.
     precision : str
         ``"float32"``, or ``"tf32"`` to let CUDA multiply float32 matrices on the tensor cores; the CPU has no such
         thing and multiplies in float32.
@@ -33,7 +33,8 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     DeviceError
         CUDA was asked for and cannot be used; the message says exactly what is missing.
     InvalidValueError, InvalidTypeError
-        The name is none of the above.
+        The name is none of the above; or CUDA is tried, and a variable of :mod:`gpunet.backends.switches` has another
+        value than those it takes.
     """
     check_device(device)
     if isinstance(device, Backend):
