@@ -59,7 +59,8 @@ from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, Hi
 from gpunet.version import __version__
 
 if TYPE_CHECKING:
-    from gpunet import classic, data, data_initializers, diagnostics, lecture
+    from gpunet import classic, data, data_initializers, diagnostics, estimators, lecture
+    from gpunet.estimators import MLPClassifier, MLPRegressor
 
 __all__ = [
     "ELU",
@@ -90,6 +91,8 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "LeakyReLU",
+    "MLPClassifier",
+    "MLPRegressor",
     "Mish",
     "MissingDependencyError",
     "MissingFileError",
@@ -115,6 +118,7 @@ __all__ = [
     "data",
     "data_initializers",
     "diagnostics",
+    "estimators",
     "evaluate",
     "export_onnx",
     "fit",
@@ -126,8 +130,10 @@ if not TYPE_CHECKING:  # whose checkers would take it for every name there is
 
     def __getattr__(name: str) -> Any:
         """Import a room of the package when it is first asked for: ``import gpunet`` stays as quick as NumPy."""
-        if name in {"classic", "data", "data_initializers", "diagnostics", "lecture"}:
+        if name in {"classic", "data", "data_initializers", "diagnostics", "estimators", "lecture"}:
             return import_module(f"gpunet.{name}")
+        if name in {"MLPClassifier", "MLPRegressor"}:
+            return getattr(import_module("gpunet.estimators"), name)
         raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

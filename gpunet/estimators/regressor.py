@@ -1,0 +1,115 @@
+"""``MLPRegressor``: one number per row, or several."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import RegressorMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import column_or_1d
+
+from gpunet.errors import ShapeError
+from gpunet.estimators.perceptron import MultilayerPerceptron
+from gpunet.validation import check_flag
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(eq=False, repr=False)
+class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
+    """A regressor with scikit-learn's contract, trained by :func:`gpunet.fit` with squared error.
+
+    Parameters are those of :class:`MLPClassifier`, but for ``class_weight``; the cost is half the mean squared error
+    plus the L2 term, as in scikit-learn.
+
+    Parameters
+    ----------
+    scale_targets : bool
+        Whether the network learns (y - mean) / deviation; predictions are in the units of y all the same. ``tol`` and
+        ``loss_curve_`` speak of what the network learns.
+
+    Attributes
+    ----------
+    network_, history_, n_iter_, loss_curve_, loss_, best_loss_, n_layers_, n_outputs_
+        As of :class:`MLPClassifier`.
+    validation_scores_, best_validation_score_
+        The validation loss, its sign turned.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = MLPRegressor((16,), max_iter=20, random_state=0, tol=0.1, device="cpu").fit(X, y)
+    >>> model.predict(X).shape
+    (442,)
+    """
+
+    _monitor: ClassVar[str] = "validation_loss"
+    out_activation_: ClassVar[str] = "identity"
+
+    _: KW_ONLY
+    scale_targets: bool = True
+
+    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
+        """Go over the rows once, from where learning stands.
+
+        Parameters
+        ----------
+        X : array_like, (n, d)
+        y : array_like, (n,) or (n, c)
+        sample_weight : array_like, (n,), or None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        As :meth:`fit`.
+        """
+        return self._learn(X, y, sample_weight, 1, goes_on=hasattr(self, "network_"), is_part=True)
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Return the predictions, (n,), or (n, c) where ``fit`` was given several targets."""
+        inputs = self._inputs(X)
+        outputs = self.network_.predict(inputs)
+        if self._target_scaler is not None:
+            outputs = self._target_scaler.inverse_transform(outputs.astype(np.float64))
+        return outputs[:, 0] if self._is_single else outputs
+
+    def _loss(self) -> str:
+        return "squared_error"
+
+    def _outputs(self) -> int:
+        return self.n_outputs_
+
+    def _learn_targets(self, y: Array, weights: Array | None, classes: Any, *, goes_on: bool, is_part: bool) -> None:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        if goes_on and outputs != self.n_outputs_:
+            raise ShapeError(f"y: got {outputs} targets per row. Expected {self.n_outputs_}, as before.")
+        self.n_outputs_, self._is_single = outputs, y.ndim == 1
+
+    def _encoded(self, y: Array, weights: Array | None) -> tuple[Array, Array | None]:
+        return np.asarray(y, np.float64).reshape(len(y), -1), weights
+
+    def _learn_scaling(self, X: Array, targets: Array, weights: Array | None) -> None:
+        super()._learn_scaling(X, targets, weights)
+        self._target_scaler = None
+        if check_flag("scale_targets", self.scale_targets):
+            self._target_scaler = StandardScaler().fit(targets, sample_weight=weights)
+
+    def _scaled_targets(self, targets: Array) -> Array:
+        return targets if self._target_scaler is None else self._target_scaler.transform(targets)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
