@@ -54,7 +54,7 @@ from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.onnx_export import export_onnx
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
+from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate, WarmUpRate
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
 from gpunet.version import __version__
 
@@ -100,6 +100,7 @@ __all__ = [
     "NoKernelWarning",
     "NonFiniteError",
     "NotFittedError",
+    "OneCycleRate",
     "Optimizer",
     "OutOfDeviceMemoryError",
     "ReLU",
@@ -113,6 +114,7 @@ __all__ = [
     "StepRate",
     "Tanh",
     "TrainingDivergedError",
+    "WarmUpRate",
     "__version__",
     "classic",
     "data",

@@ -32,9 +32,42 @@ def test_cyclical_is_a_triangle_wave():
     assert values == pytest.approx([1, 2, 3, 4, 5, 4, 3, 2] * 2 + [1])
 
 
+def test_one_cycle_goes_up_and_then_down_to_almost_nothing():
+    schedule = gpunet.OneCycleRate(1.0, steps=11, rising=5 / 11, initial_divisor=10, final_divisor=100)
+    values = rates(schedule, 14)
+    assert values[0] == pytest.approx(0.1)
+    assert values[4] == max(values) == pytest.approx(1.0)
+    assert values[2] == pytest.approx((0.1 + 1.0) / 2)
+    assert values[10:] == pytest.approx([0.001] * 4)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("steps", "rising"), [(2, 0.0), (3, 0.5), (10, 0.3), (97, 0.3), (97, 0.99), (97, 0.001)])
+def test_one_cycle_is_pytorchs(steps, rising):
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.7, total_steps=steps, pct_start=rising)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(found) < steps:
+            theirs.step()
+    assert rates(gpunet.OneCycleRate(0.7, steps, rising=rising), steps) == pytest.approx(found)
+
+
+def test_a_warm_up_approaches_its_schedule_in_equal_parts():
+    assert rates(gpunet.WarmUpRate(0.4, steps=4), 6) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    cosine = gpunet.CosineRate(1.0, steps=9)
+    assert rates(gpunet.WarmUpRate(cosine, steps=3), 12)[2:] == rates(cosine, 12)[2:]
+    assert gpunet.WarmUpRate(0.4, steps=4) == gpunet.WarmUpRate(gpunet.ConstantRate(0.4), steps=4)
+
+
 @pytest.mark.parametrize(
     "schedule",
     [
+        gpunet.OneCycleRate(0.1, steps=12),
+        gpunet.WarmUpRate(gpunet.StepRate(0.1, every=3), steps=5),
         gpunet.StepRate(0.1, every=3),
         gpunet.CosineRate(0.1, steps=12),
         gpunet.CyclicalRate(0.01, 0.1, half_cycle=3),

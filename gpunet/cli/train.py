@@ -27,7 +27,7 @@ from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, Schedule, StepRate
+from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, History, Run, fit
 from gpunet.training.loop import batch_slices
 
@@ -45,6 +45,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "step": lambda rate, steps: StepRate(rate, every=-(-steps // 3)),
     "cosine": CosineRate,
     "cyclical": lambda rate, steps: CyclicalRate(rate / 10, rate, half_cycle=-(-steps // 6)),
+    "one_cycle": lambda rate, steps: OneCycleRate(rate, max(steps, 2)),
 }
 
 
