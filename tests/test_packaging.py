@@ -86,6 +86,11 @@ def test_the_map_names_every_module_and_room():
     assert [name for name in names if name not in text] == []
 
 
+def test_the_citation_is_of_this_version():
+    lines = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert f"version: {gpunet.__version__}" in lines
+
+
 def test_a_bare_checkout_imports_and_trains_on_every_backend():
     """Nothing is installed there: ``kernels/`` is found beside the package."""
     site = Path(np.__file__).parents[1]
