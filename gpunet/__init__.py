@@ -50,6 +50,7 @@ from gpunet.errors import (
     ShapeError,
     TrainingDivergedError,
 )
+from gpunet.interchange import from_sklearn, from_torch, to_sklearn, to_torch
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.onnx_export import export_onnx
@@ -124,8 +125,12 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "fit",
+    "from_sklearn",
+    "from_torch",
     "lecture",
     "load",
+    "to_sklearn",
+    "to_torch",
 ]
 
 if not TYPE_CHECKING:  # whose checkers would take it for every name there is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -83,6 +83,8 @@ class Activation:
     parameter : float
         The function's one number (slope of leaky ReLU, alpha of ELU), 0 where there is none. Kernels get it as an
         argument.
+    torch_name : str or None
+        Of the same function in ``torch.nn``, which is made with the number, if there is one, and ``torch_options``.
 
     Raises
     ------
@@ -101,6 +103,8 @@ class Activation:
     gain: float = 1.0
     takes_number: bool = False
     parameter: float = 0.0
+    torch_name: str | None = None
+    torch_options: Mapping[str, Any] = {}
     _onnx: OnnxNodes | None = None
 
     def __init__(

@@ -37,6 +37,7 @@ class GELU(Gated):
     """
 
     name = "gelu"
+    torch_name = "GELU"
     cuda_forward = f"{CUDA_NORMAL_DISTRIBUTION}return (s < A(0) ? near : s) * probability;"
     cuda_derivative = (
         f"{CUDA_NORMAL_DISTRIBUTION}return probability + near * (A({1 / math.sqrt(2 * math.pi)!r}) * bell);"
@@ -59,6 +60,8 @@ class GELUTanh(Gated):
     """f(s) = s (1 + tanh(sqrt(2 / pi) (s + 0.044715 s^3))) / 2, the approximation of GELU in its own paper."""
 
     name = "gelu_tanh"
+    torch_name = "GELU"
+    torch_options = {"approximate": "tanh"}  # noqa: RUF012
     _cuda_gate = (
         "const A near = clamped(s, A(-40), A(40));\n"
         f"const A bent = near * (A(1) + A({GELU_CUBE!r}) * near * near);\n"
@@ -96,6 +99,7 @@ class SiLU(Gated):
     """
 
     name = "silu"
+    torch_name = "SiLU"
     cuda_forward = "(s < A(-1000) ? A(-1000) : s) / (A(1) + exponential(-s))"
     cuda_derivative = (
         "const A near = clamped(s, A(-1000), A(1000)), gate = A(1) / (A(1) + exponential(-near));\n"
@@ -123,6 +127,7 @@ class Mish(Gated):
     """
 
     name = "mish"
+    torch_name = "Mish"
     cuda_forward = (
         "const A e = exponential(s < A(20) ? s : A(20)), n = e * (e + A(2));\n"
         "return (s < A(-1000) ? A(-1000) : s) * (n / (n + A(2)));"
@@ -151,6 +156,7 @@ class HardSwish(Gated):
     """f(s) = s (s + 3) / 6 between -3 and 3, 0 below and s above. Howard et al. 2019, "Searching for MobileNetV3"."""
 
     name = "hard_swish"
+    torch_name = "Hardswish"
     cuda_forward = "(s < A(-3) ? A(-3) : s) * (clamped(s + A(3), A(0), A(6)) / A(6))"
     cuda_derivative = "s <= A(-3) ? A(0) : (s >= A(3) ? A(1) : (s + s + A(3)) / A(6))"
 

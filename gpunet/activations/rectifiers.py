@@ -19,6 +19,7 @@ class ReLU(OwnActivation):
     """f(s) = max(0, s), f' = Ind(s > 0)."""
 
     name = "relu"
+    torch_name = "ReLU"
     slopes = (0.0, 1.0)
     limits = (0.0, math.inf)
     gain = 2.0
@@ -41,6 +42,7 @@ class LeakyReLU(OwnActivation):
     """f(s) = s where s > 0, slope * s elsewhere. The lecture writes both .1 and .01; .01 is the default here."""
 
     name = "leaky_relu"
+    torch_name = "LeakyReLU"
     takes_number = True
     gain = 2.0
     cuda_forward = "s > A(0) ? s : multiply_rounded(parameter, s)"
@@ -82,6 +84,7 @@ class ELU(OwnActivation):
     """f(s) = s where s > 0, alpha (exp(s) - 1) elsewhere, where f' = y + alpha."""
 
     name = "elu"
+    torch_name = "ELU"
     takes_number = True
     gain = 2.0
     cuda_forward = "s > A(0) ? s : multiply_rounded(parameter, exponential_minus_one(s))"
@@ -120,6 +123,7 @@ class SELU(OwnActivation):
     """
 
     name = "selu"
+    torch_name = "SELU"
     limits = (-SELU_SCALE * SELU_ALPHA, math.inf)
     cuda_forward = (
         f"s > A(0) ? multiply_rounded(A({SELU_SCALE!r}), s)"
@@ -142,6 +146,7 @@ class Softplus(OwnActivation):
     """f(s) = log(1 + exp(s)), f' = sigmoid(s) = 1 - exp(-y)."""
 
     name = "softplus"
+    torch_name = "Softplus"
     limits = (0.0, math.inf)
     cuda_forward = "(s > A(0) ? s : A(0)) + logarithm_of_one_plus(exponential(s > A(0) ? -s : s))"
     cuda_derivative = "-exponential_minus_one(-y)"

@@ -13,6 +13,7 @@ class Identity(OwnActivation):
     """f(s) = s."""
 
     name = "identity"
+    torch_name = "Identity"
     slopes = (1.0, 1.0)
     limits = (-math.inf, math.inf)
     cuda_forward = "s"
@@ -32,6 +33,7 @@ class Sigmoid(OwnActivation):
     """f(s) = 1 / (1 + exp(-s)), f' = y (1 - y)."""
 
     name = "sigmoid"
+    torch_name = "Sigmoid"
     limits = (0.0, 1.0)
     cuda_forward = "A(1) / (A(1) + exponential(-s))"
     cuda_derivative = "y * (A(1) - y)"
@@ -51,6 +53,7 @@ class Tanh(OwnActivation):
     """f(s) = tanh(s), f' = 1 - y^2 = (1 - y)(1 + y)."""
 
     name = "tanh"
+    torch_name = "Tanh"
     limits = (-1.0, 1.0)
     cuda_forward = "hyperbolic_tangent(s)"
     cuda_derivative = "(A(1) - y) * (A(1) + y)"
@@ -69,6 +72,7 @@ class HardSigmoid(OwnActivation):
     """f(s) = (s + 3) / 6 between 0 and 1, f' = 1/6 there (as PyTorch and Keras 3 have it)."""
 
     name = "hard_sigmoid"
+    torch_name = "Hardsigmoid"
     limits = (0.0, 1.0)
     cuda_forward = "clamped(s + A(3), A(0), A(6)) / A(6)"
     cuda_derivative = "y > A(0) && y < A(1) ? A(1) / A(6) : A(0)"
@@ -87,6 +91,7 @@ class HardTanh(OwnActivation):
     """f(s) = s between -1 and 1, f' = 1 there."""
 
     name = "hard_tanh"
+    torch_name = "Hardtanh"
     limits = (-1.0, 1.0)
     cuda_forward = "clamped(s, A(-1), A(1))"
     cuda_derivative = "y > A(-1) && y < A(1) ? A(1) : A(0)"

@@ -1,0 +1,59 @@
+"""Networks as fitted estimators of scikit-learn, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+import gpunet
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+
+X_IRIS, Y_IRIS = load_iris(return_X_y=True)
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+PROBLEMS: dict[str, tuple[Any, Any]] = {
+    "classes": (X_IRIS, NAMES[Y_IRIS]),
+    "two classes": (X_IRIS, Y_IRIS == 2),
+    "labels": make_multilabel_classification(60, n_features=7, n_classes=3, random_state=0),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+def test_a_classifier_there_and_back(problem: str, activation: str) -> None:
+    X, y = PROBLEMS[problem]
+    theirs = MLPClassifier((5, 3), activation=activation, max_iter=3, random_state=0).fit(X, y)
+    network = gpunet.from_sklearn(theirs, device="cpu")
+    found = network.predict_proba(X)
+    np.testing.assert_allclose(found, theirs.predict_proba(X), rtol=1e-12, atol=1e-14)
+    if network.is_classifier:
+        assert network.metadata["classes"] == theirs.classes_.tolist()
+    back = gpunet.to_sklearn(network, classes=theirs.classes_ if network.is_classifier else None)
+    np.testing.assert_allclose(back.predict_proba(X), theirs.predict_proba(X), rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(back.predict(X), theirs.predict(X))
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_regressor_there_and_back(targets: int) -> None:
+    X, y = load_diabetes(return_X_y=True)
+    y = y if targets == 1 else np.column_stack([y, -y])
+    theirs = MLPRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=0).fit(X, y)
+    network = gpunet.from_sklearn(theirs, device="cpu")
+    np.testing.assert_allclose(network.predict(X).reshape(y.shape), theirs.predict(X), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(gpunet.to_sklearn(network).predict(X), theirs.predict(X), rtol=1e-12, atol=1e-14)
+
+
+def test_what_scikit_learn_has_not_is_refused() -> None:
+    with pytest.raises(gpunet.InvalidValueError, match="batch norm"):
+        gpunet.to_sklearn(gpunet.Network([4, 5, 3], device="cpu"))
+    with pytest.raises(gpunet.InvalidValueError, match="gelu"):
+        gpunet.to_sklearn(gpunet.Network([4, 5, 3], activation="gelu", batch_norm=False, device="cpu"))
+    with pytest.raises(gpunet.ShapeError, match="3 labels, sorted"):
+        gpunet.to_sklearn(gpunet.Network([4, 3], device="cpu"), classes=["b", "a", "c"])
+    for estimator in (MLPClassifier(), 3):
+        with pytest.raises(gpunet.InvalidTypeError, match="fitted MLPClassifier"):
+            gpunet.from_sklearn(estimator)
