@@ -27,6 +27,10 @@ SWEEPS = {
     "clip_factor": 2,
     "sgd_step": 5,  # parameters and moments in and out, gradients in
     "adam_step": 7,
+    "keep_weights": 2,
+    "summarize": 1,
+    "score_classes": 1,
+    "score_switches": 2,
 }
 
 

@@ -224,6 +224,19 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ("adam_step", adam(weight_decay=0.1, clip=True)),
     ("adam_step", adam(loss=np.nan)),
     ("gather_rows", lambda p: {"source": p.matrix(), "index": labels_of_rows(p), "out": p.unset()}),
+    (
+        "gather_rows",
+        lambda p: {
+            "source": p.matrix(),
+            "index": np.repeat(labels_of_rows(p), 2),
+            "out": p.unset(),
+            "first": np.array([p.rows // 2]),
+        },
+    ),
+    *(
+        ("summarize", lambda p, count=count: {"vector": p.vector(), "out": p.unset(2), "weight_count": count})
+        for count in (0, WEIGHTS)
+    ),
 ]
 
 
