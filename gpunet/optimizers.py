@@ -55,7 +55,7 @@ class Optimizer(ABC):
     name: ClassVar[str]
     scalar_count: ClassVar[int] = 1
     decays_weights: ClassVar[bool] = False
-    # A step finds the learning rate in ``scalars``, which advance() fills: another one needs no other recording.
+    # A step finds the learning rate in ``scalars``: another one needs no other recording.
     not_recorded: ClassVar[frozenset[str]] = frozenset({"schedule", "step"})
     # Of each hyperparameter: returns the value of that name, checked.
     _checks: ClassVar[Mapping[str, Callable[[str, Any], Any]]] = {}
@@ -149,13 +149,22 @@ class Optimizer(ABC):
         InvalidValueError, InvalidTypeError
             The schedule returned something else than a finite number of at least 0.
         """
-        rate = check_number("learning_rate", self.schedule(self.step))
+        self._host_scalars[:] = scalars = self.scalars_after(self.step)
         self.step += 1
-        self._host_scalars[:] = self._scalars(rate)
         self.backend.copy(self._host_scalars, self.scalars)
-        return rate
+        return scalars[0]
 
-    def _scalars(self, rate: float) -> tuple[float, ...]:
+    def scalars_after(self, step: int) -> tuple[float, ...]:
+        """Return what the update that follows ``step`` others reads: the learning rate, and what else depends on it.
+
+        Raises
+        ------
+        InvalidValueError, InvalidTypeError
+            As :meth:`advance`.
+        """
+        return self._scalars(check_number("learning_rate", self.schedule(step)), step + 1)
+
+    def _scalars(self, rate: float, step: int) -> tuple[float, ...]:
         return (rate,)
 
     @abstractmethod
@@ -274,8 +283,8 @@ class Adam(Optimizer):
     def moment_names(self) -> tuple[str, ...]:
         return ("first_moment", "second_moment")
 
-    def _scalars(self, rate: float) -> tuple[float, ...]:
-        return rate, 1 / (1 - self.beta_1**self.step), 1 / (1 - self.beta_2**self.step)
+    def _scalars(self, rate: float, step: int) -> tuple[float, ...]:
+        return rate, 1 / (1 - self.beta_1**step), 1 / (1 - self.beta_2**step)
 
     def update(
         self, parameters: Array, gradients: Array, weight_count: int, l2: float, clip: Array | None, loss: Array

@@ -1,4 +1,4 @@
-// A batch from the data set: out_i = source[index_i].
+// A batch from the data set: out_i = source[index[first + i]]; first, which a recorded step moves on, is 0 where null.
 //
 // Rows are bytes here, moved as words of 16, 8, 4 or 2 bytes: the widest that divides the length of a row and the
 // addresses of both arrays. Thread (x, y) of a block moves words x, x + blockDim.x, ... of rows y, y + blocks of rows,
@@ -9,10 +9,11 @@
 
 template <typename Word>
 __global__ void __launch_bounds__(256)
-    gather_rows(const void* source /* [source_rows, words] */, const int* index /* [rows] */,
-                void* out /* [rows, words] */, int rows, int words) {
+    gather_rows(const void* source /* [source_rows, words] */, const int* index /* [first + rows] */,
+                const long long* first /* [1] or null */, void* out /* [rows, words] */, int rows, int words) {
     constexpr int IN_FLIGHT = 4;
     const int step = blockDim.x;
+    if (first != nullptr) index += *first;
     for (long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y; row < rows;
          row += (long long)gridDim.x * blockDim.y) {
         const Word* from = static_cast<const Word*>(source) + element_offset(index[row], 0, words);

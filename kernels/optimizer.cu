@@ -15,24 +15,7 @@
 //
 // Bytes per float parameter: SGD reads 8 and writes 4, with velocity reads 12 and writes 8; Adam reads 16 and writes
 // 12; clip reads 8. The minimum.
-#include "common.cuh"
-
-// Applies `step(first, width)` to the whole vector: N elements at a time, then the last count % N one by one.
-// `width` is a compile-time constant in each use.
-template <int N> struct Width {};
-
-template <int N, typename Step>
-__device__ __forceinline__ void for_each_element(long long count, Step step) {
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    const long long stride = (long long)gridDim.x * blockDim.x, whole = count / N;
-    for (long long i = thread; i < whole; i += stride) step(i * N, Width<N>());
-    if (N > 1 && thread < count - whole * N) step(whole * N + thread, Width<1>());
-}
-
-template <typename T>
-__device__ __forceinline__ bool is_finite(T value) {
-    return value - value == T(0);
-}
+#include "flat_vector.cuh"
 
 // WITHOUT_TERM: decay may be 0 while weight_count is not; then there is no term, also of an infinite parameter.
 template <typename T, bool WITHOUT_TERM = false>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, cast
@@ -21,9 +22,11 @@ from gpunet.backends.reference import (
     gather,
     linear,
     optimizer,
+    score,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     squared_error,
+    training,
 )
 from gpunet.environment import cpu_arithmetic
 from gpunet.errors import InvalidTypeError
@@ -89,6 +92,11 @@ class Backend:
     sgd_step = operation(optimizer.sgd_step)
     adam_step = operation(optimizer.adam_step)
     gather_rows = operation(gather.gather_rows)
+    count_step = operation(training.count_step)
+    keep_weights = operation(training.keep_weights)
+    summarize = operation(training.summarize)
+    score_classes = operation(score.score_classes)
+    score_switches = operation(score.score_switches)
 
     def __init__(self) -> None:
         self.lock = TurnLock()
@@ -159,6 +167,14 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until every operation has finished."""
+
+    def mark(self) -> Any:
+        """Return a point in time: when the operations asked for so far have finished."""
+        return time.perf_counter()
+
+    def seconds_between(self, start: Any, stop: Any) -> float:
+        """Return the seconds from one :meth:`mark` to another, which a device waits for."""
+        return float(stop - start)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` on the same buffers.

@@ -242,9 +242,26 @@ class NumpyBackend(Backend):
 
     # --- data -------------------------------------------------------------------------------------------------------
 
-    def gather_rows(self, source: Array, index: Array, out: Array) -> None:
-        for rows in chunks(0, len(index)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
+    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
+        if first is not None:
+            index = index[int(first[0]) :]
+        for rows in chunks(0, len(out)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
             np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def count_step(
+        self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+    ) -> None:
+        number = int(place[0])  # numbers of Python's: one by one they are faster than NumPy's
+        if number and not math.isfinite(losses[number - 1, 0]):
+            loss[0] = math.nan
+        losses[number], scalars[...] = loss, table[number]
+        place[0], place[1], steps[0] = number + 1, int(place[1]) + rows, int(steps[0]) + 1
+
+    def summarize(self, vector: Array, out: Array, *, weight_count: int) -> None:
+        weights = vector[:weight_count]
+        out[0], out[1] = np.dot(weights, weights), vector.size - np.count_nonzero(np.isfinite(vector))
 
     # --- random bits ------------------------------------------------------------------------------------------------
 

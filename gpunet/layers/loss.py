@@ -11,8 +11,8 @@ from gpunet.layers.base import Array, Memory, Part
 class Loss(Part, ABC):
     """J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and its gradient.
 
-    What the outputs stand for is told by :meth:`predict`, :meth:`probabilities` and :meth:`count_right`. They are array
-    expressions for either place: on the host, or on the device within :meth:`gpunet.backends.Backend.array_module`.
+    What the outputs stand for is told by :meth:`predict` and :meth:`probabilities`. They are array expressions for
+    either place: on the host, or on the device within :meth:`gpunet.backends.Backend.array_module`.
 
     Attributes
     ----------
@@ -67,18 +67,13 @@ class Loss(Part, ABC):
         """Return the probabilities that outputs, (n, c), stand for; may overwrite them."""
         raise NotImplementedError("only where has_probabilities is true")
 
-    @classmethod
-    def count_right(cls, outputs: Array, targets: Array) -> Array:
-        """Return for each row how many of its labels :meth:`predict` gets right.
+    def score(self, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
+        """Write how many labels :meth:`predict` gets right, weighted.
 
         Parameters
         ----------
-        outputs : array, (n, c)
-        targets : array
-            As training takes them.
-
-        Returns
-        -------
-        array of int64, (n,)
+        outputs, targets, weights
+            As in :meth:`__call__`.
+        out : ndarray of float64, (1,)
         """
         raise NotImplementedError("only where has_probabilities is true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,20 +115,67 @@ def evaluate(
 
 def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
     """Return loss and accuracy of a network on data that are on its device already."""
-    losses, weights, right = [], [], []
-    for start in range(0, data.rows, _ROWS):
-        rows = slice(start, min(start + _ROWS, data.rows))
-        outputs = network.forward(data.features[rows])
-        targets, row_weights = data.targets[rows], None if data.weights is None else data.weights[rows]
-        network.loss_layer(outputs, targets, row_weights)
-        value = network.backend.to_numpy(network.loss_layer.value)
-        losses.append(float(value[0]) * float(value[1]))
-        weights.append(float(value[1]))
+    scores = Scores(network, data)
+    scores.run()
+    return scores.read(network.backend.to_numpy(scores.results))
+
+
+class Scores:
+    """Loss and right labels of a network on data, chunk by chunk; on the device until somebody reads them.
+
+    Parameters
+    ----------
+    network : Network
+    data : DeviceData
+    results : array of float64, (Scores.size(network, data),), or None
+        Where they are left; None allocates it.
+    """
+
+    def __init__(self, network: Network, data: DeviceData, results: Array | None = None) -> None:
+        self.network = network
+        self.data = data
+        size = self.size(network, data)
+        self.results = network.backend.zeros(size, np.float64) if results is None else results
+        self._chunks = [slice(start, min(start + _ROWS, data.rows)) for start in range(0, data.rows, _ROWS)]
+
+    @staticmethod
+    def size(network: Network, data: DeviceData) -> int:
+        """Return how many numbers the results are."""
+        return -(-data.rows // _ROWS) * (loss_size(network) + 1)
+
+    def run(self) -> None:
+        """Evaluate the network as it is; a device may record this."""
+        network, data = self.network, self.data
+        for chunk, result in zip(self._chunks, self._by_chunk(self.results), strict=True):
+            outputs = network.forward(data.features[chunk])
+            targets, weights = data.targets[chunk], None if data.weights is None else data.weights[chunk]
+            network.loss_layer(outputs, targets, weights)
+            network.backend.copy(network.loss_layer.value, as_loss(network, result[:-1]))
+            if network.has_probabilities:
+                network.loss_layer.score(outputs, targets, weights, result[-1:])
+
+    def read(self, results: Array) -> Evaluation:
+        """Return what was found, from the results on the host."""
+        network, data = self.network, self.data
+        found = list(self._by_chunk(results))
+        losses = [[float(number) for number in as_loss(network, result[:-1])] for result in found]
+        total = math.fsum(weight for _, weight in losses)
+        accuracy = None
         if network.has_probabilities:
-            with network.backend.array_module():
-                counts = network.loss_layer.count_right(outputs, targets)
-                right.append(float((counts if row_weights is None else counts * row_weights).sum()))
-    total = math.fsum(weights)
-    labels_per_row = data.targets.size // data.rows
-    accuracy = math.fsum(right) / (total * labels_per_row) if network.has_probabilities else None
-    return Evaluation(math.fsum(losses) / total, accuracy, data.rows)
+            labels_per_row = data.targets.size // data.rows
+            accuracy = math.fsum(float(result[-1]) for result in found) / (total * labels_per_row)
+        return Evaluation(math.fsum(loss * weight for loss, weight in losses) / total, accuracy, data.rows)
+
+    def _by_chunk(self, results: Array) -> Iterator[Array]:
+        size = loss_size(self.network) + 1
+        return (results[number * size : (number + 1) * size] for number in range(len(self._chunks)))
+
+
+def loss_size(network: Network) -> int:
+    """Return how many float64 hold the bytes of what a loss writes."""
+    return network.loss_layer.value.nbytes // np.dtype(np.float64).itemsize
+
+
+def as_loss(network: Network, numbers: Array) -> Array:
+    """Return a view of ``loss_size`` float64 as what a loss writes, (2,)."""
+    return numbers.view(network.loss_layer.value.dtype)

@@ -20,14 +20,18 @@ from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import read_checkpoint, write_checkpoint
 from gpunet.training.class_weights import combine_weights, weigh_classes
 from gpunet.training.early_stopping import BestWeights, EarlyStopping
-from gpunet.training.evaluation import DeviceData, evaluate_on_device
+from gpunet.training.epoch_end import EpochEnd, EpochResult
+from gpunet.training.evaluation import DeviceData
 from gpunet.training.history import EpochRecord, History
 from gpunet.training.identity import RunIdentity
 from gpunet.training.settings import FitSettings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
-from gpunet.training.step import TrainingStep
+from gpunet.training.step import TrainingSteps
 
 Array = npt.NDArray[Any]
+
+# On a device, steps between two looks at their losses: each lets it wait for a moment, and nobody need know sooner.
+LOOK_EVERY = 16 * GOOD_WEIGHTS_EVERY
 
 
 def fit(
@@ -159,6 +163,15 @@ def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], rows], strict=True)]
 
 
+def windows(steps: int, length: int) -> list[tuple[int, int]]:
+    """Cut an epoch into windows of so many steps; the last may be shorter."""
+    return [(first, min(first + length, steps)) for first in range(0, steps, length)]
+
+
+def _watches_steps(callback: Callback) -> bool:
+    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
+
+
 class _Loop:
     """The state of one call of ``fit``. It holds the network's lock from one call of the user's code to the next."""
 
@@ -173,7 +186,7 @@ class _Loop:
         self.network = network
         self.backend = network.backend
         self.data = data
-        self.held_out = held_out
+        self.has_order = False  # on the device
         self.settings = settings
         self.optimizer = settings.optimizer
         self.identity = identity
@@ -185,17 +198,29 @@ class _Loop:
             )
 
         self.best = None if settings.early_stopping is None else BestWeights(network, settings.early_stopping)
-        self.slices = batch_slices(data.rows, settings.batch_size, network.minimum_batch)
-        self.progress = Run(network, settings.epochs, len(self.slices))
-        self.steps: dict[int, TrainingStep] = {}
-        self.losses = self.backend.zeros((len(self.slices), 2), network.dtype)
-        self.good = GoodWeights(network)
-
         self.optimizer.attach(network.backend, network.flat_parameters)
+        sizes = [rows.stop - rows.start for rows in batch_slices(data.rows, settings.batch_size, network.minimum_batch)]
+        self.progress = Run(network, settings.epochs, len(sizes))
         if checkpoint is not None:
             checkpoint.apply(network, self.optimizer, self.best)
             self.progress.history = checkpoint.history
-            self.good = GoodWeights(network)
+
+        is_watched = any(map(_watches_steps, settings.callbacks))
+        self.good = GoodWeights(network)
+        self.steps = TrainingSteps(
+            network,
+            self.optimizer,
+            data,
+            sizes,
+            l2=settings.l2,
+            clip_norm=settings.clip_norm,
+            good=self.good,
+            is_watched=is_watched,
+        )
+        alone = self.backend.synchronous or is_watched
+        self.passes = windows(len(sizes), 1 if alone else GOOD_WEIGHTS_EVERY)
+        self.look_every = 1 if self.backend.synchronous else GOOD_WEIGHTS_EVERY if is_watched else LOOK_EVERY
+        self.end = EpochEnd(self.steps, held_out, settings.l2)
         self.first_step = network.steps + 1
 
     def run(self) -> History:
@@ -237,87 +262,77 @@ class _Loop:
     def _epoch(self, epoch: int) -> EpochRecord:
         started = time.perf_counter()
         self.progress.epoch, self.progress.step_in_epoch = epoch, 0
-        order = np.arange(self.data.rows, dtype=np.int32)
-        if self.settings.shuffle:
-            host_generator(self.network.seed, Purpose.SHUFFLE, self.network.steps).shuffle(order)
-
-        rate = 0.0
-        window = 0  # the step in this epoch at which the candidate for the last good weights was taken
-        for number, rows in enumerate(self.slices):
+        with self.network.lock:
+            begun = self.backend.mark()
+            self.steps.begin(self._order(epoch))
+        rate, looked = 0.0, 0
+        for first, stop in self.passes:
             with self.network.lock:
-                if number == window:
-                    self.good.take_candidate()
-                rate = self._step(rows.stop - rows.start)(order[rows])
-                self.backend.copy(self.network.loss_layer.value, self.losses[number])
-                closing = number + 1 - window == GOOD_WEIGHTS_EVERY or number + 1 == len(self.slices)
-                if self.backend.synchronous or closing:
-                    self._check_losses(epoch, window, number + 1)
-                if closing:
-                    self.good.confirm()
-                    window = number + 1
-            self.progress.step_in_epoch = number + 1
+                rate = self.steps(first, stop)
+                if stop - looked >= self.look_every:
+                    self._check_losses(epoch, looked, self.backend.to_numpy(self.steps.losses[looked:stop]))
+                    looked = stop
+            self.progress.step_in_epoch = stop
             for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
         with self.network.lock:
-            self._check_weights(epoch)
-            trained = time.perf_counter()
-            validation = None if self.held_out is None else evaluate_on_device(self.network, self.held_out)
-            if validation is not None and not math.isfinite(validation.loss):
-                self._diverged(f"the validation loss became {validation.loss}", epoch, self.network.steps)
-            losses = self.backend.to_numpy(self.losses)
-        weights = [float(weight) for weight in losses[:, 1]]
-        total = math.fsum(float(loss) * weight for loss, weight in zip(losses[:, 0], weights, strict=True))
-        return EpochRecord(
-            epoch=epoch,
-            step=self.network.steps,
-            loss=total / math.fsum(weights),
-            penalty=self.network.penalty(self.settings.l2),
-            learning_rate=rate,
-            samples_per_second=self.data.rows / (trained - started),
-            seconds=time.perf_counter() - started,
-            validation_loss=None if validation is None else validation.loss,
-            validation_accuracy=None if validation is None else validation.accuracy,
-        )
-
-    def _step(self, rows: int) -> TrainingStep:
-        """Return the step for batches of ``rows`` rows; an epoch has at most two sizes."""
-        if rows not in self.steps:
-            self.steps[rows] = TrainingStep(
-                self.network,
-                self.optimizer,
-                self.data,
-                rows,
-                l2=self.settings.l2,
-                clip_norm=self.settings.clip_norm,
+            trained = self.end.run()
+            found = self.end.read()
+            self._check_losses(epoch, looked, found.losses[looked:])
+            self._check_end(epoch, found)
+            return EpochRecord(
+                epoch=epoch,
+                step=self.network.steps,
+                loss=found.loss,
+                penalty=found.penalty,
+                learning_rate=rate,
+                samples_per_second=self.data.rows / self.backend.seconds_between(begun, trained),
+                seconds=time.perf_counter() - started,
+                validation_loss=None if found.validation is None else found.validation.loss,
+                validation_accuracy=None if found.validation is None else found.validation.accuracy,
             )
-        return self.steps[rows]
 
-    def _check_losses(self, epoch: int, first: int, stop: int) -> None:
-        """Raise if a loss of steps ``first`` to ``stop - 1`` of this epoch is not finite; good weights are restored."""
-        losses = self.backend.to_numpy(self.losses[first:stop])[:, 0]
-        finite = np.isfinite(losses)
+    def _order(self, epoch: int) -> Array | None:
+        """Return the order of the rows in this epoch; None where it is that of the epoch before."""
+        if self.has_order and not self.settings.shuffle:
+            return None
+        order = np.arange(self.data.rows, dtype=np.int32)
+        if self.settings.shuffle:
+            host_generator(self.network.seed, Purpose.SHUFFLE, self.network.steps).shuffle(order)
+        self.has_order = True
+        return order
+
+    def _check_losses(self, epoch: int, first: int, losses: Array) -> None:
+        """Raise if a loss of the steps from ``first`` on is not finite; good weights are restored."""
+        if len(losses) == 1 and math.isfinite(losses[0, 0]):  # by far the most frequent case on a CPU
+            return
+        finite = np.isfinite(losses[:, 0])
         if finite.all():
             return
         wrong = int(np.argmin(finite))
-        if finite[0]:
-            self.good.confirm()
-        step = self.network.steps - (stop - first) + wrong + 1
-        self._diverged(f"the loss became {float(losses[wrong])}", epoch, step, step > self.first_step)
+        steps = self.network.steps - len(losses) + wrong
+        if not self.backend.synchronous:
+            self.steps.repeat(first + wrong, steps)  # what others have run since then is in the layers
+        what = f"the loss became {float(losses[wrong, 0])}"
+        self._diverged(what, epoch, steps + 1, first + wrong, steps + 1 > self.first_step)
 
-    def _check_weights(self, epoch: int) -> None:
+    def _check_end(self, epoch: int, found: EpochResult) -> None:
         """Raise if the epoch's last update, whose loss nobody has seen, left weights that give no finite loss."""
-        step = self.steps[self.slices[-1].stop - self.slices[-1].start]
-        loss = step.loss_after_update()
-        if not math.isfinite(loss):
-            self._diverged(f"the loss after the last update is {loss}", epoch, self.network.steps)
-        if not self.network.is_finite():
-            self._diverged("an update left a value that is not finite", epoch, self.network.steps)
+        step, finite = self.network.steps, len(found.losses)
+        if not found.is_finite:
+            what = "an update left a value that is not finite"
+            if not math.isfinite(found.loss_after_update):
+                what = f"the loss after the last update is {found.loss_after_update}"
+            self.steps.infer_last()
+            self._diverged(what, epoch, step, finite)
+        if found.validation is not None and not math.isfinite(found.validation.loss):
+            self._diverged(f"the validation loss became {found.validation.loss}", epoch, step, finite)
 
-    def _diverged(self, what: str, epoch: int, step: int, has_updated: bool = True) -> NoReturn:
-        """Put good weights back and raise."""
+    def _diverged(self, what: str, epoch: int, step: int, finite: int, has_updated: bool = True) -> NoReturn:
+        """Put good weights back, of the windows that the first ``finite`` losses of the epoch confirm, and raise."""
         layer = self.network.first_non_finite() or "loss"
         advice = self._advice(layer, has_updated)
-        self.good.restore()
+        self.good.restore(finite)
         if self.best is not None:
             self.best.restore()
         self.optimizer.reset()

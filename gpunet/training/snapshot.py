@@ -46,7 +46,7 @@ class Snapshot:
 
 
 class GoodWeights:
-    """The newest snapshot that is known to give a finite loss, and a candidate for the next.
+    """The weights at the start of the newest two windows of steps: the newest of those that gave a finite loss is good.
 
     Parameters
     ----------
@@ -54,17 +54,47 @@ class GoodWeights:
     """
 
     def __init__(self, network: Network) -> None:
-        self._good = Snapshot(network)
-        self._candidate = Snapshot(network)
+        self.network = network
+        self._kept = []
+        for vector in filter(len, (network.flat_parameters, network.flat_state)):
+            kept = network.backend.zeros((2, vector.size), network.dtype)
+            for row in kept[0], kept[1]:
+                network.backend.copy(vector, row)
+            self._kept.append((vector, kept))
+        # Steps done at the start of the last window of the epoch before, and of each of this one.
+        self._steps = [network.steps]
+        self._windows = 0  # before this epoch
 
-    def take_candidate(self) -> None:
-        """Copy the weights; the loss that they give is not known yet."""
-        self._candidate.take()
+    def begin_epoch(self) -> int:
+        """Return how many windows there have been so far."""
+        self._windows += len(self._steps) - 1
+        self._steps = self._steps[-1:]
+        return self._windows
 
-    def confirm(self) -> None:
-        """The candidate's loss turned out finite."""
-        self._good, self._candidate = self._candidate, self._good
+    def begin_window(self, steps: int) -> None:
+        """Take note of a window that begins after ``steps`` steps."""
+        self._steps.append(steps)
 
-    def restore(self) -> None:
-        """Put the network back to the newest weights that gave a finite loss."""
-        self._good.restore()
+    def keep(self, losses: Array, place: Array) -> None:
+        """Copy the weights at the start of a window; which one it is, and whether they count, the device knows.
+
+        Parameters
+        ----------
+        losses, place
+            See :func:`gpunet.backends.reference.training.keep_weights`.
+        """
+        for vector, kept in self._kept:
+            self.network.backend.keep_weights(vector, kept, losses, place, every=GOOD_WEIGHTS_EVERY)
+
+    def restore(self, finite: int) -> None:
+        """Put the network back to the newest weights known to give a finite loss.
+
+        Parameters
+        ----------
+        finite : int
+            How many losses of this epoch are finite, up to the first that is not.
+        """
+        window = (finite - 1) // GOOD_WEIGHTS_EVERY
+        for vector, kept in self._kept:
+            self.network.backend.copy(kept[(self._windows + window) % 2], vector)
+        self.network.set_step(self._steps[window + 1])

@@ -1,29 +1,35 @@
-"""One training step on fixed buffers: gather, forward, loss, backward, clip, update (lecture row L5)."""
+"""The training steps of an epoch on fixed buffers: gather, forward, loss, backward, clip, update (lecture row L5)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation
+from gpunet.backends.reference.training import PLACE
+from gpunet.errors import GpunetError
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData
+from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 
 Array = npt.NDArray[Any]
 
 
-class TrainingStep:
-    """The step for batches of one size.
+class TrainingSteps:
+    """The steps of an epoch.
 
-    The first call runs operation by operation; a device may record the next and repeat that as one launch
-    (:class:`~gpunet.recorded_step.RecordedStep`). All that changes from step to step (rows, learning rate, step count)
-    is copied into arrays beforehand; what callbacks change in network and optimiser in between counts from the next
-    step on.
+    All that changes from step to step (rows, learning rate, step count, losses) is on the device for a whole epoch, and
+    moves on there. So several steps are one launch of a recording, where nobody looks on in between: the first time
+    they run operation by operation, the second time a device may record them (:class:`~gpunet.RecordedStep`). What
+    callbacks change in network and optimiser in between counts from the next step on.
 
     Parameters
     ----------
@@ -31,11 +37,20 @@ class TrainingStep:
     optimizer : Optimizer
         Attached to the network's parameters.
     data : DeviceData
-    rows : int
-        The batch size.
+    sizes : sequence of int
+        The rows of each batch of an epoch.
     l2 : float
     clip_norm : float or None
         The largest norm that the gradient of J may have.
+    good : GoodWeights or None
+        Gets the weights at the start of each window of steps.
+    is_watched : bool
+        Whether somebody may look, and change something, between any two steps.
+
+    Attributes
+    ----------
+    losses : array of float64, (steps of an epoch, 2)
+        On the device: loss and sum of the weights of each batch.
     """
 
     def __init__(
@@ -43,54 +58,129 @@ class TrainingStep:
         network: Network,
         optimizer: Optimizer,
         data: DeviceData,
-        rows: int,
+        sizes: Sequence[int],
         *,
         l2: float,
         clip_norm: float | None,
+        good: GoodWeights | None = None,
+        is_watched: bool = False,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
         self.data = data
+        self.sizes = tuple(sizes)
         self._l2 = l2
         self._clip_norm = clip_norm
-        backend = network.backend
-        self._index = backend.zeros(rows, np.int32)
+        self._good = good
+        self._is_watched = is_watched
+        self._backend = backend = network.backend
+        rows = max(sizes)
         self._features = backend.zeros((rows, *data.features.shape[1:]), data.features.dtype)
         self._targets = backend.zeros((rows, *data.targets.shape[1:]), data.targets.dtype)
         self._weights = None if data.weights is None else backend.zeros(rows, data.weights.dtype)
         self._clip = None if clip_norm is None else backend.zeros(1, network.dtype)
-        self._do = RecordedStep(backend)
 
-    def __call__(self, index: Array) -> float:
-        """Train on the rows ``index`` (int32, on the host) and return the learning rate used.
+        self._order = backend.zeros(sum(sizes), np.int32)
+        self._place = backend.zeros(PLACE, np.int64)
+        self.losses = backend.zeros((len(sizes), 2), np.float64)
+        self._planned: list[tuple[float, ...]] = []  # what the updates of this epoch read, as far as that is known
+        self._host_table = np.zeros((len(sizes), optimizer.scalar_count), network.dtype)
+        self._table = backend.zeros(self._host_table.shape, network.dtype)
+        self._recorded: dict[tuple[bool, tuple[int, ...]], RecordedStep] = {}
+        self._made = 0  # of the steps that are being done, the complete ones
 
-        The loss is in ``network.loss_layer.value``, on the device.
+    def begin(self, order: Array | None) -> None:
+        """Begin an epoch.
+
+        Parameters
+        ----------
+        order : ndarray of int32, (n,), or None
+            The rows of the data in the order in which batches take them, on the host; None stands for the last one.
         """
-        self.network.backend.copy(index, self._index)
-        rate = self.optimizer.advance()
+        if order is not None:
+            self._backend.copy(order, self._order)
+        windows = 0 if self._good is None else self._good.begin_epoch()
+        self._backend.copy(np.array([0, 0, windows], np.int64), self._place)
+        self._planned = []
+
+    def __call__(self, first: int, stop: int) -> float:
+        """Do the steps ``first`` to ``stop - 1`` of the epoch, in one window, and return the last learning rate.
+
+        The last loss is in ``network.loss_layer.value`` too. After an error as many steps count as have been done.
+        """
+        while first < stop:
+            if self._is_watched or first == len(self._planned):
+                self._plan(first)
+            done = min(stop, len(self._planned))
+            self._go(first, done)
+            first = done
+        return self._planned[stop - 1][0]
+
+    def _plan(self, number: int) -> None:
+        """Put what the updates from ``number`` on read where the device finds it, unless it is there already."""
+        step = self.optimizer.step
+        scalars = self.optimizer.scalars_after(step)
+        if self._planned[number : number + 1] == [scalars]:
+            return
+        self._planned[number:] = [scalars]
+        for ahead in range(step + 1, step + len(self.sizes) - number):
+            try:
+                self._planned.append(self.optimizer.scalars_after(ahead))
+            except Exception:  # told when it is the turn of that step
+                break
+        planned = np.array(self._planned[number:], self._host_table.dtype)
+        there = self._host_table[number : len(self._planned)]
+        if not np.array_equal(planned, there):
+            there[...] = planned
+            self._backend.copy(self._host_table, self._table)
+
+    def _go(self, first: int, stop: int) -> None:
+        network, optimizer, sizes = self.network, self.optimizer, self.sizes[first:stop]
+        keeps = self._good is not None and first % GOOD_WEIGHTS_EVERY == 0
+        steps, self._updates = network.steps, optimizer.step
+        self._made = len(sizes)
         try:
-            self._do(self._run, self._read)
-        except BaseException:  # the update comes last: it was not made, as of memory that ran out
-            self.optimizer.step -= 1
+            if self._good is not None and keeps:
+                self._good.begin_window(steps)
+                if self._is_watched:  # a recording of its own for such steps would be made late, or never
+                    keeps = False
+                    self._good.keep(self.losses, self._place)
+            key = keeps, sizes
+            if key not in self._recorded:
+                self._recorded[key] = RecordedStep(self._backend)
+            self._recorded[key](partial(self._run, keeps, sizes), partial(read_by_steps, network, self.data, optimizer))
+            network.step_count.value = steps + len(sizes)
+            optimizer.step = self._updates + len(sizes)
+        except BaseException:
+            with contextlib.suppress(GpunetError):  # of a device that does not work any more
+                counted = int(self._backend.to_numpy(self._place)[0]) - first
+                made = min(self._made, counted)  # of an incomplete step, the update was not made: it comes last
+                optimizer.step = self._updates + made
+                network.set_step(steps + made)
             raise
-        self.network.set_step(self.network.steps + 1)
-        return rate
 
-    def loss_after_update(self) -> float:
-        """Return the loss, in inference mode, that the updated weights give for the last batch."""
-        network = self.network
-        network.loss_layer(network.forward(self._features), self._targets, self._weights)
-        return float(network.backend.to_numpy(network.loss_layer.value)[0])
+    def _run(self, keeps: bool, sizes: tuple[int, ...]) -> None:
+        self._made = 0
+        if self._good is not None and keeps:
+            self._good.keep(self.losses, self._place)
+        for rows in sizes:
+            self.optimizer.step = self._updates + self._made + 1
+            self._step(rows)
+            self._made += 1
 
-    def _run(self) -> None:
-        network, backend = self.network, self.network.backend
-        backend.gather_rows(self.data.features, self._index, self._features)
-        backend.gather_rows(self.data.targets, self._index, self._targets)
-        if self._weights is not None and self.data.weights is not None:
-            backend.gather_rows(self.data.weights, self._index, self._weights)
-
-        outputs = network.forward(self._features, training=True)
-        network.backward(network.loss_layer(outputs, self._targets, self._weights))
+    def _step(self, rows: int) -> None:
+        network, backend = self.network, self._backend
+        doutputs = self._forward(rows)
+        backend.count_step(
+            network.loss_layer.value,
+            self.losses,
+            self._table,
+            self.optimizer.scalars,
+            self._place,
+            network.step_count.on_device,
+            rows=rows,
+        )
+        network.backward(doutputs)
 
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:
@@ -106,13 +196,36 @@ class TrainingStep:
             network.loss_layer.value,
         )
 
-    def _read(self) -> Iterator[object]:
-        """Yield the objects whose attributes :meth:`_run` reads, but for the network, whose own stay.
+    def _forward(self, rows: int) -> Array:
+        """Gather the batch whose turn it is, run it through network and loss, and return the gradient at the outputs."""
+        network, backend, first = self.network, self._backend, self._place[1:2]
+        features, targets, weights = self._batch(rows)
+        backend.gather_rows(self.data.features, self._order, features, first)
+        backend.gather_rows(self.data.targets, self._order, targets, first)
+        if weights is not None and self.data.weights is not None:
+            backend.gather_rows(self.data.weights, self._order, weights, first)
+        return network.loss_layer(network.forward(features, training=True), targets, weights)
 
-        This one is not among them: it would keep itself alive.
-        """
-        network = self.network
-        yield from (self.data, self.optimizer, network.backend, network.workspace, network.layout)
-        for part in (*network.layers, network.loss_layer):
-            yield part
-            yield from (value for value in vars(part).values() if isinstance(value, Activation))
+    def _batch(self, rows: int) -> tuple[Array, Array, Array | None]:
+        weights = None if self._weights is None else self._weights[:rows]
+        return self._features[:rows], self._targets[:rows], weights
+
+    def infer_last(self) -> None:
+        """Run the epoch's last batch through network and loss once more, in inference mode."""
+        features, targets, weights = self._batch(self.sizes[-1])
+        self.network.loss_layer(self.network.forward(features), targets, weights)
+
+    def repeat(self, number: int, steps: int) -> None:
+        """Run the batch of step ``number``, ``steps`` having been done before, through the network once more."""
+        place = [number, list(accumulate(self.sizes, initial=0))[number], 0]
+        self._backend.copy(np.array(place, np.int64), self._place)
+        self.network.set_step(steps)
+        self._forward(self.sizes[number])
+
+
+def read_by_steps(network: Network, *others: object) -> Iterator[object]:
+    """Yield the objects whose attributes steps of a network read, but for the network, whose own stay."""
+    yield from (*others, network.backend, network.workspace, network.layout)
+    for part in (*network.layers, network.loss_layer):
+        yield part
+        yield from (value for value in vars(part).values() if isinstance(value, Activation))

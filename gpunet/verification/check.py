@@ -82,6 +82,11 @@ NAMES = {
     "adam_step": "Adam step",
     "clip_factor": "clipping factor",
     "gather_rows": "rows of a batch",
+    "count_step": "count of a step",
+    "keep_weights": "good weights",
+    "summarize": "finite numbers and penalty",
+    "score_classes": "right classes",
+    "score_switches": "right switches",
     "gemm": "matrix product",
 }
 

@@ -16,7 +16,9 @@ from gpunet.verification.subject import Subject
 COLUMNS = (None, 1, 2, 3, 4, 6, 31, 32, 33, 784, 1023, 1025)
 
 
-def gather_rows(dtype: npt.DTypeLike, columns: int | None, rows: int, examples: int = 97) -> Operation:
+def gather_rows(
+    dtype: npt.DTypeLike, columns: int | None, rows: int, examples: int = 97, first: int | None = None
+) -> Operation:
     """Return the operation on a data set of whole numbers; ``columns`` of None stands for a vector."""
     rng = np.random.default_rng(rows)
     tail = () if columns is None else (columns,)
@@ -24,7 +26,8 @@ def gather_rows(dtype: npt.DTypeLike, columns: int | None, rows: int, examples: 
         "gather_rows",
         {
             "source": rng.integers(-1000, 1000, (examples, *tail)).astype(dtype),
-            "index": rng.integers(0, examples, rows, np.int32),
+            "index": rng.integers(0, examples, rows + 2 * (first or 0), np.int32),
+            **({} if first is None else {"first": np.array([first], np.int64)}),
         },
         {"out": ((rows, *tail), dtype)},
     )
@@ -42,6 +45,8 @@ def checks(subject: Subject) -> Iterator[Check]:
             yield check(gather_rows(dtype, columns, 45), f"45 x {columns or 1}")
     for rows in (1, 255, 256, 257, 1025):
         yield check(gather_rows("float32", 5, rows), f"{rows} x 5")
+    for first in (0, 1, 1000):
+        yield check(gather_rows("float32", 5, 300, first=first), f"300 x 5, from the row {first} of an order")
     for storage in STORAGES[:3]:
         operation = gather_rows(storage.dtype, 64, 20)
         for words, offsets in alignments(operation, storage):

@@ -8,14 +8,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gpunet.activations import Activation
-from gpunet.verification import activation, batch_norm, gather, losses, networks, optimizer, products, random_bits
+from gpunet.verification import (
+    activation,
+    batch_norm,
+    gather,
+    losses,
+    networks,
+    optimizer,
+    products,
+    random_bits,
+    score,
+    training,
+)
 from gpunet.verification.check import Check, NotDoneError, Unit
 from gpunet.verification.operation import Difference
 from gpunet.verification.subject import Subject
 
 # Kernels of one file and type that are compiled at once: fewer compilations read the same source.
 COMPILED_TOGETHER = 8
-GROUPS = (products, gather, activation, batch_norm, losses, random_bits, optimizer, networks)
+GROUPS = (products, gather, activation, batch_norm, losses, score, random_bits, optimizer, training, networks)
 
 
 @dataclass(frozen=True)

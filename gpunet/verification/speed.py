@@ -19,7 +19,17 @@ from gpunet.errors import OutOfDeviceMemoryError
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.training import Callback, Run, fit
-from gpunet.verification import activation, batch_norm, gather, losses, optimizer, products, random_bits
+from gpunet.verification import (
+    activation,
+    batch_norm,
+    gather,
+    losses,
+    optimizer,
+    products,
+    random_bits,
+    score,
+    training,
+)
 from gpunet.verification.check import NAMES, shape_text
 from gpunet.verification.configurations import CONFIGURATIONS, layer_sizes
 from gpunet.verification.operation import Operation, Placed
@@ -80,10 +90,14 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         for loss in losses.LOSSES:
             yield storage, loss(storage, shape)
         yield storage, losses.softmax_cross_entropy(storage, (size // 10, 10))
+        for scoring in (score.score_classes, score.score_switches):
+            yield storage, scoring(storage, shape)
         yield storage, gather.gather_rows(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)
+    yield FLOAT32, training.keep_weights(FLOAT32, size, 0)
+    yield FLOAT32, training.summarize(FLOAT32, size, size)
 
 
 def steps(subject: Cuda) -> int:
@@ -264,7 +278,7 @@ def _step_speed(subject: Cuda, label: str, precision: str) -> StepSpeed:
         clock = _Clock(backend.device)
         network = Network(sizes, batch_norm=True, device=backend, precision=precision)
         fit(network, X, y, epochs=2, batch_size=batch, optimizer=Adam(1e-4), shuffle=False, callbacks=[clock])
-        return clock.milliseconds, graphs[-1].nodes if graphs else None
+        return clock.milliseconds, graphs[0].nodes if graphs else None
 
     recorded, kernels = train(records=True)
     unrecorded, _ = train(records=False)

@@ -10,7 +10,7 @@ import math
 
 from gpunet.verification.operation import Operation
 
-# Times that an array of the size of the output is read or written.
+# Times that an array of the size of the output, or of what is summed up, is read or written.
 SWEEPS = {
     "bias_activation_forward": 2,
     "bias_activation_backward": 3,
@@ -27,12 +27,17 @@ SWEEPS = {
     "clip_factor": 2,
     "sgd_step": 5,  # parameters and moments in and out, gradients in
     "adam_step": 7,
+    "keep_weights": 1,  # of two vectors, one is written from a third
+    "summarize": 1,
+    "score_classes": 1,
+    "score_switches": 2,
 }
 
 
 def bytes_moved(operation: Operation) -> int:
     """Return the bytes that an operation moves at least."""
-    arrays = [operation.given[name] for name in (*operation.changed, "parameters") if name in operation.given]
+    names = (*operation.changed, "parameters", "vector", "outputs")
+    arrays = [operation.given[name] for name in names if name in operation.given]
     sizes = [array.size for array in arrays] + [math.prod(shape) for shape, _ in operation.written.values()]
     matrix = next(array for array in operation.given.values() if array.ndim == 2 or array.size == max(sizes))
     mask = max(sizes) if operation.method.startswith("dropout") else 0

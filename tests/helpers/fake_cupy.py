@@ -270,6 +270,9 @@ class ndarray(LateExpressions):  # noqa: N801
     def later(cls, operation: Operation) -> None:
         current.streams[-1].submit(operation)
 
+    def view(self, dtype: Any) -> ndarray:
+        return self._view(self.values.view(dtype))
+
     def reshape(self, *shape: Any) -> ndarray:
         return self._view(self.values.reshape(*shape))
 
@@ -672,6 +675,7 @@ NAMES = (
     "cuda.MemoryPointer.ptr",
     "ndarray.get",
     "ndarray.device",
+    "ndarray.view",
     "ndarray.flags",
     "ndarray.data",
     "ndarray.__cuda_array_interface__",

@@ -224,6 +224,34 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ("adam_step", adam(weight_decay=0.1, clip=True)),
     ("adam_step", adam(loss=np.nan)),
     ("gather_rows", lambda p: {"source": p.matrix(), "index": labels_of_rows(p), "out": p.unset()}),
+    (
+        "gather_rows",
+        lambda p: {
+            "source": p.matrix(),
+            "index": np.repeat(labels_of_rows(p), 2),
+            "out": p.unset(),
+            "first": np.array([p.rows // 2]),
+        },
+    ),
+    *(
+        (
+            "count_step",
+            lambda p, number=number, before=before: {
+                "loss": np.array([0.5, 20.0]),
+                "losses": np.full((9, 2), before),
+                "table": p.rng.uniform(0, 1, (9, 3)),
+                "scalars": p.unset(3),
+                "place": np.array([number, 20 * number, 2]),
+                "steps": np.array([2**40]),
+                "rows": 20,
+            },
+        )
+        for number, before in ((0, np.nan), (3, 0.5), (8, np.inf))
+    ),
+    *(
+        ("summarize", lambda p, count=count: {"vector": p.vector(), "out": p.unset(2), "weight_count": count})
+        for count in (0, WEIGHTS)
+    ),
 ]
 
 

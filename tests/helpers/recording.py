@@ -69,7 +69,7 @@ class RecordingBackend(NumpyBackend):
         return replay
 
 
-_NOT_OPERATIONS = {"capture", "asarray", "empty", "zeros", "fetch", "to_numpy", "synchronize"}
+_NOT_OPERATIONS = {"capture", "asarray", "empty", "zeros", "to_numpy", "synchronize", "mark", "seconds_between"}
 for _name, _member in vars(Backend).items():
     if _name[0] != "_" and callable(_member) and _name not in _NOT_OPERATIONS:
         setattr(RecordingBackend, _name, _recordable(_name))

@@ -61,7 +61,7 @@ def gather(device: FarDevice) -> None:
     source, out, index = device.empty(shape, np.uint16), device.empty(shape, np.uint16), device.empty(ROWS, np.int32)
     source[-2], index[-1] = RNG.integers(1, 2**16, shape[1]), ROWS - 2
     plan = row_copy(source, out)
-    arguments = (source, index, out, np.int32(ROWS), np.int32(plan.words))
+    arguments = (source, index, None, out, np.int32(ROWS), np.int32(plan.words))
     device.run_block("gather", "gather_rows<unsigned short>", plan.grid - 1, plan.grid, plan.block, arguments)
     np.testing.assert_array_equal(out[-1], source[-2])
 

@@ -8,7 +8,7 @@ import pytest
 
 from gpunet.activations import ReLU
 from gpunet.backends.cuda import CudaBackend
-from gpunet.verification import activation, batch_norm, losses, optimizer
+from gpunet.verification import activation, batch_norm, losses, optimizer, score, training
 from gpunet.verification.batch_norm import Way, differences
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32
@@ -26,6 +26,8 @@ OPERATIONS = {
     "rows of a warp": losses.softmax_cross_entropy(FLOAT32, (33, 10), losses.GIVEN),
     "rows of a block": losses.softmax_cross_entropy(FLOAT32, (9, 1100), losses.GIVEN),
     "norm of the gradient": optimizer.clip_factor(FLOAT32, 1025, 600),
+    "finite numbers": training.summarize(FLOAT32, 1025, 600),
+    "right labels": score.score_switches(FLOAT32, (103, 10), True),
 }
 # Two tiles of columns that take turns, three chunks of rows: 12 blocks that wait for one another.
 STRIPES = (24, 33), Way("striped")

@@ -122,7 +122,9 @@ def test_a_half_is_no_label():
     """Neither a logit of 0, whose probability is 1/2, nor a target of 1/2."""
     outputs, targets = np.array([[0.0, 0.0, -1.0, 1.0]]), np.array([[0.5, 0.6, 0.5, 0.5]])
     assert SigmoidCrossEntropy.predict(outputs).tolist() == [[0, 0, 0, 1]]
-    assert SigmoidCrossEntropy.count_right(outputs, targets).tolist() == [2]
+    network, right = gpunet.Network([5, 4], loss="sigmoid_cross_entropy", device="cpu"), np.zeros(1)
+    network.loss_layer.score(outputs, targets, None, right)
+    assert right == 2
 
 
 def test_learns_labels_that_do_not_exclude_one_another():

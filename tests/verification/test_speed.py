@@ -101,7 +101,7 @@ def test_steps_recorded_and_not() -> None:
 def test_every_kernel_file_is_measured() -> None:
     methods = {operation.method for _, operation in speed.operations(is_large=False)}
     assert methods == set(SWEEPS)
-    files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm"
+    files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm score training"
     assert all(name in files for name in names())
 
 

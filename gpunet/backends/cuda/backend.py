@@ -26,9 +26,11 @@ from gpunet.backends.cuda import (
     dropout,
     gather,
     optimizer,
+    score,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     squared_error,
+    training,
 )
 from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
@@ -107,6 +109,11 @@ class CudaBackend(Backend):
     sgd_step = kernel(optimizer.sgd_step)
     adam_step = kernel(optimizer.adam_step)
     gather_rows = kernel(gather.gather_rows)
+    count_step = kernel(training.count_step)
+    keep_weights = kernel(training.keep_weights)
+    summarize = kernel(training.summarize)
+    score_classes = kernel(score.score_classes)
+    score_switches = kernel(score.score_switches)
 
     def __init__(
         self, device: Device, precision: str = "float32", *, records: bool = True, has_clusters: bool = True
@@ -199,6 +206,12 @@ class CudaBackend(Backend):
 
     def synchronize(self) -> None:
         self.device.synchronize()
+
+    def mark(self) -> Any:
+        return self.device.record_event()
+
+    def seconds_between(self, start: Any, stop: Any) -> float:
+        return self.device.elapsed(start, stop)
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.

@@ -48,9 +48,9 @@ def row_copy(source: Array, out: Array) -> RowCopy:
     return RowCopy(word, words, ceiling(out.shape[0], down), (along, down))
 
 
-def gather_rows(cuda: Launcher, source: Array, index: Array, out: Array) -> None:
+def gather_rows(cuda: Launcher, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
     """Launch :func:`gpunet.backends.reference.gather.gather_rows`."""
     plan = row_copy(source, out)
     kernel = cuda.kernels.get("gather", f"gather_rows<{GATHER_WORDS[plan.word_bytes]}>", gather_group())
-    arguments = (source, index, out, np.int32(out.shape[0]), np.int32(plan.words))
+    arguments = (source, index, first, out, np.int32(out.shape[0]), np.int32(plan.words))
     cuda.launch(kernel, plan.grid, plan.block, arguments)

@@ -1,0 +1,56 @@
+"""What training keeps track of on the device: ``training.cu``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpunet.backends.arrays import Array
+from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, ceiling, flat_grid, flat_vector_width
+from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, Variants, storage_type, widest_vector
+from gpunet.backends.cuda.kernel_library import Group
+from gpunet.backends.cuda.launcher import Launcher
+
+
+def training_group(parameter: str) -> Group:
+    """Return the kernels for one type of parameters."""
+    widths = (1, widest_vector(parameter))
+    flat = (f"{name}<{parameter}, {width}>" for width in widths for name in ("keep_weights", "summarize"))
+    return (f"count_step<{parameter}>", *flat)
+
+
+def groups(variants: Variants) -> Iterator[Group]:
+    """Yield every group of kernels that are compiled together."""
+    return (training_group(storage) for storage in variants.storages if storage in PARAMETER_TYPES)
+
+
+def count_step(
+    cuda: Launcher, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+) -> None:
+    """Launch :func:`gpunet.backends.reference.training.count_step`."""
+    arguments = (loss, losses, table, scalars, place, steps, np.int32(scalars.size), np.int32(rows))
+    cuda.launch(_kernel(cuda, "count_step", loss), 1, 1, arguments)
+
+
+def keep_weights(cuda: Launcher, source: Array, kept: Array, losses: Array, place: Array, *, every: int) -> None:
+    """Launch :func:`gpunet.backends.reference.training.keep_weights`."""
+    width = flat_vector_width(source, kept, kept[1])
+    arguments = (source, kept, losses, place, np.int64(source.size), np.int32(every))
+    grid = flat_grid(ceiling(source.size, width), cuda.device, STREAMING_WAVES)
+    cuda.launch(_kernel(cuda, "keep_weights", source, width), grid, THREADS, arguments)
+
+
+def summarize(cuda: Launcher, vector: Array, out: Array, *, weight_count: int) -> None:
+    """Launch :func:`gpunet.backends.reference.training.summarize`."""
+    width = flat_vector_width(vector)
+    blocks = flat_grid(ceiling(vector.size, width), cuda.device)
+    partial, counters = cuda.scratch("partial", (2 * blocks,), np.float64), cuda.zeroed_counters(1)
+    arguments = (vector, np.int64(vector.size), np.int64(weight_count), out, partial, counters)
+    cuda.launch(_kernel(cuda, "summarize", vector, width), blocks, THREADS, arguments)
+
+
+def _kernel(cuda: Launcher, name: str, vector: Array, *width: int) -> Any:
+    storage = storage_type(vector.dtype)
+    return cuda.kernels.get("training", f"{name}<{', '.join((storage, *map(str, width)))}>", training_group(storage))

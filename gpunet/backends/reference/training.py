@@ -1,0 +1,76 @@
+"""What training keeps track of on the device: the place in the epoch, its losses, good weights, the look at its end.
+
+A place is an int64 vector of :data:`PLACE` numbers: steps of this epoch that are counted, the first row of the next
+batch in the epoch's order, and windows whose weights were kept before this epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunet.backends.arrays import Array
+
+PLACE = 3
+
+
+def count_step(
+    xp: Any, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+) -> None:
+    """Count a training step, between its loss and its update: all that the next one finds elsewhere moves on.
+
+    losses[number] = loss; scalars = table[number] for this step's number = place[0]; then place[0] += 1,
+    place[1] += rows, steps += 1. After a loss of this epoch that is not finite, every other becomes NaN, so that no
+    update changes the weights that led there.
+
+    Parameters
+    ----------
+    loss : ndarray, (2,)
+        What the loss wrote.
+    losses : ndarray of float64, (N, 2)
+        Of the epoch's steps.
+    table : ndarray, (N, k)
+        What the update of each step reads.
+    scalars : ndarray, (k,)
+        Where it reads it.
+    place : ndarray of int64, (3,)
+    steps : ndarray of int64, (1,)
+        Training steps in all.
+    rows : int
+        Of this batch.
+    """
+    number = int(place[0])
+    if number and not xp.isfinite(losses[number - 1, 0]):
+        loss[0] = xp.nan
+    losses[number] = loss
+    scalars[...] = table[number]
+    place[0] += 1
+    place[1] += rows
+    steps += 1
+
+
+def keep_weights(xp: Any, source: Array, kept: Array, losses: Array, place: Array, *, every: int) -> None:
+    """kept[window mod 2] = source at the start of a window of ``every`` steps, while the losses so far are finite.
+
+    Parameters
+    ----------
+    source : ndarray, (p,)
+    kept : ndarray, (2, p)
+        The sources of the newest window and of the one before, once one more has begun.
+    losses, place
+        As in :func:`count_step`.
+    """
+    number, windows = int(place[0]), int(place[2])
+    if number == 0 or xp.isfinite(losses[number - 1, 0]):
+        kept[(windows + number // every) % 2] = source
+
+
+def summarize(xp: Any, vector: Array, out: Array, *, weight_count: int) -> None:
+    """out_0 = the sum of the squares of the first ``weight_count`` elements, out_1 = how many of all are not finite.
+
+    Parameters
+    ----------
+    vector : ndarray, (p,)
+    out : ndarray of float64, (2,)
+    """
+    weights = vector[:weight_count].astype(xp.float64)
+    out[0], out[1] = (weights * weights).sum(), (~xp.isfinite(vector)).sum()
