@@ -101,12 +101,14 @@ class GpunetCuda(GpunetPeer):
         import cupy
 
         from gpunet.backends.cuda import CudaBackend
+        from gpunet.backends.cuda.tuning import tuning_of
         from gpunet.backends.devices.cupy import CupyDevice
 
         # Gives the memory of earlier cases back, so that the pool's size is that of this one.
         gc.collect()
         cupy.get_default_memory_pool().free_all_blocks()
-        return CudaBackend(CupyDevice(0), case.precision)
+        device = CupyDevice(0)
+        return CudaBackend(device, case.precision, tuning=tuning_of(device))
 
     def count(self, backend: Any, unit: Callable[[], object]) -> int | None:
         """Return what a unit asks its device to launch, each matrix product counted as one; copies are none."""

@@ -105,6 +105,7 @@ def _cuda(index: int, precision: str) -> Backend:
     # Imported here: the kernels' Python is of no use to a network on the CPU, and `import gpunet` is to be fast.
     from gpunet.backends.cuda import CudaBackend
     from gpunet.backends.cuda.proof import proof_of
+    from gpunet.backends.cuda.tuning import tuning_of
     from gpunet.backends.devices.cupy import CupyDevice
 
     proof = proof_of(index)
@@ -116,4 +117,7 @@ def _cuda(index: int, precision: str) -> Backend:
     ):
         if proof.results.get(name) is not None:
             say_once(f"on cuda:{index}, {loss}", proof.results[name])
-    return CudaBackend(CupyDevice(index), precision, records=proof.records, has_clusters=proof.has_clusters)
+    device = CupyDevice(index)
+    return CudaBackend(
+        device, precision, records=proof.records, has_clusters=proof.has_clusters, tuning=tuning_of(device)
+    )

@@ -12,6 +12,7 @@ COMMANDS = {
     "lecture": "run the experiments of the lecture on k-layer networks",
     "info": "print versions, devices, and what is missing for a GPU; of a FILE, what it holds and whether it is whole",
     "verify": "check a GPU, or the CPU: every operation against the specification; status 1 where one is wrong",
+    "tune": "measure which launch plans are the fastest on a GPU; networks on it follow them from then on",
     "kernels": "check the CUDA kernels, on a machine that needs no GPU",
     "bench": "show and compare the benchmarks' results; `make benchmark` in a checkout measures",
 }

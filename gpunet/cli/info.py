@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 import gpunet
+from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.proof import Proof, proof_of
+from gpunet.backends.cuda.tuning import find_tuning
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import cuda_problem, select_backend
 from gpunet.backends.switches import SWITCHES
@@ -70,6 +72,7 @@ def collect() -> dict[str, Any]:
     report = probe_gpu()
     problem = cuda_problem(report, 0)
     proof = Proof({}) if problem else proof_of(0)
+    backend = select_backend("auto")
     packages = {name: _version(name) for name in OPTIONAL_PACKAGES}
     return {
         "gpunet": gpunet.__version__,
@@ -78,13 +81,14 @@ def collect() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": blas_libraries(),
         "cpu": {"name": cpu_name(), "cores": usable_cores()},
-        "device": device_name(select_backend("auto")),
+        "device": device_name(backend),
         "driver_cuda": None if report.driver_cuda is None else "{}.{}".format(*report.driver_cuda),
         "cuda_devices": list(report.devices),
         "cupy": report.cupy,
         "cupy_extra": report.extra,
         "cuda_problem": problem or proof.problem,
         "cuda_proof": {name: failure or "ok" for name, failure in proof.results.items()},
+        "launch_plans": find_tuning(backend.device).source if isinstance(backend, CudaBackend) else None,
         "switches": {switch.variable: switch.is_on() for switch in SWITCHES},
         "packages": packages,
         "missing": _missing(report, packages),
@@ -121,6 +125,8 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     if content["cuda_problem"]:
         lines.append(("CUDA", content["cuda_problem"]))
     lines += [("proof", f"{name}: {outcome}") for name, outcome in content["cuda_proof"].items()]
+    if content["launch_plans"]:
+        lines.append(("launch plans", content["launch_plans"]))
     lines += [("switch", f"{switch.variable}={switch.is_on():d}: {switch.meaning}") for switch in SWITCHES]
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]

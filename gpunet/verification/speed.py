@@ -181,7 +181,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _seconds(device: Device, call: Callable[[], object]) -> float:
+def device_seconds(device: Device, call: Callable[[], object]) -> float:
     """Return the median time of a call by the device's clock, over rounds of as many calls as one can tell apart."""
     call()  # compiles, and allocates
     repeats = 1
@@ -203,7 +203,7 @@ def _round(device: Device, call: Callable[[], object], repeats: int) -> float:
 def _copy_rate(backend: CudaBackend, shape: tuple[int, int]) -> float:
     """Return the bytes read and written per second when an array is copied on the device."""
     source, target = (backend.zeros(shape, np.float32) for _ in range(2))
-    return 2 * source.nbytes / _seconds(backend.device, partial(backend.copy, source, target))
+    return 2 * source.nbytes / device_seconds(backend.device, partial(backend.copy, source, target))
 
 
 def _host_microseconds(backend: CudaBackend) -> dict[str, float]:
@@ -231,7 +231,7 @@ def _host_seconds(backend: CudaBackend, operation: Operation) -> float:
 def _kernel_speed(
     backend: CudaBackend, what: str, storage: Storage, operation: Operation, copy_rate: float
 ) -> KernelSpeed:
-    seconds = _seconds(backend.device, Placed(backend, operation).call)
+    seconds = device_seconds(backend.device, Placed(backend, operation).call)
     rate = bytes_moved(operation) / seconds
     shape = shape_text(next(array.shape for array in operation.given.values() if array.size > 1))
     numbers = map(_rounded, (1e6 * seconds, rate / 1e9, 100 * rate / copy_rate))

@@ -170,7 +170,8 @@ class Cuda(Subject):
     @property
     def limits(self) -> DeviceLimits:
         """What batch norm is planned for here."""
-        return DeviceLimits.of(self.device, self._operations["float32"].launcher.max_cluster_size)
+        launcher = self._operations["float32"].launcher
+        return DeviceLimits.of(self.device, launcher.max_cluster_size, launcher.tuning)
 
     @property
     def clusters(self) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ KEYS = {
     "cupy_extra",
     "cuda_problem",
     "cuda_proof",
+    "launch_plans",
     "switches",
     "packages",
     "missing",
@@ -109,7 +110,11 @@ def test_without_proc(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUNET_CLUSTERS", "0")
-    assert shell(capsys, "info", "--json").json["switches"] == {"GPUNET_CUDA_GRAPH": True, "GPUNET_CLUSTERS": False}
+    assert shell(capsys, "info", "--json").json["switches"] == {
+        "GPUNET_CUDA_GRAPH": True,
+        "GPUNET_CLUSTERS": False,
+        "GPUNET_TUNING": True,
+    }
     assert "switch        GPUNET_CLUSTERS=0: batch norm" in shell(capsys, "info").output
     monkeypatch.setenv("GPUNET_CLUSTERS", "no")
     result = shell(capsys, "info")

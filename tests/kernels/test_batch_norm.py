@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from gpunet.backends.cuda.batch_norm import (
     vector_width,
 )
 from gpunet.backends.cuda.sources import source_for
+from gpunet.backends.cuda.tuning import CANDIDATES, ESTIMATES
 from gpunet.errors import InvalidValueError
 from gpunet.verification import batch_norm
 from gpunet.verification.storage import STORAGES
@@ -364,6 +366,14 @@ def test_plans_fit_the_device_and_cover_the_matrix(make, rows, columns, itemsize
         assert plan.counter_count == 1 + 3 * tiles
     else:
         assert plan.grid == (tiles, plan.parts)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in CANDIDATES.items() for value in values])
+def test_plans_of_every_candidate_fit(name, value):
+    for limits in DEVICES.values():
+        tuned = replace(limits, tuning=replace(ESTIMATES, **{name: value}))
+        for (rows, columns), make in itertools.product(SHAPES, (plan_forward, plan_backward)):
+            test_plans_fit_the_device_and_cover_the_matrix(make, rows, columns, 4, tuned)
 
 
 @pytest.mark.parametrize("limits", DEVICES.values(), ids=DEVICES.keys())

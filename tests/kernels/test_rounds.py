@@ -6,8 +6,9 @@ import pytest
 
 from gpunet.activations import ReLU
 from gpunet.backends.cuda.activation import column_tiles
-from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, resident_blocks
+from gpunet.backends.cuda.grids import THREADS, resident_blocks
 from gpunet.backends.cuda.softmax_cross_entropy import LANES_THREADS
+from gpunet.backends.cuda.tuning import ESTIMATES
 from gpunet.verification import activation, losses, optimizer, random_bits
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32, FLOAT64
@@ -16,7 +17,7 @@ from tests.helpers.verification import confirm_operations
 
 # Of a small multiprocessor; and more elements than its threads have at once, which move four each.
 FEW_THREADS = 1024
-MANY = 4 * STREAMING_WAVES * FEW_THREADS + 1029
+MANY = 4 * ESTIMATES.streaming_waves * FEW_THREADS + 1029
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_round_is_long_enough_to_be_told() -> None:
             self.clock += 1e-5
 
     device, calls = Fast(), []
-    seconds = speed._seconds(device, lambda: (calls.append(1), device.launch()))
+    seconds = speed.device_seconds(device, lambda: (calls.append(1), device.launch()))
     assert seconds == pytest.approx(1e-5)
     assert len(calls) * 1e-5 > speed.ROUNDS * speed.ROUND_SECONDS
 

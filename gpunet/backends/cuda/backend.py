@@ -34,6 +34,7 @@ from gpunet.backends.cuda import (
 )
 from gpunet.backends.cuda.instantiation import NoKernelError
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUDA_GRAPH
@@ -75,6 +76,8 @@ class CudaBackend(Backend):
         False where the device is known not to record steps. Never with ``GPUNET_CUDA_GRAPH=0``.
     has_clusters : bool
         False where the device is known to refuse clusters. Never with ``GPUNET_CLUSTERS=0``.
+    tuning : Tuning
+        Constants of the launch plans: by default, estimates.
 
     Attributes
     ----------
@@ -116,13 +119,19 @@ class CudaBackend(Backend):
     score_switches = kernel(score.score_switches)
 
     def __init__(
-        self, device: Device, precision: str = "float32", *, records: bool = True, has_clusters: bool = True
+        self,
+        device: Device,
+        precision: str = "float32",
+        *,
+        records: bool = True,
+        has_clusters: bool = True,
+        tuning: Tuning = ESTIMATES,
     ) -> None:
         super().__init__()
         self.device = device
         self.precision = precision
         self.records = CUDA_GRAPH.is_on() and records
-        self.launcher = Launcher(device, has_clusters)
+        self.launcher = Launcher(device, has_clusters, tuning)
         self._without_kernel: set[str] = set()
 
     def gemm(
@@ -166,6 +175,7 @@ class CudaBackend(Backend):
             "device": getattr(self.device, "model", self.device.name),
             "NumPy": np.__version__,  # draws the order of the examples
             "CuPy": getattr(sys.modules.get("cupy"), "__version__", None),
+            "launch plans": self.launcher.tuning.order_of_sums,
         }
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:

@@ -8,7 +8,8 @@ arithmetic type (double for double, float for the others). ``parameter`` is the 
 ``beta`` may be null pointers; ``dgamma`` and ``dbeta`` are scratch vectors where the layer has no scale and shift.
 
 The choice between plans rests on a rough model of time: the bytes that one multiprocessor moves at its share of the
-memory's speed. Its constants are estimates for Hopper; nothing but speed depends on them.
+memory's speed. Its constants here are estimates for Hopper; those that a measurement can decide are in
+:class:`~gpunet.backends.cuda.tuning.Tuning`. Speed depends on them, and the order of sums.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gpunet.backends.cuda.grids import WARP_LANES, WIDEST_ACCESS, ceiling, is_al
 from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import Argument, ClusterRefusedError, Device
 from gpunet.backends.notices import say_once
 from gpunet.errors import InvalidValueError
@@ -41,25 +43,19 @@ RESERVED_SHARED_MEMORY = 1024
 
 # A row of a tile is at most a line of the caches.
 SEGMENT_BYTES = 128
-# Threads of a resident block with a small and with a large tile; with the latter it has a multiprocessor to itself.
-RESIDENT_THREADS, MOST_THREADS = 256, 512
+# Threads of a resident block with a large tile: it has a multiprocessor to itself.
+MOST_THREADS = 512
 LARGE_TILE_BYTES = 64 * 1024
-# Four striped blocks share a multiprocessor: any has room for 1,024 threads, and from compute capability 8.0 on for two
-# to four such chunks. Where fewer fit, the others come later, which the algorithm allows. Smaller chunks would cost
-# more: each block adds up a partial sum of every chunk.
+# Smaller chunks would cost more: each block adds up a partial sum of every chunk.
 STRIPED_THREADS = 256
 CHUNK_BYTES = 32 * 1024
-BLOCKS_PER_MULTIPROCESSOR = 4
-# The part of the L2 cache for the three stripes in flight: the one being read, and the inputs and outputs of the one
-# before it.
-L2_SHARE = 2 / 3
+# Blocks of inference for each multiprocessor.
+INFERENCE_BLOCKS = 8
 
 # Useful bytes of those that move, by the bytes of a row that lie together: caches move sectors of 32, memory 64.
 SEGMENT_EFFICIENCY = {128: 1.0, 64: 0.95, 32: 0.85, 16: 0.5, 8: 0.25, 4: 0.125, 2: 0.0625}
 # Reading an element from L2, where reading it from memory is 1.
 L2_SWEEP = 0.6
-# What the barriers of a cluster cost, about 0.5 microseconds, and the wait between two sweeps, about 2.
-CLUSTER_BYTES, WAIT_BYTES = 16 * 1024, 64 * 1024
 # A block alone on its multiprocessor leaves the memory idle while it computes.
 ALONE = 1.25
 
@@ -100,6 +96,7 @@ class DeviceLimits:
         In bytes.
     max_cluster : int
         Blocks in the largest cluster, 1 where there are no clusters.
+    tuning : Tuning
     """
 
     multiprocessors: int
@@ -107,9 +104,10 @@ class DeviceLimits:
     shared_memory_per_multiprocessor: int
     l2_bytes: int
     max_cluster: int
+    tuning: Tuning = ESTIMATES
 
     @classmethod
-    def of(cls, device: Device, max_cluster: int | None = None) -> DeviceLimits:
+    def of(cls, device: Device, max_cluster: int | None = None, tuning: Tuning = ESTIMATES) -> DeviceLimits:
         """Return the limits of a device, or those it has with clusters of at most so many blocks."""
         return cls(
             device.multiprocessor_count,
@@ -117,6 +115,7 @@ class DeviceLimits:
             device.shared_memory_per_multiprocessor,
             device.l2_bytes,
             device.max_cluster_size if max_cluster is None else max_cluster,
+            tuning,
         )
 
 
@@ -267,7 +266,7 @@ def plan_inference(rows: int, columns: int, itemsize: int, width: int, limits: D
     tiles = matrix.tiles(block[0])
     # A thread reads its columns' statistics once: it should have some rows to spend them on. Nothing waits for another
     # block, so that more of them than fit are no harm; the second dimension of a grid ends at 65,535 on every device.
-    full = ceiling(2 * BLOCKS_PER_MULTIPROCESSOR * limits.multiprocessors, tiles)
+    full = ceiling(INFERENCE_BLOCKS * limits.multiprocessors, tiles)
     parts = min(full, ceiling(rows, ROWS_IN_FLIGHT * block[1]))
     return BatchNormPlan("batch_norm_inference", width, block[0] * width, parts, (tiles, parts), block)
 
@@ -338,7 +337,7 @@ def _resident_plans(
         part_rows = ceiling(matrix.rows, size)
         packs = matrix.most_packs
         while packs >= 1:
-            block = _resident_block(matrix, packs, part_rows)
+            block = _resident_block(matrix, packs, part_rows, limits.tuning.resident_threads)
             plan = BatchNormPlan(
                 f"batch_norm_{direction}_resident",
                 matrix.width,
@@ -354,8 +353,8 @@ def _resident_plans(
             packs //= 2
 
 
-def _resident_block(matrix: _Matrix, packs: int, part_rows: int) -> tuple[int, int]:
-    most = MOST_THREADS if part_rows * packs * matrix.pack_bytes > LARGE_TILE_BYTES else RESIDENT_THREADS
+def _resident_block(matrix: _Matrix, packs: int, part_rows: int, usual_threads: int) -> tuple[int, int]:
+    most = MOST_THREADS if part_rows * packs * matrix.pack_bytes > LARGE_TILE_BYTES else usual_threads
     threads = max(WARP_LANES, min(most, power_of_two(part_rows * packs)))
     return packs, threads // packs
 
@@ -366,7 +365,7 @@ def _resident_cost(matrix: _Matrix, plan: BatchNormPlan, part_rows: int, limits:
     cost = ceiling(plan.grid[0], limits.multiprocessors) * moved
     if 2 * (plan.shared_bytes + RESERVED_SHARED_MEMORY) > limits.shared_memory_per_multiprocessor:
         cost *= ALONE
-    return cost + (CLUSTER_BYTES if plan.cluster > 1 else 0)
+    return cost + (limits.tuning.cluster_bytes if plan.cluster > 1 else 0)
 
 
 def _striped_plan(direction: str, matrix: _Matrix, limits: DeviceLimits) -> tuple[float, BatchNormPlan]:
@@ -377,11 +376,11 @@ def _striped_plan(direction: str, matrix: _Matrix, limits: DeviceLimits) -> tupl
     segment = packs * matrix.pack_bytes
 
     tile_bytes = matrix.arrays * matrix.rows * segment
-    fitting = int(L2_SHARE * limits.l2_bytes / 3 / tile_bytes)
+    fitting = int(limits.tuning.l2_thirds / 3 * limits.l2_bytes / 3 / tile_bytes)
     stripe_tiles = ceiling(tiles, ceiling(tiles, max(1, fitting)))  # stripes of about equal width
     stripes = ceiling(tiles, stripe_tiles)
 
-    full = BLOCKS_PER_MULTIPROCESSOR * limits.multiprocessors
+    full = limits.tuning.striped_blocks * limits.multiprocessors
     chunk_rows = min(max(ceiling(matrix.rows * tiles, full), row_lanes), CHUNK_BYTES // segment)
     chunks = ceiling(matrix.rows, chunk_rows)
     tile_arrays = 1 if direction == "forward" else 0  # on chip
@@ -400,7 +399,7 @@ def _striped_plan(direction: str, matrix: _Matrix, limits: DeviceLimits) -> tupl
     sweeps = matrix.arrays + 1 + (L2_SWEEP if fitting else 1.0) * matrix.arrays
     moved = sweeps * matrix.rows * matrix.columns * matrix.itemsize / SEGMENT_EFFICIENCY[segment]
     busy = min(limits.multiprocessors, tiles * chunks)
-    return moved / busy + WAIT_BYTES, plan
+    return moved / busy + limits.tuning.wait_bytes, plan
 
 
 def _striped_block(matrix: _Matrix) -> tuple[int, int]:
@@ -513,7 +512,7 @@ def _launch(
     """
 
     def plan() -> BatchNormPlan:
-        limits = DeviceLimits.of(cuda.device, cuda.max_cluster_size)
+        limits = DeviceLimits.of(cuda.device, cuda.max_cluster_size, cuda.tuning)
         chosen = () if make is plan_inference else cuda.batch_norm_choice
         return make(*s.shape, s.itemsize, width, limits, *chosen)
 

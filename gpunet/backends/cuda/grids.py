@@ -12,8 +12,6 @@ Array = npt.NDArray[Any]
 
 # Fits every device that gpunet runs on, registers included: `gpunet kernels check` counts those.
 THREADS = 256
-# How often the blocks of an element-wise kernel fill the device: few long-lived blocks would all end at once.
-STREAMING_WAVES = 4
 WIDEST_ACCESS = 16  # bytes of one instruction, on every architecture
 WARP_LANES = 32  # likewise, and known to the kernels
 

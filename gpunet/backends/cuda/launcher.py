@@ -11,6 +11,7 @@ from gpunet.activations import Activation
 from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.cuda.grids import power_of_two
 from gpunet.backends.cuda.kernel_library import KernelLibrary
+from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import NULL, Argument, Device, Dimensions, Replay
 from gpunet.backends.switches import CLUSTERS
 
@@ -23,6 +24,7 @@ class Launcher:
     device : Device
     has_clusters : bool
         False where the device is known to refuse clusters.
+    tuning : Tuning
 
     Attributes
     ----------
@@ -32,6 +34,8 @@ class Launcher:
     max_cluster_size : int
         Blocks of the largest cluster that plans may have: the device's, or 1 with ``GPUNET_CLUSTERS=0`` and where one
         was refused.
+    tuning : Tuning
+        Constants of the launch plans.
     batch_norm_choice : tuple of (str or None, int or None)
         Algorithm and cluster size of batch norm, where a check chooses them and not an estimate; see
         :func:`gpunet.backends.cuda.batch_norm.plan_forward`.
@@ -39,11 +43,12 @@ class Launcher:
         Activations of the user's own whose texts compute what their NumPy functions do, in float32 or float64.
     """
 
-    def __init__(self, device: Device, has_clusters: bool = True) -> None:
+    def __init__(self, device: Device, has_clusters: bool = True, tuning: Tuning = ESTIMATES) -> None:
         self.device = device
         self.kernels = KernelLibrary(device)
         self.scratch = Scratch(device.empty)
         self.max_cluster_size = device.max_cluster_size if CLUSTERS.is_on() and has_clusters else 1
+        self.tuning = tuning
         self.batch_norm_choice: tuple[str | None, int | None] = None, None
         self.compared: set[tuple[Activation, type]] = set()
         self._counters: Array | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backends.arrays import Array
-from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, ceiling, flat_grid, flat_vector_width
+from gpunet.backends.cuda.grids import THREADS, ceiling, flat_grid, flat_vector_width
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, Variants, arithmetic_type, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
@@ -61,7 +61,7 @@ def sgd_step(
     numbers = map(arithmetic_type(parameters.dtype), (2 * l2, momentum))
     arguments = (parameters, gradients, velocity, *sizes, scalars, clip, loss, *numbers, np.int32(nesterov))
     kernel = _kernel(cuda, "sgd_step", parameters, width, str(velocity is not None).lower())
-    cuda.launch(kernel, _grid(cuda, parameters, width, STREAMING_WAVES), THREADS, arguments)
+    cuda.launch(kernel, _grid(cuda, parameters, width, cuda.tuning.streaming_waves), THREADS, arguments)
 
 
 def adam_step(
@@ -88,7 +88,7 @@ def adam_step(
     rounded = map(arithmetic_type(parameters.dtype), numbers)
     arguments = (parameters, gradients, first_moment, second_moment, *sizes, scalars, clip, loss, *rounded)
     kernel = _kernel(cuda, "adam_step", parameters, width)
-    cuda.launch(kernel, _grid(cuda, parameters, width, STREAMING_WAVES), THREADS, arguments)
+    cuda.launch(kernel, _grid(cuda, parameters, width, cuda.tuning.streaming_waves), THREADS, arguments)
 
 
 def _sizes(parameters: Array, weight_count: int, shrinking: float) -> tuple[np.int64, np.int64]:

@@ -114,6 +114,8 @@ class CupyDevice:
         ``"cuda:0"``.
     model : str
         ``"NVIDIA H200"``.
+    driver : str
+        The newest CUDA version that the driver supports, ``"13.0"``.
     compute_capability : tuple of two ints
     multiprocessor_count, threads_per_multiprocessor, max_cluster_size : int
     shared_memory_per_block, shared_memory_per_multiprocessor, l2_bytes : int
@@ -152,6 +154,7 @@ class CupyDevice:
         self.index = index
         self.name = f"cuda:{index}"
         self.model = properties["name"].decode(errors="replace")
+        self.driver = _version(cupy.cuda.runtime.driverGetVersion())
         self.compute_capability: tuple[int, int] = (properties["major"], properties["minor"])
         if self.compute_capability < OLDEST_COMPUTE_CAPABILITY:
             have, need = (".".join(map(str, pair)) for pair in (self.compute_capability, OLDEST_COMPUTE_CAPABILITY))

@@ -11,6 +11,7 @@ from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.activation import column_tiles
 from gpunet.backends.cuda.batch_norm import DeviceLimits
 from gpunet.backends.cuda.grids import flat_grid, resident_blocks
+from gpunet.backends.cuda.tuning import ESTIMATES
 from gpunet.backends.devices.cupy import CupyDevice
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
@@ -78,4 +79,4 @@ def test_the_backend_asks_its_device(device: CupyDevice, model: str, monkeypatch
     backend.squared_error(x, x, None, x, loss)
     backend.sgd_step(vector, vector, None, 0, scalars, None, loss, l2=0.0, momentum=0.0, nesterov=False)
     backend.bias_activation_forward(x, None, ReLU(), x)
-    assert grids == [full, 4 * full, (1, full)]
+    assert grids == [full, ESTIMATES.streaming_waves * full, (1, full)]

@@ -1,0 +1,110 @@
+"""What ``gpunet tune`` chooses, by a clock that the test turns: no time of this machine counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import gpunet
+from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.cuda.tuning import CANDIDATES, ESTIMATES, Tuning
+from gpunet.verification import speed, tuning
+from tests.helpers.verification import SmallDevice
+
+
+class PlantedDevice(SmallDevice):
+    """Runs nothing; a kernel takes as long as ``seconds`` says of its name, its grid and its block."""
+
+    def __init__(self, seconds: Any) -> None:
+        super().__init__(compute_capability=(9, 0))
+        self.seconds, self.clock, self.launches = seconds, 0.0, 0
+
+    def load(self, source: str, options: Any, kernels: Any, name: str) -> Any:
+        return {kernel: kernel for kernel in kernels}
+
+    def launch(self, kernel: Any, grid: Any, block: Any, *args: Any, cluster: int = 1, **options: Any) -> None:
+        assert self._recording is None
+        self.launches += 1
+        self.clock += self.seconds(kernel.partition("<")[0], grid, block, cluster or 1)
+
+    def capture(self, step: Any) -> Any:
+        raise AssertionError("nothing is measured while a step is recorded, and nothing is recorded to measure")
+
+    def record_event(self) -> float:
+        return self.clock
+
+
+def measured(seconds: Any) -> tuple[Tuning, list[tuning.Choice]]:
+    backend = CudaBackend(PlantedDevice(seconds))
+    found = tuning.measure(backend, False, lambda done, what: None)
+    assert backend.launcher.tuning == found[0]
+    return found
+
+
+def test_what_is_equal_stays_with_the_estimates() -> None:
+    found, choices = measured(lambda kernel, grid, block, cluster: 1e-3)
+    assert found == ESTIMATES
+    assert [choice.name for choice in choices] == list(CANDIDATES)
+    for choice in choices:
+        assert choice.ratios == pytest.approx(dict.fromkeys(CANDIDATES[choice.name], 1))
+
+
+def test_a_gain_within_the_noise_is_none() -> None:
+    def seconds(kernel: str, grid: Any, block: Any, cluster: int) -> float:
+        return 1e-3 * (1 - 0.9 * tuning.MARGIN * (block == (1, 128) or grid == 1))
+
+    assert measured(seconds)[0] == ESTIMATES
+
+
+@pytest.mark.parametrize("waves", CANDIDATES["streaming_waves"])
+def test_waves(waves: int) -> None:
+    """A wave of this device is 16 blocks of 256 threads."""
+
+    def seconds(kernel: str, grid: Any, block: Any, cluster: int) -> float:
+        return 1e-3 if kernel != "adam_step" or grid == 16 * waves else 2e-3
+
+    found, choices = measured(seconds)
+    assert found == Tuning(streaming_waves=waves)
+    assert choices[0].ratios[waves] == pytest.approx(1 if waves == ESTIMATES.streaming_waves else 0.5)
+
+
+@pytest.mark.parametrize("threads", CANDIDATES["resident_threads"])
+def test_threads_of_a_block(threads: int) -> None:
+    def seconds(kernel: str, grid: Any, block: Any, cluster: int) -> float:
+        is_resident = kernel.endswith("resident")
+        return 2e-3 if is_resident and block[0] * block[1] != threads else 1e-3
+
+    assert measured(seconds)[0].resident_threads == threads
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_clusters(is_slow: bool) -> None:
+    """Barriers that cost more than estimated make their cost the larger one, and fewer plans have clusters."""
+
+    def seconds(kernel: str, grid: Any, block: Any, cluster: int) -> float:
+        return 1e-3 * (3 if (cluster > 1) == is_slow else 1)
+
+    found = measured(seconds)[0].cluster_bytes
+    assert (found > ESTIMATES.cluster_bytes) if is_slow else (found <= ESTIMATES.cluster_bytes)
+
+
+def test_a_plan_is_measured_once_and_what_has_no_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tuning.Placed
+
+    def without_room(backend: Any, operation: Any) -> Any:
+        if operation.method == "adam_step":
+            raise gpunet.OutOfDeviceMemoryError("no room for it")
+        return made(backend, operation)
+
+    monkeypatch.setattr(tuning, "Placed", without_room)
+    launches: list[Any] = []
+
+    def seconds(*launch: Any) -> float:
+        launches.append(launch)
+        return 1.0  # longer than a round has to be
+
+    measured(seconds)
+    assert all("batch_norm" in kernel for kernel, *_ in launches)
+    # Once to compile, once to see how long it takes, and the rounds.
+    assert {launches.count(launch) for launch in launches} == {2 + speed.ROUNDS}
