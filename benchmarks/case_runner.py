@@ -24,7 +24,7 @@ from benchmarks.peers.peer import Outputs
 from benchmarks.problem import make_problem
 from benchmarks.process import PeerFailedError, WorkerProcess
 from benchmarks.report.results import Case, Row, spread
-from benchmarks.roofline import demands, roofline_seconds, working_set
+from benchmarks.report.roofline import demands, roofline_seconds, working_set
 from benchmarks.tolerances import largest_error, tolerance
 
 T = TypeVar("T")

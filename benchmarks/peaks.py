@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.problem import PEAK
 from benchmarks.process import PeerFailedError, WorkerProcess
 from benchmarks.report.results import Case
-from benchmarks.roofline import demands
+from benchmarks.report.roofline import demands
 
 # Peers whose product and copy may be the best ones.
 CANDIDATES = {"cpu": ("gpunet-numpy", "torch-tuned"), "cuda": ("gpunet-cuda",)}

@@ -126,7 +126,7 @@ class Row:
     samples_per_second: float | None = None
     gigaflops: float | None = None  # operations of the work per second
     gigabytes_per_second: float | None = None  # the fewest bytes it has to move
-    roofline_milliseconds: float | None = None  # the least time of the work at `peaks`; see benchmarks/roofline.py
+    roofline_milliseconds: float | None = None  # the least time of the work at `peaks`; see roofline.py here
     roofline_percent: float | None = None  # that over the median; above 100 where a cache beats the large copy
     cached: bool = False  # whether the arrays of one unit of work fit into the last-level cache
     # gigaflops of a large matrix product, gigabytes_per_second of a large copy, in the same rounds.

@@ -9,6 +9,7 @@ from gpunet.errors import unknown_name
 
 from . import tables
 from .frame import frame
+from .prediction import prediction
 from .results import Results
 
 NOTHING_YET = "Nothing of this has been measured yet."
@@ -29,6 +30,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Results, Any], list[str]]]] = {
     "roofline": ("Roofline", tables.roofline),
     "not-measured": ("What has no time, and why", tables.not_measured),
 }
+# Sections of documents that are about all result files together, and not in the report on them.
+OVERALL: dict[str, Callable[[Sequence[Results]], list[str]]] = {"prediction": prediction}
 HOW_TO_READ = (
     "Times are medians over the rounds of a case, in each of which all peers do it one after the other; the fastest is "
     "bold. `1.51x` is the median over the rounds of a peer's time over gpunet's in the same round: above 1, gpunet is "
@@ -65,8 +68,10 @@ def section(name: str, files: Sequence[Results], *, argument: str = "section") -
     InvalidValueError
         There is no such section; the message begins with ``argument`` and has the nearest.
     """
+    if name in OVERALL:
+        return "\n\n".join(OVERALL[name](files))
     if name not in SECTIONS:
-        raise unknown_name(argument, name, SECTIONS)
+        raise unknown_name(argument, name, (*SECTIONS, *OVERALL))
     blocks: list[str] = []
     for results in files:
         found = SECTIONS[name][1](results, frame(results))

@@ -7,8 +7,10 @@ writes ds backward, as if every column stayed on the chip between its statistics
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from gpunet.verification.operation import Operation
+if TYPE_CHECKING:
+    from gpunet.verification.operation import Operation
 
 # Times that an array of the size of the output, or of what is summed up, is read or written.
 SWEEPS = {

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks.report.results import Case
-from benchmarks.roofline import Demand, demands, parameter_count, roofline_seconds, working_set
+from benchmarks.report.roofline import Demand, demands, parameter_count, roofline_seconds, working_set
 from gpunet.verification.configurations import layer_sizes
 
 # Two hidden units, three inputs, five rows, ten classes.

@@ -11,7 +11,7 @@ import pytest
 
 import gpunet
 from benchmarks.report.results import Case
-from benchmarks.roofline import demands
+from benchmarks.report.roofline import demands
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.sources import names
 from gpunet.verification import speed

@@ -13,11 +13,12 @@ Williams, Waterman, Patterson 2009, "Roofline: an insightful visual performance 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from benchmarks.report.results import Case
 from gpunet.verification.traffic import SWEEPS
+
+from .results import Case
 
 _BATCH_NORM_FORWARD = SWEEPS["batch_norm_activation_forward"]
 _BATCH_NORM_BACKWARD = SWEEPS["batch_norm_activation_backward"]
@@ -28,10 +29,11 @@ _OPTIMIZER = {"sgd": SWEEPS["sgd_step"], "adam": SWEEPS["adam_step"]}
 
 @dataclass(frozen=True)
 class Demand:
-    """What one operation cannot do without: floating-point operations, and bytes moved."""
+    """What one operation cannot do without: floating-point operations, and bytes moved; and which operation it is."""
 
     operations: float
     bytes: float
+    name: str = field(default="", compare=False)
 
     def seconds(self, operations_per_second: float, bytes_per_second: float) -> float:
         """Return the least time at the two rates."""
@@ -50,7 +52,7 @@ def demands(case: Case) -> list[Demand]:
     if case.mode != "forward":
         found += _backward(case)
     if case.mode == "step":
-        found.append(_elements(case, _OPTIMIZER[case.optimizer] * parameter_count(case)))
+        found.append(Demand(0.0, _update_bytes(case), "update"))
     return found
 
 
@@ -81,19 +83,20 @@ def _forward(case: Case) -> list[Demand]:
     sweeps = _BATCH_NORM_FORWARD if case.batch_norm else _ACTIVATION_FORWARD
     found = []
     for inputs, outputs in pairwise(case.sizes):
-        found += [_product(case, case.rows, inputs, outputs), _elements(case, sweeps * case.rows * outputs)]
-    found[-1] = _elements(case, _ACTIVATION_FORWARD * case.rows * case.sizes[-1])  # only a bias
+        found.append(_product(case, case.rows, inputs, outputs))
+        found.append(_elements(case, sweeps * case.rows * outputs, "forward"))
+    found[-1] = _elements(case, _ACTIVATION_FORWARD * case.rows * case.sizes[-1], "bias")
     return found
 
 
 def _backward(case: Case) -> list[Demand]:
     sweeps = _BATCH_NORM_BACKWARD if case.batch_norm else _ACTIVATION_BACKWARD
-    found = [_elements(case, _LOSS * case.rows * case.sizes[-1])]
+    found = [_elements(case, _LOSS * case.rows * case.sizes[-1], "loss")]
     layers = list(pairwise(case.sizes))
     for index, (inputs, outputs) in reversed(list(enumerate(layers))):
         if index < len(layers) - 1:
-            found.append(_elements(case, sweeps * case.rows * outputs))
-        found.append(_product(case, outputs, case.rows, inputs))  # dW
+            found.append(_elements(case, sweeps * case.rows * outputs, "backward"))
+        found.append(_product(case, outputs, case.rows, inputs, "weight gradient"))
         if index > 0:
             found.append(_product(case, case.rows, outputs, inputs))  # dX
     return found
@@ -117,14 +120,20 @@ def _operation(case: Case) -> Demand:
     return _elements(case, sweeps * rows * columns)
 
 
-def _product(case: Case, rows: int, inner: int, columns: int) -> Demand:
+def _product(case: Case, rows: int, inner: int, columns: int, name: str = "product") -> Demand:
     elements = rows * inner + inner * columns + rows * columns
-    return Demand(2.0 * rows * inner * columns, float(elements * _item_size(case)))
+    return Demand(2.0 * rows * inner * columns, float(elements * _item_size(case)), name)
 
 
-def _elements(case: Case, count: int) -> Demand:
-    return Demand(0.0, float(count * _item_size(case)))
+def _elements(case: Case, count: int, name: str = "") -> Demand:
+    return Demand(0.0, float(count * _item_size(case)), name)
+
+
+def _update_bytes(case: Case) -> float:
+    """Return what an optimiser moves; of bfloat16 it updates weights in float32, and writes the rounded ones too."""
+    rounded = 2 if case.dtype == "bfloat16" else 0
+    return float((_OPTIMIZER[case.optimizer] * max(_item_size(case), 4) + rounded) * parameter_count(case))
 
 
 def _item_size(case: Case) -> int:
-    return {"float32": 4, "float64": 8}[case.dtype]
+    return {"bfloat16": 2, "float32": 4, "float64": 8}[case.dtype]
