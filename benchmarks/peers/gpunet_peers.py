@@ -95,7 +95,10 @@ class GpunetCuda(GpunetPeer):
     def versions(self) -> dict[str, str]:
         import cupy
 
-        return super().versions() | {"cupy": cupy.__version__}
+        from gpunet.backends.cuda.tuning import tuning_of
+        from gpunet.backends.devices.cupy import CupyDevice
+
+        return super().versions() | {"cupy": cupy.__version__, "launch plans": tuning_of(CupyDevice(0)).in_words}
 
     def new_backend(self, case: Case) -> Backend:
         import cupy

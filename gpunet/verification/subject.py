@@ -151,6 +151,7 @@ class Cuda(Subject):
             "multiprocessors": str(device.multiprocessor_count),
             "driver": "CUDA {}.{}".format(*(probe_gpu().driver_cuda or (0, 0))) if self.model else "none",
             "cupy": str(getattr(sys.modules.get("cupy"), "__version__", "none")),
+            "launch plans": self._operations["float32"].launcher.tuning.in_words,
         }
 
     @property

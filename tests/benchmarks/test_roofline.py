@@ -36,6 +36,13 @@ def test_demands_of_a_network_are_those_of_its_operations():
     assert demands(SMALL.replace(optimizer="sgd"))[-1] == Demand(0, 4 * 5 * parameters)
 
 
+def test_bfloat16_has_half_of_the_bytes_but_updates_weights_in_float32():
+    single, half = demands(SMALL), demands(SMALL.replace(dtype="bfloat16"))
+    assert [demand.operations for demand in half] == [demand.operations for demand in single]
+    assert [demand.bytes for demand in half[:-1]] == [demand.bytes / 2 for demand in single[:-1]]
+    assert half[-1].bytes == single[-1].bytes + 2 * parameter_count(SMALL)
+
+
 def test_an_epoch_is_its_steps_and_its_batches():
     epoch = SMALL.replace(mode="epoch", examples=12)
     step, short = demands(SMALL), demands(SMALL.replace(rows=2))

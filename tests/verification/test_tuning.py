@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.cuda.batch_norm import BatchNormPlan, DeviceLimits, plan_backward, plan_forward
 from gpunet.backends.cuda.tuning import CANDIDATES, ESTIMATES, Tuning
 from gpunet.verification import speed, tuning
+from tests.helpers.gpu_models import GPU_MODELS
 from tests.helpers.verification import SmallDevice
+
+LIMITS = [
+    DeviceLimits(
+        model["multiProcessorCount"],
+        model["sharedMemPerBlockOptin"],
+        model["sharedMemPerMultiprocessor"],
+        model["l2CacheSize"],
+        8 if model["major"] >= 9 else 1,
+    )
+    for model in GPU_MODELS.values()
+]
+
+
+def plans(limits: DeviceLimits, chosen: Tuning) -> list[tuple[Any, BatchNormPlan]]:
+    """Return the plans of the shapes that a GPU is measured with."""
+    tuned = replace(limits, tuning=chosen)
+    return [
+        (shape, make(*shape, 4, 4, tuned)) for shape in tuning.LARGE_SHAPES for make in (plan_forward, plan_backward)
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in CANDIDATES if name != "streaming_waves"])
+def test_every_candidate_changes_a_plan_of_some_gpu(name: str) -> None:
+    """Else it would be measured for nothing; and there are few enough of them for a measurement of seconds."""
+    for value in set(CANDIDATES[name]) - {getattr(ESTIMATES, name)}:
+        candidate = replace(ESTIMATES, **{name: value})
+        assert any(plans(limits, candidate) != plans(limits, ESTIMATES) for limits in LIMITS)
+
+
+def test_the_measurement_is_short() -> None:
+    for limits in LIMITS:
+        tried = [replace(ESTIMATES, **{name: value}) for name, values in CANDIDATES.items() for value in values]
+        different = {plan for candidate in tried for plan in plans(limits, candidate)}
+        assert len(different) <= 40
+        assert len({(plan.kernel, plan.cluster, plan.width) for _, plan in different}) < 10
 
 
 class PlantedDevice(SmallDevice):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backends.arrays import Array
-from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, ceiling, flat_grid, flat_vector_width
+from gpunet.backends.cuda.grids import THREADS, ceiling, flat_grid, flat_vector_width
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, Variants, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
@@ -38,7 +38,7 @@ def keep_weights(cuda: Launcher, source: Array, kept: Array, losses: Array, plac
     """Launch :func:`gpunet.backends.reference.training.keep_weights`."""
     width = flat_vector_width(source, kept, kept[1])
     arguments = (source, kept, losses, place, np.int64(source.size), np.int32(every))
-    grid = flat_grid(ceiling(source.size, width), cuda.device, STREAMING_WAVES)
+    grid = flat_grid(ceiling(source.size, width), cuda.device, cuda.tuning.streaming_waves)
     cuda.launch(_kernel(cuda, "keep_weights", source, width), grid, THREADS, arguments)
 
 

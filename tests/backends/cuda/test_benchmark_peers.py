@@ -172,4 +172,5 @@ def test_unfused_work_runs_on_the_stream_of_its_device(peer, cupy, monkeypatch):
 
 def test_versions(peer):
     assert peer.versions()["cupy"] == fake_cupy.FakeCupy.__version__
-    assert set(peer.versions()) == {"gpunet", "numpy", "cupy"}
+    assert peer.versions().keys() == {"gpunet", "numpy", "cupy", "launch plans"}
+    assert peer.versions()["launch plans"] == "estimates"
