@@ -181,13 +181,13 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def device_seconds(device: Device, call: Callable[[], object]) -> float:
+def device_seconds(device: Device, call: Callable[[], object], rounds: int = ROUNDS) -> float:
     """Return the median time of a call by the device's clock, over rounds of as many calls as one can tell apart."""
     call()  # compiles, and allocates
     repeats = 1
     while (elapsed := _round(device, call, repeats)) < ROUND_SECONDS and repeats < 2**16:
         repeats *= 2 if elapsed <= 0 else max(2, min(64, math.ceil(ROUND_SECONDS / elapsed)))
-    return statistics.median(_round(device, call, repeats) for _ in range(ROUNDS)) / repeats
+    return statistics.median(_round(device, call, repeats) for _ in range(rounds)) / repeats
 
 
 def _round(device: Device, call: Callable[[], object], repeats: int) -> float:

@@ -33,10 +33,11 @@ def count_step(storage: Storage, number: int, scalars: int, before: float = 0.5,
 def keep_weights(storage: Storage, size: int, number: int, windows: int = 0, before: float = 0.5) -> Operation:
     """Return the operation at the step ``number`` of an epoch, after a loss of ``before``."""
     rng = np.random.default_rng(size)
-    vectors = {"kept": storage.store(rng.standard_normal((2, size))), "source": storage.store(rng.standard_normal(size))}
-    return Operation(
-        "keep_weights", vectors | _place(number, before, windows), {}, {"every": EVERY}, changed=("kept",)
-    )
+    vectors = {
+        "kept": storage.store(rng.standard_normal((2, size))),
+        "source": storage.store(rng.standard_normal(size)),
+    }
+    return Operation("keep_weights", vectors | _place(number, before, windows), {}, {"every": EVERY}, changed=("kept",))
 
 
 def summarize(storage: Storage, size: int, weights: int, wrong: tuple[float, ...] = ()) -> Operation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,8 @@ from gpunet.verification.storage import FLOAT32
 # beyond it; and parameters beyond the caches. Elsewhere than on a GPU only that all of it runs.
 LARGE_SHAPES, LARGE_SIZE = ((256, 256), (1024, 1024), (8192, 64), (16384, 1024), (65536, 128)), 2**24
 SMALL_SHAPES, SMALL_SIZE = ((64, 64), (1100, 8)), 2**18
+# In turns, and calls of a turn.
+ROUNDS, CALLS = 5, 16
 # A constant departs from its estimate for so much of the time of the work that it changes: less is noise.
 MARGIN = 0.02
 
@@ -43,31 +46,45 @@ class Choice:
     ratios: dict[int, float]
 
 
-@dataclass
 class _Work:
-    """An operation on a device, and its time with every plan that it was measured with."""
+    """An operation on a device, whose plans are compared."""
 
-    backend: CudaBackend
-    operation: Operation
-
-    def __post_init__(self) -> None:
-        self._placed = Placed(self.backend, self.operation)
-        self._seconds: dict[Hashable, float] = {}
+    def __init__(self, backend: CudaBackend, operation: Operation) -> None:
+        self._backend, self._operation = backend, operation
+        self._placed = Placed(backend, operation)
+        self._recorded: dict[Hashable, Callable[[], None]] = {}
+        self._ratios: dict[tuple[Hashable, Hashable], float] = {}
 
     def plan(self, tuning: Tuning) -> Hashable:
         """Return what the launch depends on."""
-        if self.operation.method == "adam_step":
+        if self._operation.method == "adam_step":
             return tuning.streaming_waves
-        limits = DeviceLimits.of(self.backend.device, self.backend.launcher.max_cluster_size, tuning)
-        return batch_norm.plan(self.operation, batch_norm.Way(), {}, limits)
+        limits = DeviceLimits.of(self._backend.device, self._backend.launcher.max_cluster_size, tuning)
+        return batch_norm.plan(self._operation, batch_norm.Way(), {}, limits)
 
-    def seconds(self, tuning: Tuning) -> float:
-        """Return its time, measured once for each plan."""
-        plan = self.plan(tuning)
-        if plan not in self._seconds:
-            self.backend.launcher.tuning = tuning
-            self._seconds[plan] = device_seconds(self.backend.device, self._placed.call)
-        return self._seconds[plan]
+    def ratio(self, candidate: Tuning, present: Tuning) -> float:
+        """Return the time with one plan over that with another, measured in turns: clocks rise and fall meanwhile."""
+        plans = self.plan(candidate), self.plan(present)
+        if plans not in self._ratios:
+            runs = [self._run(plan, tuning) for plan, tuning in zip(plans, (candidate, present), strict=True)]
+            rounds = [[device_seconds(self._backend.device, run, rounds=1) for run in runs] for _ in range(ROUNDS)]
+            self._ratios[plans] = statistics.median(one / other for one, other in rounds)
+        return self._ratios[plans]
+
+    def _run(self, plan: Hashable, tuning: Tuning) -> Callable[[], None]:
+        """Return what does the operation several times, recorded: a small kernel is over before the host asks again."""
+        launcher = self._backend.launcher
+
+        def several_times() -> None:
+            launcher.tuning = tuning  # where nothing is recorded, the other's turn was before
+            for _ in range(CALLS):
+                self._placed.call()
+
+        if plan not in self._recorded:
+            launcher.tuning = tuning
+            self._placed.call()  # compiles, and allocates
+            self._recorded[plan] = self._backend.capture(several_times)
+        return self._recorded[plan]
 
 
 def measure(
@@ -89,7 +106,7 @@ def measure(
     for done, (name, values) in enumerate(CANDIDATES.items()):
         on_progress(done, name)
         present: int = getattr(tuning, name)
-        ratios = {value: _ratio(backend, works, replace(tuning, **{name: value}), tuning) for value in values}
+        ratios = {value: _ratio(works, replace(tuning, **{name: value}), tuning) for value in values}
         fastest = min(values, key=lambda value: ratios[value])
         chosen = fastest if ratios[fastest] < 1 - MARGIN else present
         choices.append(Choice(name, present, chosen, ratios))
@@ -98,10 +115,10 @@ def measure(
     return tuning, choices
 
 
-def _ratio(backend: CudaBackend, works: list[_Work], candidate: Tuning, present: Tuning) -> float:
+def _ratio(works: list[_Work], candidate: Tuning, present: Tuning) -> float:
     """Return the time with a candidate over the present one, as the mean of the work whose plan it changes."""
     changed = [work for work in works if work.plan(candidate) != work.plan(present)]
-    logarithms = [math.log(work.seconds(candidate) / work.seconds(present)) for work in changed]
+    logarithms = [math.log(work.ratio(candidate, present)) for work in changed]
     return math.exp(sum(logarithms) / len(logarithms)) if logarithms else 1.0
 
 
