@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gpunet.backends import Backend, NumpyBackend, reference
+from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.numpy import CHUNK
 from tests.helpers.operations import CASES, SHAPES, Arrays, Operands
 
@@ -30,7 +31,8 @@ def test_every_operation_is_a_method_and_every_faster_version_has_a_case() -> No
     faster = {name for name in operations() if getattr(NumpyBackend, name) is not getattr(Backend, name)}
     assert faster == {name for name, _ in CASES}
     for name in operations():
-        assert inspect.signature(getattr(Backend, name)) == inspect.signature(getattr(NumpyBackend, name))
+        for backend in (NumpyBackend, CpuBackend):
+            assert inspect.signature(getattr(Backend, name)) == inspect.signature(getattr(backend, name))
 
 
 def test_the_reference_knows_no_array_library_but_the_one_it_is_given() -> None:
@@ -40,25 +42,27 @@ def test_the_reference_knows_no_array_library_but_the_one_it_is_given() -> None:
         assert np not in vars(module).values(), module.__name__
 
 
+@pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("name", "make"), CASES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(CASES)])
-def test_numpy_is_the_reference_to_rounding(
-    name: str, make: Callable[[Operands], Arrays], shape: tuple[int, int]
+def test_every_version_is_the_reference_to_rounding(
+    name: str, make: Callable[[Operands], Arrays], shape: tuple[int, int], backend: type[Backend]
 ) -> None:
     if name == "batch_norm_activation_forward":
         shape = max(shape[0], 2), shape[1]  # one row has no variance
     ours, expected = make(Operands(shape)), make(Operands(shape))
-    getattr(NumpyBackend(), name)(**ours)
+    getattr(backend(), name)(**ours)
     getattr(Backend(), name)(**expected)
     for argument, value in expected.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_allclose(ours[argument], value, rtol=1e-10, atol=1e-11, err_msg=argument)
 
 
+@pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])
 @pytest.mark.parametrize("columns", [(), (3,)])
-def test_more_rows_than_a_chunk_are_gathered(columns: tuple[int, ...]) -> None:
+def test_more_rows_than_a_chunk_are_gathered(columns: tuple[int, ...], backend: type[Backend]) -> None:
     rng = np.random.default_rng(0)
     source, index = rng.standard_normal((50, *columns)), rng.integers(0, 50, 2 * CHUNK + 3, np.int32)
     out = np.full((len(index), *columns), np.nan)
-    NumpyBackend().gather_rows(source, index, out)
+    backend().gather_rows(source, index, out)
     np.testing.assert_array_equal(out, source[index])

@@ -1,0 +1,364 @@
+"""The compiled and threaded backend: stripes of work, whatever number of threads does them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba.core.errors import NumbaError
+
+from gpunet.activations import CHECKED_POINTS, Activation, OwnActivation
+from gpunet.backends.arrays import Array, Scratch
+from gpunet.backends.backend import as_method
+from gpunet.backends.cpu.activation_source import UncompilableError, translate
+from gpunet.backends.cpu.blas import find_blas
+from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer
+from gpunet.backends.cpu.kernels.gemm import gemm_tile
+from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, tile
+from gpunet.backends.cpu.pool import Pool, shared_pool
+from gpunet.backends.cpu.program import Argument, Phase, Program, Recording, address
+from gpunet.backends.notices import say_once
+from gpunet.backends.numpy import NumpyBackend
+
+_ALIGNMENT = 64
+
+
+@functools.cache
+def _stamp() -> str:
+    """Return a digest of the sources that kernels are compiled from: a change in any makes Numba's cache miss."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _compiled(factory: Callable[..., Any], *constants: Any) -> Any:
+    """Return the kernel of a factory for some constants, compiled once in a process and kept on disk."""
+    return factory(*constants, _stamp())
+
+
+def _real(array: Array) -> Any:
+    """Return float32 or float64, whichever an array has."""
+    return array.dtype.type
+
+
+@functools.lru_cache(maxsize=64)
+def _sources(activation: Activation) -> tuple[str, str] | None:
+    """Return what an activation and its derivative are compiled from, None where they cannot be, which is said once."""
+    try:
+        sources = translate(activation)
+        if not isinstance(activation, OwnActivation):
+            _compare(activation, *sources)
+    except (UncompilableError, NumbaError) as error:
+        say_once(f"the activation {activation} runs on NumPy alone", str(error).strip().splitlines()[0])
+        return None
+    return sources
+
+
+def _compare(activation: Activation, forward: str, derivative: str) -> None:
+    """Raise UncompilableError where what is compiled is not the user's function."""
+    s = CHECKED_POINTS[np.newaxis].copy()
+    y, found = activation.forward(s), np.empty_like(s)
+    kept, of_input = (s, True) if activation.derivative_of == "input" else (y, False)
+    shape = (1, s.size, 1)
+    pool = Pool(1, None)
+    kernel = _compiled(bias_activation.forward_kernel, forward, np.float64)
+    Program(pool, [Phase(kernel, [s, None, found, *shape, activation.parameter], 1)])()
+    if not np.allclose(found, y, rtol=1e-4, atol=1e-6):
+        raise UncompilableError("cuda_forward gives other numbers than forward")
+    kernel = _compiled(bias_activation.backward_kernel, derivative, of_input, np.float64)
+    given = [0, np.ones_like(s), kept, found, None, None, None, *shape, activation.parameter]
+    Program(pool, [Phase(kernel, given, 1)])()
+    if not np.allclose(found, activation.derivative(kept), rtol=1e-4, atol=1e-6):
+        raise UncompilableError("cuda_derivative gives other numbers than derivative")
+
+
+def _on_numpy(name: str) -> Callable[..., None]:
+    """Return the method of an operation that has no kernel."""
+
+    def method(self: CpuBackend, *args: Any, **kwargs: Any) -> None:
+        self._run_numpy(name, *args, **kwargs)
+
+    return as_method(method, getattr(NumpyBackend, name))
+
+
+class CpuBackend(NumpyBackend):
+    """Runs operations in stripes on compiled kernels; those without one run on NumPy."""
+
+    name = "cpu"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool = shared_pool()
+        self._blas = find_blas()
+        self._scratch = Scratch(self.empty)
+        self._recording: Recording | None = None
+
+    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Return an uninitialised array whose address is a multiple of a cache line's bytes."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape)) * dtype.itemsize
+        memory = np.empty(size + _ALIGNMENT, np.uint8)
+        start = -address(memory) % _ALIGNMENT
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def _run(self, *phases: Phase) -> None:
+        """Do phases now, or record them."""
+        if self._recording is None:
+            Program(self._pool, phases)()
+        else:
+            self._recording.add_phases(phases)
+
+    def _run_numpy(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Do an operation as the NumPy backend does it, now, or in a recording."""
+        call = functools.partial(getattr(super(), name), *args, **kwargs)
+        if self._recording is None:
+            call()
+        else:
+            self._recording.add_call(call)
+
+    def copy(self, source: Array, destination: Array) -> None:
+        self._run_numpy("copy", source, destination)
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        self._recording = Recording(self._pool)
+        try:
+            step()
+            return self._recording.finish()
+        finally:
+            self._recording = None
+
+    gather_rows = _on_numpy("gather_rows")
+    dropout_forward = _on_numpy("dropout_forward")
+    dropout_backward = _on_numpy("dropout_backward")
+    sample_bernoulli = _on_numpy("sample_bernoulli")
+    sigmoid_cross_entropy = _on_numpy("sigmoid_cross_entropy")
+    squared_error = _on_numpy("squared_error")
+    clip_factor = _on_numpy("clip_factor")
+
+    # --- linear layer (L1) ------------------------------------------------------------------------------------------
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+    ) -> None:
+        blas = self._blas
+        contiguous = a.flags.c_contiguous and b.flags.c_contiguous and out.flags.c_contiguous
+        if blas is None or not contiguous:
+            self._run_numpy("gemm", a, b, out, transpose_a, transpose_b, accumulate)
+            return
+        (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
+        rows, columns = tile(m, n, k)
+        gemm = blas.sgemm if out.dtype == np.float32 else blas.dgemm
+        given: list[Argument] = [gemm, blas.has_long_integers, out.dtype.itemsize, a, b, out, m, n, k]
+        given += [transpose_a, transpose_b, accumulate, rows, columns]
+        self._run(Phase(gemm_tile, given, -(-m // rows) * -(-n // columns)))
+
+    # --- bias and activation (L1, L3) -------------------------------------------------------------------------------
+
+    def bias_activation_forward(self, s: Array, bias: Array | None, activation: Activation, out: Array) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            self._run_numpy("bias_activation_forward", s, bias, activation, out)
+            return
+        rows, columns = s.shape
+        kernel = _compiled(bias_activation.forward_kernel, sources[0], _real(s))
+        per_block = block_rows(rows, columns)
+        given: list[Argument] = [s, bias, out, rows, columns, per_block, activation.parameter]
+        self._run(Phase(kernel, given, -(-rows // per_block)))
+
+    def bias_activation_backward(
+        self,
+        dy: Array,
+        kept: Array,
+        activation: Activation,
+        ds: Array,
+        dbias: Array | None,
+        bias: Array | None = None,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            self._run_numpy("bias_activation_backward", dy, kept, activation, ds, dbias, bias)
+            return
+        rows, columns = dy.shape
+        of_input = activation.derivative_of == "input"
+        kernel = _compiled(bias_activation.backward_kernel, sources[1], of_input, _real(dy))
+        per_block = block_rows(rows, columns)
+        blocks = -(-rows // per_block)
+        sums = self._scratch("sums", (blocks, columns), dy.dtype)
+        given: list[Argument] = [0, dy, kept, ds, bias, dbias, sums]
+        given += [rows, columns, per_block, activation.parameter]
+        phases = [Phase(kernel, given, blocks)]
+        if dbias is not None:
+            phases.append(Phase(kernel, [1, *given[1:]], 1))
+        self._run(*phases)
+
+    # --- batch normalisation and activation (L22-L24) ---------------------------------------------------------------
+
+    def batch_norm_activation_forward(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        mean: Array,
+        inverse_std: Array,
+        running_mean: Array,
+        running_variance: Array,
+        momentum: float,
+        epsilon: float,
+    ) -> None:
+        sources = _sources(activation)
+        arrays = (mean, inverse_std, running_mean, running_variance)
+        if sources is None:
+            self._run_numpy(
+                "batch_norm_activation_forward", s, gamma, beta, activation, out, *arrays, momentum, epsilon
+            )
+            return
+        kernel = _compiled(batch_norm.forward_kernel, sources[0], _real(s))
+        given: list[Argument] = [s, out, 0, gamma, beta, *arrays, 0]
+        numbers = [float(momentum), float(epsilon), activation.parameter]
+        self._run_batch_norm(kernel, s, given, 2, 9, numbers)
+
+    def _run_batch_norm(
+        self, kernel: Any, s: Array, given: list[Argument], sums_at: int, factors_at: int, numbers: list[float]
+    ) -> None:
+        rows, columns = s.shape
+        width = block_columns(rows, columns)
+        per_block = rows if width else block_rows(rows, columns)
+        blocks = -(-rows // per_block)
+        given[sums_at] = self._scratch("sums", (blocks, batch_norm.SUMS, columns), s.dtype)
+        given[factors_at] = self._scratch("factors", (3, columns), s.dtype)
+        given += [rows, columns, per_block, width or 256, *numbers]
+        if width:
+            self._run(Phase(kernel, [3, *given], -(-columns // width)))
+            return
+        self._run(
+            Phase(kernel, [0, *given], blocks),
+            Phase(kernel, [1, *given], -(-columns // 256)),
+            Phase(kernel, [2, *given], blocks),
+        )
+
+    def batch_norm_activation_backward(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        ds: Array,
+        dgamma: Array | None,
+        dbeta: Array | None,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            arrays = (mean, inverse_std, ds, dgamma, dbeta)
+            self._run_numpy("batch_norm_activation_backward", dy, s, y, gamma, beta, activation, *arrays)
+            return
+        of_input = activation.derivative_of == "input"
+        kernel = _compiled(batch_norm.backward_kernel, sources[1], of_input, _real(s))
+        given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
+        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter])
+
+    def batch_norm_activation_inference(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        running_mean: Array,
+        running_variance: Array,
+        epsilon: float,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            arrays = (running_mean, running_variance)
+            self._run_numpy("batch_norm_activation_inference", s, gamma, beta, activation, out, *arrays, epsilon)
+            return
+        rows, columns = s.shape
+        kernel = _compiled(batch_norm.inference_kernel, sources[0], _real(s))
+        per_block = block_rows(rows, columns)
+        factors = self._scratch("factors", (3, columns), s.dtype)
+        given: list[Argument] = [s, out, gamma, beta, running_mean, running_variance, factors, rows, columns, per_block]
+        given += [float(epsilon), activation.parameter]
+        self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], -(-rows // per_block)))
+
+    # --- losses (L4) -------------------------------------------------------------------------------------------------
+
+    def softmax_cross_entropy(
+        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    ) -> None:
+        rows, columns = outputs.shape
+        kernel = _compiled(losses.softmax_cross_entropy_kernel, _real(outputs))
+        per_block = block_rows(rows, columns)
+        blocks = -(-rows // per_block)
+        sums = self._scratch("losses", (blocks,), np.float64)
+        given: list[Argument] = [outputs, targets, weights, doutputs, loss, sums, rows, columns, per_block]
+        self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], blocks), Phase(kernel, [2, *given], 1))
+
+    # --- optimisers (L5) ---------------------------------------------------------------------------------------------
+
+    def sgd_step(
+        self,
+        parameters: Array,
+        gradients: Array,
+        velocity: Array | None,
+        weight_count: int,
+        scalars: Array,
+        clip: Array | None,
+        loss: Array,
+        *,
+        l2: float,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        kernel = _compiled(optimizer.sgd_kernel, _real(parameters))
+        size = parameters.size
+        given: list[Argument] = [parameters, gradients, velocity, scalars, clip, loss, size, weight_count, chunk(size)]
+        given += [nesterov, float(l2), float(momentum)]
+        self._run(Phase(kernel, given, -(-size // chunk(size))))
+
+    def adam_step(
+        self,
+        parameters: Array,
+        gradients: Array,
+        first_moment: Array,
+        second_moment: Array,
+        weight_count: int,
+        scalars: Array,
+        clip: Array | None,
+        loss: Array,
+        *,
+        l2: float,
+        beta_1: float,
+        beta_2: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        kernel = _compiled(optimizer.adam_kernel, _real(parameters))
+        size = parameters.size
+        arrays = (parameters, gradients, first_moment, second_moment, scalars, clip, loss)
+        given: list[Argument] = [*arrays, size, weight_count, chunk(size)]
+        given += [float(number) for number in (l2, beta_1, beta_2, epsilon, weight_decay)]
+        self._run(Phase(kernel, given, -(-size // chunk(size))))

@@ -1,0 +1,355 @@
+"""Batch normalisation and activation, by blocks of rows and columns.
+
+Statistics of a block of rows are taken in two passes while it is in the cache: the sum, then the sums of the centred
+values and their squares, of which the former says what rounding left of the mean. Blocks are combined in float64, in
+their order (Chan, Golub, LeVeque 1979): the digits of a variance do not depend on how far from zero the values are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cfunc, int64, njit, void
+
+from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.kernels.activation import activate
+from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
+
+SIGNATURE = void(int64, int64)
+# How many sums each block has: of the values; of what is centred, and of its squares. Backward, two of them are used.
+SUMS = 3
+
+
+@njit(inline="always")
+def part_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Return some elements of a row of the matrix at an address, as an array whose indices are known to be positive."""
+    return array_at(matrix + size_of(A) * (i * columns + left), (width,), A)
+
+
+@njit(inline="always")
+def copy_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Return a local copy of at most ``WIDTH`` elements of a row."""
+    local, row = local_array(A), part_of_row(matrix, columns, i, left, width, A)
+    for j in range(width):
+        local[j] = row[j]
+    return local
+
+
+@njit(inline="always")
+def zeros(width: Any, A: Any) -> Any:
+    """Return a local array of zeros."""
+    local = local_array(A)
+    for j in range(width):
+        local[j] = A(0)
+    return local
+
+
+@njit(inline="always")
+def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Copy a local array to a row."""
+    row = part_of_row(matrix, columns, i, left, width, A)
+    for j in range(width):
+        row[j] = local[j]
+
+
+@njit(fastmath=FAST)
+def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any) -> Any:
+    """Write the mean of each column of a block, and the sums of centred values and of their squares."""
+    mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
+    whole = first + (last - first) // 4 * 4
+    for i in range(first, whole, 4):
+        s0, s1 = part_of_row(s, columns, i, left, width, A), part_of_row(s, columns, i + 1, left, width, A)
+        s2, s3 = part_of_row(s, columns, i + 2, left, width, A), part_of_row(s, columns, i + 3, left, width, A)
+        for j in range(width):
+            mean[j] += (s0[j] + s1[j]) + (s2[j] + s3[j])
+    for i in range(whole, last):
+        s0 = part_of_row(s, columns, i, left, width, A)
+        for j in range(width):
+            mean[j] += s0[j]
+    share = A(1 / (last - first))
+    for j in range(width):
+        mean[j] *= share
+    for i in range(first, whole, 4):
+        s0, s1 = part_of_row(s, columns, i, left, width, A), part_of_row(s, columns, i + 1, left, width, A)
+        s2, s3 = part_of_row(s, columns, i + 2, left, width, A), part_of_row(s, columns, i + 3, left, width, A)
+        for j in range(width):
+            m = mean[j]
+            a, b, c, d = s0[j] - m, s1[j] - m, s2[j] - m, s3[j] - m
+            rest[j] += (a + b) + (c + d)
+            squares[j] += (a * a + b * b) + (c * c + d * d)
+    for i in range(whole, last):
+        s0 = part_of_row(s, columns, i, left, width, A)
+        for j in range(width):
+            a = s0[j] - mean[j]
+            rest[j] += a
+            squares[j] += a * a
+    write_row(mean, sums, columns, 0, left, width, A)
+    write_row(rest, sums, columns, 1, left, width, A)
+    write_row(squares, sums, columns, 2, left, width, A)
+
+
+@njit(fastmath=FAST)
+def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
+    """Return the mean of column j and the sum of its squared distances from it, in float64."""
+    center = 0.0
+    for block in range(len(sums)):
+        count = min(per_block, rows - block * per_block)
+        center += np.float64(sums[block, 0, j]) * count + np.float64(sums[block, 1, j])
+    center /= rows
+    squares = 0.0
+    for block in range(len(sums)):
+        count = min(per_block, rows - block * per_block)
+        rest = np.float64(sums[block, 1, j]) / count
+        distance = np.float64(sums[block, 0, j]) + rest - center
+        squares += np.float64(sums[block, 2, j]) - rest * rest * count + count * distance * distance
+    return center, (0.0 if squares < 0 else squares)  # NaN stays
+
+
+@njit(fastmath=FAST)
+def normalise(
+    source: Any,
+    s: Any,
+    mean: Any,
+    factors: Any,
+    out: Any,
+    columns: Any,
+    first: Any,
+    last: Any,
+    left: Any,
+    width: Any,
+    parameter: Any,
+    A: Any,
+) -> Any:
+    """out = f((s - mean) scale + shift) for a block."""
+    center = copy_of_row(mean, columns, 0, left, width, A)
+    scale = copy_of_row(factors, columns, 0, left, width, A)
+    shift = copy_of_row(factors, columns, 1, left, width, A)
+    for i in range(first, last):
+        x, y = part_of_row(s, columns, i, left, width, A), part_of_row(out, columns, i, left, width, A)
+        for j in range(width):
+            y[j] = activate(source, (x[j] - center[j]) * scale[j] + shift[j], parameter)
+
+
+def forward_kernel(source: str, A: Any, stamp: str) -> Any:
+    """Compile out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) of training.
+
+    Arguments: phase, s, out, sums, gamma, beta, mean, inverse_std, running mean and variance, scale and shift, rows,
+    columns, rows and columns of a block, and, as float64, momentum, epsilon and the activation's parameter. Phase 0
+    writes the sums of a block of rows, 1 combines them for a block of columns, 2 normalises a block of rows; 3 does all
+    of it for a block of columns.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def forward(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
+        phase, rows, columns, per_block, per_stripe = given[0], given[11], given[12], given[13], given[14]
+        sums = array_at(given[3], ((rows + per_block - 1) // per_block, SUMS, columns), A)
+        mean, inverse_std = array_at(given[6], (columns,), A), array_at(given[7], (columns,), A)
+        running_mean, running_variance = array_at(given[8], (columns,), A), array_at(given[9], (columns,), A)
+        scale_shift = array_at(given[10], (2, columns), A)
+        first, last, left, right = 0, rows, 0, columns
+        if phase == 1 or phase == 3:
+            left, right = stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
+        else:
+            first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        if phase == 0 or phase == 3:
+            own = given[3] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
+            for start in range(left, right, WIDTH):
+                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, right - start), A)
+        if phase == 1 or phase == 3:
+            for j in range(left, right):
+                center, squares = combined(sums, rows, per_block, j)
+                variance = squares / rows
+                mean[j] = center
+                inverse_std[j] = 1 / np.sqrt(variance + numbers[16])
+                momentum = numbers[15]
+                running_mean[j] = (1 - momentum) * running_mean[j] + momentum * center
+                running_variance[j] = (1 - momentum) * running_variance[j] + momentum * squares / (rows - 1)
+                scale, shift = np.float64(inverse_std[j]), 0.0
+                if given[4] != 0:
+                    scale *= array_at(given[4], (columns,), A)[j]
+                    shift = np.float64(array_at(given[5], (columns,), A)[j])
+                scale_shift[0, j] = scale
+                scale_shift[1, j] = shift - scale * (center - np.float64(mean[j]))
+        if phase == 2 or phase == 3:
+            parameter = A(numbers[17])
+            for start in range(left, right, WIDTH):
+                width = min(WIDTH, right - start)
+                normalise(
+                    source, given[1], given[6], given[10], given[2], columns, first, last, start, width, parameter, A
+                )
+
+    return forward
+
+
+def inference_kernel(source: str, A: Any, stamp: str) -> Any:
+    """Compile out = f(gamma (s - mean) / sqrt(variance + epsilon) + beta) of given means and variances.
+
+    Arguments: phase, s, out, gamma, beta, mean, variance, scale and shift, rows, columns, rows of a block, and, as
+    float64, epsilon and the activation's parameter. Phase 0 writes scale and shift, 1 normalises a block of rows.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def inference(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (13,), np.int64), array_at(arguments, (13,), np.float64)
+        rows, columns, per_block = given[8], given[9], given[10]
+        variance = array_at(given[6], (columns,), A)
+        scale_shift = array_at(given[7], (2, columns), A)
+        if given[0] == 0:
+            for j in range(columns):
+                scale, shift = 1 / np.sqrt(np.float64(variance[j]) + numbers[11]), 0.0
+                if given[3] != 0:
+                    scale *= array_at(given[3], (columns,), A)[j]
+                    shift = np.float64(array_at(given[4], (columns,), A)[j])
+                scale_shift[0, j] = scale
+                scale_shift[1, j] = shift
+            return
+        first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        for start in range(0, columns, WIDTH):
+            width = min(WIDTH, columns - start)
+            normalise(
+                source, given[1], given[5], given[7], given[2], columns, first, last, start, width, A(numbers[12]), A
+            )
+
+    return inference
+
+
+@njit(fastmath=FAST)
+def block_gradients(
+    source: Any,
+    of_input: Any,
+    dy: Any,
+    s: Any,
+    y: Any,
+    mean: Any,
+    factors: Any,
+    dz: Any,
+    sums: Any,
+    columns: Any,
+    first: Any,
+    last: Any,
+    left: Any,
+    width: Any,
+    parameter: Any,
+    A: Any,
+) -> Any:
+    """dz = dy f'(z) for a block, and the sums of dz and dz (s - mean) of each column."""
+    center = copy_of_row(mean, columns, 0, left, width, A)
+    scale = copy_of_row(factors, columns, 0, left, width, A)
+    shift = copy_of_row(factors, columns, 1, left, width, A)
+    total, dot = zeros(width, A), zeros(width, A)
+    for i in range(first, last):
+        x, incoming = part_of_row(s, columns, i, left, width, A), part_of_row(dy, columns, i, left, width, A)
+        kept = part_of_row(y, columns, i, left, width, A)
+        if dy == dz:  # where they are one array, the compiler has to see it
+            for j in range(width):
+                centred = x[j] - center[j]
+                z = centred * scale[j] + shift[j] if of_input else kept[j]
+                gradient = incoming[j] * activate(source, z, parameter)
+                incoming[j] = gradient
+                total[j] += gradient
+                dot[j] += gradient * centred
+        else:
+            outgoing = part_of_row(dz, columns, i, left, width, A)
+            for j in range(width):
+                centred = x[j] - center[j]
+                z = centred * scale[j] + shift[j] if of_input else kept[j]
+                gradient = incoming[j] * activate(source, z, parameter)
+                outgoing[j] = gradient
+                total[j] += gradient
+                dot[j] += gradient * centred
+    write_row(total, sums, columns, 0, left, width, A)
+    write_row(dot, sums, columns, 1, left, width, A)
+
+
+@njit(fastmath=FAST)
+def through_statistics(
+    dz: Any, s: Any, mean: Any, factors: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any
+) -> Any:
+    """Dz times the first factor, minus (s - mean) times the second, minus the third, for a block, in place."""
+    center = copy_of_row(mean, columns, 0, left, width, A)
+    scale = copy_of_row(factors, columns, 0, left, width, A)
+    slope = copy_of_row(factors, columns, 1, left, width, A)
+    offset = copy_of_row(factors, columns, 2, left, width, A)
+    for i in range(first, last):
+        x, gradient = part_of_row(s, columns, i, left, width, A), part_of_row(dz, columns, i, left, width, A)
+        for j in range(width):
+            gradient[j] = gradient[j] * scale[j] - (x[j] - center[j]) * slope[j] - offset[j]
+
+
+def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
+    """Compile ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n), dz = dy f'(z).
+
+    Arguments: phase, dy, s, y, ds, sums, gamma, beta, mean, inverse_std, dgamma, dbeta, three factors of each column,
+    rows, columns, rows and columns of a block, and, as float64, the activation's parameter. Phases are those of the
+    forward kernel.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def backward(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
+        phase, rows, columns, per_block, per_stripe = given[0], given[13], given[14], given[15], given[16]
+        blocks = (rows + per_block - 1) // per_block
+        sums = array_at(given[5], (blocks, SUMS, columns), A)
+        inverse_std = array_at(given[9], (columns,), A)
+        factors = array_at(given[12], (3, columns), A)
+        first, last, left, right = 0, rows, 0, columns
+        if phase == 1 or phase == 3:
+            left, right = stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
+        else:
+            first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        if phase == 0 or phase == 3:
+            own = given[5] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
+            if of_input:
+                # scale and shift of z; each block of rows writes the same
+                for j in range(left, right):
+                    factors[0, j] = inverse_std[j]
+                    factors[1, j] = 0
+                    if given[6] != 0:
+                        factors[0, j] *= array_at(given[6], (columns,), A)[j]
+                        factors[1, j] = array_at(given[7], (columns,), A)[j]
+            for start in range(left, right, WIDTH):
+                block_gradients(
+                    source,
+                    of_input,
+                    given[1],
+                    given[2],
+                    given[3],
+                    given[8],
+                    given[12],
+                    given[4],
+                    own,
+                    columns,
+                    first,
+                    last,
+                    start,
+                    min(WIDTH, right - start),
+                    A(numbers[17]),
+                    A,
+                )
+        if phase == 1 or phase == 3:
+            for j in range(left, right):
+                sum_dz, sum_centred = 0.0, 0.0
+                for block in range(blocks):
+                    sum_dz += np.float64(sums[block, 0, j])
+                    sum_centred += np.float64(sums[block, 1, j])
+                std = np.float64(inverse_std[j])
+                scale = std
+                if given[6] != 0:
+                    scale *= array_at(given[6], (columns,), A)[j]
+                if given[10] != 0:
+                    array_at(given[10], (columns,), A)[j] = sum_centred * std
+                    array_at(given[11], (columns,), A)[j] = sum_dz
+                factors[0, j] = scale
+                factors[1, j] = scale * std * std * sum_centred / rows
+                factors[2, j] = scale * sum_dz / rows
+        if phase == 2 or phase == 3:
+            for start in range(left, right, WIDTH):
+                width = min(WIDTH, right - start)
+                through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)
+
+    return backward

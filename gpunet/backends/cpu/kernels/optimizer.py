@@ -1,0 +1,94 @@
+"""The optimisers' steps, by chunks of the flat vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cfunc, int64, void
+
+from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.machine_code import array_at
+
+SIGNATURE = void(int64, int64)
+
+
+def sgd_kernel(A: Any, stamp: str) -> Any:
+    """Compile a step of stochastic gradient descent.
+
+    Arguments: parameters, gradients, velocity or 0, scalars, clip or 0, loss, size, weight count, elements of a chunk,
+    nesterov, and, as float64, l2 and momentum.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def sgd(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (12,), np.int64), array_at(arguments, (12,), np.float64)
+        size, weights, chunk, nesterov = given[6], given[7], given[8], given[9]
+        if not np.isfinite(array_at(given[5], (2,), A)[0]):
+            return
+        parameters, gradients = array_at(given[0], (size,), A), array_at(given[1], (size,), A)
+        velocity = array_at(given[2], (size,), A)
+        rate, momentum = array_at(given[3], (1,), A)[0], A(numbers[11])
+        factor = A(1)
+        if given[4] != 0:
+            factor = array_at(given[4], (1,), A)[0]
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        for part in range(2):
+            start, stop, decay = (
+                (first, min(last, weights), A(2 * numbers[10])) if part == 0 else (max(first, weights), last, A(0))
+            )
+            if given[2] == 0:
+                for i in range(start, stop):
+                    g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
+                    parameters[i] -= rate * (factor * g)
+            else:
+                for i in range(start, stop):
+                    g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
+                    g *= factor
+                    v = momentum * velocity[i] + g
+                    velocity[i] = v
+                    parameters[i] -= rate * (g + momentum * v if nesterov else v)
+
+    return sgd
+
+
+def adam_kernel(A: Any, stamp: str) -> Any:
+    """Compile a step of Adam or AdamW.
+
+    Arguments: parameters, gradients, first and second moment, scalars, clip or 0, loss, size, weight count, elements of
+    a chunk, and, as float64, l2, beta_1, beta_2, epsilon, weight decay.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def adam(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (15,), np.int64), array_at(arguments, (15,), np.float64)
+        size, weights, chunk = given[7], given[8], given[9]
+        if not np.isfinite(array_at(given[6], (2,), A)[0]):
+            return
+        parameters, gradients = array_at(given[0], (size,), A), array_at(given[1], (size,), A)
+        first_moment, second_moment = array_at(given[2], (size,), A), array_at(given[3], (size,), A)
+        scalars = array_at(given[4], (3,), A)
+        rate, correction_1, correction_2 = scalars[0], scalars[1], scalars[2]
+        factor = A(1)
+        if given[5] != 0:
+            factor = array_at(given[5], (1,), A)[0]
+        beta_1, beta_2, epsilon = A(numbers[11]), A(numbers[12]), A(numbers[13])
+        new_1, new_2 = A(1 - numbers[11]), A(1 - numbers[12])
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        step = rate * correction_1
+        for part in range(2):
+            start, stop = (first, min(last, weights)) if part == 0 else (max(first, weights), last)
+            decay = A(2 * numbers[10]) if part == 0 else A(0)
+            shrink = A(1 - rate * numbers[14]) if part == 0 else A(1)
+            for i in range(start, stop):
+                g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
+                g *= factor
+                m = beta_1 * first_moment[i] + new_1 * g
+                v = beta_2 * second_moment[i] + new_2 * g * g
+                first_moment[i] = m
+                second_moment[i] = v
+                parameters[i] = shrink * parameters[i] - step * m / (np.sqrt(correction_2 * v) + epsilon)
+
+    return adam

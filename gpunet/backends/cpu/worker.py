@@ -1,0 +1,178 @@
+"""What the threads of the pool do, compiled: they take stripes of work until there are none, rest, and sleep.
+
+Work is a program of phases; a phase is a kernel, the address of its arguments, and a number of stripes. Who calls
+:func:`run_program` works too. A stripe belongs to whoever takes it first, so that a thread that the system has
+suspended takes less, and the caller never waits for more than the stripes that are under way. Which thread does a
+stripe changes no bit of its result.
+
+One word says what there is to do: which phase (its number modulo 2^23), how many stripes it has, and how many of them
+are taken. To take one is to replace the word by its successor, which fails where anything about it has changed: a
+thread that comes late can never do a stripe of another phase than the one whose arguments it reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import cfunc, int64, njit, void
+
+from gpunet.backends.cpu.machine_code import (
+    add,
+    array_at,
+    call_exchange,
+    call_get,
+    call_lock,
+    call_set,
+    call_stripe,
+    call_unlock,
+    exchange,
+    load,
+    pause,
+    replace,
+    store,
+)
+
+# Words of the control block; those that several threads write have a cache line of their own.
+WORK, DONE, KERNEL, ARGUMENTS, STOP, SPINS, THREADS = 0, 16, 32, 33, 34, 35, 36
+ACQUIRE, RELEASE, YIELD, SET_LOCAL_THREADS = 37, 38, 39, 40  # addresses of C functions
+FIRST_WORKER, WORDS_PER_WORKER = 48, 16  # asleep, and the address of the lock that it sleeps on
+
+_FIELD = 20
+_MASK = (1 << _FIELD) - 1
+MOST_STRIPES = _MASK
+_PHASES = (1 << 23) - 1
+# After so many pauses without the last stripe, whoever waits for it lets other threads have the core.
+_PATIENCE = 2000
+
+
+@njit(inline="always")
+def _word(control: Any, index: Any) -> Any:
+    return control + 8 * index
+
+
+@njit(inline="always")
+def _take(control: Any) -> Any:
+    """Return the number of a stripe to do, or -1."""
+    while True:
+        work = load(_word(control, WORK))
+        if (work & _MASK) >= ((work >> _FIELD) & _MASK):
+            return -1
+        if replace(_word(control, WORK), work, work + 1):
+            return work & _MASK
+
+
+@njit(inline="always")
+def _do_stripes(control: Any) -> Any:
+    """Do stripes until there are none; return how many."""
+    count = 0
+    while True:
+        stripe = _take(control)
+        if stripe < 0:
+            return count
+        call_stripe(load(_word(control, KERNEL)), (load(_word(control, ARGUMENTS)), stripe))
+        add(_word(control, DONE), 1)
+        count += 1
+
+
+@cfunc(void(int64, int64), cache=True)
+def work(control: Any, index: Any) -> Any:
+    """Be worker ``index`` of the pool until it is stopped."""
+    asleep = control + 8 * (FIRST_WORKER + WORDS_PER_WORKER * index)
+    set_threads = load(_word(control, SET_LOCAL_THREADS))
+    if set_threads != 0:
+        call_exchange(set_threads, (1,))
+    idle = 0
+    while load(_word(control, STOP)) == 0:
+        if index + 1 < load(_word(control, THREADS)) and _do_stripes(control) > 0:
+            idle = 0
+            continue
+        idle += 1
+        if idle < load(_word(control, SPINS)):
+            pause()
+            continue
+        store(asleep, 1)
+        now = load(_word(control, WORK))
+        has_work = (now & _MASK) < ((now >> _FIELD) & _MASK) and index + 1 < load(_word(control, THREADS))
+        if (not has_work and load(_word(control, STOP)) == 0) or exchange(asleep, 0) == 0:
+            call_lock(load(_word(control, ACQUIRE)), (load(asleep + 8), 1))
+        idle = 0
+
+
+@njit(inline="always")
+def wake(control: Any, index: Any) -> Any:
+    """Wake worker ``index`` if it sleeps."""
+    asleep = control + 8 * (FIRST_WORKER + WORDS_PER_WORKER * index)
+    if load(asleep) != 0 and exchange(asleep, 0) == 1:
+        call_unlock(load(_word(control, RELEASE)), (load(asleep + 8),))
+
+
+@cfunc(void(int64, int64), cache=True)
+def stop(control: Any, workers: Any) -> Any:
+    """Make every worker return."""
+    store(_word(control, STOP), 1)
+    for index in range(workers):
+        wake(control, index)
+
+
+@cfunc(void(int64, int64, int64, int64, int64, int64), cache=True)
+def run_program(control: Any, program: Any, phases: Any, threads: Any, get_threads: Any, set_threads: Any) -> Any:
+    """Do one phase after the other, each whole before the next.
+
+    Parameters
+    ----------
+    control : int
+        Address of the pool's control block; 0 does all of it in the calling thread.
+    program : int
+        Address of (phases, 3) words: kernel, arguments, stripes.
+    phases : int
+    threads : int
+        How many may work, the caller included.
+    get_threads, set_threads : int
+        Addresses of what tells and sets the threads of the BLAS library, or 0. Without the former, the latter returns
+        what was set before. Its threads are 1 meanwhile, and as before afterwards.
+    """
+    before = 0
+    if set_threads != 0:
+        if get_threads != 0:
+            before = call_get(get_threads, ())
+            if before != 1:
+                call_set(set_threads, (1,))
+        else:
+            before = call_exchange(set_threads, (1,))
+    steps = array_at(program, (phases, 3), np.int64)
+    if control != 0:
+        store(_word(control, THREADS), threads)
+    for number in range(phases):
+        kernel, arguments, stripes = steps[number, 0], steps[number, 1], steps[number, 2]
+        if control == 0 or stripes == 1 or threads == 1:
+            for stripe in range(stripes):
+                call_stripe(kernel, (arguments, stripe))
+            continue
+        store(_word(control, KERNEL), kernel)
+        store(_word(control, ARGUMENTS), arguments)
+        store(_word(control, DONE), 0)
+        phase = ((load(_word(control, WORK)) >> (2 * _FIELD)) + 1) & _PHASES
+        store(_word(control, WORK), (phase << (2 * _FIELD)) | (stripes << _FIELD))
+        for index in range(min(threads, stripes) - 1):
+            wake(control, index)
+        _do_stripes(control)
+        waited = 0
+        while load(_word(control, DONE)) < stripes:
+            pause()
+            waited += 1
+            if waited >= _PATIENCE:
+                waited = 0
+                call_get(load(_word(control, YIELD)), ())
+    if set_threads != 0:
+        if get_threads == 0:
+            call_exchange(set_threads, (before,))
+        elif before != 1:
+            call_set(set_threads, (before,))
+
+
+@cfunc(void(int64, int64), cache=True)
+def rest(count: Any, _: Any) -> Any:
+    """Pause so many times, for :class:`gpunet.backends.cpu.pool.Pool` to see how long one takes."""
+    for _number in range(count):
+        pause()
