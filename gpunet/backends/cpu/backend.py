@@ -14,10 +14,10 @@ from numba.core.errors import NumbaError
 
 from gpunet.activations import CHECKED_POINTS, Activation, OwnActivation
 from gpunet.backends.arrays import Array, Scratch
-from gpunet.backends.backend import as_method
+from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
-from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer
+from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, training
 from gpunet.backends.cpu.kernels.gemm import gemm_tile
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
@@ -85,7 +85,7 @@ def _on_numpy(name: str) -> Callable[..., None]:
     def method(self: CpuBackend, *args: Any, **kwargs: Any) -> None:
         self._run_numpy(name, *args, **kwargs)
 
-    return as_method(method, getattr(NumpyBackend, name))
+    return as_method(method, vars(NumpyBackend).get(name, getattr(NumpyBackend, name)))
 
 
 class CpuBackend(NumpyBackend):
@@ -138,14 +138,6 @@ class CpuBackend(NumpyBackend):
             return self._recording.finish()
         finally:
             self._recording = None
-
-    gather_rows = _on_numpy("gather_rows")
-    dropout_forward = _on_numpy("dropout_forward")
-    dropout_backward = _on_numpy("dropout_backward")
-    sample_bernoulli = _on_numpy("sample_bernoulli")
-    sigmoid_cross_entropy = _on_numpy("sigmoid_cross_entropy")
-    squared_error = _on_numpy("squared_error")
-    clip_factor = _on_numpy("clip_factor")
 
     # --- linear layer (L1) ------------------------------------------------------------------------------------------
 
@@ -362,3 +354,25 @@ class CpuBackend(NumpyBackend):
         given: list[Argument] = [*arrays, size, weight_count, chunk(size)]
         given += [float(number) for number in (l2, beta_1, beta_2, epsilon, weight_decay)]
         self._run(Phase(kernel, given, -(-size // chunk(size))))
+
+    # --- data and training -------------------------------------------------------------------------------------------
+
+    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
+        rows, columns = len(out), int(np.prod(source.shape[1:]))
+        if not source.flags.c_contiguous:
+            self._run_numpy("gather_rows", source, index, out, first)
+            return
+        per_block = block_rows(rows, columns)
+        given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
+        self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
+
+    def count_step(
+        self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+    ) -> None:
+        given: list[Argument] = [loss, losses, table, scalars, place, steps, rows, scalars.size]
+        self._run(Phase(_compiled(training.count_kernel, _real(loss)), given, 1))
+
+
+for _name, _member in vars(Backend).items():
+    if hasattr(_member, "__wrapped__") and _name not in vars(CpuBackend):
+        setattr(CpuBackend, _name, _on_numpy(_name))
