@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# Of a product's tile: below this it costs more to hand it over and to pack its operands than another thread saves.
+# A product is cut in so many tiles, if each is worth handing over; and further as long as they stay large: what BLAS
+# packs for a tile pays with its size, and the threads of a machine share what there is.
 _TILE_WORK = 16_000_000
-_MOST_TILES = 16
-_LARGEST_TILE_WORK = 256_000_000
-_SMALLEST_SIDE = 64
+_FEW_TILES, _MOST_TILES = 4, 16
+_SMALL_SIDE, _LARGE_SIDE = 64, 256
 # Elements of a block of rows: what the passes over it find in a core's cache.
 _BLOCK = 131_072
 _FEWEST_ROWS, _MOST_ROWS = 64, 512
@@ -19,11 +19,10 @@ _LINE = 16
 
 def tile(m: int, n: int, k: int) -> tuple[int, int]:
     """Return the rows and columns of a product's tiles, (m, k) times (k, n)."""
-    work = 2 * m * n * k
-    wanted = max(min(work // _TILE_WORK, _MOST_TILES), work // _LARGEST_TILE_WORK)
+    wanted = 2 * m * n * k // _TILE_WORK
     rows, columns, count = m, n, 1
-    while count < wanted:
-        if max(rows, columns) < 2 * _SMALLEST_SIDE:
+    while count < min(wanted, _MOST_TILES):
+        if max(rows, columns) < 2 * (_SMALL_SIDE if count < _FEW_TILES else _LARGE_SIDE):
             break
         if rows >= columns:
             rows = _half(rows)
