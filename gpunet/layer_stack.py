@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
-from gpunet.layers import BatchNorm, Dropout, Layer, Loss, Memory, Workspace
+from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Loss, Memory, Workspace
 from gpunet.parameters import Layout
 from gpunet.step_count import StepCount
 from gpunet.turns import SoleUse, in_turn
@@ -124,8 +124,15 @@ class LayerStack:
         array, (n, c)
             A buffer of the last layer, overwritten by the next forward.
         """
-        for _, output in self.forward_layers(x, training=training):
-            x = output
+        linear: Linear | None = None
+        for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
+            if isinstance(layer, Linear) and isinstance(following, BiasActivation):
+                linear = layer  # one operation with the next
+            elif linear is not None and isinstance(layer, BiasActivation):
+                x = layer.output = layer.forward_after(linear, x, training)
+                linear = None
+            else:
+                x = layer.output = layer.forward(x, training)
         return x
 
     def forward_layers(self, x: Array, *, training: bool = True, dropout: bool = True) -> Iterator[tuple[Layer, Array]]:

@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
 from gpunet.backends.kinds import like_host, torch_of
 from gpunet.backends.reference import (
@@ -100,6 +101,21 @@ class Backend:
 
     def __init__(self) -> None:
         self.lock = TurnLock()
+
+    def linear_activation_forward(
+        self, x: Array, weight: Array, bias: Array, activation: Activation, out: Array
+    ) -> None:
+        """out = f(x W^T + b): a linear layer and the bias and activation after it.
+
+        Parameters
+        ----------
+        x : ndarray, (n, d)
+        weight : ndarray, (m, d)
+        bias : ndarray, (m,)
+        out : ndarray, (n, m)
+        """
+        self.gemm(x, weight, out, transpose_b=True)
+        self.bias_activation_forward(out, bias, activation, out)
 
     def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run an operation that the backend has no version of its own for, on the backend's arrays."""

@@ -113,11 +113,18 @@ def _cuda(index: int, precision: str) -> Backend:
         raise DeviceError(f"{proof.problem}. `gpunet info` says what was tried; device='cpu' does without CUDA.")
     for name, loss in (
         ("recording", "training steps are not recorded and run one operation at a time"),
+        ("cublasLt bias", "matrix products do without cublasLt"),
+        ("cublasLt relu", "matrix products do without the ReLU of cublasLt"),
         ("clusters", "batch norm does without clusters of blocks"),
     ):
         if proof.results.get(name) is not None:
             say_once(f"on cuda:{index}, {loss}", proof.results[name])
     device = CupyDevice(index)
     return CudaBackend(
-        device, precision, records=proof.records, has_clusters=proof.has_clusters, tuning=tuning_of(device)
+        device,
+        precision,
+        records=proof.records,
+        has_clusters=proof.has_clusters,
+        tuning=tuning_of(device),
+        epilogues=proof.epilogues,
     )

@@ -43,5 +43,6 @@ class Switch:
 # Read when a backend is made, which then keeps to it.
 CUDA_GRAPH = Switch("GPUNET_CUDA_GRAPH", "training steps are recorded as CUDA graphs and replayed")
 CLUSTERS = Switch("GPUNET_CLUSTERS", "batch norm is planned with clusters of blocks where the device has them")
+CUBLAS_LT = Switch("GPUNET_CUBLASLT", "cublasLt adds the bias to a matrix product, and applies ReLU, where it can")
 TUNING = Switch("GPUNET_TUNING", "launch plans follow what `gpunet tune` has measured on the device")
-SWITCHES = (CUDA_GRAPH, CLUSTERS, TUNING)
+SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING)

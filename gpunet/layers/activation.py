@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpunet.activations import Activation
 from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
+from gpunet.layers.linear import Linear
 
 
 class BiasActivation(Layer):
@@ -31,11 +32,21 @@ class BiasActivation(Layer):
         return [ParameterSpec(self._bias, (self.columns,), self._initial_bias)]
 
     def forward(self, x: Array, training: bool) -> Array:
-        keeps_input = training and self.activation.derivative_of == "input"
-        y = self.buffer("y", x.shape[0]) if keeps_input else x
+        y = self.buffer("y", x.shape[0]) if self._keeps_input(training) else x
         self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=y)
         self._kept = x
         return y
+
+    def forward_after(self, linear: Linear, x: Array, training: bool) -> Array:
+        """Return what :meth:`forward` makes of the output of ``linear`` for x, where possible by one operation."""
+        if self._keeps_input(training):
+            linear.output = linear.forward(x, training)
+            return self.forward(linear.output, training)
+        linear.output = self._kept = linear.forward_activated(x, self.parameters[self._bias], self.activation)
+        return linear.output
+
+    def _keeps_input(self, training: bool) -> bool:
+        return training and self.activation.derivative_of == "input"
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dS = dY f'(S), db = sum_i dS_i, in place of dY."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpunet.activations import Activation
 from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
 
 
@@ -34,6 +35,13 @@ class Linear(Layer):
         self.backend.gemm(x, self.parameters[self._weight], s, transpose_b=True)
         self._x = x
         return s
+
+    def forward_activated(self, x: Array, bias: Array, activation: Activation) -> Array:
+        """Return f(S + b), in the place of S, by one operation."""
+        y = self.buffer("s", x.shape[0])
+        self.backend.linear_activation_forward(x, self.parameters[self._weight], bias, activation, y)
+        self._x = x
+        return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""

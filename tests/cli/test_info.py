@@ -113,6 +113,7 @@ def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shell(capsys, "info", "--json").json["switches"] == {
         "GPUNET_CUDA_GRAPH": True,
         "GPUNET_CLUSTERS": False,
+        "GPUNET_CUBLASLT": True,
         "GPUNET_TUNING": True,
     }
     assert "switch        GPUNET_CLUSTERS=0: batch norm" in shell(capsys, "info").output
@@ -128,11 +129,13 @@ def test_what_was_tried_on_the_device(fault: str | None, capsys: Capture, monkey
     fake_cupy.install(monkeypatch, cupy)
     for module in (info, selection):
         monkeypatch.setattr(module, "probe_gpu", lambda: GpuReport((13, 0), ("NVIDIA Fake",), "14.2.0"))
-    works = {"device": "ok", "kernel": "ok", "product": "ok", "recording": "ok"}
+    trials = ("device", "kernel", "product", "cublasLt bias", "cublasLt relu", "recording")
+    works = dict.fromkeys(trials, "ok")
     if fault is None:
         content, output = shell(capsys, "info", "--json").json, shell(capsys, "info").output
         assert (content["device"], content["cuda_problem"], content["cuda_proof"]) == ("cuda", None, works)
-        assert "proof         recording: ok" in output
+        for trial in ("cublasLt bias", "recording"):
+            assert f"proof         {trial}: ok" in output
         return
     install, trial, message = WITHOUT_CUDA[fault]
     install(monkeypatch, cupy)

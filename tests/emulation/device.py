@@ -96,16 +96,25 @@ class _Gemm:
     transpose_b: bool
     accumulate: bool
     precision: str
-    name: str = "gemm"
+    bias: View | None = None
+    relu: bool = False
+
+    @property
+    def name(self) -> str:
+        return "gemm" if self.bias is None else "gemm_bias"
 
     def views(self) -> Sequence[View]:
-        return (self.a, self.b, self.out)
+        return (self.a, self.b, self.out, *([] if self.bias is None else [self.bias]))
 
     def run(self, device: EmulatedDevice) -> None:
         a, b = (_factor(view.array(), self.precision) for view in (self.a, self.b))
         product, out = np.matmul(a.T if self.transpose_a else a, b.T if self.transpose_b else b), self.out.array()
         if self.accumulate:
             product = product + _factor(out, "float32").astype(product.dtype)
+        if self.bias is not None:
+            product = product + _factor(self.bias.array(), "float32").astype(product.dtype)
+        if self.relu:
+            product = np.maximum(product, 0)
         out[...] = BFLOAT16.store(product) if out.dtype == BFLOAT16.dtype else product
 
 
@@ -482,6 +491,59 @@ class EmulatedDevice:
         ValueError
             If shapes, dtypes, layouts or the precision do not fit.
         """
+        views = self._product(a, b, out, transpose_a, transpose_b, precision)
+        self._submit(_Gemm(*views, transpose_a, transpose_b, accumulate, precision))
+
+    def gemm_bias(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        bias: np.ndarray,
+        out: np.ndarray,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        relu: bool = False,
+        precision: str = "float32",
+    ) -> bool:
+        """Compute ``out = op(a) @ op(b) + bias``, or what of it is above 0; NaN stays NaN.
+
+        Parameters
+        ----------
+        a, b, out, transpose_a, transpose_b, precision
+            As in :meth:`gemm`.
+        bias : (m,) device array
+        relu : bool
+
+        Returns
+        -------
+        bool
+            False where cublasLt would have nothing for it: `bias` is of another dtype than `out`, or not aligned to 16
+            bytes.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`gemm`, and if the shape of `bias` does not fit or its elements have gaps.
+        """
+        views = self._product(a, b, out, transpose_a, transpose_b, precision)
+        if bias.shape != out.shape[1:] or not bias.flags.c_contiguous:
+            raise ValueError(f"gemm into {out.shape} with a bias of shape {bias.shape}, strides {bias.strides}")
+        view = self._memory.view(bias, "gemm_bias: bias")
+        if bias.dtype != out.dtype or view.address % 16:
+            return False
+        self._submit(_Gemm(*views, transpose_a, transpose_b, False, precision, view, relu))
+        return True
+
+    def _product(
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        out: np.ndarray,
+        transpose_a: bool,
+        transpose_b: bool,
+        precision: str,
+    ) -> tuple[View, View, View]:
+        """Return where the matrices of a product are, if they fit."""
         if a.ndim != 2 or b.ndim != 2 or out.ndim != 2:
             raise ValueError(f"gemm of arrays of shapes {a.shape}, {b.shape}, {out.shape}: needs matrices")
         rows, inner = a.shape[::-1] if transpose_a else a.shape
@@ -502,10 +564,8 @@ class EmulatedDevice:
                 raise ValueError("gemm needs matrices whose rows do not overlap")
         if np.may_share_memory(a, out) or np.may_share_memory(b, out):
             raise ValueError("gemm into one of its factors")
-        a_view, b_view, out_view = (
-            self._memory.view(matrix, f"gemm: {what}") for matrix, what in ((a, "a"), (b, "b"), (out, "out"))
-        )
-        self._submit(_Gemm(a_view, b_view, out_view, transpose_a, transpose_b, accumulate, precision))
+        view = self._memory.view
+        return view(a, "gemm: a"), view(b, "gemm: b"), view(out, "gemm: out")
 
     def _submit(self, operation: _Operation) -> None:
         if self._recording is None:

@@ -33,6 +33,7 @@ from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import probe, resources
 from gpunet.verification.storage import BFLOAT16, exact
 from tests.emulation import EmulatedDevice, EmulationError
+from tests.helpers import fake_cublas_lt
 from tests.helpers.late_expressions import METHODS, LateExpressions
 
 Operation = Callable[[], Any]
@@ -494,7 +495,10 @@ class Handle:
 
 
 class FakeCublas:
-    """Stands for libcublas: C functions of which ctypes knows as little as of those of a library."""
+    """Stands for libcublas: C functions of which ctypes knows as little as of those of a library.
+
+    The functions of ``lt``, cublasLt, are found in it as well, as in a library that is linked with another.
+    """
 
     handles = 0
 
@@ -522,6 +526,12 @@ class FakeCublas:
             callback = ctypes.CFUNCTYPE(number, *parameters)(functools.partial(self._call, name, function))
             self._callbacks.append(callback)
             setattr(self, name, ctypes.CDLL(None)._FuncPtr(ctypes.cast(callback, address).value))
+        self.lt = fake_cublas_lt.FakeCublasLt(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("cublasLt"):
+            raise AttributeError(name)
+        return getattr(self.lt, name)
 
     def _call(self, name: str, function: Callable[..., int], *arguments: Any) -> int:
         return self.fails.get(name) or function(*arguments)

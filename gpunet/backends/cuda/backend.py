@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation
+from gpunet.activations import Activation, Identity, ReLU
 from gpunet.backends.arrays import Array
 from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cuda import (
@@ -37,11 +37,14 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.notices import say_once
-from gpunet.backends.switches import CUDA_GRAPH
+from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
 from gpunet.validation import is_on_cuda
 
 P = ParamSpec("P")
+
+# What may follow a product in the same operation.
+EPILOGUES: dict[type[Activation], str] = {Identity: "bias", ReLU: "relu"}
 
 
 def kernel(launch: Callable[Concatenate[Launcher, P], None]) -> Callable[Concatenate[Any, P], None]:
@@ -78,6 +81,9 @@ class CudaBackend(Backend):
         False where the device is known to refuse clusters. Never with ``GPUNET_CLUSTERS=0``.
     tuning : Tuning
         Constants of the launch plans: by default, estimates.
+    epilogues : collection of str
+        ``"bias"`` and ``"relu"``: what the device is not known to do wrongly together with a product. None with
+        ``GPUNET_CUBLASLT=0``.
 
     Attributes
     ----------
@@ -87,6 +93,8 @@ class CudaBackend(Backend):
         What it launches kernels with, for checks of them.
     records : bool
         Whether :meth:`capture` records.
+    epilogues : frozenset of str
+        What it has the device do together with a product.
 
     Raises
     ------
@@ -126,11 +134,13 @@ class CudaBackend(Backend):
         records: bool = True,
         has_clusters: bool = True,
         tuning: Tuning = ESTIMATES,
+        epilogues: Collection[str] = EPILOGUES.values(),
     ) -> None:
         super().__init__()
         self.device = device
         self.precision = precision
         self.records = CUDA_GRAPH.is_on() and records
+        self.epilogues = frozenset(epilogues if CUBLAS_LT.is_on() else ())
         self.launcher = Launcher(device, has_clusters, tuning)
         self._without_kernel: set[str] = set()
 
@@ -145,6 +155,16 @@ class CudaBackend(Backend):
     ) -> None:
         self.launcher.hold(a, b, out)
         self.device.gemm(a, b, out, transpose_a, transpose_b, accumulate, self.precision)
+
+    def linear_activation_forward(
+        self, x: Array, weight: Array, bias: Array, activation: Activation, out: Array
+    ) -> None:
+        self.launcher.hold(x, weight, bias, out)
+        epilogue = EPILOGUES.get(type(activation))
+        if epilogue not in self.epilogues or not self.device.gemm_bias(
+            x, weight, bias, out, transpose_b=True, relu=epilogue == "relu", precision=self.precision
+        ):
+            super().linear_activation_forward(x, weight, bias, activation, out)
 
     # --- what has no kernel -----------------------------------------------------------------------------------------
 

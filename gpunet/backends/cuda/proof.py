@@ -10,18 +10,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 
 import numpy as np
 
 from gpunet.activations import ReLU
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.activation import bias_activation_forward
+from gpunet.backends.cuda.backend import EPILOGUES
 from gpunet.backends.cuda.batch_norm import DeviceLimits, launch_plan, plan_forward, vector_width
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.device import Argument, Device
 from gpunet.backends.devices.probe import FORKED, is_forked
-from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH, Switch
+from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, Switch
 from gpunet.errors import DeviceError, OutOfDeviceMemoryError
 
 ROWS, COLUMNS, OUTPUTS = 6, 8, 3
@@ -36,7 +39,8 @@ class Proof:
     ----------
     results : mapping from str to (str or None)
         In the order of the trials: ``"device"``, which was opened, ``"kernel"``, compiled and run, ``"product"``,
-        ``"recording"``, recorded and replayed, ``"clusters"`` where there are any. None where the trial succeeded,
+        ``"cublasLt bias"`` and ``"cublasLt relu"``, done together with a product, ``"recording"``, recorded and
+        replayed, ``"clusters"`` where there are any. None where the trial succeeded,
         otherwise one sentence. What a failure makes pointless and what is turned off was not tried.
     problem : str or None
         One sentence that says why nothing can be trained on the device; None where it can.
@@ -54,9 +58,18 @@ class Proof:
         return self.results.get("recording") is None
 
     @property
+    def epilogues(self) -> tuple[str, ...]:
+        """What nothing speaks against doing together with a product."""
+        return tuple(takewhile(lambda name: self.results.get(_trial_of(name)) is None, EPILOGUES.values()))
+
+    @property
     def has_clusters(self) -> bool:
         """Whether nothing speaks against clusters."""
         return self.results.get("clusters") is None
+
+
+def _trial_of(epilogue: str) -> str:
+    return f"cublasLt {epilogue}"
 
 
 def _unusable(error: DeviceError | str) -> Proof:
@@ -106,6 +119,7 @@ def prove(device: Device) -> Proof:
     trials: list[tuple[str, Callable[[_Bench], None], Switch | None]] = [
         ("kernel", _try_kernel, None),
         ("product", _try_product, None),
+        *((_trial_of(name), partial(_try_epilogue, name), CUBLAS_LT) for name in EPILOGUES.values()),
         ("recording", _try_recording, CUDA_GRAPH),
     ]
     if device.max_cluster_size > 1:
@@ -116,8 +130,9 @@ def prove(device: Device) -> Proof:
     except DeviceError as error:
         return replace(_unusable(error), results={"kernel": _sentence(error)})
     lacks_memory = False
+    without: set[Switch] = set()
     for name, trial, switch in trials:
-        if switch is not None and not switch.is_on():
+        if switch is not None and (switch in without or not switch.is_on()):
             continue
         failure = _failure(trial, bench)
         results[name] = None if failure is None else _sentence(failure)
@@ -126,6 +141,7 @@ def prove(device: Device) -> Proof:
         lacks_memory |= isinstance(failure, OutOfDeviceMemoryError)
         if switch is None:
             return Proof(results, results[name], lacks_memory)
+        without.add(switch)
         if _failure(_try_kernel, bench) is not None:  # some faults end CUDA in this process
             return Proof(results, f"{results[name]}. The environment variable {switch.variable}=0 spares the attempt")
     return Proof(results, lacks_memory=lacks_memory)
@@ -183,7 +199,7 @@ class _Bench:
         self.run_product()
 
     def compare(self, what: str, found: Array, expected: Array, tolerance: float = 0) -> None:
-        if not np.allclose(self.device.to_numpy(found), expected, rtol=0, atol=tolerance):
+        if not np.allclose(self.device.to_numpy(found), expected, rtol=0, atol=tolerance, equal_nan=True):
             raise DeviceError(
                 f"{self.device.name}: {what} gave wrong numbers. The driver, CuPy's CUDA or the device is at fault"
             )
@@ -197,6 +213,23 @@ def _try_kernel(bench: _Bench) -> None:
 def _try_product(bench: _Bench) -> None:
     bench.run_product()
     bench.compare("a matrix product", bench.out, bench.expected_out)
+
+
+def _try_epilogue(name: str, bench: _Bench) -> None:
+    """Let cublasLt do what :data:`EPILOGUES` calls ``name`` together with a product, of numbers and of a NaN."""
+    x = bench.numbers(ROWS, COLUMNS)
+    x[-1, 0] = np.nan  # which is to be told, and not to become 0
+    bias = bench.numbers(OUTPUTS)
+    expected = x @ bench.w.T + bias
+    device = bench.device
+    found = device.gemm_bias(
+        device.asarray(x), bench.device_w, device.asarray(bias), bench.out, transpose_b=True, relu=name == "relu"
+    )
+    if not found:
+        raise DeviceError(f"{device.name}: cublasLt has no algorithm for a product with the epilogue {name!r}")
+    bench.compare(
+        f"a product with the epilogue {name!r}", bench.out, np.maximum(expected, 0 if name == "relu" else -np.inf)
+    )
 
 
 def _try_recording(bench: _Bench) -> None:

@@ -375,6 +375,29 @@ class CupyDevice:
             self._resources.blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
             self._last_operation = "a matrix product"
 
+    def gemm_bias(
+        self,
+        a: Array,
+        b: Array,
+        bias: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        relu: bool = False,
+        precision: str = "float32",
+    ) -> bool:
+        """Compute a product with an epilogue; see :meth:`Device.gemm_bias`."""
+        blas_lt = self._resources.blas_lt
+        if isinstance(blas_lt, str):
+            raise DeviceError(blas_lt)
+        for array in (a, b, bias, out):
+            self._check(array, "gemm_bias", contiguous=True)
+        with self._current("a matrix product with a bias"):
+            done = blas_lt.gemm_bias(a, b, bias, out, transpose_a, transpose_b, relu, precision)
+            if done:
+                self._last_operation = "a matrix product with a bias"
+        return done
+
     # --- time -------------------------------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], object]) -> Replay:

@@ -208,6 +208,40 @@ class Device(Protocol):
             ``"float32"`` or ``"tf32"``: how float32 factors are multiplied. Half precision is summed in float32.
         """
 
+    def gemm_bias(
+        self,
+        a: Array,
+        b: Array,
+        bias: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        relu: bool = False,
+        precision: str = "float32",
+    ) -> bool:
+        """Compute out = op(a) op(b) + bias, or max(0, op(a) op(b) + bias), in one operation, if the device has one.
+
+        Parameters
+        ----------
+        a, b, out, transpose_a, transpose_b, precision
+            As in :meth:`gemm`.
+        bias : array, (m,)
+            One number for each column of out.
+        relu : bool
+            What becomes of NaN is not said.
+
+        Returns
+        -------
+        bool
+            False where nothing was done: there is no such operation on the device, for these sizes, or for a bias of
+            another dtype than out or one that is not aligned to 16 bytes.
+
+        Raises
+        ------
+        DeviceError
+            The library for it is missing, or refuses.
+        """
+
     def capture(self, step: Callable[[], object]) -> Replay:
         """Record the launches, products and copies of ``step()`` without running them.
 

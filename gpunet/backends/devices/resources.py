@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backends.devices.cublas import WORKSPACE_BYTES, WORKSPACE_BYTES_HOPPER, Cublas, load_cublas
+from gpunet.backends.devices.cublas import (
+    WORKSPACE_BYTES,
+    WORKSPACE_BYTES_HOPPER,
+    Cublas,
+    load_cublas,
+    load_cublas_lt,
+)
+from gpunet.backends.devices.cublas_lt import CublasLt
 from gpunet.backends.devices.staging import RING_BYTES, StagingRing
+from gpunet.errors import DeviceError
 
 CLUSTER_COMPUTE_CAPABILITY = (9, 0)
 # Portable size: a device with clusters has them up to this, unless too few of its multiprocessors are neighbours.
@@ -83,6 +91,8 @@ class StreamResources:
     stream : cupy.cuda.Stream
         Non-blocking: work on CuPy's default stream, the user's own, neither waits for it nor holds it up.
     blas : Cublas
+    blas_lt : CublasLt or str
+        On the handle and workspace of ``blas``; the text says why there is none.
     staging : StagingRing
     lock : RLock
         Held during every operation: networks that were made in one thread may be used in several, and what another
@@ -98,7 +108,13 @@ class StreamResources:
         size = WORKSPACE_BYTES_HOPPER if has_clusters else WORKSPACE_BYTES
         with stream:
             # CuPy's memory blocks start at multiples of 512 bytes.
-            self.blas = Cublas(load_cublas(cupy), stream, cupy.cuda.alloc(size), size)
+            library = load_cublas(cupy)
+            self.blas = Cublas(library, stream, cupy.cuda.alloc(size), size)
+        self.blas_lt: CublasLt | str
+        try:
+            self.blas_lt = CublasLt(load_cublas_lt(cupy, library), self.blas)
+        except DeviceError as error:
+            self.blas_lt = str(error)
         pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(RING_BYTES), np.uint8, RING_BYTES)
         self.staging = StagingRing(pinned, lambda: _StreamEvent(cupy.cuda.Event(disable_timing=True), stream))
         pool = cupy.get_default_memory_pool()
@@ -108,6 +124,7 @@ class StreamResources:
             self,
             RECORDER.destroy,
             stream.synchronize,
+            *([] if isinstance(self.blas_lt, str) else [self.blas_lt.close]),
             self.blas.close,
             lambda: pool.free_all_blocks(stream=stream),
         ).atexit = False

@@ -179,7 +179,8 @@ def test_steps_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(captured) == 3
     assert len(replayed) == 1 + 3 + 3
     kernels = [name.split("<")[0] for name in captured[1]]
-    assert kernels.count("gemm") == 5 * (3 + 5)  # forward, and backward but for the gradient of the input
+    # Forward, the last one with its bias, and backward but for the gradient of the input.
+    assert (kernels.count("gemm"), kernels.count("gemm_bias")) == (5 * (2 + 5), 5)
     assert kernels.count("adam_step") == 5
     assert kernels.count("clip_factor") == 5
     assert kernels.count("gather_rows") == 5 * 3

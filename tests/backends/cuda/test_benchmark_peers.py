@@ -72,7 +72,7 @@ def test_equal_work(peer, case):
 
 def operations_of(case: Case) -> int:
     """Return the kernels of a unit of work: each operation of the network is one launch."""
-    forward = LAYERS + (LAYERS - 1) + 1  # products, batch norms, the last bias
+    forward = LAYERS + (LAYERS - 1)  # products, the last with its bias, and batch norms
     backward = LAYERS + (LAYERS - 1) + (LAYERS - 1) + 1  # products for W and X, batch norms, the last bias
     gathers, loss, update = 2, 1, 1
     step = gathers + forward + loss + backward + update

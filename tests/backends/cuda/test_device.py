@@ -496,7 +496,7 @@ def new_blas(library: Any) -> Cublas:
 def test_workspace_is_set_after_the_stream() -> None:
     """Setting the stream would take the workspace away."""
     library = fake_cupy.FakeCublas()
-    stream = new_blas(library)._stream
+    stream = new_blas(library).stream
     assert library.calls == ["stream", "workspace"]
     assert [handle.stream for handle in library.open.values()] == [stream.ptr]
 
@@ -505,7 +505,7 @@ def multiply(a: Any, b: Any, out: Any, *flags: bool) -> None:
     """Write a product of host matrices into ``out``."""
     blas = new_blas(fake_cupy.FakeCublas())
     blas.gemm(*map(fake_cupy.ndarray, (a, b, out)), *flags)
-    blas._stream.synchronize()
+    blas.stream.synchronize()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -540,7 +540,7 @@ def test_precision(dtype: str, precision: str, compute: int) -> None:
     matrix, out = fake_cupy.ndarray(np.ones((2, 2), dtype)), fake_cupy.ndarray(np.zeros((2, 2), dtype))
     blas = new_blas(library)
     blas.gemm(matrix, matrix, out, precision=precision)
-    blas._stream.synchronize()
+    blas.stream.synchronize()
     assert library.computes == [compute]
 
 

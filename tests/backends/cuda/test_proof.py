@@ -23,7 +23,9 @@ from tests.helpers import fake_cupy
 from tests.helpers.cuda_faults import FATAL, WITHOUT_CLUSTERS, WITHOUT_CUDA, WITHOUT_RECORDING
 
 GPU = GpuReport((13, 0), ("NVIDIA Fake", "NVIDIA Fake"), "14.2.0")
-OK = {"device": None, "kernel": None, "product": None, "recording": None, "clusters": None}
+OK = dict.fromkeys(
+    ("device", "kernel", "product", "cublasLt bias", "cublasLt relu", "recording", "clusters"),
+)
 
 
 @pytest.fixture

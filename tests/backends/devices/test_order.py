@@ -16,7 +16,7 @@ import pytest
 import gpunet
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
-from gpunet.backends.devices.cublas import _DATA_TYPES
+from gpunet.backends.devices.cublas import DATA_TYPES
 from gpunet.backends.devices.resources import Recorder
 from gpunet.kernel_check.nvrtc import toolkit_folders
 from tests.backends.cuda.test_device import backend as backend  # fixtures
@@ -71,7 +71,7 @@ def test_numbers_of_the_data_types_are_those_of_cudas_headers() -> None:
     numbers = {name: int(number) for name, number in re.findall(r"CUDA_R_(\w+)\s*=\s*(\d+)", text)}
     names = {"float16": "16F", "bfloat16": "16BF", "float32": "32F", "float64": "64F"}
     names["uint16"] = "16BF"  # the bits of bfloat16
-    assert {dtype: numbers[name] for dtype, name in names.items()} == _DATA_TYPES
+    assert {dtype: numbers[name] for dtype, name in names.items()} == DATA_TYPES
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -109,8 +109,8 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
     "one factor twice": (cublas, "            b.data.ptr,", "            a.data.ptr,", products),
     "rows as long as those of the other factor": (
         cublas,
-        "            _leading_dimension(b),",
-        "            _leading_dimension(a),",
+        "            leading_dimension(b),",
+        "            leading_dimension(a),",
         products,
     ),
     "flags change places": (
@@ -120,13 +120,13 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
         products,
     ),
     "nothing is accumulated": (cublas, "scalars[1.0 if accumulate else 0.0]", "scalars[0.0]", products),
-    "a status that nobody looks at": (cublas, '        _check("cublasGemmEx", status)\n', "", statuses),
-    "addresses as 32-bit integers": (cublas, "        _declare(library)\n", "", products),
-    "products on the user's stream": (cublas, "(self._handle, stream.ptr)", "(self._handle, 0)", products),
+    "a status that nobody looks at": (cublas, '        check_status("cublasGemmEx", status)\n', "", statuses),
+    "addresses as 32-bit integers": (cublas, "        declare(library, SIGNATURES)\n", "", products),
+    "products on the user's stream": (cublas, "(self.handle, stream.ptr)", "(self.handle, 0)", products),
     "a workspace that goes back": (
         cublas,
-        "self._workspace = stream, workspace",
-        "self._workspace = stream, None",
+        "self.workspace_bytes = stream, workspace,",
+        "self.workspace_bytes = stream, None,",
         products,
     ),
     "the staged copy is overwritten": (
