@@ -124,14 +124,16 @@ class GpunetCuda(GpunetPeer):
 
             return call
 
-        device = backend.device
-        device.launch, device.gemm = counted(device.launch), counted(device.gemm)
+        device, asked = backend.device, ("launch", "gemm", "gemm_bias")
+        for name in asked:
+            setattr(device, name, counted(getattr(device, name)))
         backend.capture = lambda step: step  # a recorded step would not ask again
         try:
             unit()
             backend.synchronize()  # before its buffers go
         finally:
-            del device.launch, device.gemm, backend.capture
+            for owner, name in (*((device, name) for name in asked), (backend, "capture")):
+                delattr(owner, name)
         return len(launched)
 
 

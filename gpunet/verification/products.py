@@ -1,21 +1,26 @@
-"""Matrix products: cuBLAS behind ``gemm``, in every layout and precision."""
+"""Matrix products: cuBLAS behind ``gemm``, in every layout and precision, and what may be done together with one."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from gpunet.verification.check import Check, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
-from gpunet.verification.storage import FLOAT32, Storage
-from gpunet.verification.subject import Subject
+from gpunet.activations import Activation, Identity, ReLU
+from gpunet.backends.cuda.activation import activation_group
+from gpunet.backends.cuda.instantiation import storage_type
+from gpunet.backends.switches import CUBLAS_LT
+from gpunet.verification.check import NAMES, Check, NotDoneError, Unit, alignments, operation_check, shape_text
+from gpunet.verification.operation import Difference, Numbers, Operation, compare
+from gpunet.verification.storage import FLOAT32, NETWORK_DTYPES, Storage
+from gpunet.verification.subject import Cuda, Subject
 
 # (rows, inner, columns): none equal; square, where swapped factors would fit too; a single row, column, product.
 SHAPES = ((33, 65, 17), (32, 32, 32), (1, 20, 9), (24, 7, 1), (5, 1, 6), (128, 256, 64))
+ACTIVATIONS = (Identity(), ReLU())  # that cublasLt has
 # TF32 keeps 10 bits of the mantissas, and may cut off what is below.
 TF32_FACTOR = 2.0**-10
 
@@ -54,6 +59,108 @@ def gemm(
     )
 
 
+def linear_activation(
+    storage: Storage,
+    shape: tuple[int, int, int],
+    activation: Activation,
+    precision: str = "float32",
+    *,
+    out: Storage | None = None,
+    has_nan: bool = False,
+) -> Operation:
+    """Return ``linear_activation_forward`` on random numbers: x of (rows, inner), out of (rows, columns).
+
+    Parameters
+    ----------
+    out : Storage, optional
+        Of the output, where not that of the factors.
+    has_nan : bool
+        Whether a number of x is none.
+    """
+    rows, inner, columns = shape
+    rng = np.random.default_rng(shape)
+    stored = storage if out is None else out
+    x = rng.standard_normal((rows, inner))
+    if has_nan:
+        x[-1, 0] = np.nan
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        x, weight = np.abs(arguments["x"]), np.abs(arguments["weight"])
+        size = np.matmul(x, weight.T) + np.abs(arguments["bias"])
+        allowed = (inner + 3) * storage.unit / 2 * size
+        if precision == "tf32":
+            allowed = allowed + 2 * TF32_FACTOR * size
+        # In two operations, the sums are stored before the bias is added.
+        sums = np.abs(np.matmul(arguments["x"], arguments["weight"].T))
+        return {"out": allowed + stored.rounding * (sums + np.abs(expected["out"]))}
+
+    return Operation(
+        "linear_activation_forward",
+        {
+            "x": storage.store(x),
+            "weight": storage.store(rng.standard_normal((columns, inner))),
+            "bias": rng.standard_normal(columns).astype(storage.arithmetic),
+        },
+        {"out": ((rows, columns), stored.dtype)},
+        {"activation": activation},
+        tolerance,
+    )
+
+
+def differences(
+    subject: Subject, operation: Operation, precision: str, together: bool, offsets: Mapping[str, int] | None = None
+) -> Iterator[Difference]:
+    """Do a product with bias and activation in one operation of the device or in two, and yield how far off it is."""
+    if not isinstance(subject, Cuda):
+        yield from compare(subject.operations(precision), operation, offsets)
+        return
+    with subject.products(precision, together) as (backend, done):
+        yield from compare(backend, operation, offsets)
+    if together and not any(done):
+        raise NotDoneError("cublasLt has nothing for it: cuBLAS and a kernel do it")
+
+
+def linear_activation_checks(subject: Subject) -> Iterator[Check]:
+    """Yield every activation that cublasLt has, of every shape, type and alignment, with cublasLt and without."""
+    kinds = [(storage, None, precision) for storage in subject.storages for precision in subject.precisions]
+    kinds += [(storage, FLOAT32, "float32") for storage in subject.storages if storage.name not in NETWORK_DTYPES]
+
+    def check(
+        kind: str, operation: Operation, precision: str, together: bool, detail: str, offsets: Any = None
+    ) -> Check:
+        activation, stored = operation.settings["activation"], operation.written["out"][1]
+        group = activation_group(storage_type(np.dtype(stored)), activation)
+        return Check(
+            f"{NAMES[operation.method]}{', cublasLt' if together else ''}",
+            kind,
+            f"{activation}, {detail}",
+            lambda: differences(subject, operation, precision, together, offsets),
+            (Unit("activation", group, activation),),
+            CUBLAS_LT.variable if together else "",
+        )
+
+    for storage, out, precision in kinds:
+        if precision == "tf32" and storage is not FLOAT32:
+            continue
+        kind = precision if precision == "tf32" else storage.name
+        into = "" if out is None else f", into {out}"
+        make = partial(linear_activation, storage, precision=precision, out=out)
+        # A bias is stored in the arithmetic's type, and cublasLt takes one of the output's.
+        has_epilogues = isinstance(subject, Cuda) and (out or storage).dtype == storage.arithmetic
+        for together, activation in itertools.product((True, False) if has_epilogues else (False,), ACTIVATIONS):
+            for shape in SHAPES:
+                yield check(kind, make(shape, activation), precision, together, f"{shape_text(shape)}{into}")
+            shape = SHAPES[0]
+            operation = make(shape, activation, has_nan=True)
+            yield check(kind, operation, precision, together, f"{shape_text(shape)}{into}, NaN")
+            if into or activation != ReLU():
+                continue
+            operation = make(shape, activation)
+            for words, offsets in alignments(operation, storage):
+                if not (together and "bias" in offsets):  # which cublasLt is not asked for
+                    yield check(kind, operation, precision, together, f"{shape_text(shape)}, {words}", offsets)
+
+
 def checks(subject: Subject) -> Iterator[Check]:
     """Yield every layout of every shape in every type and precision, and every alignment."""
     kinds = [(storage, precision) for storage in subject.storages for precision in subject.precisions]
@@ -70,3 +177,4 @@ def checks(subject: Subject) -> Iterator[Check]:
         operation = gemm(storage, SHAPES[0], False, True, False, precision)
         for words, offsets in alignments(operation, storage):
             yield check(operation, f"{shape_text(SHAPES[0])}, {words}", offsets)
+    yield from linear_activation_checks(subject)

@@ -13,9 +13,10 @@ import numpy as np
 
 from gpunet.backends import Backend, NumpyBackend
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.cuda.backend import EPILOGUES
 from gpunet.backends.cuda.batch_norm import CLUSTER_SIZES, DeviceLimits
 from gpunet.backends.devices.probe import probe_gpu
-from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH, Switch
+from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, Switch
 from gpunet.environment import cpu_name, usable_cores
 from gpunet.verification.check import Unit
 from gpunet.verification.storage import FLOAT32, FLOAT64, STORAGES, Storage
@@ -130,7 +131,7 @@ class Cuda(Subject):
 
     storages = STORAGES
     precisions = ("float32", "tf32")
-    switches = (CUDA_GRAPH, CLUSTERS)
+    switches = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT)
 
     def __init__(self, new_backend: Callable[[str], CudaBackend]) -> None:
         self._new_backend = new_backend
@@ -166,6 +167,9 @@ class Cuda(Subject):
             notes.append("networks do without recorded steps: `gpunet info` says why")
         if CLUSTERS.is_on() and self.limits.max_cluster < self.device.max_cluster_size:
             notes.append("networks do without clusters: `gpunet info` says why")
+        without = set(EPILOGUES.values()) - self._operations["float32"].epilogues
+        if CUBLAS_LT.is_on() and without:
+            notes.append(f"networks do without cublasLt's {' and '.join(sorted(without))}: `gpunet info` says why")
         return tuple(notes)
 
     @property
@@ -188,6 +192,8 @@ class Cuda(Subject):
             backend.records = False
         if CLUSTERS in self._off:
             backend.launcher.max_cluster_size = 1
+        if CUBLAS_LT in self._off:
+            backend.epilogues = frozenset()
         return backend
 
     def beside(self) -> Backend:
@@ -214,6 +220,30 @@ class Cuda(Subject):
             yield self._operations["float32"]
         finally:
             launcher.batch_norm_choice = None, None
+
+    @contextmanager
+    def products(self, precision: str, has_epilogues: bool) -> Iterator[tuple[CudaBackend, list[bool]]]:
+        """Let the backend of a block do all or nothing together with products.
+
+        Yields
+        ------
+        CudaBackend, list of bool
+            The second is of the products so far that were asked for together with something: whether they were done.
+        """
+        backend, done = self._operations[precision], list[bool]()
+        device: Any = backend.device
+        epilogues, gemm_bias = backend.epilogues, device.gemm_bias
+
+        def noted(*arguments: Any, **options: Any) -> bool:
+            done.append(gemm_bias(*arguments, **options))
+            return done[-1]
+
+        backend.epilogues, device.gemm_bias = epilogues if has_epilogues else frozenset(), noted
+        try:
+            yield backend, done
+        finally:
+            backend.epilogues = epilogues
+            del device.gemm_bias
 
     def prove_alive(self) -> None:
         array: Any = self.device.zeros(4, np.float32)

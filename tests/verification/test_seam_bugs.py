@@ -16,6 +16,7 @@ from tests.emulation import Replay
 from tests.helpers.verification import SmallDevice
 
 PRODUCT, STEPS = "matrix product", "20 training steps beside the CPU"
+TOGETHER = "matrix product with bias and activation, cublasLt"
 RECORDED, TWO, MEMORY = "recorded steps, two batch sizes, changing rate", "two networks", "memory that runs out"
 
 
@@ -41,6 +42,37 @@ class NothingIsAdded(SmallDevice):
 class AlwaysTensorCores(SmallDevice):
     def gemm(self, a: Any, b: Any, out: Any, ta: bool, tb: bool, accumulate: bool, precision: str) -> None:
         super().gemm(a, b, out, ta, tb, accumulate, "tf32")
+
+
+class WithoutReLU(SmallDevice):
+    def gemm_bias(self, *args: Any, relu: bool, **more: Any) -> bool:
+        return super().gemm_bias(*args, relu=False, **more)
+
+
+class NaNIsZero(SmallDevice):
+    """Takes the larger of two numbers by the rules of C."""
+
+    def gemm_bias(self, a: Any, b: Any, bias: Any, out: Any, *, relu: bool, **more: Any) -> bool:
+        done = super().gemm_bias(a, b, bias, out, relu=relu, **more)
+        if done and relu:
+            out[np.isnan(out)] = 0
+        return done
+
+
+class OneBiasForAll(SmallDevice):
+    """Adds the first number of the bias to every column."""
+
+    def gemm_bias(self, a: Any, b: Any, bias: Any, out: Any, **more: Any) -> bool:
+        first = self.empty(bias.shape, bias.dtype)
+        first.fill(bias[0])
+        return super().gemm_bias(a, b, first, out, **more)
+
+
+class NothingOfBoth(SmallDevice):
+    """Says that it has done what it has not."""
+
+    def gemm_bias(self, *args: Any, **more: Any) -> bool:
+        return True
 
 
 class LateCopies(SmallDevice):
@@ -163,6 +195,10 @@ DEVICES: dict[type, tuple[str, tuple[str, ...]]] = {
     OneFactorTwice: (PRODUCT, ("matrix product", "32 x 32 x 32")),
     NothingIsAdded: (PRODUCT, ("matrix product", "33 x 65 x 17")),
     AlwaysTensorCores: (PRODUCT, ("matrix product", "float32", "33 x 65 x 17")),
+    WithoutReLU: (TOGETHER, ("cublasLt", "float32", "33 x 65 x 17")),
+    NaNIsZero: (TOGETHER, ("cublasLt", "float32", "NaN")),
+    OneBiasForAll: (TOGETHER, ("cublasLt", "float16", "into float32")),
+    NothingOfBoth: (TOGETHER, ("cublasLt", "tf32", "32 x 32 x 32")),
     LateCopies: (STEPS, ("20 training", "no batch norm")),
     Shortened: (RECORDED, ("recorded", "no batch norm")),
     FrozenBatch: (RECORDED, ("recorded", "no batch norm")),

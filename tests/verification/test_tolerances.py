@@ -15,6 +15,7 @@ RELU = ReLU()
 # Of each output of float32: how many roundings, of half a unit in the last place, its tolerance may have.
 ROUNDINGS: list[tuple[Operation, dict[str, float]]] = [
     (products.gemm(FLOAT32, (33, 65, 17), False, True, False), {"out": 140}),
+    (products.linear_activation(FLOAT32, (33, 65, 17), RELU), {"out": 145}),
     (activation.forward(FLOAT32, SHAPE, RELU), {"out": 70}),
     (activation.backward(FLOAT32, SHAPE, RELU), {"ds": 75, "dbias": 220}),
     (
@@ -34,6 +35,7 @@ ROUNDINGS: list[tuple[Operation, dict[str, float]]] = [
     (optimizer.clip_factor(FLOAT32, 1023, 500), {"out": 16}),
     # What is stored in half precision is rounded once, and what is not is as exact as float32.
     (products.gemm(FLOAT16, (33, 65, 17), False, True, False), {"out": 1.1}),
+    (products.linear_activation(FLOAT16, (33, 65, 17), RELU), {"out": 2.1}),
     (activation.forward(FLOAT16, SHAPE, RELU), {"out": 1.5}),
     (batch_norm.forward(FLOAT16, SHAPE, RELU), {"out": 1.5} | dict.fromkeys(("mean", "inverse_std"), 0.01)),
     (losses.softmax_cross_entropy(FLOAT16, SHAPE), {"doutputs": 2.1, "loss": 0.01}),
