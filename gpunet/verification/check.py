@@ -88,7 +88,7 @@ NAMES = {
     "score_classes": "right classes",
     "score_switches": "right switches",
     "gemm": "matrix product",
-    "linear_activation_forward": "matrix product with bias and activation",
+    "linear_activation_forward": "linear layer with activation",
 }
 
 

@@ -20,7 +20,7 @@ from tests.emulation import EmulatedDevice
 
 IN_EVERY_TYPE = (
     "matrix product",
-    "matrix product with bias and activation",
+    "linear layer with activation",
     "bias and activation forward",
     "bias and activation backward",
     "batch norm forward, striped",
@@ -46,7 +46,7 @@ def test_every_operation_is_verified_in_every_type() -> None:
     expected = {(what, storage.name) for what in IN_EVERY_TYPE for storage in STORAGES}
     expected |= {(what, dtype) for what in ("SGD step", "Adam step", "clipping factor") for dtype in NETWORK_DTYPES}
     expected |= {("rows of a batch", dtype) for dtype in ("float16", "float32", "float64", "int32")}
-    together = "matrix product with bias and activation, cublasLt"
+    together = "linear layer with activation, cublasLt"
     expected |= {(together, kind) for kind in ("float32", "tf32", "float64", "float16", "bfloat16")}
     expected |= {("matrix product", "tf32"), ("two networks", "float32"), ("memory that runs out", "float32")}
     assert expected <= found

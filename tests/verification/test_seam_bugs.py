@@ -16,7 +16,7 @@ from tests.emulation import Replay
 from tests.helpers.verification import SmallDevice
 
 PRODUCT, STEPS = "matrix product", "20 training steps beside the CPU"
-TOGETHER = "matrix product with bias and activation, cublasLt"
+TOGETHER = "linear layer with activation, cublasLt"
 RECORDED, TWO, MEMORY = "recorded steps, two batch sizes, changing rate", "two networks", "memory that runs out"
 
 
