@@ -164,7 +164,7 @@ class CudaBackend(Backend):
         if epilogue not in self.epilogues or not self.device.gemm_bias(
             x, weight, bias, out, transpose_b=True, relu=epilogue == "relu", precision=self.precision
         ):
-            super().linear_activation_forward(x, weight, bias, activation, out)
+            Backend.linear_activation_forward(self, x, weight, bias, activation, out)  # in two
 
     # --- what has no kernel -----------------------------------------------------------------------------------------
 

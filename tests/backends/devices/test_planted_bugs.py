@@ -15,9 +15,10 @@ import pytest
 import gpunet
 from gpunet.backends.cuda import CudaBackend, launcher
 from gpunet.backends.cuda import backend as cuda_backend
-from gpunet.backends.devices import cublas, resources, staging
+from gpunet.backends.devices import cublas, cublas_lt, resources, staging
 from gpunet.backends.devices import cupy as cupy_device
 from tests.backends.cuda import test_device as device_tests
+from tests.backends.devices import test_cublas_lt as cublas_lt_tests
 from tests.backends.devices import test_order as order_tests
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
@@ -98,6 +99,37 @@ def statuses(found: World) -> None:
         device_tests.test_the_status_of_every_call_is_looked_at(function)
 
 
+def epilogues(found: World) -> None:
+    for dtype, out_dtype in (("float32", "float32"), ("float64", "float64"), ("float16", "float32")):
+        cublas_lt_tests.test_products_of_every_layout(cublas_lt_tests.World(), dtype, out_dtype, dtype == "float32")
+    cublas_lt_tests.test_each_bias_is_its_own(cublas_lt_tests.World())
+
+
+def algorithms(found: World) -> None:
+    cublas_lt_tests.test_an_algorithm_is_asked_for_once_for_whatever_may_decide_it(cublas_lt_tests.World())
+    with pytest.MonkeyPatch.context() as patched:
+        cublas_lt_tests.test_no_more_is_kept_than_a_few_networks_need(cublas_lt_tests.World(), patched)
+    for where in ("nothing is returned", "cublasLtMatmulAlgoGetHeuristic", "cublasLtMatmul"):
+        cublas_lt_tests.test_a_product_that_cublaslt_does_not_have_is_not_done(cublas_lt_tests.World(), where)
+
+
+def alignment(found: World) -> None:
+    for misaligned in ("a", "b", "bias", "out"):
+        cublas_lt_tests.test_an_algorithm_fits_the_alignment(cublas_lt_tests.World(), misaligned)
+    cublas_lt_tests.test_a_bias_that_cublaslt_would_misread_is_not_given_to_it(cublas_lt_tests.World())
+
+
+def epilogues_of_a_device(found: World) -> None:
+    cublas_lt_tests.test_a_recording_has_the_product_and_allocates_nothing(found.backend)
+    cublas_lt_tests.test_a_recording_keeps_what_the_product_reads(found.backend)
+    cublas_lt_tests.test_a_network_without_batch_norm_has_one_operation_for_each_layer(found.backend)
+
+
+def statuses_of_cublas_lt(found: World) -> None:
+    for function in cublas_lt.SIGNATURES:
+        cublas_lt_tests.test_the_status_of_every_call_is_looked_at(function)
+
+
 Check = Callable[[World], None]
 BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
     "flags of the other factor": (
@@ -128,6 +160,119 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
         "self.workspace_bytes = stream, workspace,",
         "self.workspace_bytes = stream, None,",
         products,
+    ),
+    "columns as far apart as they are many": (
+        cublas_lt,
+        'return self._new("MatrixLayout", kind, rows, columns, rows)',
+        'return self._new("MatrixLayout", kind, rows, columns, columns)',
+        epilogues,
+    ),
+    "flags of the other factor, with a bias": (
+        cublas_lt,
+        "ctypes.c_int32(transpose_b))\n        self._set(DESC_TRANSB, ctypes.c_int32(transpose_a))",
+        "ctypes.c_int32(transpose_a))\n        self._set(DESC_TRANSB, ctypes.c_int32(transpose_b))",
+        epilogues,
+    ),
+    "layouts as after the transposition": (
+        cublas_lt,
+        "(inner, rows) if transpose_b else (rows, inner)",
+        "(rows, inner) if transpose_b else (inner, rows)",
+        epilogues,
+    ),
+    "scale of another type": (
+        cublas_lt,
+        '"float64" if product.scalar is ctypes.c_double else "float32"',
+        '"float32"',
+        epilogues,
+    ),
+    "ReLU where there is none": (
+        cublas_lt,
+        "EPILOGUE_RELU_BIAS if relu else EPILOGUE_BIAS",
+        "EPILOGUE_BIAS if relu else EPILOGUE_RELU_BIAS",
+        epilogues,
+    ),
+    "no address of the bias when an algorithm is asked for": (
+        cublas_lt,
+        "        plan.set_bias(bias)  # first: how it is aligned counts\n",
+        "",
+        epilogues,
+    ),
+    "the bias of the first time": (cublas_lt, "        plan.set_bias(bias.data.ptr)\n", "", epilogues),
+    "what was there is added": (
+        cublas_lt,
+        "product.scalar(1), product.scalar(0)",
+        "product.scalar(1), product.scalar(1)",
+        epilogues,
+    ),
+    "functions that nobody has looked for": (
+        cublas_lt,
+        "        declare(library, SIGNATURES)\n",
+        "",
+        lambda found: cublas_lt_tests.test_a_library_that_lacks_a_function(),
+    ),
+    "no workspace": (
+        cublas_lt,
+        "            blas.workspace_bytes,\n            blas.stream.ptr,",
+        "            0,\n            blas.stream.ptr,",
+        epilogues,
+    ),
+    "products with a bias on the user's stream": (
+        cublas_lt,
+        "            blas.stream.ptr,",
+        "            0,",
+        epilogues_of_a_device,
+    ),
+    "an algorithm for aligned arrays alone": (
+        cublas_lt,
+        "PREF_MIN_ALIGNMENT_A_BYTES: ctypes.c_uint32(a)",
+        "PREF_MIN_ALIGNMENT_A_BYTES: ctypes.c_uint32(256)",
+        alignment,
+    ),
+    "alignments of the other factor": (
+        cublas_lt,
+        "for array in (b, a, out, bias))",
+        "for array in (bias, bias, bias, bias))",
+        alignment,
+    ),
+    "whatever the alignment": (
+        cublas_lt,
+        "return min(address & -address, LARGEST_ALIGNMENT)",
+        "return LARGEST_ALIGNMENT",
+        alignment,
+    ),
+    "a bias that is not aligned": (cublas_lt, " or bias.data.ptr % BIAS_ALIGNMENT", "", alignment),
+    "a bias of another type": (cublas_lt, "bias.dtype != out.dtype or ", "", alignment),
+    "one algorithm for both epilogues": (
+        cublas_lt,
+        "key = (product, transpose_a, transpose_b, relu, alignments)",
+        "key = (product, transpose_a, transpose_b, False, alignments)",
+        algorithms,
+    ),
+    "descriptors that stay": (cublas_lt, "for kind, handle in self._handles:", "for kind, handle in []:", algorithms),
+    "a product that is not done is taken for one that is": (
+        cublas_lt,
+        "        plan.close()\n        self._plans[key] = None\n        return False",
+        "        return True",
+        algorithms,
+    ),
+    "no algorithm is taken for one": (cublas_lt, "(status == 0 and count.value == 0)", "False", algorithms),
+    "a status of cublasLt that nobody looks at": (
+        cublas_lt,
+        '        check_status("cublasLtMatmul", status)\n',
+        "",
+        statuses_of_cublas_lt,
+    ),
+    "what a product with a bias reads is not held": (
+        cuda_backend,
+        "        self.launcher.hold(x, weight, bias, out)\n",
+        "",
+        epilogues_of_a_device,
+    ),
+    "a product with a bias is done again in two": (
+        cupy_device,
+        "        return done\n",
+        "        return False\n",
+        epilogues_of_a_device,
     ),
     "the staged copy is overwritten": (
         staging,
