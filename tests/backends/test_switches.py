@@ -1,4 +1,4 @@
-"""What environment variables turn off: recorded steps, clusters."""
+"""What environment variables turn off: recorded steps, clusters, cublasLt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.switches import CLUSTERS, CUDA_GRAPH, SWITCHES
+from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, SWITCHES
 from tests.emulation import EmulatedDevice
 
 
@@ -20,10 +20,15 @@ class Watched(EmulatedDevice):
         super().__init__()
         self.captures = 0
         self.clusters: set[Any] = set()
+        self.products_with_bias = 0
 
     def capture(self, step: Any) -> Any:
         self.captures += 1
         return super().capture(step)
+
+    def gemm_bias(self, *args: Any, **kwargs: Any) -> bool:
+        self.products_with_bias += 1
+        return super().gemm_bias(*args, **kwargs)
 
     def launch(self, *args: Any, **kwargs: Any) -> None:
         self.clusters.add(kwargs["cluster"])
@@ -43,13 +48,18 @@ def test_each_turns_off_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     device, parameters = train()
     assert device.captures >= 1
     assert max(device.clusters - {None}) == 8
+    assert device.products_with_bias >= 1
     monkeypatch.setenv("GPUNET_CUDA_GRAPH", "0")
     step_by_step, same = train()
     assert step_by_step.captures == 0
     monkeypatch.setenv("GPUNET_CLUSTERS", "0")
     without_clusters, close = train()
     assert without_clusters.clusters <= {None, 1}
+    monkeypatch.setenv("GPUNET_CUBLASLT", "0")
+    in_two, also_close = train()
+    assert in_two.products_with_bias == 0
     for name, values in parameters.items():
+        np.testing.assert_allclose(also_close[name], values, rtol=0, atol=2e-5)
         np.testing.assert_array_equal(same[name], values)
         np.testing.assert_allclose(close[name], values, rtol=0, atol=2e-5)
 
@@ -64,7 +74,7 @@ def test_values(switch: Any, value: str | None, on: bool, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("value", ["false", "2", " 0", "off"])
-@pytest.mark.parametrize("switch", [CUDA_GRAPH, CLUSTERS], ids=lambda switch: switch.variable)
+@pytest.mark.parametrize("switch", [CUDA_GRAPH, CLUSTERS, CUBLAS_LT], ids=lambda switch: switch.variable)
 def test_other_values_are_refused_when_a_network_is_made(
     switch: Any, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gpunet.backends.devices import resources
 from tests.helpers import fake_cupy
+from tests.helpers.fake_cublas_lt import FakeCublasLt
 from tests.helpers.fake_cupy import CUDADriverError, CUDARuntimeError, FakeCupy
 
 Fault = Callable[[pytest.MonkeyPatch, FakeCupy], None]
@@ -136,6 +139,31 @@ def _clusters_wrong_by_little(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -
     monkeypatch.setattr(cupy.emulated, "launch", inaccurate)
 
 
+def _cublas_lt(function: str, behaviour: Callable[..., Any]) -> Fault:
+    """Let ``behaviour`` stand for a function of cublasLt."""
+
+    def install(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+        monkeypatch.setattr(FakeCublasLt, function, behaviour)
+
+    return install
+
+
+def _lacks_cublas_lt(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    monkeypatch.setattr(resources, "load_cublas_lt", lambda cupy, cublas: SimpleNamespace())
+
+
+def _loses_nan(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    monkeypatch.setattr(FakeCublasLt, "loses_nan", True)
+
+
+def _products_with_a_bias_are_fatal(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
+    def fail(*arguments: Any) -> int:
+        _fatal(monkeypatch)
+        return 0
+
+    monkeypatch.setattr(FakeCublasLt, "_matmul", fail)
+
+
 def _device_busy(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     error = CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", _raises(error))
@@ -183,6 +211,7 @@ WITHOUT_CUDA: dict[str, tuple[Fault, str, str]] = {
 }
 # What CUDA could do without, and is ended by.
 FATAL: dict[str, tuple[Fault, str, str]] = {
+    "products with a bias are fatal": (_products_with_a_bias_are_fatal, "cublasLt bias", "GPUNET_CUBLASLT=0"),
     "replays are fatal": (_replays_are_fatal, "recording", "GPUNET_CUDA_GRAPH=0"),
     "clusters are fatal": (_clusters_are_fatal, "clusters", "GPUNET_CLUSTERS=0"),
 }
@@ -195,6 +224,14 @@ WITHOUT_RECORDING: dict[str, tuple[Fault, str, str]] = {
     ),
     "replays do nothing": (_replay(lambda *arguments: None), "recording", "replay of a recorded step gave wrong"),
     "replays stop halfway": (_replay(_replays_half), "recording", "replay of a recorded step gave wrong"),
+}
+WITHOUT_CUBLAS_LT: dict[str, tuple[Fault, str, str]] = {
+    "cublasLt is missing": (_lacks_cublas_lt, "cublasLt bias", "cuBLAS lacks the function cublasLtMatmulDescCreate"),
+    "cublasLt has no algorithm": (_cublas_lt("_heuristic", lambda *arguments: 0), "cublasLt bias", "has no algorithm"),
+    "cublasLt does not support it": (_cublas_lt("_matmul", lambda *arguments: 15), "cublasLt bias", "has no algorithm"),
+    "cublasLt refuses": (_cublas_lt("_matmul", lambda *arguments: 7), "cublasLt bias", "failed with status 7"),
+    "cublasLt does nothing": (_cublas_lt("_matmul", lambda *arguments: 0), "cublasLt bias", "gave wrong numbers"),
+    "cublasLt loses NaN": (_loses_nan, "cublasLt relu", "epilogue 'relu' gave wrong numbers"),
 }
 WITHOUT_CLUSTERS: dict[str, tuple[Fault, str, str]] = {
     "clusters are refused": (_clusters_refused, "clusters", "CUDA_ERROR_INVALID_CLUSTER_SIZE"),

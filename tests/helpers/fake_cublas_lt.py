@@ -51,17 +51,18 @@ class FakeCublasLt:
     alive : dict
         Descriptors by address.
     loses_nan : bool
-        Whether ReLU makes 0 of NaN, which nothing forbids.
+        Whether ReLU makes 0 of NaN, which nothing forbids; of the class.
     has_algorithm : callable
         Of epilogue and shape.
     """
+
+    loses_nan = False
 
     def __init__(self, cublas: Any) -> None:
         self.asked = 0
         self.done: list[tuple[int, tuple[int, int, int]]] = []
         self.alive: dict[int, SimpleNamespace] = {}
         self.fails: dict[str, int] = {}
-        self.loses_nan = False
         self.has_algorithm: Callable[[int, tuple[int, int, int]], bool] = lambda epilogue, shape: True
         self._cublas = cublas
         self._addresses = itertools.count(0x23456789ABC, 16)

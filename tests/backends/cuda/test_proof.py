@@ -20,7 +20,7 @@ from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.devices.probe import GpuReport
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
-from tests.helpers.cuda_faults import FATAL, WITHOUT_CLUSTERS, WITHOUT_CUDA, WITHOUT_RECORDING
+from tests.helpers.cuda_faults import FATAL, WITHOUT_CLUSTERS, WITHOUT_CUBLAS_LT, WITHOUT_CUDA, WITHOUT_RECORDING
 
 GPU = GpuReport((13, 0), ("NVIDIA Fake", "NVIDIA Fake"), "14.2.0")
 OK = dict.fromkeys(
@@ -154,12 +154,40 @@ def test_a_device_without_working_clusters_does_without(
     assert re.search(message, str(proof.proof_of(0).results[trial]))
 
 
-@pytest.mark.parametrize(("variable", "trial"), [("GPUNET_CUDA_GRAPH", "recording"), ("GPUNET_CLUSTERS", "clusters")])
+@pytest.mark.parametrize("fault", WITHOUT_CUBLAS_LT)
+def test_a_device_without_working_cublaslt_does_without(
+    fault: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install, trial, message = WITHOUT_CUBLAS_LT[fault]
+    install(monkeypatch, cupy)
+    backend: Any = select_backend("cuda")
+    assert backend.epilogues == (set() if trial == "cublasLt bias" else {"bias"})
+    assert re.search(message, str(proof.proof_of(0).results[trial]))
+    assert ("cublasLt relu" in proof.proof_of(0).results) is (trial == "cublasLt relu")
+    X = np.random.default_rng(0).standard_normal((9, 5))
+    X[3, 2] = 1e300
+    found, expected = (
+        gpunet.Network([5, 7, 3], batch_norm=False, seed=1, dtype="float64", device=device).logits(X)
+        for device in (backend, "cpu")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+    assert len(caplog.records) == 1
+    assert re.search(f"matrix products do without .*cublasLt.*: .*{message}", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("variable", "trials"),
+    [
+        ("GPUNET_CUDA_GRAPH", {"recording"}),
+        ("GPUNET_CLUSTERS", {"clusters"}),
+        ("GPUNET_CUBLASLT", {"cublasLt bias", "cublasLt relu"}),
+    ],
+)
 def test_what_is_turned_off_is_not_tried(
-    variable: str, trial: str, cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
+    variable: str, trials: set[str], cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "0")
-    assert dict(proof.proof_of(0).results) == {name: None for name in OK if name != trial}
+    assert dict(proof.proof_of(0).results) == {name: None for name in OK if name not in trials}
 
 
 def test_a_device_older_than_clusters_is_not_tried_for_them(
