@@ -54,6 +54,11 @@ OPEN: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("batch norm forward, resident, cluster of 8", "batch norm backward, resident, cluster of 8"),
     ),
     (
+        "That cublasLt adds a bias and applies ReLU as it is asked to, and that its ReLU keeps NaN; whether it does so "
+        "in the kernel of the product, and what that saves.",
+        ("linear layer with activation, cublasLt",),
+    ),
+    (
         "The benchmarks' peers for CUDA: gpunet's, the plain CuPy one, PyTorch's whole-step graph, JAX's; "
         "gpunet's launch counts.",
         (),

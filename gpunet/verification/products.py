@@ -122,6 +122,7 @@ def differences(
 
 def linear_activation_checks(subject: Subject) -> Iterator[Check]:
     """Yield every activation that cublasLt has, of every shape, type and alignment, with cublasLt and without."""
+    kinds: list[tuple[Storage, Storage | None, str]]
     kinds = [(storage, None, precision) for storage in subject.storages for precision in subject.precisions]
     kinds += [(storage, FLOAT32, "float32") for storage in subject.storages if storage.name not in NETWORK_DTYPES]
 

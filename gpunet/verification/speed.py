@@ -76,6 +76,21 @@ class StepSpeed:
     kernels: int | None
 
 
+@dataclass(frozen=True)
+class ProductSpeed:
+    """A hidden layer of a configuration without batch norm: product, bias and ReLU by cublasLt, and in two operations.
+
+    ``microseconds`` and ``kernels``, those of a recording of it, are None where cublasLt has nothing for it.
+    """
+
+    configuration: str
+    shape: str
+    precision: str
+    microseconds: float | None
+    microseconds_in_two: float
+    kernels: int | None
+
+
 def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
     """Yield every kernel's operation on matrices that no cache holds."""
     shape = LARGE if is_large else SMALL
@@ -102,7 +117,7 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
 
 def steps(subject: Cuda) -> int:
     """Return how many things :func:`measure` measures."""
-    return len(CONFIGURATIONS) * len(subject.precisions) + sum(1 for _ in operations(is_large=False))
+    return 2 * len(CONFIGURATIONS) * len(subject.precisions) + sum(1 for _ in operations(is_large=False))
 
 
 def measure(
@@ -114,8 +129,8 @@ def measure(
     ----------
     subject : Cuda
     result : dict
-        Gets ``copy_gigabytes_per_second``, ``host_microseconds``, ``kernels``, ``steps``, and ``ending``: why something
-        is missing. What is measured so far is in it whenever this ends.
+        Gets ``copy_gigabytes_per_second``, ``host_microseconds``, ``kernels``, ``products``, ``steps``, and ``ending``:
+        why something is missing. What is measured so far is in it whenever this ends.
     on_progress : callable
         Is given how much is done, and what is being done.
     seconds : float
@@ -123,22 +138,20 @@ def measure(
     """
     started = time.perf_counter()
     copy = _copy_rate(subject.operations(), LARGE if subject.is_large else SMALL)
-    kernels: list[dict[str, Any]] = []
-    steps_: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {"kernels": [], "products": [], "steps": []}
     result.update(
         copy_gigabytes_per_second=_rounded(copy / 1e9),
         host_microseconds=_host_microseconds(subject.operations()),
-        kernels=kernels,
-        steps=steps_,
         ending="",
+        **rows,
     )
-    for done, (what, rows, measure_one) in enumerate(_pieces(subject, copy, kernels, steps_)):
+    for done, (what, table, measure_one) in enumerate(_pieces(subject, copy)):
         if time.perf_counter() - started > seconds:
             result["ending"] = f"{what}: the limit of {round(seconds, 1):g} s was reached"
             break
         on_progress(done, what)
         try:
-            rows.append(asdict(measure_one()))
+            rows[table].append(asdict(measure_one()))
         except OutOfDeviceMemoryError as error:
             result["ending"] = f"{what}: {error}"
         except BaseException:
@@ -147,16 +160,20 @@ def measure(
 
 
 def _pieces(
-    subject: Cuda, copy_rate: float, kernels: list[dict[str, Any]], steps_: list[dict[str, Any]]
-) -> Iterator[tuple[str, list[dict[str, Any]], Callable[[], KernelSpeed | StepSpeed]]]:
-    """Yield what is measured in words, where its row goes, and what measures it."""
+    subject: Cuda, copy_rate: float
+) -> Iterator[tuple[str, str, Callable[[], KernelSpeed | ProductSpeed | StepSpeed]]]:
+    """Yield what is measured in words, the table that its row is of, and what measures it."""
     for label in CONFIGURATIONS:
         for precision in subject.precisions:
-            yield f"configuration {label}, {precision}", steps_, partial(_step_speed, subject, label, precision)
+            yield f"configuration {label}, {precision}", "steps", partial(_step_speed, subject, label, precision)
+    for label in CONFIGURATIONS:
+        for precision in subject.precisions:
+            measure_product = partial(_product_speed, subject, label, precision)
+            yield f"a hidden layer of configuration {label}, {precision}", "products", measure_product
     for storage, operation in operations(subject.is_large):
         name = NAMES.get(operation.method, operation.method.replace("_", " "))
         measure_one = partial(_kernel_speed, subject.operations(), name, storage, operation, copy_rate)
-        yield f"{name}, {storage}", kernels, measure_one
+        yield f"{name}, {storage}", "kernels", measure_one
 
 
 def tables(speed: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
@@ -173,8 +190,25 @@ def tables(speed: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], list[lis
     yield (
         "A training step with Adam and batch norm, as fit does it",
         ("configuration", "batch x layers", "products", "ms, recorded", "ms, not recorded", "kernels in the graph"),
-        [["-" if value is None else str(value) for value in row.values()] for row in speed["steps"]],
+        _cells(speed["steps"]),
     )
+    if speed.get("products"):
+        yield (
+            "Product, bias and ReLU of a hidden layer, by cublasLt and in two operations",
+            (
+                "configuration",
+                "rows x inputs x outputs",
+                "products",
+                "us, cublasLt",
+                "us, in two",
+                "kernels of cublasLt",
+            ),
+            _cells(speed["products"]),
+        )
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [["-" if value is None else str(value) for value in row.values()] for row in rows]
 
 
 def _rounded(value: float) -> float:
@@ -238,6 +272,28 @@ def _kernel_speed(
     return KernelSpeed(what, storage.name, shape, *numbers)
 
 
+def _sizes(subject: Cuda, label: str) -> tuple[int, int, int, int]:
+    """Return batch, inputs, layers and width of a configuration, as far as the device is one for them."""
+    batch, inputs, layers, width = CONFIGURATIONS[label]
+    return (batch, inputs, layers, width) if subject.is_large else (SMALL_BATCH, SMALL_WIDTH, layers, SMALL_WIDTH)
+
+
+def _product_speed(subject: Cuda, label: str, precision: str) -> ProductSpeed:
+    batch, _, _, width = _sizes(subject, label)
+    shape = batch, width, width
+    operation = products.linear_activation(FLOAT32, shape, get_activation("relu"), precision)
+    together, kernels = None, None
+    with subject.products(precision, has_epilogues=True) as (backend, done):
+        call = Placed(backend, operation).call
+        call()
+        if any(done):
+            together = _rounded(1e6 * _seconds(backend.device, call))
+            kernels = backend.device.capture(call).nodes if backend.records else None
+    with subject.products(precision, has_epilogues=False) as (backend, _):
+        in_two = _rounded(1e6 * _seconds(backend.device, Placed(backend, operation).call))
+    return ProductSpeed(label, shape_text(shape), precision, together, in_two, kernels)
+
+
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
@@ -262,9 +318,7 @@ class _Clock(Callback):
 
 
 def _step_speed(subject: Cuda, label: str, precision: str) -> StepSpeed:
-    batch, inputs, layers, width = CONFIGURATIONS[label]
-    if not subject.is_large:
-        batch, inputs, width = SMALL_BATCH, SMALL_WIDTH, SMALL_WIDTH
+    batch, inputs, layers, width = _sizes(subject, label)
     sizes = layer_sizes(inputs, layers, width)
     batches = max(FEWEST_BATCHES, min(MOST_BATCHES if subject.is_large else 0, MOST_NUMBERS // (batch * inputs)))
     rng = np.random.default_rng(0)

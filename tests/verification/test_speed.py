@@ -41,6 +41,10 @@ class ClockedDevice(SmallDevice):
         self.clock += KERNEL_SECONDS
         super().gemm(*args, **kwargs)
 
+    def gemm_bias(self, *args: Any, **kwargs: Any) -> bool:
+        self.clock += KERNEL_SECONDS
+        return super().gemm_bias(*args, **kwargs)
+
     def capture(self, step: Callable[[], object]) -> Any:
         replay = super().capture(step)
 
@@ -98,6 +102,29 @@ def test_steps_recorded_and_not() -> None:
     assert rows[0]["kernels"] < rows[-1]["kernels"]
 
 
+def test_a_product_with_bias_and_relu_beside_two_operations() -> None:
+    rows = measured()["products"]
+    assert [(row["configuration"], row["precision"]) for row in rows] == [
+        (label, precision) for label in CONFIGURATIONS for precision in ("float32", "tf32")
+    ]
+    for row in rows:
+        assert row["microseconds"] == pytest.approx(1e6 * KERNEL_SECONDS)
+        assert row["microseconds_in_two"] == pytest.approx(2e6 * KERNEL_SECONDS)
+        assert row["kernels"] == 1
+
+
+def test_a_product_that_cublaslt_does_not_have_is_measured_in_two() -> None:
+    class Without(ClockedDevice):
+        def gemm_bias(self, *args: Any, **kwargs: Any) -> bool:
+            return False
+
+    result = measured(device=Without)
+    assert {(row["microseconds"], row["kernels"]) for row in result["products"]} == {(None, None)}
+    *_, (title, columns, cells) = speed.tables(result)
+    assert "cublasLt" in title
+    assert {row[columns.index("us, cublasLt")] for row in cells} == {"-"}
+
+
 def test_every_kernel_file_is_measured() -> None:
     methods = {operation.method for _, operation in speed.operations(is_large=False)}
     assert methods == set(SWEEPS)
@@ -141,7 +168,7 @@ def test_an_error_leaves_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> No
         speed.measure(subject, result, lambda done, what: None)
     assert [row["configuration"] for row in result["steps"]] == ["a", "a"]
     assert result["ending"] == "configuration b, float32 was not measured to its end"
-    assert len(list(speed.tables(result))) == 2
+    assert len(list(speed.tables(result))) == 2  # no product was measured
 
 
 def test_a_round_is_long_enough_to_be_told() -> None:
