@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpunet.verification.storage import BFLOAT16
 from tests.helpers.checkout import ROOT
 
 from . import EmulatedDevice, EmulationError, Kernel, sanitizer_environment
@@ -184,6 +185,34 @@ def test_gemm_of_bfloat16(device: EmulatedDevice) -> None:
     device.gemm(a, b, half, accumulate=True)
     assert device.to_numpy(single)[0, 0] == 258
     assert device.to_numpy(half).astype(np.float32)[0, 0] == 258
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "out_dtype"), [("float32", "float32"), ("float64", "float64"), ("uint16", "float32")]
+)
+def test_gemm_with_a_bias(device: EmulatedDevice, dtype: str, out_dtype: str, relu: bool) -> None:
+    rng = np.random.default_rng(0)
+    host_a, host_b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 5), (7, 5)))
+    host_a[1, 1] = np.nan
+    bias = device.asarray(rng.integers(-4, 5, 7).astype(out_dtype))
+    store = BFLOAT16.store if dtype == "uint16" else lambda values: values.astype(dtype)
+    out = device.empty((3, 7), out_dtype)
+    a, b = device.asarray(store(host_a)), device.asarray(store(host_b))
+    assert device.gemm_bias(a, b, bias, out, transpose_b=True, relu=relu)
+    expected = host_a @ host_b.T + bias
+    np.testing.assert_array_equal(out, np.maximum(expected, 0) if relu else expected)
+
+
+def test_gemm_takes_no_bias_that_cublaslt_would_not(device: EmulatedDevice) -> None:
+    a, b, out = (device.zeros(shape, np.float32) for shape in ((3, 5), (5, 4), (3, 4)))
+    for bias in (device.zeros(4, np.float64), device.zeros(5, np.float32)[1:]):
+        assert not device.gemm_bias(a, b, bias, out)
+    for bias in (device.zeros(3, np.float32), device.zeros(8, np.float32)[::2]):
+        with pytest.raises(ValueError, match="with a bias of shape"):
+            device.gemm_bias(a, b, bias, out)
+    with pytest.raises(TypeError, match="gemm_bias: bias"):
+        device.gemm_bias(a, b, np.zeros(4, np.float32), out)
 
 
 def test_gemm_precision_and_errors(device: EmulatedDevice) -> None:
