@@ -124,10 +124,15 @@ class LayerStack:
         array, (n, c)
             A buffer of the last layer, overwritten by the next forward.
         """
+        return self._run(self.layers, x, training)
+
+    @staticmethod
+    def _run(layers: Sequence[Layer], x: Array, training: bool) -> Array:
+        """Return what layers one after the other make of x; a linear one and its bias and activation are one."""
         linear: Linear | None = None
-        for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
+        for layer, following in zip(layers, (*layers[1:], None), strict=True):
             if isinstance(layer, Linear) and isinstance(following, BiasActivation):
-                linear = layer  # one operation with the next
+                linear = layer  # waits for the next
             elif linear is not None and isinstance(layer, BiasActivation):
                 x = layer.output = layer.forward_after(linear, x, training)
                 linear = None
