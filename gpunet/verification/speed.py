@@ -287,10 +287,10 @@ def _product_speed(subject: Cuda, label: str, precision: str) -> ProductSpeed:
         call = Placed(backend, operation).call
         call()
         if any(done):
-            together = _rounded(1e6 * _seconds(backend.device, call))
+            together = _rounded(1e6 * device_seconds(backend.device, call))
             kernels = backend.device.capture(call).nodes if backend.records else None
     with subject.products(precision, has_epilogues=False) as (backend, _):
-        in_two = _rounded(1e6 * _seconds(backend.device, Placed(backend, operation).call))
+        in_two = _rounded(1e6 * device_seconds(backend.device, Placed(backend, operation).call))
     return ProductSpeed(label, shape_text(shape), precision, together, in_two, kernels)
 
 

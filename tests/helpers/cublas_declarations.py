@@ -3,8 +3,8 @@
 The wheels with the headers are large, so what is read there is kept beside the tests, for each CUDA version. Where
 gpunet comes to name more of them, or for a new version:
 
-    pip install --no-deps --target wheels nvidia-cublas-cu12    # and, in another folder, nvidia-cublas
-    python -m tests.helpers.cublas_declarations wheels/nvidia/cublas/include
+    pip install --no-deps --target wheels nvidia-cublas-cu12 nvidia-cublas
+    python -m tests.helpers.cublas_declarations wheels/nvidia/cublas/include wheels/nvidia/cu13/include
 """
 
 from __future__ import annotations
