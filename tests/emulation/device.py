@@ -171,6 +171,26 @@ class Replay:
             operation.run(self._device)
 
 
+class Lane:
+    """What brings batches from the host; see :class:`gpunet.backends.devices.device.Lane`."""
+
+    def __init__(self, device: EmulatedDevice, dtype: DTypeLike) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._staged: list[np.ndarray] = []
+
+    def stage(self, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        self._staged = [np.empty(shape, self._dtype) for shape in shapes]
+        return self._staged
+
+    def send(self) -> None:
+        pass
+
+    def receive(self, destinations: Sequence[np.ndarray]) -> None:
+        for staged, destination in zip(self._staged, destinations, strict=True):
+            self._device.copy(destination, staged)
+
+
 class EmulatedDevice:
     """A CUDA device made of g++ and NumPy; it compiles the real kernels and runs every thread of every launch.
 
@@ -314,6 +334,14 @@ class EmulatedDevice:
     def is_alive(self, allocation: Allocation) -> bool:
         """Whether the buffer has not been freed."""
         return self._memory.is_alive(allocation)
+
+    def free_bytes(self) -> int:
+        """Return how much memory arrays could still be given: more than any test has."""
+        return 1 << 40
+
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: DTypeLike) -> Lane:
+        """Return a lane whose copies are made when they are received: this device does one thing at a time."""
+        return Lane(self, dtype)
 
     # ----------------------------------------------------------------------------------------------- kernels
 

@@ -1,7 +1,8 @@
 """The part of CuPy that :class:`CupyDevice` uses, on a machine without a GPU.
 
-It stands for what matters about the real one. Operations on a stream run later, when somebody waits for that stream,
-and read memory then, page-locked memory of the host too; whoever copies from other host memory has to wait before
+It stands for what matters about the real one. Operations on a stream run later, when somebody waits for that stream or
+another stream waits for an event of it, and read memory then, page-locked memory of the host too; an array's memory may
+still be written by what its stream was asked for before; whoever copies from other host memory has to wait before
 anything else is asked for. When no array lies in a block of memory, it goes back to the pool of the stream that it was
 allocated on, and holds nothing any more once that stream gets there, whatever other streams and recordings still want
 of it. A capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording.
@@ -104,7 +105,8 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        self.submit(event.synchronize)
+        if event.point is not None:
+            self.submit(event.point.wait)  # as it is recorded now, and not when the stream gets here
 
     def synchronize(self) -> None:
         if self.recording is not None:
@@ -122,6 +124,16 @@ class Stream:
                 Stream.passed += 1
                 with _without_collector():
                     self.queue.pop(0)()
+
+    def lend(self, values: Any) -> None:
+        """Give memory of the pool: what this stream was asked for before may still write to it."""
+
+        def write() -> None:
+            Stream.passed -= 1  # no operation of its own
+            _poison(values)
+
+        if self.queue:
+            self.queue.append(write)
 
     def take_back(self, values: Any) -> None:
         """Take memory back into the pool: the next to have it may write as soon as the stream gets there."""
@@ -186,22 +198,36 @@ class Graph:
             stream.submit(operation)
 
 
+class Point:
+    """Where an event was recorded."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.time: int | None = None
+
+    def reach(self) -> None:
+        self.time = Stream.passed
+
+    def wait(self) -> None:
+        self.stream.run_until(lambda: self.time is not None)
+
+
 class Event:
     def __init__(self, disable_timing: bool = False) -> None:
         self.has_time = not disable_timing
-        self.stream: Stream | None = None
-        self.time: int | None = None
+        self.point: Point | None = None
 
     def record(self, stream: Stream | None = None) -> None:
-        self.stream, self.time = stream or current.streams[-1], None
-        self.stream.submit(self._pass)
-
-    def _pass(self) -> None:
-        self.time = Stream.passed
+        self.point = Point(stream or current.streams[-1])
+        self.point.stream.submit(self.point.reach)
 
     def synchronize(self) -> None:
-        if self.stream is not None:
-            self.stream.run_until(lambda: self.time is not None)
+        if self.point is not None:
+            self.point.wait()
+
+    @property
+    def time(self) -> int | None:
+        return None if self.point is None else self.point.time
 
 
 def get_elapsed_time(start: Event, stop: Event) -> float:
@@ -319,6 +345,7 @@ class FakeCupy:
         self.refused_cluster, self.cluster_bytes = 9, emulated.shared_memory_per_block
         self.launched_clusters: list[int] = []
         self.free = free
+        self.cached = self.used = self.limit = 0  # of the pool: blocks that nobody has, that somebody has, the most
         self.attributes: list[tuple[int, int]] = []
         self.allowed: dict[int, int] = {}
         self.allocations: list[tuple[int, Stream]] = []
@@ -404,7 +431,12 @@ class FakeCupy:
             assert {0x1000 * index for index in held} <= self.freed, "what is still held is not given back"
             self.freed_streams.append(stream)
 
-        return SimpleNamespace(free_all_blocks=free_all_blocks)
+        return SimpleNamespace(
+            free_all_blocks=free_all_blocks,
+            free_bytes=lambda: self.cached,
+            used_bytes=lambda: self.used,
+            get_limit=lambda: self.limit,
+        )
 
     def _keep(self, values: Any) -> Any:
         self.memory.append(values)
@@ -444,8 +476,10 @@ class FakeCupy:
         values = self.emulated.empty(shape, dtype)
         if values.nbytes > self.free:
             raise OutOfMemoryError
+        stream = current.streams[-1]
+        stream.lend(values)
         memory = Memory()
-        weakref.finalize(memory, current.streams[-1].take_back, self._keep(values)).atexit = False
+        weakref.finalize(memory, stream.take_back, self._keep(values)).atexit = False
         return ndarray(values, current.devices[-1], memory)
 
     def RawModule(self, code: str, options: tuple[str, ...], name_expressions: tuple[str, ...]) -> Any:
@@ -652,6 +686,9 @@ NAMES = (
     "cuda.Event",
     "get_default_memory_pool",
     "cuda.MemoryPool.free_all_blocks",
+    "cuda.MemoryPool.free_bytes",
+    "cuda.MemoryPool.used_bytes",
+    "cuda.MemoryPool.get_limit",
     "cuda.alloc",
     "cuda.alloc_pinned_memory",
     "cuda.get_elapsed_time",

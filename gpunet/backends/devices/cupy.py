@@ -19,10 +19,12 @@ from gpunet.backends.devices.device import (
     ClusterRefusedError,
     Dimensions,
     KernelCompileError,
+    Lane,
     RecordingRefusedError,
     Replay,
 )
 from gpunet.backends.devices.graph_nodes import count_kernels
+from gpunet.backends.devices.lane import CopyLane, lane_bytes
 from gpunet.backends.devices.probe import FORKED, is_forked, note_initialisation
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.backends.kinds import empty_tensor, torch_of
@@ -279,6 +281,18 @@ class CupyDevice:
         with self._current("a copy"):
             runtime.memcpyAsync(destination, source, size, runtime.memcpyDefault, self._stream.ptr)
 
+    def free_bytes(self) -> int:
+        with self._device, self._errors("asking for free memory"):
+            free = int(self._cupy.cuda.runtime.memGetInfo()[0])
+            pool = self._cupy.get_default_memory_pool()
+            free += int(pool.free_bytes())
+            limit = int(pool.get_limit())
+            return min(free, max(limit - int(pool.used_bytes()), 0)) if limit else free
+
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> Lane:
+        with self._using("a buffer for batches"), self._memory_errors(lane_bytes(shapes, dtype)):
+            return CopyLane(self._cupy, self._stream, self._using, shapes, dtype)
+
     # --- kernels ----------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -469,6 +483,12 @@ class CupyDevice:
             yield
 
     @contextmanager
+    def _using(self, what: str) -> Iterator[None]:
+        self._refuse_while_capturing(what)
+        with self._current(what):
+            yield
+
+    @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         """Turn the errors of CuPy, driver and compiler into ours."""
         try:
@@ -499,7 +519,7 @@ class CupyDevice:
             wanted = "what an array expression needs" if size is None else f"{size:,} bytes"
             raise OutOfDeviceMemoryError(
                 f"{self.name} ({self.model}) has no room for {wanted}: {free:,} of {total:,} are free. "
-                "A smaller batch, fewer examples or float32 need less."
+                "A smaller batch, float32 or fit(data_on='host') need less."
             ) from None
 
     def _check(self, array: Any, what: str, contiguous: bool) -> Array:

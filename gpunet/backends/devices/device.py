@@ -52,6 +52,26 @@ class Replay(Protocol):
         """Run the recorded operations again, on the same buffers."""
 
 
+class Lane(Protocol):
+    """What brings one batch after the other from the host into arrays of the device.
+
+    For each batch: :meth:`stage`, write the arrays, :meth:`send`; and :meth:`receive` before the next :meth:`stage`. A
+    batch that was sent and not received is dropped with the next.
+    """
+
+    def stage(self, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        """Return uninitialised arrays on the host to write the next batch into.
+
+        Waits until the copy of the batch before the last one is done, which it normally is.
+        """
+
+    def send(self) -> None:
+        """Begin to copy what was written."""
+
+    def receive(self, destinations: Sequence[Array]) -> None:
+        """Copy what was sent into arrays of the device of those shapes, in the order of its other operations."""
+
+
 class Device(Protocol):
     """A CUDA device with one stream: operations run in the order in which they are asked for.
 
@@ -133,6 +153,12 @@ class Device(Protocol):
 
         A host array may be overwritten as soon as this returns. While capturing, ``source`` is on the device.
         """
+
+    def free_bytes(self) -> int:
+        """Return how much memory arrays could still be given."""
+
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> Lane:
+        """Return what brings batches of so many arrays, at most so large, from the host; not while capturing."""
 
     def array_module(self) -> AbstractContextManager[Any]:
         """Return a context in which array expressions run on this device, in order with its other operations.

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend, launcher
 from gpunet.backends.cuda import backend as cuda_backend
-from gpunet.backends.devices import cublas, cublas_lt, resources, staging
+from gpunet.backends.devices import cublas, cublas_lt, lane, resources, staging
 from gpunet.backends.devices import cupy as cupy_device
 from tests.backends.cuda import test_device as device_tests
 from tests.backends.devices import test_cublas_lt as cublas_lt_tests
+from tests.backends.devices import test_lane as lane_tests
 from tests.backends.devices import test_order as order_tests
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
@@ -92,6 +94,18 @@ def end_of_a_thread(found: World) -> None:
 
 def locks(found: World) -> None:
     order_tests.test_every_operation_holds_the_streams_lock(found.backend, found.monkeypatch)
+
+
+def lanes(found: World) -> None:
+    lane_tests.test_batches_arrive_whole_and_in_order(found.backend, np.float32)
+
+
+def end_of_a_lane(found: World) -> None:
+    lane_tests.test_memory_stays_until_the_last_copy_is_done(found.backend, found.cupy, True)
+
+
+def ahead(found: World) -> None:
+    lane_tests.test_what_is_under_way_does_not_keep_the_host(found.backend)
 
 
 def statuses(found: World) -> None:
@@ -362,6 +376,75 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
         cupy_device,
         "with self._resources.lock, self._device:\n            try:\n                if shared",
         "with self._device:\n            try:\n                if shared",
+        locks,
+    ),
+    "a page-locked buffer is overwritten while it is copied": (
+        lane,
+        "            self._copied[self._turn].synchronize()\n",
+        "            pass\n",
+        lanes,
+    ),
+    "the copy's event is not recorded": (
+        lane,
+        "            self._copied[self._turn].record(self._copying)\n",
+        "",
+        lanes,
+    ),
+    "the copy's event of the device's stream": (
+        lane,
+        "self._copied[self._turn].record(self._copying)",
+        "self._copied[self._turn].record(self._compute)",
+        lanes,
+    ),
+    "a batch is overwritten before it is taken": (
+        lane,
+        "            self._copying.wait_event(self._taken)\n",
+        "",
+        lanes,
+    ),
+    "a batch that is taken is not told": (lane, "            self._taken.record(self._compute)\n", "", lanes),
+    "a batch is told taken on the copying stream": (
+        lane,
+        "self._taken.record(self._compute)",
+        "self._taken.record(self._copying)",
+        lanes,
+    ),
+    "the first batch goes where others still write": (
+        lane,
+        "        self._taken.record(stream)  #",
+        "        #",
+        lanes,
+    ),
+    "a batch is taken before it is copied": (
+        lane,
+        "            self._compute.wait_event(self._copied[self._turn])\n",
+        "",
+        lanes,
+    ),
+    "a batch is taken when the one before is copied": (
+        lane,
+        "self._compute.wait_event(self._copied[self._turn])",
+        "self._compute.wait_event(self._copied[1 - self._turn])",
+        lanes,
+    ),
+    "one page-locked buffer for two": (lane, "self._turn = 1 - self._turn", "self._turn = self._turn", ahead),
+    "batches on the user's stream": (
+        lane,
+        "self._runtime.memcpyDefault, stream.ptr",
+        "self._runtime.memcpyDefault, 0",
+        lanes,
+    ),
+    "a lane goes before its copies": (lane, "        self._stream.synchronize()\n", "        pass\n", end_of_a_lane),
+    "a lane's memory goes before its copies": (
+        lane,
+        "        self._memory = memory\n",
+        "        self._memory = ()\n",
+        end_of_a_lane,
+    ),
+    "a batch without the lock": (
+        lane,
+        'with self._using("a copy of a batch"):',
+        "if True:",
         locks,
     ),
 }
