@@ -14,19 +14,24 @@ Array = npt.NDArray[Any]
 _BYTES_AT_A_TIME = 1 << 24
 
 
-def fingerprint(*arrays: Array, to_numpy: Callable[[Array], Array] = np.asarray) -> str:
+def fingerprint(
+    *arrays: Array, dtype: npt.DTypeLike | None = None, to_numpy: Callable[[Array], Array] = np.asarray
+) -> str:
     """Return a digest (SHA-256, hexadecimal) of shapes, dtypes and values of arrays with at least one dimension.
 
     Parameters
     ----------
     *arrays : array
+    dtype : dtype or None
+        What they are converted to first; None leaves them as they are.
     to_numpy : callable
         Brings a piece of an array to the host.
     """
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(f"{array.shape}{array.dtype.str}".encode())
+        kind = array.dtype if dtype is None else np.dtype(dtype)
+        digest.update(f"{array.shape}{kind.str}".encode())
         rows = max(1, _BYTES_AT_A_TIME * len(array) // max(1, array.nbytes))
         for start in range(0, len(array), rows):
-            digest.update(np.ascontiguousarray(to_numpy(array[start : start + rows])).data)
+            digest.update(np.ascontiguousarray(to_numpy(array[start : start + rows]), kind).data)
     return digest.hexdigest()

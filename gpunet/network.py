@@ -319,17 +319,18 @@ class Network(LayerStack):
             "precision": self.precision,
         }
 
-    def check_inputs(self, X: npt.ArrayLike, argument: str = "X") -> Array:
+    def check_inputs(self, X: npt.ArrayLike, argument: str = "X", *, whole: bool = True) -> Array:
         """Return X as a finite, contiguous array (n, d) of the network's dtype, or raise.
 
-        It is on the host, or, where X is in CUDA memory, on the network's device; X itself if it is such an array. The
-        columns of a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
+        It is on the host, or, where X is in CUDA memory, on the network's device; X itself if it is such an array. With
+        ``whole=False``, what is on the host keeps its dtype and layout, to be converted batch by batch. The columns of
+        a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
         """
         X = columns_in_order(argument, X, known_columns(self.metadata, self.layer_sizes[0]))
         with self._taken(argument, X) as values:
-            return check_features(argument, values, self.layer_sizes[0], self.dtype)
+            return check_features(argument, values, self.layer_sizes[0], self.dtype, whole=whole)
 
-    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y") -> Array:
+    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True) -> Array:
         """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
 
         On the host or on the device, as with :meth:`check_inputs`.
@@ -338,7 +339,9 @@ class Network(LayerStack):
         with self._taken(argument, y) as values:
             if self.is_classifier:
                 return check_labels(argument, values, rows, outputs)
-            return check_targets(argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities)
+            return check_targets(
+                argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities, whole=whole
+            )
 
     def check_weights(self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight") -> Array:
         """Return weights as an array (rows,) of the network's dtype, each at least 0 and not all 0, or raise.
@@ -397,12 +400,13 @@ class Network(LayerStack):
 
     def _outputs(self, X: npt.ArrayLike) -> Array:
         """Return the outputs for X in new memory where X is: on the device, or on the host."""
-        inputs = self.check_inputs(X)
+        inputs = self.check_inputs(X, whole=False)
         on_device = is_on_cuda(X)
         outputs = (self.backend.empty if on_device else np.empty)((inputs.shape[0], self.layer_sizes[-1]), self.dtype)
         for start in range(0, inputs.shape[0], _PREDICTION_ROWS):
             rows = slice(start, start + _PREDICTION_ROWS)
-            found = self.forward(self.backend.asarray(inputs[rows]))
+            here = inputs[rows] if on_device else self.backend.upload(inputs[rows], self.dtype)
+            found = self.forward(here)
             if on_device:
                 self.backend.copy(found, outputs[rows])
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 # Of a layer: what 32 bits can count.
 LARGEST_SIZE = 2**31 - 1
-_ROWS_AT_A_TIME = 65_536
+_NUMBERS_AT_A_TIME = 1 << 22
 # DLPack's numbers of the devices whose memory a GPU has at hand: kDLCUDA and kDLCUDAManaged.
 _CUDA_DEVICES = (2, 13)
 # What float() would turn into a number all the same.
@@ -173,7 +173,9 @@ def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
     return precision
 
 
-def check_features(argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike) -> Array:
+def check_features(
+    argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike, *, whole: bool = True
+) -> Array:
     """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``, on the host or in CUDA memory.
 
     Parameters
@@ -186,6 +188,9 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
         The width the network expects; None takes any.
     dtype : dtype
         float32 or float64.
+    whole : bool
+        False returns an array of the host as it is, of whatever dtype and layout: to be converted batch by batch, which
+        no number will then be too large for.
 
     Raises
     ------
@@ -206,7 +211,7 @@ def check_features(argument: str, values: Any, columns: int | None, dtype: npt.D
         raise ShapeError(f"{argument}: got no rows, shape {array.shape}. Expected at least one.")
     if array.shape[1] == 0:
         raise ShapeError(f"{argument}: got no columns, shape {array.shape}. Expected at least one.")
-    return _finite(argument, array, dtype)
+    return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
 
 
 def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
@@ -246,7 +251,14 @@ def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
 
 
 def check_targets(
-    argument: str, values: Any, rows: int, columns: int | None, dtype: npt.DTypeLike, *, probabilities: bool = False
+    argument: str,
+    values: Any,
+    rows: int,
+    columns: int | None,
+    dtype: npt.DTypeLike,
+    *,
+    probabilities: bool = False,
+    whole: bool = True,
 ) -> Array:
     """Return ``values`` as a finite (rows, columns) array of targets that are numbers; (rows,) fits one column.
 
@@ -256,6 +268,8 @@ def check_targets(
         None takes any number from 1.
     probabilities : bool
         Whether the numbers must lie in [0, 1]; true and false will do then.
+    whole : bool
+        As in :func:`check_features`.
 
     Raises
     ------
@@ -271,12 +285,15 @@ def check_targets(
         array = array.reshape(-1, 1)
     if array.shape != (rows, columns):
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
-    targets = _finite(argument, array, dtype)
-    if probabilities and (wrong := first((targets < 0) | (targets > 1))) is not None:
-        raise InvalidValueError(
-            f"{argument}: {element(array, wrong)} in row {wrong[0]}, column {wrong[1]} is out of range. "
-            "Expected numbers from 0 to 1."
-        )
+    targets = _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
+    for rows_here in pieces(targets) if probabilities else ():
+        here = _contiguous(targets[rows_here], dtype)
+        if (wrong := first((here < 0) | (here > 1))) is not None:
+            position = rows_here.start + wrong[0], wrong[1]
+            raise InvalidValueError(
+                f"{argument}: {element(array, position)} in row {position[0]}, column {position[1]} is out of range. "
+                "Expected numbers from 0 to 1."
+            )
     return targets
 
 
@@ -418,20 +435,31 @@ def _first_odd(array: Array) -> str:
     return ""
 
 
-def _finite(argument: str, array: Array, dtype: npt.DTypeLike) -> Array:
-    """Return a contiguous array of ``dtype``; refuse NaN and infinity, also where the conversion makes them."""
+def _finite(argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = True) -> Array:
+    """Return a contiguous array of ``dtype``, or with ``whole=False`` ``array`` itself.
+
+    NaN and infinity are refused, also where the conversion makes them.
+    """
     with np.errstate(over="ignore"):
-        converted = _contiguous(array, dtype)
-    for start in range(0, converted.shape[0], _ROWS_AT_A_TIME):
-        wrong = first(~np.isfinite(converted[start : start + _ROWS_AT_A_TIME]))
-        if wrong is None:
-            continue
-        position = (start + wrong[0], *wrong[1:])
-        place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
-        value = element(array, position)
-        suffix = f", too large for {converted.dtype}" if np.isfinite(value) else ""
-        raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", position[0])
-    return converted
+        checked = _contiguous(array, dtype) if whole else array
+        for rows in pieces(checked):
+            wrong = first(~np.isfinite(_contiguous(checked[rows], dtype)))
+            if wrong is not None:
+                break
+        else:
+            return checked
+    position = (rows.start + wrong[0], *wrong[1:])
+    place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
+    value = element(array, position)
+    suffix = f", too large for {np.dtype(dtype)}" if np.isfinite(value) else ""
+    raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", position[0])
+
+
+def pieces(array: Array) -> Iterator[slice]:
+    """Yield the rows of an array, so many at a time that what is computed of them takes little memory."""
+    rows = max(1, _NUMBERS_AT_A_TIME // max(1, math.prod(array.shape[1:])))
+    for start in range(0, array.shape[0], rows):
+        yield slice(start, min(start + rows, array.shape[0]))
 
 
 def _contiguous(array: Array, dtype: npt.DTypeLike) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, cast
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
+from gpunet.backends.feed import Feed, is_as_wanted
 from gpunet.backends.kinds import like_host, torch_of
 from gpunet.backends.reference import (
     activation,
@@ -32,6 +33,7 @@ from gpunet.backends.reference import (
 from gpunet.environment import cpu_arithmetic
 from gpunet.errors import InvalidTypeError
 from gpunet.turns import TurnLock
+from gpunet.validation import pieces
 
 P = ParamSpec("P")
 
@@ -142,6 +144,36 @@ class Backend:
     def asarray(self, array: Array) -> Array:
         """Return a host array as an array on the device (here: the same array)."""
         return array
+
+    def upload(self, values: Array, dtype: npt.DTypeLike) -> Array:
+        """Return host numbers of any dtype and layout as a C-contiguous array of ``dtype`` on the device.
+
+        They are converted piece by piece; what needs no conversion goes the way of :meth:`asarray`.
+        """
+        if is_as_wanted(values, dtype):
+            return self.asarray(values)
+        array = self.empty(values.shape, dtype)
+        for rows in pieces(values):
+            self.copy(values[rows].astype(dtype, order="C"), array[rows])
+        return array
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory the device has left for arrays; None where it is the host's."""
+        return None
+
+    def feed(self, sources: Sequence[Array], dtype: npt.DTypeLike, rows: int) -> Feed:
+        """Return what brings batches of host arrays, which stay there, into buffers on the device.
+
+        Parameters
+        ----------
+        sources : sequence of ndarray, (N, ...)
+            Numbers of any dtype and layout.
+        dtype : dtype
+            Of the buffers.
+        rows : int
+            Of the largest batch.
+        """
+        return Feed(sources)
 
     def take(self, argument: str, values: Any) -> Array:
         """Return a user's array in CUDA memory (CuPy, PyTorch, RAPIDS, Numba) as one of the device, without a copy.

@@ -78,7 +78,9 @@ class EpochEnd:
         network, steps = self._network, self._steps
         self._recorded[0](self._run, partial(read_by_steps, network, steps.data))
         mark = network.backend.mark()
-        if self._scores is not None:
+        if self._scores is not None and self._scores.data.fed:
+            self._scores.run()
+        elif self._scores is not None:
             self._recorded[1](self._scores.run, partial(read_by_steps, network, self._scores.data))
         return mark
 

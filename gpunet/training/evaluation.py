@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.backends.feed import Feed
+from gpunet.fingerprint import fingerprint
 from gpunet.network import Network, on_network
+from gpunet.training.placement import place
+from gpunet.validation import is_on_cuda
 
 Array = npt.NDArray[Any]
 
@@ -37,9 +41,10 @@ class Evaluation:
 
 
 class DeviceData:
-    """Features, targets and weights where the network runs, checked once.
+    """Features, targets and weights for a network, checked once: where it runs, or on the host.
 
-    What is there already, of the network's dtype and C-contiguous, is not copied: it must not change meanwhile.
+    What is where it runs already, of the network's dtype and C-contiguous, is not copied, nor is what stays on the
+    host: it must not change meanwhile. One number per row, as labels and weights, is always on the device.
 
     Parameters
     ----------
@@ -49,14 +54,18 @@ class DeviceData:
     sample_weight : array_like or None
     prefix : str
         Goes before the argument names in error messages: ``"validation "``.
+    data_on : str
+        See :func:`gpunet.training.placement.place`.
 
     Attributes
     ----------
     features, targets : array
-        On the device.
+        On the device, or as they came, where ``fed`` has their names.
     weights : array, (rows,), or None
         On the device.
     rows : int
+    fed : tuple of str
+        What stays on the host: a feed brings it, batch by batch.
     """
 
     def __init__(
@@ -66,17 +75,62 @@ class DeviceData:
         y: npt.ArrayLike,
         sample_weight: npt.ArrayLike | None = None,
         prefix: str = "",
+        data_on: str = "auto",
     ) -> None:
-        features = network.check_inputs(X, f"{prefix}X")
-        self.rows = features.shape[0]
-        targets = network.check_targets(y, self.rows, f"{prefix}y")
+        self.features = network.check_inputs(X, f"{prefix}X", whole=False)
+        self.rows = self.features.shape[0]
+        self.targets = network.check_targets(y, self.rows, f"{prefix}y", whole=False)
         weights = None
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight")
-        to_device = network.backend.asarray
-        self.features = to_device(features)
-        self.targets = to_device(targets)
-        self.weights = None if weights is None else to_device(weights)
+        self._backend, self._dtype = network.backend, network.dtype
+        self.weights = None if weights is None else self._backend.asarray(weights)
+        if self.targets.ndim == 1:
+            self.targets = self._backend.asarray(self.targets)
+        given = {"features": (X, self.features), "targets": (y, self.targets)}
+        on_host = {name: array for name, (values, array) in given.items() if array.ndim == 2 and not is_on_cuda(values)}
+        placed = place(self._backend, on_host, self._dtype, data_on)
+        self.features, self.targets = (placed.get(name, array) for name, (_, array) in given.items())
+        self.fed = tuple(name for name in on_host if name not in placed)
+        self._pieces: tuple[Feed | None, dict[str, Array]] | None = None
+
+    def feed(self, rows: int) -> Feed | None:
+        """Return what brings batches of at most ``rows`` rows of what stays on the host; None where nothing does."""
+        if not self.fed:
+            return None
+        return self._backend.feed([getattr(self, name) for name in self.fed], self._dtype, rows)
+
+    def buffer(self, name: str, rows: int) -> Array:
+        """Return a buffer on the device for so many rows of ``features``, ``targets`` or ``weights``."""
+        array = getattr(self, name)
+        return self._backend.zeros((rows, *array.shape[1:]), self._dtype if name in self.fed else array.dtype)
+
+    def in_order(self) -> Iterator[tuple[Array, Array, Array | None]]:
+        """Yield features, targets and weights of all rows in order, in pieces; on the device, each until the next."""
+        size = min(_ROWS, self.rows)
+        parts = [slice(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
+        if self._pieces is None:
+            self._pieces = self.feed(size), {name: self.buffer(name, size) for name in self.fed}
+        feed, buffers = self._pieces
+        if feed is not None:
+            feed.prepare(parts[0])
+        for rows, following in zip(parts, [*parts[1:], None], strict=True):
+            here = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
+            if feed is not None:
+                feed.deliver(list(here.values()))
+                if following is not None:
+                    feed.prepare(following)
+            features, targets = (
+                here[name] if name in here else getattr(self, name)[rows] for name in ("features", "targets")
+            )
+            yield features, targets, None if self.weights is None else self.weights[rows]
+
+    def digest(self, name: str) -> str:
+        """Return a digest of ``features`` or ``targets`` as the network takes them, computed piece by piece."""
+        array = getattr(self, name)
+        if name in self.fed:
+            return fingerprint(array, dtype=self._dtype)
+        return fingerprint(array, to_numpy=self._backend.to_numpy)
 
 
 @on_network
@@ -107,14 +161,14 @@ def evaluate(
         outputs that is too large for the network's dtype is infinity.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
-        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight))
+        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight, data_on="host"))
     if not math.isfinite(found.loss):
         network.finite_logits(X)
     return found
 
 
 def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
-    """Return loss and accuracy of a network on data that are on its device already."""
+    """Return loss and accuracy of a network on data that are checked already."""
     scores = Scores(network, data)
     scores.run()
     return scores.read(network.backend.to_numpy(scores.results))
@@ -136,7 +190,6 @@ class Scores:
         self.data = data
         size = self.size(network, data)
         self.results = network.backend.zeros(size, np.float64) if results is None else results
-        self._chunks = [slice(start, min(start + _ROWS, data.rows)) for start in range(0, data.rows, _ROWS)]
 
     @staticmethod
     def size(network: Network, data: DeviceData) -> int:
@@ -144,11 +197,10 @@ class Scores:
         return -(-data.rows // _ROWS) * (loss_size(network) + 1)
 
     def run(self) -> None:
-        """Evaluate the network as it is; a device may record this."""
+        """Evaluate the network as it is; a device may record this where no data stay on the host."""
         network, data = self.network, self.data
-        for chunk, result in zip(self._chunks, self._by_chunk(self.results), strict=True):
-            outputs = network.forward(data.features[chunk])
-            targets, weights = data.targets[chunk], None if data.weights is None else data.weights[chunk]
+        for (features, targets, weights), result in zip(data.in_order(), self._by_chunk(self.results), strict=True):
+            outputs = network.forward(features)
             network.loss_layer(outputs, targets, weights)
             network.backend.copy(network.loss_layer.value, as_loss(network, result[:-1]))
             if network.has_probabilities:
@@ -168,7 +220,7 @@ class Scores:
 
     def _by_chunk(self, results: Array) -> Iterator[Array]:
         size = loss_size(self.network) + 1
-        return (results[number * size : (number + 1) * size] for number in range(len(self._chunks)))
+        return (results[number * size : (number + 1) * size] for number in range(len(results) // size))
 
 
 def loss_size(network: Network) -> int:

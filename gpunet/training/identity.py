@@ -78,17 +78,21 @@ class RunIdentity:
         class_weight : array, (c,), or None
         """
         backend, optimizer = network.backend, settings.optimizer
-        arrays = {"X": data.features, "y": data.targets, "sample_weight": sample_weight, "class_weight": class_weight}
-        arrays["validation X"] = None if held_out is None else held_out.features
-        arrays["validation y"] = None if held_out is None else held_out.targets
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
         return cls(
             network={name: value for name, value in network.configuration.items() if name != "initializer"},
             settings=settings.fixed(data.rows),
             optimizer=optimizer.name,
             hyperparameters=optimizer.hyperparameters,
             data={
+                "X": data.digest("features"),
+                "y": data.digest("targets"),
+                "validation X": None if held_out is None else held_out.digest("features"),
+                "validation y": None if held_out is None else held_out.digest("targets"),
+            }
+            | {
                 name: None if array is None else fingerprint(array, to_numpy=backend.to_numpy)
-                for name, array in arrays.items()
+                for name, array in weights.items()
             },
             learning_rate=_in_words(optimizer.schedule),
             # By name: gpunet itself imports this module.

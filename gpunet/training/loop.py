@@ -52,6 +52,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    data_on: str = "auto",
 ) -> History:
     """Train a network by mini-batch gradient descent on J = mean loss + l2 sum_i ||W_i||^2.
 
@@ -131,17 +132,20 @@ def fit(
         callbacks=callbacks,
         checkpoint=checkpoint,
         resume=resume,
+        data_on=data_on,
     )
     with network.in_training, settings.optimizer.in_training:
         with network.lock:
-            data = DeviceData(network, X, y, sample_weight)
+            data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
             if data.rows < network.minimum_batch:
                 raise ShapeError(
                     f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
                 )
             per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
             data.weights = combine_weights(network, per_class, data.targets, own_weights)
-            held_out = None if validation is None else DeviceData(network, *validation, prefix="validation ")
+            held_out = None
+            if validation is not None:
+                held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)
             identity = None
             if settings.checkpoint is not None:
                 identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)

@@ -14,6 +14,7 @@ from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
 from gpunet.training.early_stopping import EarlyStopping
+from gpunet.training.placement import check_place
 from gpunet.validation import check_flag, check_integer, check_json, check_number
 
 
@@ -31,6 +32,7 @@ class FitSettings:
     callbacks: tuple[Callback, ...]
     checkpoint: Path | None
     resume: bool
+    data_on: str
 
     def fixed(self, rows: int) -> dict[str, Any]:
         """Return the numbers that a run cannot change when it goes on from a checkpoint."""
@@ -57,6 +59,7 @@ def check_settings(
     callbacks: Iterable[Callback],
     checkpoint: str | os.PathLike[str] | None,
     resume: bool,
+    data_on: str,
 ) -> FitSettings:
     """Return the arguments of ``fit`` as settings, or raise."""
     check_network(network)
@@ -84,6 +87,7 @@ def check_settings(
         callbacks=_check_callbacks(callbacks),
         checkpoint=None if checkpoint is None else _check_checkpoint(checkpoint),
         resume=_check_resume(resume, checkpoint),
+        data_on=check_place(data_on),
     )
 
 

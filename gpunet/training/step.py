@@ -29,7 +29,8 @@ class TrainingSteps:
     All that changes from step to step (rows, learning rate, step count, losses) is on the device for a whole epoch, and
     moves on there. So several steps are one launch of a recording, where nobody looks on in between: the first time
     they run operation by operation, the second time a device may record them (:class:`~gpunet.RecordedStep`). What
-    callbacks change in network and optimiser in between counts from the next step on.
+    callbacks change in network and optimiser in between counts from the next step on. Where data stay on the host, the
+    batch is brought before each step, which is a launch of its own then, and the next one is while the device works.
 
     Parameters
     ----------
@@ -75,9 +76,14 @@ class TrainingSteps:
         self._is_watched = is_watched
         self._backend = backend = network.backend
         rows = max(sizes)
-        self._features = backend.zeros((rows, *data.features.shape[1:]), data.features.dtype)
-        self._targets = backend.zeros((rows, *data.targets.shape[1:]), data.targets.dtype)
-        self._weights = None if data.weights is None else backend.zeros(rows, data.weights.dtype)
+        self._features = data.buffer("features", rows)
+        self._targets = data.buffer("targets", rows)
+        self._weights = None if data.weights is None else data.buffer("weights", rows)
+        self._feed = data.feed(rows)
+        buffers = {"features": self._features, "targets": self._targets}
+        self._fed = [buffers[name] for name in data.fed]
+        self._starts = list(accumulate(sizes, initial=0))
+        self._host_order = np.zeros(0, np.int32)
         self._clip = None if clip_norm is None else backend.zeros(1, network.dtype)
 
         self._order = backend.zeros(sum(sizes), np.int32)
@@ -99,9 +105,11 @@ class TrainingSteps:
         """
         if order is not None:
             self._backend.copy(order, self._order)
+            self._host_order = order
         windows = 0 if self._good is None else self._good.begin_epoch()
         self._backend.copy(np.array([0, 0, windows], np.int64), self._place)
         self._planned = []
+        self._prepare(0)
 
     def __call__(self, first: int, stop: int) -> float:
         """Do the steps ``first`` to ``stop - 1`` of the epoch, in one window, and return the last learning rate.
@@ -111,7 +119,7 @@ class TrainingSteps:
         while first < stop:
             if self._is_watched or first == len(self._planned):
                 self._plan(first)
-            done = min(stop, len(self._planned))
+            done = min(stop, len(self._planned)) if self._feed is None else first + 1
             self._go(first, done)
             first = done
         return self._planned[stop - 1][0]
@@ -145,12 +153,14 @@ class TrainingSteps:
                 if self._is_watched:  # a recording of its own for such steps would be made late, or never
                     keeps = False
                     self._good.keep(self.losses, self._place)
+            self._deliver(sizes[0])
             key = keeps, sizes
             if key not in self._recorded:
                 self._recorded[key] = RecordedStep(self._backend)
             self._recorded[key](partial(self._run, keeps, sizes), partial(read_by_steps, network, self.data, optimizer))
             network.step_count.value = steps + len(sizes)
             optimizer.step = self._updates + len(sizes)
+            self._prepare(stop)
         except BaseException:
             with contextlib.suppress(GpunetError):  # of a device that does not work any more
                 counted = int(self._backend.to_numpy(self._place)[0]) - first
@@ -200,11 +210,22 @@ class TrainingSteps:
         """Gather the batch whose turn it is, run it through network and loss, and return the gradient at the outputs."""
         network, backend, first = self.network, self._backend, self._place[1:2]
         features, targets, weights = self._batch(rows)
-        backend.gather_rows(self.data.features, self._order, features, first)
-        backend.gather_rows(self.data.targets, self._order, targets, first)
+        for name, batch in (("features", features), ("targets", targets)):
+            if name not in self.data.fed:
+                backend.gather_rows(getattr(self.data, name), self._order, batch, first)
         if weights is not None and self.data.weights is not None:
             backend.gather_rows(self.data.weights, self._order, weights, first)
         return network.loss_layer(network.forward(features, training=True), targets, weights)
+
+    def _prepare(self, number: int) -> None:
+        """Begin to copy what stays on the host of the batch of step ``number``, if there is such a step."""
+        if self._feed is not None and number < len(self.sizes):
+            self._feed.prepare(self._host_order[self._starts[number] : self._starts[number + 1]])
+
+    def _deliver(self, rows: int) -> None:
+        """Have the next step find what was prepared."""
+        if self._feed is not None:
+            self._feed.deliver([buffer[:rows] for buffer in self._fed])
 
     def _batch(self, rows: int) -> tuple[Array, Array, Array | None]:
         weights = None if self._weights is None else self._weights[:rows]
@@ -217,9 +238,11 @@ class TrainingSteps:
 
     def repeat(self, number: int, steps: int) -> None:
         """Run the batch of step ``number``, ``steps`` having been done before, through the network once more."""
-        place = [number, list(accumulate(self.sizes, initial=0))[number], 0]
+        place = [number, self._starts[number], 0]
         self._backend.copy(np.array(place, np.int64), self._place)
         self.network.set_step(steps)
+        self._prepare(number)
+        self._deliver(self.sizes[number])
         self._forward(self.sizes[number])
 
 

@@ -169,6 +169,18 @@ def _device_busy(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", _raises(error))
 
 
+def no_room_after_all(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy, size: int) -> None:
+    """Arrays of more than ``size`` bytes have no room, whatever the driver has said of free memory: it is in pieces."""
+    empty = cupy.empty
+
+    def refusing(shape: Any, dtype: Any) -> Any:
+        if np.prod(shape) * np.dtype(dtype).itemsize > size:
+            raise fake_cupy.OutOfMemoryError
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(cupy, "empty", refusing)
+
+
 def _no_memory(monkeypatch: pytest.MonkeyPatch, cupy: FakeCupy) -> None:
     cupy.free = 10
 

@@ -69,7 +69,18 @@ class RecordingBackend(NumpyBackend):
         return replay
 
 
-_NOT_OPERATIONS = {"capture", "asarray", "empty", "zeros", "to_numpy", "synchronize", "mark", "seconds_between"}
+_NOT_OPERATIONS = {
+    "capture",
+    "asarray",
+    "empty",
+    "zeros",
+    "feed",
+    "fetch",
+    "free_bytes",
+    "to_numpy",
+    "synchronize",
+    "upload",
+}
 for _name, _member in vars(Backend).items():
     if _name[0] != "_" and callable(_member) and _name not in _NOT_OPERATIONS:
         setattr(RecordingBackend, _name, _recordable(_name))

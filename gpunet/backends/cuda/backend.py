@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec
 
@@ -33,9 +33,11 @@ from gpunet.backends.cuda import (
     training,
 )
 from gpunet.backends.cuda.instantiation import NoKernelError
+from gpunet.backends.cuda.lane_feed import LaneFeed
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
+from gpunet.backends.feed import Feed
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
@@ -206,6 +208,12 @@ class CudaBackend(Backend):
 
     def asarray(self, array: Array) -> Array:
         return self.device.asarray(array)
+
+    def free_bytes(self) -> int:
+        return self.device.free_bytes()
+
+    def feed(self, sources: Sequence[Array], dtype: npt.DTypeLike, rows: int) -> Feed:
+        return LaneFeed(sources, self.device, dtype, rows)
 
     def take(self, argument: str, values: Any) -> Array:
         try:

@@ -252,7 +252,11 @@ def test_nothing_is_written_into_the_users_arrays(machine: Machine) -> None:
 
 
 def test_many_rows_go_in_pieces(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((gpunet.network, "_PREDICTION_ROWS"), (evaluation, "_ROWS"), (validation, "_ROWS_AT_A_TIME")):
+    for module, name in (
+        (gpunet.network, "_PREDICTION_ROWS"),
+        (evaluation, "_ROWS"),
+        (validation, "_NUMBERS_AT_A_TIME"),
+    ):
         monkeypatch.setattr(module, name, 16)
     found = everything(machine.network(), machine.late, values_of)
     expected = everything(machine.network(), lambda values: values, lambda result: result)

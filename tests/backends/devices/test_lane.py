@@ -36,8 +36,9 @@ def send(lane: Any, number: int, dtype: Any = np.float32) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_batches_arrive_whole_and_in_order(backend: CudaBackend, dtype: Any, count: int = 11) -> None:
+def test_batches_arrive_whole_and_in_order(backend: CudaBackend, dtype: Any) -> None:
     """Each before the step that reads it, and after the step before, while nobody waits for the device's stream."""
+    count = 11
     kept = [[backend.zeros(value.shape, dtype) for value in batch(number, dtype)] for number in range(count)]
     buffers = [backend.zeros((5, columns), dtype) for columns in (3, 2)]
     lane = backend.device.copy_lane([(5, 3), (5, 2)], dtype)
