@@ -453,7 +453,11 @@ BUGS: dict[str, tuple[Any, str, str]] = {
         "self.feed.prepare(order[self.slices[1]])",
     ),
     "the batch after the next": (loop, "order[self.slices[number + 1]] if", "order[self.slices[number]] if"),
-    "rows in their order": (feed, "np.take(source, rows,", "np.take(source, np.sort(rows),"),
+    "rows in their order": (
+        lane_feed,
+        "copy_rows(source, rows, there)",
+        "copy_rows(source, rows if isinstance(rows, slice) else np.sort(rows), there)",
+    ),
     "a piece too early": (evaluation, "feed.prepare(following)", "feed.prepare(rows)"),
     "a piece that is overwritten": (
         evaluation,
