@@ -66,7 +66,7 @@ def fit(
         Changed in place.
     X : array_like, (n, d)
         What is in CUDA memory stays there; so do the other arrays. One of the network's dtype that is C-contiguous is
-        read where it is: it must not change meanwhile.
+        read where it is, and so is one of any dtype that stays on the host: it must not change meanwhile.
     y : array_like
         Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
     epochs : int
@@ -99,7 +99,13 @@ def fit(
         BLAS threads and versions, or the same GPU. Other data or weights, another network, optimiser (momentum, betas,
         ...), batch size, ``shuffle``, ``l2``, ``clip_norm`` or monitored quantity is refused by name. Another learning
         rate or arithmetic, and a checkpoint of an older gpunet that does not record all of this, is told by a
-        :class:`gpunet.ResumeWarning`. ``epochs``, ``callbacks`` and the patience may change.
+        :class:`gpunet.ResumeWarning`. ``epochs``, ``callbacks``, ``data_on`` and the patience may change.
+    data_on : str
+        Where features, and targets of several numbers, are that come on the host: ``"device"``; ``"host"``, whence each
+        batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
+        take at most three quarters of its free memory, otherwise on the host, which is logged once. On the CPU,
+        ``"auto"`` converts a memory-mapped file batch by batch and other arrays once. The result is the same, bit for
+        bit (``docs/arrays.md``).
 
     Returns
     -------
@@ -111,6 +117,8 @@ def fit(
         Arguments that do not fit; nothing has changed then.
     InUseError
         Another call of ``fit``, in this thread or another one, is training the network or with the optimiser.
+    OutOfDeviceMemoryError
+        With ``data_on="device"``, the data have no room; otherwise the weights or a batch have none.
     TrainingDivergedError
         The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
         steps old; with early stopping those of the best epoch), and the error says at which step and in which layer

@@ -59,6 +59,10 @@ OPEN: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("linear layer with activation, cublasLt",),
     ),
     (
+        "That batches of data that stay on the host, which a second stream copies, arrive whole and in order.",
+        ("data that stay on the host",),
+    ),
+    (
         "The benchmarks' peers for CUDA: gpunet's, the plain CuPy one, PyTorch's whole-step graph, JAX's; "
         "gpunet's launch counts.",
         (),

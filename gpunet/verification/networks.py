@@ -96,7 +96,12 @@ def problem(training: Training) -> tuple[Array, Array, Array]:
     return X, rng.uniform(0, 1, (ROWS, CLASSES)), weights
 
 
-def train(backend: Backend, training: Training, sizes: tuple[int, ...] = (INPUTS, 33, 20, CLASSES)) -> Results:
+def train(
+    backend: Backend,
+    training: Training,
+    sizes: tuple[int, ...] = (INPUTS, 33, 20, CLASSES),
+    data_on: str = "device",
+) -> Results:
     """Train for 20 steps, and return the losses of all steps, the outputs, parameters and running averages."""
     X, y, weights = problem(training)
     network = Network(sizes, seed=3, dtype=training.dtype, device=backend, **training.network)
@@ -112,6 +117,7 @@ def train(backend: Backend, training: Training, sizes: tuple[int, ...] = (INPUTS
         clip_norm=0.7,
         sample_weight=weights,
         callbacks=[losses],
+        data_on=data_on,
     )
     return {"losses": np.array(losses.values), **_results(network, X)}
 
@@ -139,6 +145,13 @@ def recorded(subject: Subject, training: Training) -> Iterator[Difference]:
     with subject.turned_off(CUDA_GRAPH):
         expected = train(subject.for_network(), training)
     return agreement(found, expected, training.dtype)
+
+
+def fed(subject: Subject) -> Iterator[Difference]:
+    """Yield how far runs whose data stay on the host are from the same runs with them on the device."""
+    for training in (TRAININGS[0], TRAININGS[8]):  # labels, numbers
+        found, expected = (train(subject.for_network(), training, data_on=data_on) for data_on in ("host", "device"))
+        yield from agreement(found, expected, training.dtype)
 
 
 # --- two networks -----------------------------------------------------------------------------------------------------
@@ -274,6 +287,7 @@ def checks(subject: Subject) -> Iterator[Check]:
                 training.name,
                 partial(recorded, subject, training),
             )
+    yield Check("data that stay on the host", "float32", "beside data on the device", partial(fed, subject))
     yield Check("two networks", "float32", "in turn", partial(in_turn, subject))
     yield Check("two networks", "float32", "in two threads", partial(in_threads, subject))
     yield Check("memory that runs out", "float32", "told, and networks go on", partial(out_of_memory, subject))

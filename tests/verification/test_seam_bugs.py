@@ -18,6 +18,7 @@ from tests.helpers.verification import SmallDevice
 PRODUCT, STEPS = "matrix product", "20 training steps beside the CPU"
 TOGETHER = "linear layer with activation, cublasLt"
 RECORDED, TWO, MEMORY = "recorded steps, two batch sizes, changing rate", "two networks", "memory that runs out"
+FED = "data that stay on the host"
 
 
 class SwappedFlags(SmallDevice):
@@ -190,6 +191,25 @@ class Broken(SmallDevice):
             super().launch(*args, **kwargs)
 
 
+class BatchBefore(SmallDevice):
+    """A batch of what stays on the host is taken before it has been copied."""
+
+    def copy_lane(self, shapes: Any, dtype: Any) -> Any:
+        lane = super().copy_lane(shapes, dtype)
+        stage, before = lane.stage, []
+
+        def late(wanted: Any) -> Any:
+            before[:] = [staged.copy() for staged in lane._staged]
+            return stage(wanted)
+
+        def receive(destinations: Any) -> None:
+            for staged, destination in zip(before or lane._staged, destinations, strict=True):
+                self.copy(destination[: len(staged)], staged[: len(destination)])
+
+        lane.stage, lane.receive = late, receive
+        return lane
+
+
 DEVICES: dict[type, tuple[str, tuple[str, ...]]] = {
     SwappedFlags: (PRODUCT, ("matrix product", "32 x 32 x 32")),
     OneFactorTwice: (PRODUCT, ("matrix product", "32 x 32 x 32")),
@@ -205,6 +225,7 @@ DEVICES: dict[type, tuple[str, tuple[str, ...]]] = {
     LastRecording: (RECORDED, ("recorded", "no batch norm")),
     OneLimitForAll: (TWO, ("two networks", "in turn")),
     HandedOutTwice: (TWO, ("two networks", "in turn")),
+    BatchBefore: (FED, ("data that stay",)),
     NeverFull: (MEMORY, ("memory",)),
     RawError: (MEMORY, ("memory",)),
     Broken: (MEMORY, ("memory",)),
