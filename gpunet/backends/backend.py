@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
-from gpunet.backends.feed import Feed, is_as_wanted
+from gpunet.backends.feed import Feed
 from gpunet.backends.kinds import like_host, torch_of
 from gpunet.backends.reference import (
     activation,
@@ -33,7 +33,6 @@ from gpunet.backends.reference import (
 from gpunet.environment import cpu_arithmetic
 from gpunet.errors import InvalidTypeError
 from gpunet.turns import TurnLock
-from gpunet.validation import pieces
 
 P = ParamSpec("P")
 
@@ -148,14 +147,9 @@ class Backend:
     def upload(self, values: Array, dtype: npt.DTypeLike) -> Array:
         """Return host numbers of any dtype and layout as a C-contiguous array of ``dtype`` on the device.
 
-        They are converted piece by piece; what needs no conversion goes the way of :meth:`asarray`.
+        Here ``values`` where they are that.
         """
-        if is_as_wanted(values, dtype):
-            return self.asarray(values)
-        array = self.empty(values.shape, dtype)
-        for rows in pieces(values):
-            self.copy(values[rows].astype(dtype, order="C"), array[rows])
-        return array
+        return values.astype(dtype, order="C", copy=False)
 
     def free_bytes(self) -> int | None:
         """Return how much memory the device has left for arrays; None where it is the host's."""

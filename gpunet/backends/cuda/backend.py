@@ -37,11 +37,11 @@ from gpunet.backends.cuda.lane_feed import LaneFeed
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
-from gpunet.backends.feed import Feed
+from gpunet.backends.feed import Feed, is_as_wanted
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
-from gpunet.validation import is_on_cuda
+from gpunet.validation import is_on_cuda, pieces
 
 P = ParamSpec("P")
 
@@ -208,6 +208,18 @@ class CudaBackend(Backend):
 
     def asarray(self, array: Array) -> Array:
         return self.device.asarray(array)
+
+    def upload(self, values: Array, dtype: npt.DTypeLike) -> Array:
+        """Return host numbers of any dtype and layout as a C-contiguous array of ``dtype`` on the device.
+
+        They are converted piece by piece: the host needs no memory for a copy.
+        """
+        if is_as_wanted(values, dtype):
+            return self.asarray(values)
+        array = self.empty(values.shape, dtype)
+        for rows in pieces(values):
+            self.copy(values[rows].astype(dtype, order="C"), array[rows])
+        return array
 
     def free_bytes(self) -> int:
         return self.device.free_bytes()
