@@ -56,6 +56,8 @@ class DeviceData:
         Goes before the argument names in error messages: ``"validation "``.
     data_on : str
         See :func:`gpunet.training.placement.place`.
+    once : bool
+        Whether the rows are read once, and in order: whatever ``data_on`` says, they come piece by piece then.
 
     Attributes
     ----------
@@ -76,6 +78,7 @@ class DeviceData:
         sample_weight: npt.ArrayLike | None = None,
         prefix: str = "",
         data_on: str = "auto",
+        once: bool = False,
     ) -> None:
         self.features = network.check_inputs(X, f"{prefix}X", whole=False)
         self.rows = self.features.shape[0]
@@ -89,6 +92,8 @@ class DeviceData:
             self.targets = self._backend.asarray(self.targets)
         given = {"features": (X, self.features), "targets": (y, self.targets)}
         on_host = {name: array for name, (values, array) in given.items() if array.ndim == 2 and not is_on_cuda(values)}
+        if once:
+            data_on = "host" if self.rows > _ROWS else "device"
         placed = place(self._backend, on_host, self._dtype, data_on)
         self.features, self.targets = (placed.get(name, array) for name, (_, array) in given.items())
         self.fed = tuple(name for name in on_host if name not in placed)
@@ -161,7 +166,7 @@ def evaluate(
         outputs that is too large for the network's dtype is infinity.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
-        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight, data_on="host"))
+        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight, once=True))
     if not math.isfinite(found.loss):
         network.finite_logits(X)
     return found

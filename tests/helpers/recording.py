@@ -75,11 +75,12 @@ _NOT_OPERATIONS = {
     "empty",
     "zeros",
     "feed",
-    "fetch",
     "free_bytes",
     "to_numpy",
-    "synchronize",
     "upload",
+    "synchronize",
+    "mark",
+    "seconds_between",
 }
 for _name, _member in vars(Backend).items():
     if _name[0] != "_" and callable(_member) and _name not in _NOT_OPERATIONS:

@@ -25,6 +25,7 @@ from tests.backends.devices.test_planted_bugs import plant
 from tests.conftest import cupy_device as gpu
 from tests.helpers import fake_cupy
 from tests.helpers.cuda_faults import no_room_after_all
+from tests.helpers.recording import RecordingBackend
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.standard_normal((101, 9))  # float64: a float32 network converts it
@@ -120,6 +121,14 @@ def test_every_dtype_and_layout(network_of: Callable[..., Network], tmp_path: Pa
             expected = expected or found
             for key, value in expected.items():
                 np.testing.assert_array_equal(found[key], value, err_msg=f"{name}, {data_on}: {key}")
+
+
+def test_recorded_steps_read_what_is_delivered() -> None:
+    found, expected = (
+        train(Network([9, 12, 4], device=device, seed=1), "host", validation=(X, Y))
+        for device in (RecordingBackend(), "cpu")
+    )
+    assert_same(found, expected)
 
 
 # --- on the device ----------------------------------------------------------------------------------------------------
@@ -423,17 +432,37 @@ def test_a_run_goes_on_from_its_checkpoint_wherever_the_data_are(
         train(network_of(), places[1], X + 1e-3, resume=True, **arguments)
 
 
+def failures_of(network_of: Callable[..., Network], places: tuple[str, ...]) -> list[Result]:
+    """Return what runs that diverge leave and say: by growing weights, and at a row that overflows in its batch."""
+    wrong = X.copy()
+    wrong[57] = 3e38
+    found = []
+    for data_on in places:
+        left: Result = {}
+        for name, values, rate, shuffle in (("growing", 1e3 * X, 10.0, True), ("a row", wrong, 1e-6, False)):
+            network = network_of(batch_norm=False, loss="squared_error")
+            with pytest.raises(gpunet.TrainingDivergedError) as caught:
+                train(network, data_on, values, TARGETS, batch_size=5, optimizer=gpunet.SGD(rate), shuffle=shuffle)
+            left |= {f"{name}, {key}": value for key, value in network.get_parameters().items()}
+            left[name] = np.array([str(caught.value), network.steps, caught.value.epoch, caught.value.step])
+        found.append(left)
+    return found
+
+
 def test_divergence(network_of: Callable[..., Network]) -> None:
     """The step and the layer are named, and the weights put back that were good."""
-    said, found = [], []
-    for data_on in ("device", "host"):
-        network = network_of(batch_norm=False, loss="squared_error")
-        with pytest.raises(gpunet.TrainingDivergedError) as caught:
-            train(network, data_on, 1e3 * X, TARGETS, batch_size=5, optimizer=gpunet.SGD(10.0))
-        said.append((str(caught.value), caught.value.epoch, caught.value.step, caught.value.layer))
-        found.append({**network.get_parameters(), "steps": np.array(network.steps)})
-    assert said[0] == said[1]
-    assert_same(found[1], found[0])
+    found, expected = failures_of(network_of, ("host", "device"))
+    assert "not finite first: output of" in found["a row"][0]
+    assert_same(found, expected)
+
+
+def test_the_batch_that_diverged_is_looked_at(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the one that came last, by when somebody looked."""
+    bug = "        self._prepare(number)\n        self._deliver(self.sizes[number])\n"
+    (expected,) = failures_of(machine.network, ("device",))
+    plant(monkeypatch, step, bug, "")
+    (found,) = failures_of(machine.network, ("host",))
+    assert found["a row"][0] != expected["a row"][0]
 
 
 def test_early_stopping_goes_back_to_the_best(network_of: Callable[..., Network]) -> None:
