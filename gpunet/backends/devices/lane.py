@@ -29,9 +29,9 @@ class CopyLane:
     """The lane of a real device; see :class:`gpunet.backends.devices.device.Lane`.
 
     The host writes one of two page-locked buffers while the other is copied, on a stream of its own, into a buffer on
-    the device. The device's stream copies that into the arrays that a step reads, before the step: 1 us of its time,
-    for which one recording of a step serves every batch, and the buffer is free for the next batch while the step runs.
-    Three rules keep the order, none of which makes the host wait where it is not two batches ahead:
+    the device. The device's stream copies that, at the speed of its memory, into the arrays that a step reads, before
+    the step. For that one recording of a step serves every batch, and the buffer is free for the next while the step
+    runs. Three rules keep the order, none of which makes the host wait before it is two batches ahead:
 
     1. The host writes a page-locked buffer when the copy from it is done.
     2. The copying stream overwrites the buffer on the device when the device's stream has taken the batch before.
