@@ -14,7 +14,8 @@ import pytest
 
 import gpunet
 from gpunet import fingerprint, validation
-from gpunet.backends import feed, notices
+from gpunet.backends import Backend, feed, notices
+from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.cuda import lane_feed
 from gpunet.backends.devices import lane
 from gpunet.network import Network
@@ -123,10 +124,10 @@ def test_every_dtype_and_layout(network_of: Callable[..., Network], tmp_path: Pa
                 np.testing.assert_array_equal(found[key], value, err_msg=f"{name}, {data_on}: {key}")
 
 
-def test_recorded_steps_read_what_is_delivered() -> None:
+@pytest.mark.parametrize("kind", [RecordingBackend, CpuBackend])
+def test_recorded_steps_read_what_is_delivered(kind: type[Backend]) -> None:
     found, expected = (
-        train(Network([9, 12, 4], device=device, seed=1), "host", validation=(X, Y))
-        for device in (RecordingBackend(), "cpu")
+        train(Network([9, 12, 4], device=kind(), seed=1), data_on, validation=(X, Y)) for data_on in ("host", "device")
     )
     assert_same(found, expected)
 
