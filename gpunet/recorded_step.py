@@ -22,10 +22,13 @@ class RecordedStep:
     Parameters
     ----------
     backend : Backend
+    is_warm : bool
+        Whether whatever it consists of has always run just so before a call: then it is recorded at once.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, is_warm: bool = False) -> None:
         self._backend = backend
+        self._is_warm = is_warm
         self._replay: Callable[[], None] | None = None
         self._is_recorded = True  # until the backend has said that it records no such step
         # Three lists side by side: whether all is as it was is asked at every step.
@@ -45,19 +48,31 @@ class RecordedStep:
         """
         if not self._is_recorded:
             step()
-        elif not self._values or not self._is_as_it_was():
-            self._replay = None  # first: its memory is free then
-            step()
-            self._remember(objects())
-        elif self._replay is not None:
+        elif self.holds:
+            assert self._replay is not None
             self._replay()
+        elif self._values and self._replay is None and self._is_as_it_was():
+            self._record(step)
         else:
-            replay = self._backend.capture(step)
-            if replay is step:  # which is not to be kept: it belongs to whoever has this object
-                self._is_recorded, self._objects, self._values = False, [], []
-            else:
-                self._replay = replay
-            replay()
+            self._replay = None  # first: its memory is free then
+            if not self._is_warm:
+                step()
+            self._remember(objects())
+            if self._is_warm:
+                self._record(step)
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a recording, and all is as it was when it was made."""
+        return self._replay is not None and self._is_as_it_was()
+
+    def _record(self, step: Callable[[], None]) -> None:
+        replay = self._backend.capture(step)
+        if replay is step:  # which is not to be kept: it belongs to whoever has this object
+            self._is_recorded, self._objects, self._values = False, [], []
+        else:
+            self._replay = replay
+        replay()
 
     def _is_as_it_was(self) -> bool:
         try:

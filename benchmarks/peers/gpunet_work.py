@@ -24,7 +24,7 @@ from benchmarks.report.results import Case
 from gpunet.activations import get_activation
 from gpunet.backends import Backend
 from gpunet.training.evaluation import DeviceData
-from gpunet.training.step import TrainingStep
+from gpunet.training.step import TrainingSteps
 
 # Does the work once; and the arrays that it writes, by their names.
 Operation = tuple[Callable[[], object], dict[str, Array]]
@@ -55,12 +55,15 @@ class GpunetNetwork(NetworkWork):
         X, y = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
         self.data = DeviceData(self.network, X, y)
         self.optimizer.attach(self.backend, self.network.flat_parameters)
-        self.training_step = self.new_step()
-        return [(index,) for index in np.split(np.arange(len(X), dtype=np.int32), len(batches))]
+        self.sizes = [self.case.rows] * len(batches)
+        self.training_steps = self.new_steps()
+        return [(number,) for number in range(len(batches))]
 
-    def new_step(self) -> TrainingStep:
-        """Return the step of ``fit``, not yet recorded."""
-        return TrainingStep(self.network, self.optimizer, self.data, self.case.rows, l2=0.0, clip_norm=None)
+    def new_steps(self) -> TrainingSteps:
+        """Return the steps of ``fit``, not yet recorded, at the beginning of an epoch in the order of the data."""
+        steps = TrainingSteps(self.network, self.optimizer, self.data, self.sizes, l2=0.0, clip_norm=None)
+        steps.begin(np.arange(self.data.rows, dtype=np.int32))
+        return steps
 
     def forward(self, X: Array, y: Array) -> Array:
         """``Network.forward`` in inference mode."""
@@ -72,12 +75,15 @@ class GpunetNetwork(NetworkWork):
         network.backward(network.loss_layer(network.forward(X, training=True), y, None))
         return network.loss_layer.value[:1]
 
-    def step(self, index: Array) -> None:
+    def step(self, number: int) -> None:
         """The step of ``fit``: it gathers the batch from the data set on the device, which the peers' steps are spared.
 
-        On CUDA the second and later steps are one launch of a recorded graph.
+        On CUDA the second and later steps are one launch of a recorded graph, and an epoch of all batches begins with
+        two small copies.
         """
-        self.training_step(index)
+        if number == 0:
+            self.training_steps.begin(None)
+        self.training_steps(number, number + 1)
 
     def epoch(self, X: Array, y: Array, shuffle: bool = True) -> None:
         """``gpunet.fit(epochs=1)`` on arrays of the host: checks, copies, steps, a look at the result."""
@@ -85,7 +91,10 @@ class GpunetNetwork(NetworkWork):
 
     def unrecorded(self) -> None:
         """Do a unit of work that repeats no recorded step, for counting launches."""
-        (self.new_step() if self.case.mode == "step" else self.unit)(*self.batches[0])
+        if self.case.mode == "step":
+            self.new_steps()(0, 1)
+        else:
+            self.unit(*self.batches[0])
 
     def parameters(self) -> Mapping[str, Any]:
         return self.network.parameters

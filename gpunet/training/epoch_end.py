@@ -44,9 +44,8 @@ class EpochResult:
     @property
     def loss(self) -> float:
         """The weighted mean over the batches."""
-        weights = [float(weight) for weight in self.losses[:, 1]]
-        total = math.fsum(float(loss) * weight for loss, weight in zip(self.losses[:, 0], weights, strict=True))
-        return total / math.fsum(weights)
+        batches = self.losses.tolist()
+        return math.fsum(loss * weight for loss, weight in batches) / math.fsum(weight for _, weight in batches)
 
 
 class EpochEnd:
@@ -86,25 +85,25 @@ class EpochEnd:
 
     def _run(self) -> None:
         network, backend = self._network, self._network.backend
-        losses, after, parameters, state, _ = (self._results[part] for part in self._parts)
+        losses, after, of_parameters, of_state = (self._results[part] for part in self._parts[:-1])
         backend.copy(self._steps.losses, losses.reshape(self._steps.losses.shape))
         self._steps.infer_last()
         backend.copy(network.loss_layer.value, as_loss(network, after))
         weight_count = network.layout.weight_count if self._l2 else 0
-        backend.summarize(network.flat_parameters, parameters, weight_count=weight_count)
+        backend.summarize(network.flat_parameters, of_parameters, weight_count=weight_count)
         if network.flat_state.size:
-            backend.summarize(network.flat_state, state, weight_count=0)
+            backend.summarize(network.flat_state, of_state, weight_count=0)
 
     def read(self) -> EpochResult:
         """Wait for the device and return what was found."""
         network = self._network
-        found = network.backend.to_numpy(self._results)
-        losses, after, parameters, state, scores = (found[part] for part in self._parts)
+        results = network.backend.to_numpy(self._results)
+        losses, after, of_parameters, of_state, scores = (results[part] for part in self._parts)
         loss = float(as_loss(network, after)[0])
         return EpochResult(
             losses.reshape(-1, 2).copy(),
             loss,
-            math.isfinite(loss) and not parameters[1] and not state[1],
-            self._l2 * float(parameters[0]) if self._l2 else 0.0,
+            math.isfinite(loss) and not of_parameters[1] and not of_state[1],
+            self._l2 * float(of_parameters[0]) if self._l2 else 0.0,
             None if self._scores is None else self._scores.read(scores),
         )

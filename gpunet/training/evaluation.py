@@ -215,7 +215,7 @@ class Scores:
         """Return what was found, from the results on the host."""
         network, data = self.network, self.data
         found = list(self._by_chunk(results))
-        losses = [[float(number) for number in as_loss(network, result[:-1])] for result in found]
+        losses = [as_loss(network, result[:-1]).tolist() for result in found]
         total = math.fsum(weight for _, weight in losses)
         accuracy = None
         if network.has_probabilities:
@@ -233,6 +233,6 @@ def loss_size(network: Network) -> int:
     return network.loss_layer.value.nbytes // np.dtype(np.float64).itemsize
 
 
-def as_loss(network: Network, numbers: Array) -> Array:
+def as_loss(network: Network, results: Array) -> Array:
     """Return a view of ``loss_size`` float64 as what a loss writes, (2,)."""
-    return numbers.view(network.loss_layer.value.dtype)
+    return results.view(network.loss_layer.value.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
@@ -22,15 +23,19 @@ from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 
 Array = npt.NDArray[Any]
 
+# So often, windows of a kind are done by recordings of single steps: to record one takes as long as many of those.
+_ALONE = 1
+
 
 class TrainingSteps:
     """The steps of an epoch.
 
-    All that changes from step to step (rows, learning rate, step count, losses) is on the device for a whole epoch, and
-    moves on there. So several steps are one launch of a recording, where nobody looks on in between: the first time
-    they run operation by operation, the second time a device may record them (:class:`~gpunet.RecordedStep`). What
-    callbacks change in network and optimiser in between counts from the next step on. Where data stay on the host, the
-    batch is brought before each step, which is a launch of its own then, and the next one is while the device works.
+    The first step of a size runs operation by operation; a device may record the next and repeat that as one launch
+    (:class:`~gpunet.recorded_step.RecordedStep`). All that changes from step to step (rows, learning rate, step count,
+    losses) is on the device for a whole epoch, and moves on there: so a whole window of steps is one launch too, where
+    nobody looks on in between, once there have been more like it. What callbacks change in network and optimiser counts
+    from the next step on. Where data stay on the host, the batch is brought before each step, which is a launch of its own
+    then, and the next one is while the device works.
 
     Parameters
     ----------
@@ -92,7 +97,8 @@ class TrainingSteps:
         self._planned: list[tuple[float, ...]] = []  # what the updates of this epoch read, as far as that is known
         self._host_table = np.zeros((len(sizes), optimizer.scalar_count), network.dtype)
         self._table = backend.zeros(self._host_table.shape, network.dtype)
-        self._recorded: dict[tuple[bool, tuple[int, ...]], RecordedStep] = {}
+        self._recorded: dict[tuple[int, ...], RecordedStep] = {}  # by the sizes of their batches
+        self._windows: Counter[tuple[int, ...]] = Counter()
         self._made = 0  # of the steps that are being done, the complete ones
 
     def begin(self, order: Array | None) -> None:
@@ -116,13 +122,25 @@ class TrainingSteps:
 
         The last loss is in ``network.loss_layer.value`` too. After an error as many steps count as have been done.
         """
+        if self._good is not None and first % GOOD_WEIGHTS_EVERY == 0:
+            self._good.begin_window(self.network.steps)
         while first < stop:
             if self._is_watched or first == len(self._planned):
                 self._plan(first)
-            done = min(stop, len(self._planned)) if self._feed is None else first + 1
+            done = min(stop, len(self._planned))
+            is_window = self._feed is None and first % GOOD_WEIGHTS_EVERY == 0
+            if not (is_window and self._is_one_launch(self.sizes[first:done])):
+                done = first + 1
             self._go(first, done)
             first = done
         return self._planned[stop - 1][0]
+
+    def _is_one_launch(self, sizes: tuple[int, ...]) -> bool:
+        """Say whether a recording of these steps is worth making, and can be: each of them has one that holds."""
+        if len(sizes) == 1 or not all((size,) in self._recorded and self._recorded[size,].holds for size in set(sizes)):
+            return False
+        self._windows[sizes] += 1
+        return self._windows[sizes] > _ALONE
 
     def _plan(self, number: int) -> None:
         """Put what the updates from ``number`` on read where the device finds it, unless it is there already."""
@@ -144,20 +162,16 @@ class TrainingSteps:
 
     def _go(self, first: int, stop: int) -> None:
         network, optimizer, sizes = self.network, self.optimizer, self.sizes[first:stop]
-        keeps = self._good is not None and first % GOOD_WEIGHTS_EVERY == 0
         steps, self._updates = network.steps, optimizer.step
         self._made = len(sizes)
         try:
-            if self._good is not None and keeps:
-                self._good.begin_window(steps)
-                if self._is_watched:  # a recording of its own for such steps would be made late, or never
-                    keeps = False
-                    self._good.keep(self.losses, self._place)
-            self._deliver(sizes[0])
-            key = keeps, sizes
-            if key not in self._recorded:
-                self._recorded[key] = RecordedStep(self._backend)
-            self._recorded[key](partial(self._run, keeps, sizes), partial(read_by_steps, network, self.data, optimizer))
+            if len(sizes) == 1:
+                self._keep(first)
+                self._deliver(sizes[0])
+            if sizes not in self._recorded:
+                self._recorded[sizes] = RecordedStep(self._backend, is_warm=len(sizes) > 1)
+            read = partial(read_by_steps, network, self.data, optimizer)
+            self._recorded[sizes](partial(self._run, first, sizes), read)
             network.step_count.value = steps + len(sizes)
             optimizer.step = self._updates + len(sizes)
             self._prepare(stop)
@@ -169,10 +183,14 @@ class TrainingSteps:
                 network.set_step(steps + made)
             raise
 
-    def _run(self, keeps: bool, sizes: tuple[int, ...]) -> None:
-        self._made = 0
-        if self._good is not None and keeps:
+    def _keep(self, first: int) -> None:
+        if self._good is not None and first % GOOD_WEIGHTS_EVERY == 0:
             self._good.keep(self.losses, self._place)
+
+    def _run(self, first: int, sizes: tuple[int, ...]) -> None:
+        self._made = 0
+        if len(sizes) > 1:
+            self._keep(first)
         for rows in sizes:
             self.optimizer.step = self._updates + self._made + 1
             self._step(rows)
@@ -207,7 +225,7 @@ class TrainingSteps:
         )
 
     def _forward(self, rows: int) -> Array:
-        """Gather the batch whose turn it is, run it through network and loss, and return the gradient at the outputs."""
+        """Gather the batch whose turn it is, run it through network and loss, and return the outputs' gradient."""
         network, backend, first = self.network, self._backend, self._place[1:2]
         features, targets, weights = self._batch(rows)
         for name, batch in (("features", features), ("targets", targets)):

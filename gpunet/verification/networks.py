@@ -77,14 +77,11 @@ TRAININGS = (
 )
 
 
-class _Losses(Callback):
-    """Keeps the loss of every step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
+class _Watch(Callback):
+    """Looks on after every step, so that each is recorded by itself."""
 
     def on_step_end(self, run: Run) -> None:
-        self.values.append(float(run.network.backend.to_numpy(run.network.loss_layer.value)[0]))
+        return
 
 
 def problem(training: Training) -> tuple[Array, Array, Array]:
@@ -100,13 +97,13 @@ def train(
     backend: Backend,
     training: Training,
     sizes: tuple[int, ...] = (INPUTS, 33, 20, CLASSES),
+    callbacks: tuple[Callback, ...] = (),
     data_on: str = "device",
 ) -> Results:
-    """Train for 20 steps, and return the losses of all steps, the outputs, parameters and running averages."""
+    """Train for 20 steps, and return the losses of all epochs, the outputs, parameters and running averages."""
     X, y, weights = problem(training)
     network = Network(sizes, seed=3, dtype=training.dtype, device=backend, **training.network)
-    losses = _Losses()
-    fit(
+    history = fit(
         network,
         X,
         y,
@@ -116,10 +113,10 @@ def train(
         l2=1e-3,
         clip_norm=0.7,
         sample_weight=weights,
-        callbacks=[losses],
+        callbacks=callbacks,
         data_on=data_on,
     )
-    return {"losses": np.array(losses.values), **_results(network, X)}
+    return {"losses": np.array(history["loss"]), **_results(network, X)}
 
 
 def _results(network: Network, X: Array) -> Results:
@@ -141,10 +138,10 @@ def beside(subject: Subject, training: Training) -> Iterator[Difference]:
 
 def recorded(subject: Subject, training: Training) -> Iterator[Difference]:
     """Yield how far steps that are recorded and replayed are from the same steps, one operation at a time."""
-    found = train(subject.for_network(), training)
     with subject.turned_off(CUDA_GRAPH):
         expected = train(subject.for_network(), training)
-    return agreement(found, expected, training.dtype)
+    for callbacks in ((), (_Watch(),)):  # several steps at once, and one by one
+        yield from agreement(train(subject.for_network(), training, callbacks=callbacks), expected, training.dtype)
 
 
 def fed(subject: Subject) -> Iterator[Difference]:

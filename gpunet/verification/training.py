@@ -46,7 +46,7 @@ def summarize(storage: Storage, size: int, weights: int, wrong: tuple[float, ...
     vector[size - len(wrong) :] = wrong
 
     def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
-        return {"out": [1e-12 * abs(expected["out"][0]), 0]}
+        return {"out": [max(weights, 1) * storage.unit * expected["out"][0], 0]}
 
     return Operation("summarize", {"vector": vector}, {"out": ((2,), np.float64)}, {"weight_count": weights}, tolerance)
 

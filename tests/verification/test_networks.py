@@ -33,7 +33,8 @@ def test_steps_are_recorded_where_the_check_says_so() -> None:
 
     device = Watched()
     confirm(device, networks, "recorded", "float64")
-    assert len(recordings) == 2  # one for each batch size, and none without
+    # One for each batch size, one of a whole epoch, one of its end, twice but for the epoch; and none without.
+    assert len(recordings) == 7
     assert {"gemm"} < set(recordings[0].names)
 
 

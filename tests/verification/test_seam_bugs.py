@@ -77,22 +77,21 @@ class NothingOfBoth(SmallDevice):
 
 
 class LateCopies(SmallDevice):
-    """A copy from the host reads it when the next kernel runs: another step may have overwritten it."""
+    """A copy is not done before the next product runs: kernels until then read what was there."""
 
-    pending: tuple[Any, Any] | None = None
+    pending: list[tuple[Any, Any]]
 
     def copy(self, destination: Any, source: Any) -> None:
-        self.finish()
-        self.pending = destination, source
+        self.pending = [*getattr(self, "pending", []), (destination, source)]
 
     def finish(self) -> None:
-        pending, self.pending = self.pending, None
-        if pending is not None:
-            super().copy(*pending)
+        pending, self.pending = getattr(self, "pending", []), []
+        for copy in pending:
+            super().copy(*copy)
 
-    def launch(self, *args: Any, **kwargs: Any) -> None:
+    def gemm(self, *args: Any, **kwargs: Any) -> None:
         self.finish()
-        super().launch(*args, **kwargs)
+        super().gemm(*args, **kwargs)
 
     def to_numpy(self, array: Any) -> Any:
         self.finish()
