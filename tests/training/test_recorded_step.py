@@ -80,7 +80,7 @@ def nothing(network: gpunet.Network, optimizer: gpunet.Optimizer) -> None:
 
 
 def test_steps_are_recorded() -> None:
-    """One of eight rows, one of two, and an epoch's end; that they are repeated is what the tests above would notice."""
+    """One of eight rows, of two, and of an epoch's end; that they are repeated is what the tests above would notice."""
     backend = RecordingBackend()
     assert_same(outcome(backend, nothing), outcome("cpu", nothing))
     assert backend.recordings == 3

@@ -65,6 +65,7 @@ def train(
     dtype: str = "float32",
     loss: str | None = None,
     output_activation: str = "identity",
+    epochs: int = 4,
 ) -> Any:
     """Train for 20 steps in 4 epochs: each has four batches of 16 rows and ends on one of 6."""
     rng = np.random.default_rng(0)
@@ -85,7 +86,7 @@ def train(
         network,
         X,
         targets,
-        epochs=4,
+        epochs=epochs,
         batch_size=16,
         optimizer=OPTIMIZERS[optimizer](),
         l2=1e-3,
@@ -173,12 +174,12 @@ def test_steps_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
         return replay
 
     monkeypatch.setattr(device, "capture", counting)
-    train(CudaBackend(device), "batch_norm", "adam", "float64")
-    # Validation needs larger buffers once, in the first epoch; then nothing changes any more. The steps, the look at
-    # the weights after them, and validation are launched at once each.
-    assert len(captured) == 3
-    assert len(replayed) == 1 + 3 + 3
-    kernels = [name.split("<")[0] for name in captured[1]]
+    train(CudaBackend(device), "batch_norm", "adam", "float64", epochs=6)
+    # Steps of two sizes, the look at the weights after an epoch, validation, and at last a whole epoch. Validation
+    # needs larger buffers once, in the first epoch, and steps are recorded anew; then nothing changes any more.
+    assert len(captured) == 6
+    assert replayed[-3].names == captured[-1]
+    kernels = [name.split("<")[0] for name in captured[-1]]
     # Forward, the last one with its bias, and backward but for the gradient of the input.
     assert (kernels.count("gemm"), kernels.count("gemm_bias")) == (5 * (2 + 5), 5)
     assert kernels.count("adam_step") == 5
