@@ -149,11 +149,14 @@ class Counts:
         The most of them that wait for one another.
     calls : float
         Calls of the device, a replay being one, of each step of an epoch that nobody watches.
+    calls_of_epoch : int
+        Those of an epoch beside the ones of its steps.
     """
 
     nodes: int
     chain: int
     calls: float
+    calls_of_epoch: int = 0
 
 
 @cache
@@ -306,14 +309,19 @@ def _of_gpu(gpu: Gpu, files: Sequence[Results]) -> list[str]:
     for label in CONFIGURATIONS:
         for precision in PRECISIONS:
             model = Model(gpu, label, precision)
-            counts = [model.counts.nodes, model.counts.chain, f"{model.counts.calls:.3g}"]
+            counts = [
+                model.counts.nodes,
+                model.counts.chain,
+                f"{model.counts.calls:.3g}",
+                model.counts.calls_of_epoch,
+            ]
             work = [math.fsum(part) for part in zip(*((d.operations, d.bytes) for d in model.demands), strict=True)]
             cells = [
                 _cell(seconds, measured.get((label, precision, PEERS[name]))) for name, seconds in model.times().items()
             ]
             numbers = [significant(amount / 1e9) for amount in work]
             rows.append([f"{label}, {precision}", *counts, *numbers, significant(1e6 * model.floor), *cells])
-    columns = ["configuration", "nodes", "chain", "calls", "GFLOP", "GB", "floor", *COLUMNS.values()]
+    columns = ["configuration", "nodes", "chain", "calls", "per epoch", "GFLOP", "GB", "floor", *COLUMNS.values()]
     status = (
         "microseconds predicted, and measured where a cell says so, with its ratio to the prediction"
         if measured

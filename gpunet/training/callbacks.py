@@ -42,7 +42,8 @@ class Callback:
 
     What a callback changes counts from the next step on, on every device: the optimiser's hyperparameters, learning
     rate, moments and :meth:`~gpunet.Optimizer.reset`; the network's parameters and step count; rate and seed of dropout
-    and momentum of batch norm among ``run.network.layers``.
+    and momentum of batch norm among ``run.network.layers``. A callback that overrides :meth:`on_step_end` keeps a
+    device from doing several steps at once.
     """
 
     def on_fit_start(self, run: Run) -> None:

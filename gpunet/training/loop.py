@@ -122,7 +122,8 @@ def fit(
     TrainingDivergedError
         The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
         steps old; with early stopping those of the best epoch), and the error says at which step and in which layer
-        it was seen first and has the history so far.
+        it was seen first and has the history so far. On a device it may be up to 256 steps until that is noticed; no
+        update follows the loss meanwhile.
     OSError
         The checkpoint cannot be written. The network has the weights after the epoch then, and an older checkpoint is
         still there.

@@ -29,9 +29,8 @@ class StagingRing:
     """Page-locked host memory in segments, filled one after the other and reused in turn.
 
     An asynchronous copy reads its host memory when the stream gets to it, which is after the call has returned. The
-    training loop overwrites its row indices, learning rate and step count before that: so they are first copied here,
-    where nothing is overwritten before the stream has passed the event recorded when the segment was full. With four
-    segments the host would have to be hundreds of steps ahead before it waits.
+    training loop overwrites an epoch's learning rates, and frees its order, before that: so they are first copied here,
+    where nothing is overwritten before the stream has passed the event recorded when the segment was full.
 
     Parameters
     ----------
