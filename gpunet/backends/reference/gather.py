@@ -19,5 +19,5 @@ def gather_rows(xp: Any, source: Array, index: Array, out: Array, first: Array |
     first : ndarray of int64, (1,), or None
         Where in ``index`` the batch begins, 0 to m - n; None stands for 0.
     """
-    start = 0 if first is None else int(first[0])
-    out[...] = source[index[start : start + len(out)]]
+    rows = xp.arange(len(out))
+    out[...] = source[index[rows if first is None else first + rows]]

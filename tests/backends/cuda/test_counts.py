@@ -18,10 +18,11 @@ from tests.helpers import fake_cupy
 
 LAYERS, BATCHES, EPOCHS = (64, 128, 128, 10), 12, 5
 # Of one recorded step, its loss and its place in the epoch included.
-NODES_OF_A_STEP = 19
-# At the end of an epoch: the last batch in inference mode (three products, two batch norms, a bias, a loss), two copies
-# of losses, a look at parameters and one at running averages; with validation the same pass, its loss copied, a score.
-NODES_OF_THE_END, NODES_OF_VALIDATION = 11, 9
+NODES_OF_A_STEP = 18
+# At the end of an epoch: the last batch in inference mode (three products, the last with its bias, two batch norms, a
+# loss), two copies of losses, a look at parameters and one at running averages; with validation the same pass, its loss
+# copied, a score.
+NODES_OF_THE_END, NODES_OF_VALIDATION = 10, 8
 
 
 class Counts(gpunet.Callback):
@@ -35,6 +36,7 @@ class Counts(gpunet.Callback):
         fake_cupy.install(monkeypatch, cupy)
         runtime = cupy.cuda.runtime
         monkeypatch.setattr(runtime, "memcpyAsync", self._counting_copies(runtime.memcpyAsync))
+        owner: Any
         for owner, name, kind in (
             (fake_cupy.Stream, "synchronize", "waits"),
             (fake_cupy.Event, "record", "events"),
