@@ -34,8 +34,8 @@ class TrainingSteps:
     (:class:`~gpunet.recorded_step.RecordedStep`). All that changes from step to step (rows, learning rate, step count,
     losses) is on the device for a whole epoch, and moves on there: so a whole window of steps is one launch too, where
     nobody looks on in between, once there have been more like it. What callbacks change in network and optimiser counts
-    from the next step on. Where data stay on the host, the batch is brought before each step, which is a launch of its own
-    then, and the next one is while the device works.
+    from the next step on. Where data stay on the host, the batch is brought before each step, which is a launch of its
+    own then, and the next one is while the device works.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class TrainingSteps:
         try:
             if len(sizes) == 1:
                 self._keep(first)
-                self._deliver(sizes[0])
+            self._deliver(sizes[0])
             if sizes not in self._recorded:
                 self._recorded[sizes] = RecordedStep(self._backend, is_warm=len(sizes) > 1)
             read = partial(read_by_steps, network, self.data, optimizer)
