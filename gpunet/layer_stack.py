@@ -203,6 +203,7 @@ class LayerStack:
             yield layer, gradient
             if dropout or not isinstance(layer, Dropout):
                 gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
+        self.backend.join()
         return gradient
 
     @contextmanager

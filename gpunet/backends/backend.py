@@ -218,6 +218,17 @@ class Backend:
         """Return the seconds from one :meth:`mark` to another, which a device waits for."""
         return float(stop - start)
 
+    def beside(self) -> AbstractContextManager[None]:
+        """Return a context whose operations may run beside those after it, until :meth:`join`.
+
+        Neither of them may write what the other reads or writes, scratch buffers of operations included: it is for
+        products. Beginning another one joins the one before. Only a recording (:meth:`capture`) makes use of it.
+        """
+        return nullcontext()
+
+    def join(self) -> None:
+        """Let the operations from now on wait for those of :meth:`beside`."""
+
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` on the same buffers.
 

@@ -263,6 +263,12 @@ class CudaBackend(Backend):
     def seconds_between(self, start: Any, stop: Any) -> float:
         return self.device.elapsed(start, stop)
 
+    def beside(self) -> AbstractContextManager[None]:
+        return self.device.beside()
+
+    def join(self) -> None:
+        self.device.join()
+
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.
 
