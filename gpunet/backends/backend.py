@@ -93,7 +93,7 @@ class Backend:
     clip_factor = operation(optimizer.clip_factor)
     sgd_step = operation(optimizer.sgd_step)
     adam_step = operation(optimizer.adam_step)
-    gather_rows = operation(gather.gather_rows)
+    gather_batch = operation(gather.gather_batch)
     count_step = operation(training.count_step)
     keep_weights = operation(training.keep_weights)
     summarize = operation(training.summarize)

@@ -242,11 +242,25 @@ class NumpyBackend(Backend):
 
     # --- data -------------------------------------------------------------------------------------------------------
 
-    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
+    def gather_batch(
+        self,
+        index: Array,
+        features: Array | None,
+        batch_features: Array,
+        targets: Array | None = None,
+        batch_targets: Array | None = None,
+        weights: Array | None = None,
+        batch_weights: Array | None = None,
+        first: Array | None = None,
+    ) -> None:
         if first is not None:
             index = index[int(first[0]) :]
-        for rows in chunks(0, len(out)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
-            np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
+        for rows in chunks(
+            0, len(batch_features)
+        ):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
+            for source, out in ((features, batch_features), (targets, batch_targets), (weights, batch_weights)):
+                if source is not None and out is not None:
+                    np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
 
     # --- training ---------------------------------------------------------------------------------------------------
 

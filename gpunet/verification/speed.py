@@ -107,7 +107,7 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         yield storage, losses.softmax_cross_entropy(storage, (size // 10, 10))
         for scoring in (score.score_classes, score.score_switches):
             yield storage, scoring(storage, shape)
-        yield storage, gather.gather_rows(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
+        yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)

@@ -223,15 +223,19 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ("adam_step", adam(l2=0.0, weight_decay=0.1)),
     ("adam_step", adam(weight_decay=0.1, clip=True)),
     ("adam_step", adam(loss=np.nan)),
-    ("gather_rows", lambda p: {"source": p.matrix(), "index": labels_of_rows(p), "out": p.unset()}),
+    ("gather_batch", lambda p: features(p)),
+    ("gather_batch", lambda p: features(p) | {"targets": labels(p), "batch_targets": p.unset(p.rows, dtype="int32")}),
     (
-        "gather_rows",
-        lambda p: {
-            "source": p.matrix(),
-            "index": np.repeat(labels_of_rows(p), 2),
-            "out": p.unset(),
-            "first": np.array([p.rows // 2]),
-        },
+        "gather_batch",
+        lambda p: (
+            features(p)
+            | {"targets": p.matrix(), "batch_targets": p.unset()}
+            | {"weights": p.weights(), "batch_weights": p.unset(p.rows)}
+        ),
+    ),
+    (
+        "gather_batch",
+        lambda p: features(p) | {"index": np.repeat(labels_of_rows(p), 2), "first": np.array([p.rows // 2])},
     ),
     *(
         (
@@ -253,6 +257,10 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         for count in (0, WEIGHTS)
     ),
 ]
+
+
+def features(p: Operands) -> Arrays:
+    return {"features": p.matrix(), "index": labels_of_rows(p), "batch_features": p.unset()}
 
 
 def labels_of_rows(p: Operands) -> Any:

@@ -21,6 +21,8 @@ from gpunet.backends.cuda.batch_norm import (
     plan_inference,
 )
 from gpunet.backends.cuda.gather import row_copy
+from gpunet.backends.cuda.grids import THREADS
+from gpunet.backends.devices.device import NULL
 from gpunet.random import Stream, dropout_threshold, random_words
 from tests.helpers.far_blocks import FarDevice
 
@@ -61,8 +63,10 @@ def gather(device: FarDevice) -> None:
     source, out, index = device.empty(shape, np.uint16), device.empty(shape, np.uint16), device.empty(ROWS, np.int32)
     source[-2], index[-1] = RNG.integers(1, 2**16, shape[1]), ROWS - 2
     plan = row_copy(source, out)
-    arguments = (source, index, None, out, np.int32(ROWS), np.int32(plan.words))
-    device.run_block("gather", "gather_rows<unsigned short>", plan.grid - 1, plan.grid, plan.block, arguments)
+    features = (source, out, *map(np.int32, (plan.word_bytes, plan.words, plan.lanes, plan.blocks)))
+    nothing = (NULL, NULL, *map(np.int32, (0, 0, 1, 0)))
+    arguments = (index, NULL, np.int32(ROWS), *features, *nothing, *nothing)
+    device.run_block("gather", "gather_batch", plan.blocks - 1, plan.blocks, THREADS, arguments)
     np.testing.assert_array_equal(out[-1], source[-2])
 
 
@@ -359,8 +363,8 @@ ROW_OF_ELEMENT = "weights[i / columns]", "weights[(int)i / columns]"
 
 BUGS: list[tuple[str, str, str]] = [
     ("gather", *OFFSET),
-    ("gather", "element_offset(index[row], 0, words)", "index[row] * words"),
-    ("gather", "element_offset((int)row, 0, words)", "(int)row * words"),
+    ("gather", "element_offset(index[row], 0, array.words)", "index[row] * array.words"),
+    ("gather", "element_offset((int)row, 0, array.words)", "(int)row * array.words"),
     ("activation_forward", *OFFSET),
     ("activation_forward", "return (int)((long long)rows * part / parts);", "return rows * part / parts;"),
     ("activation_backward", *OFFSET),

@@ -357,14 +357,27 @@ class CpuBackend(NumpyBackend):
 
     # --- data and training -------------------------------------------------------------------------------------------
 
-    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
-        rows, columns = len(out), int(np.prod(source.shape[1:]))
-        if not source.flags.c_contiguous:
-            self._run_numpy("gather_rows", source, index, out, first)
-            return
-        per_block = block_rows(rows, columns)
-        given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
-        self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
+    def gather_batch(
+        self,
+        index: Array,
+        features: Array | None,
+        batch_features: Array,
+        targets: Array | None = None,
+        batch_targets: Array | None = None,
+        weights: Array | None = None,
+        batch_weights: Array | None = None,
+        first: Array | None = None,
+    ) -> None:
+        for source, out in ((features, batch_features), (targets, batch_targets), (weights, batch_weights)):
+            if source is None or out is None:
+                continue
+            rows, columns = len(out), int(np.prod(source.shape[1:]))
+            if not source.flags.c_contiguous:
+                self._run_numpy("gather_batch", index, source, out, first=first)
+                continue
+            per_block = block_rows(rows, columns)
+            given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
+            self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
 
     def count_step(
         self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int

@@ -121,7 +121,7 @@ class CudaBackend(Backend):
     clip_factor = kernel(optimizer.clip_factor)
     sgd_step = kernel(optimizer.sgd_step)
     adam_step = kernel(optimizer.adam_step)
-    gather_rows = kernel(gather.gather_rows)
+    gather_batch = kernel(gather.gather_batch)
     count_step = kernel(training.count_step)
     keep_weights = kernel(training.keep_weights)
     summarize = kernel(training.summarize)

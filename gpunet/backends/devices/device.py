@@ -182,7 +182,7 @@ class Device(Protocol):
         options : sequence of str
             Options of NVRTC.
         kernels : sequence of str
-            With template arguments: ``"gather_rows<uint4>"``.
+            With template arguments: ``"sgd_step<float, 4, true>"``.
         name : str
             File name for error messages.
 

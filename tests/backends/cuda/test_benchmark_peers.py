@@ -74,8 +74,8 @@ def operations_of(case: Case) -> int:
     """Return the kernels of a unit of work: each operation of the network is one launch."""
     forward = LAYERS + (LAYERS - 1)  # products, the last with its bias, and batch norms
     backward = LAYERS + (LAYERS - 1) + (LAYERS - 1) + 1  # products for W and X, batch norms, the last bias
-    gathers, loss, count, update = 2, 1, 1, 1
-    step = gathers + forward + loss + count + backward + update
+    gather, loss, count, update = 1, 1, 1, 1
+    step = gather + forward + loss + count + backward + update
     return {
         "forward": forward,
         "forward_backward": forward + loss + backward,
