@@ -206,6 +206,40 @@ class LayerStack:
         self.backend.join()
         return gradient
 
+    def differentiate(
+        self, x: Array, targets: Array, weights: Array | None, input_gradient: bool = False
+    ) -> Array | None:
+        """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
+
+        Where the last layer adds a bias and nothing else, the loss does so, and has the gradient of the bias, too: the
+        same numbers in fewer passes over the outputs.
+
+        Parameters
+        ----------
+        x : array, (n, d)
+        targets, weights : array
+            As the loss takes them.
+        input_gradient : bool
+            Whether to return the gradient with respect to the input as well.
+
+        Returns
+        -------
+        array, (n, d), or None
+        """
+        *layers, last = self.layers
+        bias = last.bias_alone() if isinstance(last, BiasActivation) else None
+        if bias is None:
+            return self.backward(self.loss_layer(self.forward(x, training=True), targets, weights), input_gradient)
+        for layer in layers:
+            x = layer.output = layer.forward(x, training=True)
+        last.output = x
+        gradient: Array | None = self.loss_layer(x, targets, weights, *bias)
+        for position, layer in reversed(list(enumerate(layers))):
+            assert gradient is not None
+            gradient = layer.backward(gradient, input_gradient or position > 0)
+        self.backend.join()
+        return gradient
+
     @contextmanager
     def kept_averages(self) -> Iterator[None]:
         """Put the running averages back at the end: passes in training mode move them."""

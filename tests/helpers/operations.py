@@ -38,9 +38,13 @@ class Operands:
         return np.full(shape or self.shape, 99, dtype)
 
 
-def loss(targets: Callable[[Operands], Any], weights: Callable[[Operands], Any]) -> Callable[[Operands], Arrays]:
+def loss(
+    targets: Callable[[Operands], Any], weights: Callable[[Operands], Any], biased: bool
+) -> Callable[[Operands], Arrays]:
     """Return what makes the arguments of a loss."""
     return lambda p: {
+        "bias": p.row() if biased else None,
+        "dbias": p.unset(p.columns) if biased else None,
         "outputs": p.matrix(),
         "targets": targets(p),
         "weights": weights(p),
@@ -201,13 +205,14 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ),
     ("sample_bernoulli", random_bits("probabilities")),
     *(
-        (name, loss(targets, weights))
+        (name, loss(targets, weights, biased))
         for name, targets in (
             ("softmax_cross_entropy", labels),
             ("sigmoid_cross_entropy", probabilities),
             ("squared_error", Operands.matrix),
         )
         for weights in (lambda p: None, Operands.weights, zeros)
+        for biased in (False, True)
     ),
     *(("clip_factor", clipping(maximum, l2)) for maximum in (1e-3, 1e6) for l2 in (0.1, 0.0)),
     *(("sgd_step", step(1, clip=clip, velocity=None, l2=0.1, momentum=0.0, nesterov=False)) for clip in (False, True)),

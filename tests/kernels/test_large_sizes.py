@@ -187,7 +187,8 @@ def elementwise(device: FarDevice, name: str) -> None:
     blocks = ROWS * COLUMNS // 256
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
     loss[1] = 6
-    arguments = (outputs, targets, weights, gradient, loss, partial, ticket, np.int32(ROWS), np.int32(COLUMNS))
+    sizes = np.int32(ROWS), np.int32(COLUMNS)
+    arguments = (outputs, None, targets, weights, gradient, None, loss, partial, ticket, *sizes)
     device.run_block(name, f"{name}<float>", blocks - 1, blocks, 256, arguments)
     expected, value = np.empty((1, 256)), np.empty(2)
     getattr(REFERENCE, name)(outputs[part].astype(float), targets[part].astype(float), None, expected, value)
@@ -211,7 +212,8 @@ def softmax(
     labels[-rows_of_block:] = columns - 1
     blocks = rows // rows_of_block
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
-    arguments = (logits, labels, None, gradient, loss, partial, ticket, np.int32(rows), np.int32(columns))
+    sizes = np.int32(rows), np.int32(columns)
+    arguments = (logits, None, labels, None, gradient, None, loss, partial, ticket, *sizes)
     device.run_block("softmax_cross_entropy", kernel, blocks - 1, blocks, threads, arguments, shared_memory)
     expected, value = np.empty((rows_of_block, columns)), np.empty(2)
     last = logits[-rows_of_block:].astype(float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -168,14 +169,19 @@ def test_events_of_a_capture_belong_to_it(cupy: fake_cupy.FakeCupy) -> None:
 # --- the step of a network --------------------------------------------------------------------------------------------
 
 
-def recorded_step(backend: CudaBackend, sizes: list[int], **arguments: Any) -> Any:
+def recorded_step(backend: CudaBackend, sizes: list[int], weighted: bool = False, **arguments: Any) -> Any:
     """Return the recording of a training step, whose losses and weights are those of NumPy."""
     recordings = watch_recordings(backend.device)
     X, y = RNG.standard_normal((40, sizes[0])), RNG.integers(0, sizes[-1], 40)
+    if not arguments.get("loss", "softmax").startswith("softmax"):
+        y = np.eye(sizes[-1])[y]
+    weights = RNG.uniform(0, 2, 40) if weighted else None
     found = []
     for device in (backend, "cpu"):
         network = gpunet.Network(sizes, seed=1, dtype="float64", device=device, **arguments)
-        history = gpunet.fit(network, X, y, epochs=6, batch_size=8, optimizer=gpunet.SGD(0.1, momentum=0.9), l2=1e-3)
+        optimizer = gpunet.SGD(0.1, momentum=0.9)
+        settings: dict[str, Any] = {"epochs": 6, "batch_size": 8, "l2": 1e-3, "sample_weight": weights}
+        history = gpunet.fit(network, X, y, optimizer=optimizer, **settings)
         found.append((history["loss"], network.get_parameters()))
     (losses, parameters), (expected_losses, expected) = found
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-10)
@@ -185,7 +191,9 @@ def recorded_step(backend: CudaBackend, sizes: list[int], **arguments: Any) -> A
     return recordings[0]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"batch_norm": True}, {"dropout": 0.3}, {"activation": "gelu"}], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [{"batch_norm": False}, {"batch_norm": True}, {"dropout": 0.3}, {"activation": "gelu"}], ids=str
+)
 def test_gradients_of_weights_are_computed_beside_those_of_inputs(arguments: dict[str, Any]) -> None:
     """All but the first linear layer have both; the race check of the emulated device looks at every recording."""
     replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), DEEP, **arguments)
@@ -212,6 +220,37 @@ def test_a_buffer_that_a_branch_still_reads_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(device, "beside", beside)
     with pytest.raises(EmulationError, match="a race: gemm does not wait for gemm"):
         recorded_step(CudaBackend(device), DEEP)
+
+
+def test_what_a_step_costs() -> None:
+    """That of the benchmarks' table: one gather; a product, or three, and batch norm of each layer; loss; update."""
+    replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), [64, 128, 128, 10], batch_norm=True)
+    assert (replay.nodes, replay.longest_chain) == (15, 13)
+    count = collections.Counter(name.split("<")[0] for name in replay.names)
+    assert count == {
+        "gather_batch": 1,
+        "gemm": 3 + 3 + 2,
+        "batch_norm_forward_resident": 2,
+        "softmax_cross_entropy_lanes": 1,
+        "batch_norm_backward_resident": 2,
+        "sgd_step": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("loss", "kernel"),
+    [
+        ("softmax_cross_entropy", "softmax_cross_entropy_lanes"),
+        ("sigmoid_cross_entropy", "sigmoid_cross_entropy"),
+        ("squared_error", "squared_error"),
+    ],
+)
+def test_every_loss_has_the_last_bias_and_its_gradient(loss: str, kernel: str) -> None:
+    backend = CudaBackend(EmulatedDevice(multiprocessor_count=4))
+    names = recorded_step(backend, [6, 5, 3], loss=loss, weighted=True, batch_norm=False).names
+    count = collections.Counter(name.split("<")[0] for name in names)
+    assert (count["total_weight"], count[kernel], count["gather_batch"]) == (1, 1, 1)
+    assert (count["bias_activation_forward"], count["bias_activation_backward"]) == (1, 1)  # of the hidden layer
 
 
 # --- what the driver says of a graph ----------------------------------------------------------------------------------
