@@ -212,7 +212,8 @@ class LayerStack:
         """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
 
         Where the last layer adds a bias and nothing else, the loss does so, and has the gradient of the bias, too: the
-        same numbers in fewer passes over the outputs.
+        same numbers in fewer passes over the outputs. In a recording, ``gradients`` is complete after the backend's
+        ``join``: what is asked for before that runs beside the last product.
 
         Parameters
         ----------
@@ -237,7 +238,6 @@ class LayerStack:
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None
             gradient = layer.backward(gradient, input_gradient or position > 0)
-        self.backend.join()
         return gradient
 
     @contextmanager

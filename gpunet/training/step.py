@@ -208,7 +208,7 @@ class TrainingSteps:
             network.step_count.on_device,
             rows=rows,
         )
-        backend.join()
+        backend.join()  # here: the count runs beside the last product
 
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 import gpunet
-from gpunet import layer_stack
 from gpunet.backends.cuda import CudaBackend, launcher
 from gpunet.backends.cuda import backend as cuda_backend
 from gpunet.backends.devices import cublas, cublas_lt, lane, resources, staging
 from gpunet.backends.devices import cupy as cupy_device
+from gpunet.training import step
 from tests.backends.cuda import test_device as device_tests
 from tests.backends.devices import test_branches as branch_tests
 from tests.backends.devices import test_cublas_lt as cublas_lt_tests
@@ -403,7 +403,7 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
         "",
         branches,
     ),
-    "a branch that nobody waits for": (layer_stack, "        self.backend.join()\n", "", branches),
+    "a branch that nobody waits for": (step, "        backend.join()", "        pass", branches),
     "a branch that is not left": (
         cupy_device,
         "            self._stream, self._blas = resources.stream, resources.blas\n",
