@@ -437,6 +437,8 @@ BUGS = [
         "score_switches<float>",
         "right switches",
         ("right switches", "float32", "7 x 10"),
+    ),
+    Bug(
         "targets begin with the last block of the features",
         "gather",
         "if (block >= feature_blocks) {\n        block -= feature_blocks;",
