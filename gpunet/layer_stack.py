@@ -231,9 +231,7 @@ class LayerStack:
         bias = last.bias_alone() if isinstance(last, BiasActivation) else None
         if bias is None:
             return self.backward(self.loss_layer(self.forward(x, training=True), targets, weights), input_gradient)
-        for layer in layers:
-            x = layer.output = layer.forward(x, training=True)
-        last.output = x
+        x = last.output = self._run(layers, x, training=True)
         gradient: Array | None = self.loss_layer(x, targets, weights, *bias)
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None

@@ -82,8 +82,8 @@ def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights
         written["dbias"] = (columns,), storage.arithmetic
     given = {"outputs": storage.store(outputs), "targets": targets}
     if has_bias:
-        eighths = np.random.default_rng(columns).integers(-16, 17, columns)
-        given["bias"] = np.asarray(eighths / 8, storage.arithmetic)
+        eighths: Array = np.random.default_rng(columns).integers(-16, 17, columns)
+        given["bias"] = eighths.astype(storage.arithmetic) / 8
     if weights:
         values = np.zeros(rows) if weights == ZERO else np.random.default_rng(rows).uniform(0.1, 2, rows)
         given["weights"] = values.astype(storage.arithmetic)

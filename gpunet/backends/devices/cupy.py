@@ -405,6 +405,8 @@ class CupyDevice:
         blas_lt = self._resources.blas_lt
         if isinstance(blas_lt, str):
             raise DeviceError(blas_lt)
+        if self._blas is not self._resources.blas:
+            return False  # in a branch, beside products that use its workspace
         for array in (a, b, bias, out):
             self._check(array, "gemm_bias", contiguous=True)
         with self._current("a matrix product with a bias"):

@@ -252,8 +252,8 @@ def test_every_loss_has_the_last_bias_and_its_gradient(loss: str, kernel: str) -
     backend = CudaBackend(EmulatedDevice(multiprocessor_count=4))
     names = recorded_step(backend, [6, 5, 3], loss=loss, weighted=True, batch_norm=False).names
     count = collections.Counter(name.split("<")[0] for name in names)
-    for name in ("total_weight", kernel, "gather_batch", "bias_activation_forward", "bias_activation_backward"):
-        assert count[name] == STEPS, name  # bias and activation are the hidden layer's
+    for name in ("total_weight", kernel, "gather_batch", "gemm_bias", "bias_activation_backward"):
+        assert count[name] == STEPS, name  # gemm_bias and bias_activation_backward are of the hidden layer
 
 
 # --- what the driver says of a graph ----------------------------------------------------------------------------------

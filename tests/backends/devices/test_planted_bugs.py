@@ -388,7 +388,7 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
     "one workspace for two handles": (
         resources,
         """            self.side_blas = Cublas(library, self.side_stream, cupy.cuda.alloc(size), size)""",
-        """            self.side_blas = Cublas(library, self.side_stream, self.blas._workspace, size)""",
+        """            self.side_blas = Cublas(library, self.side_stream, self.blas.workspace, size)""",
         branches,
     ),
     "no branch at all": (
