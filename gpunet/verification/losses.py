@@ -75,15 +75,15 @@ def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *
 
 
 def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights: str, has_bias: bool) -> Operation:
-    rows, columns = outputs.shape
+    rows, columns = len(outputs), len(outputs[0])
     written = {"doutputs": (outputs.shape, storage.dtype), "loss": ((2,), storage.arithmetic)}
     if has_bias:  # whose sums with the outputs every type has without rounding
         outputs = np.round(8 * outputs).clip(-64, 63) / 8
         written["dbias"] = (columns,), storage.arithmetic
     given = {"outputs": storage.store(outputs), "targets": targets}
     if has_bias:
-        eighths: Array = np.random.default_rng(columns).integers(-16, 17, columns)
-        given["bias"] = eighths.astype(storage.arithmetic) / 8
+        eighths = np.random.default_rng(columns).integers(-16, 17, columns)
+        given["bias"] = (eighths / 8).astype(storage.arithmetic)
     if weights:
         values = np.zeros(rows) if weights == ZERO else np.random.default_rng(rows).uniform(0.1, 2, rows)
         given["weights"] = values.astype(storage.arithmetic)
