@@ -83,7 +83,7 @@ def _replay(behaviour: Callable[..., None]) -> Fault:
 
 
 def _replays_half(graph: Any, stream: Any) -> None:
-    stream.submit(graph.recording.operations[0].run)
+    stream.submit(graph.operations[0])
 
 
 def _fatal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,10 @@ class Graph:
         races = recording.races(lambda task: (task.read, task.written))
         assert not any(races), "operations that may run at the same time write what others use"
 
+    @property
+    def operations(self) -> list[Operation]:
+        return [task.run for task in self.recording.operations]
+
     def upload(self, stream: Stream) -> None:
         self.uploads += 1
 

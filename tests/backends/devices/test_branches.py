@@ -25,7 +25,7 @@ from tests.helpers import fake_cupy
 
 RNG = np.random.default_rng(0)
 DEEP = [6, 9, 8, 7, 5, 3]
-STEPS, COUNT = 5, 1  # of a recording; kernels that count a step
+COUNT = 1  # kernels that count a step
 
 
 @pytest.fixture(params=["emulated", "cupy"])
@@ -171,12 +171,12 @@ def test_events_of_a_capture_belong_to_it(cupy: fake_cupy.FakeCupy) -> None:
 
 
 def recorded_step(backend: CudaBackend, sizes: list[int], weighted: bool = False, **arguments: Any) -> Any:
-    """Return the recording of an epoch's training steps, whose losses and weights are those of NumPy."""
+    """Return the recording of a training step; losses and weights, also of recorded epochs, are those of NumPy."""
     recordings = watch_recordings(backend.device)
-    X, y = RNG.standard_normal((8 * STEPS, sizes[0])), RNG.integers(0, sizes[-1], 8 * STEPS)
+    X, y = RNG.standard_normal((40, sizes[0])), RNG.integers(0, sizes[-1], 40)
     if not arguments.get("loss", "softmax").startswith("softmax"):
         y = np.eye(sizes[-1])[y]
-    weights = RNG.uniform(0, 2, 8 * STEPS) if weighted else None
+    weights = RNG.uniform(0, 2, 40) if weighted else None
     found = []
     for device in (backend, "cpu"):
         network = gpunet.Network(sizes, seed=1, dtype="float64", device=device, **arguments)
@@ -198,14 +198,14 @@ def recorded_step(backend: CudaBackend, sizes: list[int], weighted: bool = False
 def test_gradients_of_weights_are_computed_beside_those_of_inputs(arguments: dict[str, Any]) -> None:
     """All but the first linear layer have both; the race check of the emulated device looks at every recording."""
     replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), DEEP, **arguments)
-    assert replay.nodes - replay.longest_chain == STEPS * (len(DEEP) - 2 + COUNT)
+    assert replay.nodes - replay.longest_chain == len(DEEP) - 2 + COUNT
 
 
 def test_a_recorded_step_of_a_deep_network(cupy: fake_cupy.FakeCupy) -> None:
     """Replayed in other orders, and checked for races, workspaces of cuBLAS included."""
     replay = recorded_step(CudaBackend(cupy_device.CupyDevice(0)), DEEP, batch_norm=True)
     graph = replay._graph.recording
-    assert len(graph.operations) - graph.longest_chain() == STEPS * (len(DEEP) - 2 + COUNT)
+    assert len(graph.operations) - graph.longest_chain() == len(DEEP) - 2 + COUNT
 
 
 def test_a_buffer_that_a_branch_still_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +227,8 @@ def test_what_a_step_costs() -> None:
     """One gather; a product, or three, and batch norm of each layer; loss; update: and the count, which is beside."""
     replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), [64, 128, 128, 10], batch_norm=True)
     count = collections.Counter(name.split("<")[0] for name in replay.names)
-    kept = count.pop("keep_weights")  # once in a window of steps
-    assert (replay.nodes - kept, replay.longest_chain - kept) == (STEPS * (15 + COUNT), STEPS * 13)
-    assert {name: number / STEPS for name, number in count.items()} == {
+    assert (replay.nodes, replay.longest_chain) == (15 + COUNT, 13)
+    assert count == {
         "gather_batch": 1,
         "gemm": 3 + 3 + 2,
         "batch_norm_forward_resident": 2,
@@ -253,7 +252,7 @@ def test_every_loss_has_the_last_bias_and_its_gradient(loss: str, kernel: str) -
     names = recorded_step(backend, [6, 5, 3], loss=loss, weighted=True, batch_norm=False).names
     count = collections.Counter(name.split("<")[0] for name in names)
     for name in ("total_weight", kernel, "gather_batch", "gemm_bias", "bias_activation_backward"):
-        assert count[name] == STEPS, name  # gemm_bias and bias_activation_backward are of the hidden layer
+        assert count[name] == 1, name  # gemm_bias and bias_activation_backward are of the hidden layer
 
 
 # --- what the driver says of a graph ----------------------------------------------------------------------------------
