@@ -203,6 +203,39 @@ class LayerStack:
             yield layer, gradient
             if dropout or not isinstance(layer, Dropout):
                 gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
+        self.backend.join()
+        return gradient
+
+    def differentiate(
+        self, x: Array, targets: Array, weights: Array | None, input_gradient: bool = False
+    ) -> Array | None:
+        """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
+
+        Where the last layer adds a bias and nothing else, the loss does so, and has the gradient of the bias, too: the
+        same numbers in fewer passes over the outputs. In a recording, ``gradients`` is complete after the backend's
+        ``join``: what is asked for before that runs beside the last product.
+
+        Parameters
+        ----------
+        x : array, (n, d)
+        targets, weights : array
+            As the loss takes them.
+        input_gradient : bool
+            Whether to return the gradient with respect to the input as well.
+
+        Returns
+        -------
+        array, (n, d), or None
+        """
+        *layers, last = self.layers
+        bias = last.bias_alone() if isinstance(last, BiasActivation) else None
+        if bias is None:
+            return self.backward(self.loss_layer(self.forward(x, training=True), targets, weights), input_gradient)
+        x = last.output = self._run(layers, x, training=True)
+        gradient: Array | None = self.loss_layer(x, targets, weights, *bias)
+        for position, layer in reversed(list(enumerate(layers))):
+            assert gradient is not None
+            gradient = layer.backward(gradient, input_gradient or position > 0)
         return gradient
 
     @contextmanager

@@ -544,8 +544,7 @@ class Network(LayerStack):
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
         with self.kept_averages():
-            outputs = self.forward(self.backend.asarray(inputs), training=True)
-            gradient = self.backward(self.loss_layer(outputs, targets, weights), input_gradient)
+            gradient = self.differentiate(self.backend.asarray(inputs), targets, weights, input_gradient)
 
         found = self.gradients | ({} if gradient is None or not input_gradient else {"X": gradient})
         cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)

@@ -6,9 +6,11 @@
 // where o < 0:  l = -t o + log(1 + e)      and p - t = ((1 - t) e - t) / (1 + e).
 //
 // Thread t handles elements t, t + grid, ... of the flattened arrays and adds up its part of the loss; each block adds
-// its threads' parts, the last block those of the blocks (weighted_mean.cuh). With weights, total_weight runs first.
+// its threads' parts, the last block those of the blocks, and the rows of the gradient to that of the bias
+// (weighted_mean.cuh). With weights, total_weight runs first.
 //
-// Bytes: 2 elements read, 1 written per element, 1 weight read per row: the minimum.
+// Bytes: 2 elements read, 1 written per element, 1 weight read per row: the minimum. With a bias 1 more is written, and
+// for its gradient 1 more is read, from the L2 cache.
 #include "activation.cuh"
 #include "weighted_mean.cuh"
 
@@ -17,8 +19,10 @@ __device__ __forceinline__ double absolute(double value) { return fabs(value); }
 
 template <typename T>
 __global__ void __launch_bounds__(256)
-    sigmoid_cross_entropy(const T* outputs /* [rows, columns] */, const T* targets /* [rows, columns] */,
-                          const arithmetic<T>* weights /* [rows] or null */, T* gradient /* [rows, columns] */,
+    sigmoid_cross_entropy(T* outputs /* [rows, columns] */, const arithmetic<T>* bias /* [columns] or null */,
+                          const T* targets /* [rows, columns] */,
+                          const arithmetic<T>* weights /* [rows] or null */, T* doutputs /* [rows, columns] */,
+                          arithmetic<T>* dbias /* [columns] or null */,
                           arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
                           unsigned int* ticket /* [1] */, int rows, int columns) {
     typedef arithmetic<T> A;
@@ -26,14 +30,15 @@ __global__ void __launch_bounds__(256)
     const long long count = (long long)rows * columns, stride = (long long)gridDim.x * blockDim.x;
     A part = 0;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) {
-        const A output = to_arithmetic(outputs[i]), target = to_arithmetic(targets[i]), complement = A(1) - target;
+        const A output = output_at(outputs, i, bias, (int)(i % columns));
+        const A target = to_arithmetic(targets[i]), complement = A(1) - target;
         const A weight = weights == nullptr ? A(1) : weights[i / columns];
         const A e = exponential(-absolute(output));
         const bool negative = output < A(0);
         const A linear = negative ? -target * output : complement * output;
         const A error = (negative ? complement * e - target : complement - target * e) / (A(1) + e);
-        gradient[i] = to_storage<T>(total == A(0) ? A(0) : error * weight / total);
+        doutputs[i] = to_storage<T>(total == A(0) ? A(0) : error * weight / total);
         part += weight * (linear + logarithm_of_one_plus(e));
     }
-    finish_weighted_mean(part, total, loss, partial, ticket);
+    finish_weighted_mean(part, total, doutputs, dbias, loss, partial, ticket, rows, columns);
 }

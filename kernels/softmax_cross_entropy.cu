@@ -10,10 +10,11 @@
 // long even for that is read three times, the second and third time mostly from the L2 cache.
 //
 // Each thread adds up its part of the loss over its rows; each block adds its threads' parts, the last block those of
-// the blocks (weighted_mean.cuh). With weights, total_weight runs first.
+// the blocks, and the rows of the gradient to that of the bias (weighted_mean.cuh). With weights, total_weight runs
+// first.
 //
 // Bytes: 1 element read, 1 written per element, 1 label and 1 weight read per row: the minimum, but for rows that are
-// too long for STAGED.
+// too long for STAGED. With a bias 1 more is written, and for its gradient 1 more is read, from the L2 cache.
 #include "activation.cuh"
 #include "weighted_mean.cuh"
 
@@ -22,8 +23,9 @@ __device__ __forceinline__ double logarithm(double value) { return log(value); }
 
 template <typename T, int LANES, int VALUES>
 __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
-    softmax_cross_entropy_lanes(const T* logits /* [rows, columns] */, const int* labels /* [rows] */,
-                                const arithmetic<T>* weights /* [rows] or null */, T* dlogits /* [rows, columns] */,
+    softmax_cross_entropy_lanes(T* logits /* [rows, columns] */, const arithmetic<T>* bias /* [columns] or null */,
+                                const int* labels /* [rows] */, const arithmetic<T>* weights /* [rows] or null */,
+                                T* dlogits /* [rows, columns] */, arithmetic<T>* dbias /* [columns] or null */,
                                 arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
                                 unsigned int* ticket /* [1] */, int rows, int columns) {
     typedef arithmetic<T> A;
@@ -33,21 +35,21 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
     const A total = weight_total(weights, loss, rows);
     A part = 0;
     // The bound is the same for all lanes of a warp, which all take part in its reductions; beyond the last row they
-    // read that row again.
+    // have nothing but minus infinity.
     for (long long base = (long long)warp * ROWS; base < rows; base += (long long)gridDim.x * warps * ROWS) {
         const bool is_row = base + lane % ROWS < rows;
         const int row = is_row ? (int)base + lane % ROWS : rows - 1;
-        const T* in = logits + element_offset(row, 0, columns);
+        T* in = logits + element_offset(row, 0, columns);
         T* out = dlogits + element_offset(row, 0, columns);
         const int label = labels[row];
         const A weight = weights == nullptr ? A(1) : weights[row];
 
         A held[VALUES];
-        A maximum = to_arithmetic(in[0]);
+        A maximum = logarithm(A(0));
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) {
             const int column = first_column + i * LANES;
-            held[i] = column < columns ? to_arithmetic(in[column]) : maximum;
+            held[i] = is_row && column < columns ? output_at(in, column, bias, column) : maximum;
         }
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) maximum = Maximum::apply(maximum, held[i]);
@@ -75,13 +77,14 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
             out[column] = to_storage<T>(total == A(0) ? A(0) : gradient * factor);
         }
     }
-    finish_weighted_mean(part, total, loss, partial, ticket);
+    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns);
 }
 
 template <typename T, bool STAGED>
 __global__ void __launch_bounds__(512)
-    softmax_cross_entropy_block(const T* logits /* [rows, columns] */, const int* labels /* [rows] */,
-                                const arithmetic<T>* weights /* [rows] or null */, T* dlogits /* [rows, columns] */,
+    softmax_cross_entropy_block(T* logits /* [rows, columns] */, const arithmetic<T>* bias /* [columns] or null */,
+                                const int* labels /* [rows] */, const arithmetic<T>* weights /* [rows] or null */,
+                                T* dlogits /* [rows, columns] */, arithmetic<T>* dbias /* [columns] or null */,
                                 arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
                                 unsigned int* ticket /* [1] */, int rows, int columns) {
     typedef arithmetic<T> A;
@@ -90,15 +93,15 @@ __global__ void __launch_bounds__(512)
     const A total = weight_total(weights, loss, rows);
     A part = 0;
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
-        const T* in = logits + element_offset(row, 0, columns);
+        T* in = logits + element_offset(row, 0, columns);
         T* out = dlogits + element_offset(row, 0, columns);
         const int label = labels[row];
         const A weight = weights == nullptr ? A(1) : weights[row];
 
-        A maximum = to_arithmetic(in[0]);
+        A maximum = logarithm(A(0));
 #pragma unroll 4
         for (int column = threadIdx.x; column < columns; column += blockDim.x) {
-            const A value = to_arithmetic(in[column]);
+            const A value = output_at(in, column, bias, column);
             if (STAGED) staged[column] = value;
             maximum = Maximum::apply(maximum, value);
         }
@@ -122,5 +125,5 @@ __global__ void __launch_bounds__(512)
             out[column] = to_storage<T>(total == A(0) ? A(0) : gradient * factor);
         }
     }
-    finish_weighted_mean(part, total, loss, partial, ticket);
+    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns);
 }

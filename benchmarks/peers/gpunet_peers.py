@@ -172,7 +172,7 @@ def unfused(device: Any, precision: str) -> Backend:
         softmax_cross_entropy = Backend.softmax_cross_entropy
         sgd_step = Backend.sgd_step
         adam_step = Backend.adam_step
-        gather_rows = Backend.gather_rows
+        gather_batch = Backend.gather_batch
 
         def _run_reference(self, reference: Callable[..., None], *args: Any, **kwargs: Any) -> None:
             reference(cupy, *args, **kwargs)

@@ -72,7 +72,7 @@ class GpunetNetwork(NetworkWork):
     def forward_backward(self, X: Array, y: Array) -> Array:
         """``Network.forward`` in training mode, the loss, ``Network.backward``, operation by operation."""
         network = self.network
-        network.backward(network.loss_layer(network.forward(X, training=True), y, None))
+        network.differentiate(X, y, None)
         return network.loss_layer.value[:1]
 
     def step(self, number: int) -> None:

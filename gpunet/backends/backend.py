@@ -93,7 +93,7 @@ class Backend:
     clip_factor = operation(optimizer.clip_factor)
     sgd_step = operation(optimizer.sgd_step)
     adam_step = operation(optimizer.adam_step)
-    gather_rows = operation(gather.gather_rows)
+    gather_batch = operation(gather.gather_batch)
     count_step = operation(training.count_step)
     keep_weights = operation(training.keep_weights)
     summarize = operation(training.summarize)
@@ -217,6 +217,17 @@ class Backend:
     def seconds_between(self, start: Any, stop: Any) -> float:
         """Return the seconds from one :meth:`mark` to another, which a device waits for."""
         return float(stop - start)
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Return a context whose operations may run beside those after it, until :meth:`join`.
+
+        Neither of them may write what the other reads or writes, scratch buffers of operations included: it is for
+        products. Beginning another one joins the one before. Only a recording (:meth:`capture`) makes use of it.
+        """
+        return nullcontext()
+
+    def join(self) -> None:
+        """Let the operations from now on wait for those of :meth:`beside`."""
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` on the same buffers.

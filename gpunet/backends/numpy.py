@@ -242,11 +242,25 @@ class NumpyBackend(Backend):
 
     # --- data -------------------------------------------------------------------------------------------------------
 
-    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
+    def gather_batch(
+        self,
+        index: Array,
+        features: Array | None,
+        batch_features: Array,
+        targets: Array | None = None,
+        batch_targets: Array | None = None,
+        weights: Array | None = None,
+        batch_weights: Array | None = None,
+        first: Array | None = None,
+    ) -> None:
         if first is not None:
             index = index[int(first[0]) :]
-        for rows in chunks(0, len(out)):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
-            np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
+        for rows in chunks(
+            0, len(batch_features)
+        ):  # NumPy copies the index to 64 bits, and would buffer `out` in another mode
+            for source, out in ((features, batch_features), (targets, batch_targets), (weights, batch_weights)):
+                if source is not None and out is not None:
+                    np.take(source, index[rows], axis=0, out=out[rows], mode="clip")
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -291,9 +305,18 @@ class NumpyBackend(Backend):
     # --- losses (L4, L12) --------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
         row_losses = self._scratch("row_losses", targets.shape, outputs.dtype)
         for rows in row_blocks(outputs.shape[0]):
             shifted, picked = doutputs[rows], self._one_per_row(targets[rows])
@@ -304,22 +327,40 @@ class NumpyBackend(Backend):
             row_losses[rows] += np.log(partition[:, 0])
             shifted /= partition
             shifted[picked] -= 1
-        self._weigh(doutputs, row_losses, weights, total, loss)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
 
     def squared_error(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
         row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
         np.subtract(outputs, targets, out=doutputs)
         np.einsum("ij,ij->i", doutputs, doutputs, out=row_losses)
         row_losses /= 2
-        self._weigh(doutputs, row_losses, weights, total, loss)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
 
     def sigmoid_cross_entropy(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
         row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
         for rows in row_blocks(outputs.shape[0]):
             o, t, dj = outputs[rows], targets[rows], doutputs[rows]
@@ -340,7 +381,7 @@ class NumpyBackend(Backend):
             b *= t
             dj -= b
             dj /= a
-        self._weigh(doutputs, row_losses, weights, total, loss)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
 
     def _total_weight(self, weights: Array | None, rows: int) -> float:
         return float(rows) if weights is None else float(weights.sum())
@@ -349,17 +390,27 @@ class NumpyBackend(Backend):
         """Return the index of one element in each row of a block."""
         return np.arange(len(columns), dtype=columns.dtype), columns
 
-    def _weigh(self, gradient: Array, row_losses: Array, weights: Array | None, total: float, loss: Array) -> None:
-        """Turn row losses and their gradients into the weighted mean and its gradient."""
+    def _weigh(
+        self,
+        gradient: Array,
+        row_losses: Array,
+        weights: Array | None,
+        total: float,
+        loss: Array,
+        dbias: Array | None,
+    ) -> None:
+        """Turn row losses and their gradients into the weighted mean, its gradient and that of the bias."""
         loss[0], loss[1] = 0, total
         if total == 0:
             gradient.fill(0)
-            return
-        if weights is not None:
-            row_losses *= weights
-            gradient *= weights[:, np.newaxis]
-        gradient /= total
-        loss[0] = row_losses.sum() / total
+        else:
+            if weights is not None:
+                row_losses *= weights
+                gradient *= weights[:, np.newaxis]
+            gradient /= total
+            loss[0] = row_losses.sum() / total
+        if dbias is not None:
+            self._column_sums(gradient, out=dbias)
 
     # --- optimisers (L5) ---------------------------------------------------------------------------------------------
 

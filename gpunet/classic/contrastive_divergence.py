@@ -129,7 +129,7 @@ class _Step:
             machine.draw_noise(self.noise, 0, step)
         divergence.optimizer.advance()
         backend.copy(index, self.index)
-        backend.gather_rows(data, self.index, self.v)
+        backend.gather_batch(self.index, data, self.v)
         if self.replay is None:
             self.run()
             self.replay = backend.capture(self.run)

@@ -32,7 +32,7 @@ class CompiledModule:
     log : str
         What the compiler and the assembler said.
     symbols : dict
-        From C++ names (``"gather_rows<uint4>"``) to those of the object file.
+        From C++ names (``"sgd_step<float, 4, true>"``) to those of the object file.
     ptx : str
         What it was assembled from.
     cubin : bytes

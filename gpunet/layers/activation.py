@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpunet.activations import Activation
+from gpunet.activations import Activation, Identity
 from gpunet.layers.base import Array, Layer, ParameterSpec, fixed
 from gpunet.layers.linear import Linear
 
@@ -53,6 +53,12 @@ class BiasActivation(Layer):
         bias, dbias = self.parameters[self._bias], self.gradients[self._bias]
         self.backend.bias_activation_backward(dy, self._kept, self.activation, ds=dy, dbias=dbias, bias=bias)
         return dy
+
+    def bias_alone(self) -> tuple[Array, Array] | None:
+        """Return b and db where f is the identity: the loss that follows may add b, and write db, itself."""
+        if not isinstance(self.activation, Identity):
+            return None
+        return self.parameters[self._bias], self.gradients[self._bias]
 
     def slopes(self) -> Array:
         """Return f'(S + b) of the last training forward, (n, columns), on the host."""

@@ -44,11 +44,16 @@ class Linear(Layer):
         return y
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
-        """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W."""
-        self.backend.gemm(dy, self._x, self.gradients[self._weight], transpose_a=True)
+        """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W.
+
+        The layers below wait for dX alone, and dW is computed beside it and them, until the next linear layer.
+        """
+        with self.backend.beside():
+            self.backend.gemm(dy, self._x, self.gradients[self._weight], transpose_a=True)
         if not input_gradient:
             return None
-        # Two buffers alternate for all layers: dS is read while dX is written, and nothing older is needed.
+        # Two buffers alternate for all layers: dS is read while dX is written, and nothing older is needed, now that
+        # the product beside the layer above has been joined.
         dx = self.workspace.rows(f"gradient{self.index % 2}", dy.shape[0], self.inputs, self.dtype)
         self.backend.gemm(dy, self.parameters[self._weight], dx)
         return dx

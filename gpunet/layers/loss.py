@@ -35,7 +35,14 @@ class Loss(Part, ABC):
         super().bind(memory)
         self.value = memory.backend.zeros(2, memory.dtype)
 
-    def __call__(self, outputs: Array, targets: Array, weights: Array | None) -> Array:
+    def __call__(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+    ) -> Array:
         """Write J into ``value`` and return dJ/doutputs, (n, c), in a buffer that the next call overwrites.
 
         Parameters
@@ -44,13 +51,23 @@ class Loss(Part, ABC):
         targets : ndarray
             Labels or numbers; see ``is_classifier``.
         weights : ndarray, (n,), or None
+        bias, dbias : ndarray, (c,), or None
+            b, which is first added to ``outputs``, in place; and where its gradient is written.
         """
         doutputs = self.workspace.rows("loss.doutputs", outputs.shape[0], outputs.shape[1], self.dtype)
-        self._evaluate(outputs, targets, weights, doutputs)
+        self._evaluate(outputs, targets, weights, doutputs, bias, dbias)
         return doutputs
 
     @abstractmethod
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None: ...
+    def _evaluate(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        bias: Array | None,
+        dbias: Array | None,
+    ) -> None: ...
 
     @staticmethod
     def predict(outputs: Array) -> Array:

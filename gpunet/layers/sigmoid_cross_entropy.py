@@ -21,8 +21,16 @@ class SigmoidCrossEntropy(Loss):
     name: ClassVar[str] = "sigmoid_cross_entropy"
     has_probabilities: ClassVar[bool] = True
 
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None:
-        self.backend.sigmoid_cross_entropy(outputs, targets, weights, doutputs, self.value)
+    def _evaluate(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        bias: Array | None,
+        dbias: Array | None,
+    ) -> None:
+        self.backend.sigmoid_cross_entropy(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

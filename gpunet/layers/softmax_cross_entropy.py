@@ -17,8 +17,16 @@ class SoftmaxCrossEntropy(Loss):
     is_classifier: ClassVar[bool] = True
     has_probabilities: ClassVar[bool] = True
 
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None:
-        self.backend.softmax_cross_entropy(outputs, targets, weights, doutputs, self.value)
+    def _evaluate(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        bias: Array | None,
+        dbias: Array | None,
+    ) -> None:
+        self.backend.softmax_cross_entropy(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

@@ -13,5 +13,13 @@ class SquaredError(Loss):
 
     name: ClassVar[str] = "squared_error"
 
-    def _evaluate(self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array) -> None:
-        self.backend.squared_error(outputs, targets, weights, doutputs, self.value)
+    def _evaluate(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        bias: Array | None,
+        dbias: Array | None,
+    ) -> None:
+        self.backend.squared_error(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)

@@ -198,7 +198,7 @@ class TrainingSteps:
 
     def _step(self, rows: int) -> None:
         network, backend = self.network, self._backend
-        doutputs = self._forward(rows)
+        network.differentiate(*self._gather(rows))
         backend.count_step(
             network.loss_layer.value,
             self.losses,
@@ -208,7 +208,7 @@ class TrainingSteps:
             network.step_count.on_device,
             rows=rows,
         )
-        network.backward(doutputs)
+        backend.join()  # here: the count runs beside the last product
 
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:
@@ -224,16 +224,20 @@ class TrainingSteps:
             network.loss_layer.value,
         )
 
-    def _forward(self, rows: int) -> Array:
-        """Gather the batch whose turn it is, run it through network and loss, and return the outputs' gradient."""
-        network, backend, first = self.network, self._backend, self._place[1:2]
-        features, targets, weights = self._batch(rows)
-        for name, batch in (("features", features), ("targets", targets)):
-            if name not in self.data.fed:
-                backend.gather_rows(getattr(self.data, name), self._order, batch, first)
-        if weights is not None and self.data.weights is not None:
-            backend.gather_rows(self.data.weights, self._order, weights, first)
-        return network.loss_layer(network.forward(features, training=True), targets, weights)
+    def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:
+        """Return the batch whose turn it is: features, targets and weights."""
+        data, (features, targets, weights) = self.data, self._batch(rows)
+        self._backend.gather_batch(
+            self._order,
+            None if "features" in data.fed else data.features,
+            features,
+            None if "targets" in data.fed else data.targets,
+            targets,
+            data.weights,
+            weights,
+            first=self._place[1:2],
+        )
+        return features, targets, weights
 
     def _prepare(self, number: int) -> None:
         """Begin to copy what stays on the host of the batch of step ``number``, if there is such a step."""
@@ -261,7 +265,8 @@ class TrainingSteps:
         self.network.set_step(steps)
         self._prepare(number)
         self._deliver(self.sizes[number])
-        self._forward(self.sizes[number])
+        features, targets, weights = self._gather(self.sizes[number])
+        self.network.loss_layer(self.network.forward(features, training=True), targets, weights)
 
 
 def read_by_steps(network: Network, *others: object) -> Iterator[object]:

@@ -81,7 +81,7 @@ NAMES = {
     "sgd_step": "SGD step",
     "adam_step": "Adam step",
     "clip_factor": "clipping factor",
-    "gather_rows": "rows of a batch",
+    "gather_batch": "rows of a batch",
     "count_step": "count of a step",
     "keep_weights": "good weights",
     "summarize": "finite numbers and penalty",

@@ -10,27 +10,36 @@ import numpy.typing as npt
 from gpunet.backends.cuda.gather import gather_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check
 from gpunet.verification.operation import Operation
-from gpunet.verification.storage import STORAGES
+from gpunet.verification.storage import STORAGES, Array
 from gpunet.verification.subject import Subject
+
+Others = Mapping[str, tuple[int | None, npt.DTypeLike]]
 
 COLUMNS = (None, 1, 2, 3, 4, 6, 31, 32, 33, 784, 1023, 1025)
 
 
-def gather_rows(
-    dtype: npt.DTypeLike, columns: int | None, rows: int, examples: int = 97, first: int | None = None
+def gather_batch(
+    dtype: npt.DTypeLike,
+    columns: int | None,
+    rows: int,
+    examples: int = 97,
+    others: Others | None = None,
+    first: int | None = None,
 ) -> Operation:
-    """Return the operation on a data set of whole numbers; ``columns`` of None stands for a vector."""
+    """Return the operation on data of whole numbers; ``columns`` of None stands for a vector.
+
+    ``others`` has columns and dtype of targets and weights, where the data have them.
+    """
     rng = np.random.default_rng(rows)
-    tail = () if columns is None else (columns,)
-    return Operation(
-        "gather_rows",
-        {
-            "source": rng.integers(-1000, 1000, (examples, *tail)).astype(dtype),
-            "index": rng.integers(0, examples, rows + 2 * (first or 0), np.int32),
-            **({} if first is None else {"first": np.array([first], np.int64)}),
-        },
-        {"out": ((rows, *tail), dtype)},
-    )
+    given: dict[str, Array] = {"index": rng.integers(0, examples, rows + 2 * (first or 0), np.int32)}
+    if first is not None:
+        given["first"] = np.array([first], np.int64)
+    written: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {}
+    for name, (width, kind) in {"features": (columns, dtype), **(others or {})}.items():
+        tail = () if width is None else (width,)
+        given[name] = rng.integers(-1000, 1000, (examples, *tail)).astype(kind)
+        written[f"batch_{name}"] = (rows, *tail), kind
+    return Operation("gather_batch", given, written)
 
 
 def checks(subject: Subject) -> Iterator[Check]:
@@ -38,16 +47,24 @@ def checks(subject: Subject) -> Iterator[Check]:
     backend, units = subject.operations(), (Unit("gather", gather_group()),)
 
     def check(operation: Operation, detail: str, offsets: Mapping[str, int] | None = None) -> Check:
-        return operation_check(backend, operation.given["source"].dtype.name, units, operation, detail, offsets)
+        return operation_check(backend, operation.given["features"].dtype.name, units, operation, detail, offsets)
 
     for dtype in ("float32", "float64", "int32", "float16"):
+        labels, numbers, weights = (None, "int32"), (7, dtype), (None, "float64" if dtype == "float64" else "float32")
         for columns in COLUMNS:
-            yield check(gather_rows(dtype, columns, 45), f"45 x {columns or 1}")
+            text = f"45 x {columns or 1}"
+            yield check(gather_batch(dtype, columns, 45), f"{text} alone")
+            yield check(gather_batch(dtype, columns, 45, others={"targets": labels}), f"{text}, targets")
+            both: Others = {"targets": numbers, "weights": weights}
+            yield check(gather_batch(dtype, columns, 45, others=both), f"{text}, targets and weights")
     for rows in (1, 255, 256, 257, 1025):
-        yield check(gather_rows("float32", 5, rows), f"{rows} x 5")
+        wide: Others = {"targets": (1025, "float32"), "weights": (None, "float32")}
+        yield check(gather_batch("float32", 5, rows, others=wide), f"{rows} x 5, wide targets and weights")
     for first in (0, 1, 1000):
-        yield check(gather_rows("float32", 5, 300, first=first), f"300 x 5, from the row {first} of an order")
+        text = f"300 x 5, targets, from the row {first} of an order"
+        yield check(gather_batch("float32", 5, 300, others={"targets": (None, "int32")}, first=first), text)
     for storage in STORAGES[:3]:
-        operation = gather_rows(storage.dtype, 64, 20)
+        both = {"targets": (8, storage.dtype), "weights": (None, storage.arithmetic)}
+        operation = gather_batch(storage.dtype, 64, 20, others=both)
         for words, offsets in alignments(operation, storage):
             yield check(operation, f"20 x 64, {words}", offsets)

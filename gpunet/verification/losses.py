@@ -26,19 +26,29 @@ ZERO, GIVEN = "zero", "given"
 EXTREME_LOGITS = (-1e4, -100.0, -50.0, -0.0, 0.0, 30.0, 80.0, 1e4)
 
 
-def softmax_cross_entropy(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+# Gradients whose rows the last block of the loss adds, and one too large for that.
+BIAS_SHAPES = (*SHAPES, (40, 33), (5, 129), (3, 1500), (64, 256), (1640, 10))
+
+
+def softmax_cross_entropy(
+    storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
+) -> Operation:
     """Return the operation on random logits and labels, and ``"given"`` or ``"zero"`` weights."""
     rng = np.random.default_rng(shape)
     logits = 3 * rng.standard_normal(shape)
-    return _loss("softmax_cross_entropy", storage, logits, rng.integers(0, shape[1], shape[0], np.int32), weights)
+    return _loss(
+        "softmax_cross_entropy", storage, logits, rng.integers(0, shape[1], shape[0], np.int32), weights, has_bias
+    )
 
 
-def sigmoid_cross_entropy(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+def sigmoid_cross_entropy(
+    storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
+) -> Operation:
     """Return the operation on logits, some of them far out, and targets in [0, 1], most of them 0 or 1."""
     rng = np.random.default_rng(shape)
     logits, targets = 4 * rng.standard_normal(shape), rng.uniform(-1, 2, shape).clip(0, 1)
     logits[rng.uniform(size=shape) < 0.05] *= 1000
-    return _loss("sigmoid_cross_entropy", storage, logits, storage.store(targets), weights)
+    return _loss("sigmoid_cross_entropy", storage, logits, storage.store(targets), weights, has_bias)
 
 
 def extreme(storage: Storage, logit: float, target: float) -> Operation:
@@ -57,33 +67,43 @@ def extreme(storage: Storage, logit: float, target: float) -> Operation:
     )
 
 
-def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "") -> Operation:
+def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
     """Return the operation on random outputs and targets."""
     rng = np.random.default_rng(shape)
     outputs, targets = (rng.standard_normal(shape) for _ in range(2))
-    return _loss("squared_error", storage, outputs, storage.store(targets), weights)
+    return _loss("squared_error", storage, outputs, storage.store(targets), weights, has_bias)
 
 
-def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights: str) -> Operation:
-    rows = len(outputs)
+def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights: str, has_bias: bool) -> Operation:
+    rows, columns = len(outputs), len(outputs[0])
+    written = {"doutputs": (outputs.shape, storage.dtype), "loss": ((2,), storage.arithmetic)}
+    if has_bias:  # whose sums with the outputs every type has without rounding
+        outputs = np.round(8 * outputs).clip(-64, 63) / 8
+        written["dbias"] = (columns,), storage.arithmetic
     given = {"outputs": storage.store(outputs), "targets": targets}
+    if has_bias:
+        eighths = np.random.default_rng(columns).integers(-16, 17, columns)
+        given["bias"] = (eighths / 8).astype(storage.arithmetic)
     if weights:
         values = np.zeros(rows) if weights == ZERO else np.random.default_rng(rows).uniform(0.1, 2, rows)
         given["weights"] = values.astype(storage.arithmetic)
 
     def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
         gradient = np.abs(expected["doutputs"])
+        allowed = storage.relative * (gradient + np.nanmax(gradient, initial=0))
         return {
-            "doutputs": storage.relative * (gradient + np.nanmax(gradient, initial=0)),
+            "doutputs": allowed,
+            "dbias": allowed.sum(axis=0) + LOST_UNITS * storage.unit * gradient.sum(axis=0),
             "loss": LOST_UNITS * storage.unit * np.abs(expected["loss"]),
         }
 
     return Operation(
         method,
         given,
-        {"doutputs": (outputs.shape, storage.dtype), "loss": ((2,), storage.arithmetic)},
+        written,
         {} if weights else {"weights": None},
         tolerance,
+        changed=("outputs",) if has_bias else (),
     )
 
 
@@ -105,7 +125,11 @@ def checks(subject: Subject) -> Iterator[Check]:
             for shape in shapes:
                 yield check(make(storage, shape), shape_text(shape))
                 yield check(make(storage, shape, GIVEN), f"{shape_text(shape)}, weights")
+            for shape in BIAS_SHAPES:
+                yield check(make(storage, shape, has_bias=True), f"{shape_text(shape)}, bias")
+            yield check(make(storage, (37, 20), GIVEN, has_bias=True), "37 x 20, weights, bias")
             yield check(make(storage, (12, 5), ZERO), "12 x 5, all weights zero")
+            yield check(make(storage, (12, 5), ZERO, has_bias=True), "12 x 5, all weights zero, bias")
             if make is sigmoid_cross_entropy and storage.name in NETWORK_DTYPES:
                 for logit, target in itertools.product(EXTREME_LOGITS, (0.0, 0.25, 1.0)):
                     yield check(extreme(storage, logit, target), f"logit {logit:g}, target {target:g}")

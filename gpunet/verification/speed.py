@@ -107,7 +107,7 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         yield storage, losses.softmax_cross_entropy(storage, (size // 10, 10))
         for scoring in (score.score_classes, score.score_switches):
             yield storage, scoring(storage, shape)
-        yield storage, gather.gather_rows(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
+        yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)
@@ -328,7 +328,7 @@ def _step_speed(subject: Cuda, label: str, precision: str) -> StepSpeed:
     def train(records: bool) -> tuple[float, int | None]:
         backend = subject.for_network(precision)
         backend.records = backend.records and records
-        graphs = _watch_recordings(backend.device)
+        graphs = watch_recordings(backend.device)
         clock = _Clock(backend.device)
         network = Network(sizes, batch_norm=True, device=backend, precision=precision)
         fit(network, X, y, epochs=2, batch_size=batch, optimizer=Adam(1e-4), shuffle=False, callbacks=[clock])
@@ -339,7 +339,7 @@ def _step_speed(subject: Cuda, label: str, precision: str) -> StepSpeed:
     return StepSpeed(label, f"{batch} x {shape_text(sizes)}", precision, recorded, unrecorded, kernels)
 
 
-def _watch_recordings(device: Any) -> list[Replay]:
+def watch_recordings(device: Any) -> list[Replay]:
     """Return the list of the recordings that a device will make."""
     recordings: list[Replay] = []
     capture = device.capture

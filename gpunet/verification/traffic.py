@@ -25,7 +25,7 @@ SWEEPS = {
     "softmax_cross_entropy": 2,  # logits in, gradient out
     "sigmoid_cross_entropy": 3,
     "squared_error": 3,
-    "gather_rows": 2,
+    "gather_batch": 2,
     "clip_factor": 2,
     "sgd_step": 5,  # parameters and moments in and out, gradients in
     "adam_step": 7,

@@ -64,5 +64,5 @@ def test_more_rows_than_a_chunk_are_gathered(columns: tuple[int, ...], backend: 
     rng = np.random.default_rng(0)
     source, index = rng.standard_normal((50, *columns)), rng.integers(0, 50, 2 * CHUNK + 3, np.int32)
     out = np.full((len(index), *columns), np.nan)
-    backend().gather_rows(source, index, out)
+    backend().gather_batch(index, source, out)
     np.testing.assert_array_equal(out, source[index])

@@ -25,7 +25,7 @@ from tests.helpers.verification import PlantedDevice, SmallDevice
 from tests.verification.test_document import SPEED
 
 Capture = pytest.CaptureFixture[str]
-GATHER_BUG = ("for (; word < words; word += step)", "for (; word < words - 1; word += step)")
+GATHER_BUG = ("for (; word < array.words; word += step)", "for (; word < array.words - 1; word += step)")
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_json_and_the_report_are_the_same(capsys: Capture, use: Any, tmp_path: P
 
 def test_a_failure_is_explained(capsys: Capture, use: Any) -> None:
     use(lambda: PlantedDevice(GATHER_BUG, module="gather"))
-    result = shell(capsys, "verify", "--only", "rows of a batch,float32,33")
+    result = shell(capsys, "verify", "--only", "rows of a batch,float32,33 alone")
     assert (result.status, result.errors) == (1, "")
     *_, name, text, advice, verdict = result.output.splitlines()
-    assert name == "rows of a batch, float32, 45 x 33:"
-    assert text.startswith("  out[0, 32] is nan. Expected ")
+    assert name == "rows of a batch, float32, 45 x 33 alone:"
+    assert text.startswith("  batch_features[0, 32] is nan. Expected ")
     assert text.endswith("; 45 of 1485 elements are wrong")
     assert advice == '  device="cpu" avoids it'
     assert verdict.startswith("0 of 1 checks passed")

@@ -18,6 +18,7 @@ from gpunet.kernel_check.budgets import default_path, family, read_budgets
 from gpunet.verification.storage import BFLOAT16, exact
 
 from .compiler import ORDERS, EmulationError, Kernel, compiler_version, load_module, sanitizer_is_loaded
+from .graph import Graph, Span
 from .memory import Allocation, Allocator, View
 
 Dimensions = tuple[int, int, int]
@@ -42,7 +43,11 @@ class _Operation(Protocol):
     @property
     def name(self) -> str: ...
 
-    def views(self) -> Sequence[View]: ...
+    @property
+    def read(self) -> Sequence[View]: ...
+
+    @property
+    def written(self) -> Sequence[View]: ...
 
     def run(self, device: EmulatedDevice) -> None: ...
 
@@ -58,14 +63,12 @@ class _Launch:
     shared_memory_allowed: int
     resident_blocks: int
     values: tuple[bytes, ...]
-    buffers: tuple[View, ...]
+    read: tuple[View, ...]
+    written: tuple[View, ...]
 
     @property
     def name(self) -> str:
         return self.kernel.name
-
-    def views(self) -> Sequence[View]:
-        return self.buffers
 
     def run(self, device: EmulatedDevice) -> None:
         seed = device.next_seed()
@@ -81,7 +84,7 @@ class _Launch:
             device.order or ORDERS[(seed >> 32) % len(ORDERS)],
             seed,
         )
-        for buffer in self.buffers:
+        for buffer in (*self.read, *self.written):
             damage = buffer.allocation.damage()
             if damage is not None:
                 raise EmulationError(f"{self.name}: {damage}")
@@ -103,8 +106,13 @@ class _Gemm:
     def name(self) -> str:
         return "gemm" if self.bias is None else "gemm_bias"
 
-    def views(self) -> Sequence[View]:
-        return (self.a, self.b, self.out, *([] if self.bias is None else [self.bias]))
+    @property
+    def read(self) -> Sequence[View]:
+        return (self.a, self.b, *([] if self.bias is None else [self.bias]))
+
+    @property
+    def written(self) -> Sequence[View]:
+        return (self.out,)
 
     def run(self, device: EmulatedDevice) -> None:
         a, b = (_factor(view.array(), self.precision) for view in (self.a, self.b))
@@ -124,8 +132,13 @@ class _Copy:
     source: View
     name: str = "copy"
 
-    def views(self) -> Sequence[View]:
-        return (self.destination, self.source)
+    @property
+    def read(self) -> Sequence[View]:
+        return (self.source,)
+
+    @property
+    def written(self) -> Sequence[View]:
+        return (self.destination,)
 
     def run(self, device: EmulatedDevice) -> None:
         self.destination.array()[...] = self.source.array()
@@ -140,19 +153,30 @@ class Replay:
     Attributes
     ----------
     names : tuple of str
-        The recorded operations, in order: kernel names, ``"gemm"`` and ``"copy"``.
+        The recorded operations, in the order in which they were asked for: kernel names, ``"gemm"`` and ``"copy"``.
     nodes : int
         The kernels among them, and the products, which are kernels too.
+    longest_chain : int
+        The most of them that wait for one another.
+
+    Raises
+    ------
+    EmulationError
+        If two operations may run at the same time, and one writes what the other reads or writes.
     """
 
-    def __init__(self, device: EmulatedDevice, operations: Sequence[_Operation]) -> None:
+    def __init__(self, device: EmulatedDevice, graph: Graph) -> None:
         self._device = device
-        self._operations = tuple(operations)
-        self.names = tuple(operation.name for operation in operations)
-        self.nodes = sum(not isinstance(operation, _Copy) for operation in operations)
+        self._graph = graph
+        self._launches = 0
+        self.names = tuple(operation.name for operation in graph.operations)
+        self.nodes = sum(map(_is_kernel, graph.operations))
+        self.longest_chain = graph.longest_chain(_is_kernel)
+        for first, second in graph.races(_accesses):
+            raise EmulationError(f"a race: {second.name} does not wait for {first.name}, asked for before it")
 
     def launch(self) -> None:
-        """Run the recorded operations again.
+        """Run the recorded operations again, in another of the orders that are possible.
 
         Raises
         ------
@@ -161,14 +185,23 @@ class Replay:
             whatever lies there now.
         """
         self._device.refuse_while_capturing("Replay.launch")
-        for operation in self._operations:
-            for view in operation.views():
+        self._launches += 1
+        for operation in self._graph.shuffled(self._launches):
+            for view in (*operation.read, *operation.written):
                 if not self._device.is_alive(view.allocation):
                     raise EmulationError(
                         f"replay of {operation.name}: its buffer of shape {view.allocation.shape}, "
                         f"{view.allocation.dtype}, was freed after the capture"
                     )
             operation.run(self._device)
+
+
+def _is_kernel(operation: _Operation) -> bool:
+    return not isinstance(operation, _Copy)
+
+
+def _accesses(operation: _Operation) -> tuple[list[Span], list[Span]]:
+    return [view.span for view in operation.read], [view.span for view in operation.written]
 
 
 class Lane:
@@ -255,7 +288,10 @@ class EmulatedDevice:
         self._seeds = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         self._launches = 0
         self._memory = Allocator(0 if sanitize else guard_bytes)
-        self._recording: list[_Operation] | None = None
+        self._recording: Graph | None = None
+        # What the next operation of the recording waits for; what the branch has come to, if there is one.
+        self._last: frozenset[int] = frozenset()
+        self._branch: frozenset[int] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ memory
 
@@ -422,11 +458,12 @@ class EmulatedDevice:
         resident = self._resident_blocks(kernel, math.prod(threads), shared_memory)
         self._check_configuration(blocks, threads, extent, cooperative, shared_memory, resident)
         values: list[bytes] = []
-        buffers: list[View] = []
-        for position, argument in enumerate(args):
+        read: list[View] = []
+        written: list[View] = []
+        for position, (argument, parameter) in enumerate(zip(args, kernel.parameters, strict=True)):
             if isinstance(argument, np.ndarray):
                 view = self._memory.view(argument, f"{kernel.name}: argument {position}")
-                buffers.append(view)
+                (read if parameter.pointee_constant else written).append(view)
                 values.append(np.uintp(view.address).tobytes())
             else:
                 values.append(argument.tobytes())
@@ -441,7 +478,8 @@ class EmulatedDevice:
                 self.shared_memory_per_block if shared_memory_allowed is None else shared_memory_allowed,
                 min(resident, max(1, MOST_INTERLEAVED_THREADS // math.prod(threads))),
                 tuple(values),
-                tuple(buffers),
+                tuple(read),
+                tuple(written),
             )
         )
 
@@ -599,7 +637,7 @@ class EmulatedDevice:
         if self._recording is None:
             operation.run(self)
         else:
-            self._recording.append(operation)
+            self._last = self._recording.add(operation, self._last)
 
     def next_seed(self) -> int:
         """Return the seed of the next launch."""
@@ -624,12 +662,26 @@ class EmulatedDevice:
         Replay
         """
         self.refuse_while_capturing("capture")
-        self._recording = []
+        self._recording, self._last, self._branch = Graph(), frozenset(), frozenset()
         try:
             step()
+            if self._branch - self._recording.followed(self._last):
+                raise EmulationError("the capture has a branch that was not joined")
             return Replay(self, self._recording)
         finally:
             self._recording = None
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Return a context whose operations form a branch of the capture; outside one, it does nothing."""
+        self.join()
+        begun = self._last
+        yield
+        self._last, self._branch = begun, self._last
+
+    def join(self) -> None:
+        """Let what follows in the capture wait for the branch."""
+        self._last, self._branch = self._last | self._branch, frozenset()
 
     def refuse_while_capturing(self, what: str) -> None:
         """Raise EmulationError during a capture."""

@@ -62,6 +62,13 @@ class View:
         memory = (ctypes.c_char * room).from_address(self.address)
         return np.ndarray(self.shape, self.dtype, buffer=memoryview(memory), strides=self.strides)
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """Its first address, and the first behind it."""
+        last = sum((extent - 1) * stride for extent, stride in zip(self.shape, self.strides, strict=True))
+        empty = 0 in self.shape
+        return self.address, self.address if empty else self.address + last + self.dtype.itemsize
+
 
 class Allocator:
     """Allocator of the emulated device.

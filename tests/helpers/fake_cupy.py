@@ -6,6 +6,8 @@ still be written by what its stream was asked for before; whoever copies from ot
 anything else is asked for. When no array lies in a block of memory, it goes back to the pool of the stream that it was
 allocated on, and holds nothing any more once that stream gets there, whatever other streams and recordings still want
 of it. A capturing stream records and refuses to wait, and whoever waits for the whole device invalidates its recording.
+A stream that waits for an event of a capture takes part in it, and must be waited for before its end; replays run the
+operations in any order that the waits leave, and those that may run at the same time must not write what others use.
 A kernel belongs to one device and has one limit of dynamic shared memory, whoever set it. Device and stream are current
 for one thread. Arrays are not NumPy arrays and give no access to their elements. Kernels run on the emulated device.
 That every name used exists in the real CuPy is tested apart.
@@ -23,7 +25,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,11 +36,21 @@ from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import probe, resources
 from gpunet.verification.storage import BFLOAT16, exact
 from tests.emulation import EmulatedDevice, EmulationError
+from tests.emulation.graph import Graph as OrderedGraph
+from tests.emulation.graph import Span
 from tests.helpers import fake_cublas_lt
 from tests.helpers.late_expressions import METHODS, LateExpressions
 
 Operation = Callable[[], Any]
 POISON = 0xFF
+
+
+class Task(NamedTuple):
+    """An operation, and the memory that it reads and writes."""
+
+    run: Operation
+    read: list[Span]
+    written: list[Span]
 
 
 class CUDARuntimeError(RuntimeError):
@@ -77,7 +89,9 @@ class Stream:
         self.ptr = address
         self.device = device
         self.queue: list[Operation] = []
-        self.recording: list[Operation] | None = None
+        self.recording: OrderedGraph | None = None
+        self.origin = self  # of the recording that it takes part in
+        self.last: frozenset[int] = frozenset()  # what the next operation of the recording waits for
         self.invalidated = False
         self.reads_callers_memory = False
         self.by_address[address] = self  # last: the garbage collector may wait for the device at any time
@@ -93,11 +107,17 @@ class Stream:
         current.streams[:] = [self]
         return self
 
-    def submit(self, operation: Operation) -> None:
+    def submit(self, operation: Operation, read: list[Span] | None = None, written: list[Span] | None = None) -> None:
         assert not self.reads_callers_memory, "a copy may still read memory that its caller overwrites: nobody waited"
-        if self.recording is not None and self.invalidated:
+        if self.recording is None:
+            self.queue.append(operation)
+            return
+        self._refuse_invalidated()
+        self.last = self.recording.add(Task(operation, read or [], written or []), self.last)
+
+    def _refuse_invalidated(self) -> None:
+        if self.origin.invalidated:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
-        (self.queue if self.recording is None else self.recording).append(operation)
 
     def record(self) -> Event:
         event = Event()
@@ -105,8 +125,18 @@ class Stream:
         return event
 
     def wait_event(self, event: Event) -> None:
-        if event.point is not None:
-            self.submit(event.point.wait)  # as it is recorded now, and not when the stream gets here
+        if event.recording is None and self.recording is None:
+            if event.point is not None:
+                self.submit(event.point.wait)  # as it is recorded now, and not when the stream gets here
+        elif event.recording is None:
+            self.origin.invalidated = True
+            raise CUDARuntimeError("cudaErrorStreamCaptureIsolation: dependency on uncaptured work in another stream")
+        elif self.recording is None and event.origin.recording is event.recording:
+            self.recording, self.origin, self.last = event.recording, event.origin, event.last
+        elif self.recording is event.recording:
+            self.last |= event.last
+        else:
+            raise CUDARuntimeError("cudaErrorStreamCaptureMerge: two captures would become one")
 
     def synchronize(self) -> None:
         if self.recording is not None:
@@ -119,11 +149,10 @@ class Stream:
         self.reads_callers_memory = False
 
     def run_until(self, condition: Callable[[], bool]) -> None:
-        with self.turn:
+        with self.turn, _without_collector():
             while not condition():
                 Stream.passed += 1
-                with _without_collector():
-                    self.queue.pop(0)()
+                self.queue.pop(0)()
 
     def lend(self, values: Any) -> None:
         """Give memory of the pool: what this stream was asked for before may still write to it."""
@@ -145,14 +174,19 @@ class Stream:
 
     def begin_capture(self) -> None:
         assert self.recording is None
-        self.recording, self.invalidated = [], False
+        self.recording, self.origin, self.last, self.invalidated = OrderedGraph(), self, frozenset(), False
 
     def end_capture(self) -> Graph:
-        assert self.recording is not None
-        operations, self.recording = self.recording, None
-        if self.invalidated:
-            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
-        return Graph(operations)
+        recording = self.recording
+        assert recording is not None
+        assert self.origin is self, "cudaErrorStreamCaptureUnmatched"
+        parts = [stream for stream in self.by_address.values() if stream.recording is recording]
+        for stream in parts:
+            stream.recording = None
+        self._refuse_invalidated()
+        if any(stream.last - recording.followed(self.last) for stream in parts):
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: unjoined work in another stream")
+        return Graph(recording)
 
     @classmethod
     def wait_for_device(cls) -> None:
@@ -161,7 +195,7 @@ class Stream:
             if stream.recording is None:
                 stream.finish()
             else:
-                stream.invalidated = True
+                stream.origin.invalidated = True
 
 
 @contextmanager
@@ -186,16 +220,25 @@ current = Current()
 
 
 class Graph:
-    def __init__(self, operations: list[Operation]) -> None:
-        self.operations = operations
-        self.uploads = 0
+    """cupy.cuda.Graph, with the emulated device's rules of what may run at the same time."""
+
+    def __init__(self, recording: OrderedGraph) -> None:
+        self.recording = recording
+        self.uploads = self.launches = 0
+        races = recording.races(lambda task: (task.read, task.written))
+        assert not any(races), "operations that may run at the same time write what others use"
+
+    @property
+    def operations(self) -> list[Operation]:
+        return [task.run for task in self.recording.operations]
 
     def upload(self, stream: Stream) -> None:
         self.uploads += 1
 
     def launch(self, stream: Stream) -> None:
-        for operation in self.operations:
-            stream.submit(operation)
+        self.launches += 1
+        for task in self.recording.shuffled(self.launches):
+            stream.submit(task.run)
 
 
 class Point:
@@ -216,12 +259,18 @@ class Event:
     def __init__(self, disable_timing: bool = False) -> None:
         self.has_time = not disable_timing
         self.point: Point | None = None
+        self.recording: OrderedGraph | None = None
 
     def record(self, stream: Stream | None = None) -> None:
-        self.point = Point(stream or current.streams[-1])
-        self.point.stream.submit(self.point.reach)
+        stream = stream or current.streams[-1]
+        self.recording, self.origin, self.last = stream.recording, stream.origin, stream.last
+        if self.recording is None:
+            self.point = Point(stream)
+            stream.submit(self.point.reach)
 
     def synchronize(self) -> None:
+        if self.recording is not None:
+            raise CUDARuntimeError("cudaErrorCapturedEvent: operation not permitted on an event of a capture")
         if self.point is not None:
             self.point.wait()
 
@@ -413,7 +462,7 @@ class FakeCupy:
     def _allocate(self, size: int) -> Any:
         self.allocations.append((size, current.streams[-1]))
         memory = Memory()
-        memory.ptr = 0x1000 * len(self.allocations)
+        memory.ptr = WORKSPACE_ROOM * len(self.allocations)
         weakref.finalize(memory, self.freed.add, memory.ptr).atexit = False
         return memory
 
@@ -428,7 +477,7 @@ class FakeCupy:
         def free_all_blocks(stream: Stream) -> None:
             assert not stream.queue, "pending operations may use them"
             held = [index for index, (_, owner) in enumerate(self.allocations, 1) if owner is stream]
-            assert {0x1000 * index for index in held} <= self.freed, "what is still held is not given back"
+            assert {WORKSPACE_ROOM * index for index in held} <= self.freed, "what is still held is not given back"
             self.freed_streams.append(stream)
 
         return SimpleNamespace(
@@ -450,7 +499,8 @@ class FakeCupy:
         if is_pinned or not is_kept:
             self.bytes_to_device += size
         if is_kept:
-            queue.submit(lambda: self._move(destination, source, size))
+            spans = [(source, source + size)], [(destination, destination + size)]
+            queue.submit(lambda: self._move(destination, source, size), *spans)
         else:
             content = ctypes.string_at(source, size)  # the caller may free it when the copy has returned
             queue.submit(lambda: self._move(destination, content, size))
@@ -509,10 +559,16 @@ class FakeCupy:
             allowed = SHARED_MEMORY_FOR_ALL if asked is None else None
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
             launch = functools.partial(self.emulated.launch, cluster=cluster, shared_memory_allowed=allowed)
-            queue.submit(lambda: launch(kernel, grid, block, values, shared_mem))
+            spans: tuple[list[Span], list[Span]] = [], []
+            for value, parameter in zip(values, kernel.parameters, strict=False):  # the launch says what does not fit
+                if isinstance(value, np.ndarray):
+                    spans[not parameter.pointee_constant].append(_span(value))
+            queue.submit(lambda: launch(kernel, grid, block, values, shared_mem), *spans)
 
         return type("Function", (), {"ptr": id(kernel), "__call__": staticmethod(call)})()
 
+
+WORKSPACE_ROOM = 1 << 26  # from one workspace to the next: more than any has
 
 # What the driver allows without being asked; a kernel's own static variables count in it.
 SHARED_MEMORY_FOR_ALL = 48 * 1024
@@ -615,11 +671,15 @@ class FakeCublas:
             return self.MAPPING_ERROR
         shapes = (k, m) if transpose_a else (m, k), (n, k) if transpose_b else (k, n), (m, n)
         matrices = zip((a, b, c), shapes, (a_step, b_step, c_step), (a_type, b_type, c_type), strict=True)
+        spans: list[Span] = []
         for start, shape, step, kind in matrices:
             if step < shape[0]:
                 return self.INVALID_VALUE
-            if not self._is_inside(start, ((shape[1] - 1) * step + shape[0]) * np.dtype(self.TYPES[kind]).itemsize):
+            size = ((shape[1] - 1) * step + shape[0]) * np.dtype(self.TYPES[kind]).itemsize
+            if not self._is_inside(start, size):
                 return self.EXECUTION_FAILED
+            spans.append((start, start + size))
+        workspace = mine.workspace, mine.workspace + mine.workspace_bytes
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
         factors = scalar.from_address(alpha).value, scalar.from_address(beta).value
         self.computes.append(compute)
@@ -636,8 +696,12 @@ class FakeCublas:
                 product = factors[0] * (_numbers(left, wide) @ _numbers(right, wide)) + added
                 out[...] = BFLOAT16.store(product) if out.dtype == BFLOAT16.dtype else product
 
-        stream.submit(run)
+        stream.submit(run, spans[:2], [spans[2], workspace])
         return 0
+
+
+def _span(values: Any) -> Span:
+    return values.ctypes.data, values.ctypes.data + values.nbytes
 
 
 def _numbers(matrix: Any, wide: Any) -> Any:

@@ -38,9 +38,13 @@ class Operands:
         return np.full(shape or self.shape, 99, dtype)
 
 
-def loss(targets: Callable[[Operands], Any], weights: Callable[[Operands], Any]) -> Callable[[Operands], Arrays]:
+def loss(
+    targets: Callable[[Operands], Any], weights: Callable[[Operands], Any], biased: bool
+) -> Callable[[Operands], Arrays]:
     """Return what makes the arguments of a loss."""
     return lambda p: {
+        "bias": p.row() if biased else None,
+        "dbias": p.unset(p.columns) if biased else None,
         "outputs": p.matrix(),
         "targets": targets(p),
         "weights": weights(p),
@@ -201,13 +205,14 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ),
     ("sample_bernoulli", random_bits("probabilities")),
     *(
-        (name, loss(targets, weights))
+        (name, loss(targets, weights, biased))
         for name, targets in (
             ("softmax_cross_entropy", labels),
             ("sigmoid_cross_entropy", probabilities),
             ("squared_error", Operands.matrix),
         )
         for weights in (lambda p: None, Operands.weights, zeros)
+        for biased in (False, True)
     ),
     *(("clip_factor", clipping(maximum, l2)) for maximum in (1e-3, 1e6) for l2 in (0.1, 0.0)),
     *(("sgd_step", step(1, clip=clip, velocity=None, l2=0.1, momentum=0.0, nesterov=False)) for clip in (False, True)),
@@ -223,15 +228,19 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ("adam_step", adam(l2=0.0, weight_decay=0.1)),
     ("adam_step", adam(weight_decay=0.1, clip=True)),
     ("adam_step", adam(loss=np.nan)),
-    ("gather_rows", lambda p: {"source": p.matrix(), "index": labels_of_rows(p), "out": p.unset()}),
+    ("gather_batch", lambda p: features(p)),
+    ("gather_batch", lambda p: features(p) | {"targets": labels(p), "batch_targets": p.unset(p.rows, dtype="int32")}),
     (
-        "gather_rows",
-        lambda p: {
-            "source": p.matrix(),
-            "index": np.repeat(labels_of_rows(p), 2),
-            "out": p.unset(),
-            "first": np.array([p.rows // 2]),
-        },
+        "gather_batch",
+        lambda p: (
+            features(p)
+            | {"targets": p.matrix(), "batch_targets": p.unset()}
+            | {"weights": p.weights(), "batch_weights": p.unset(p.rows)}
+        ),
+    ),
+    (
+        "gather_batch",
+        lambda p: features(p) | {"index": np.repeat(labels_of_rows(p), 2), "first": np.array([p.rows // 2])},
     ),
     *(
         (
@@ -253,6 +262,10 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         for count in (0, WEIGHTS)
     ),
 ]
+
+
+def features(p: Operands) -> Arrays:
+    return {"features": p.matrix(), "index": labels_of_rows(p), "batch_features": p.unset()}
 
 
 def labels_of_rows(p: Operands) -> Any:

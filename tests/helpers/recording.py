@@ -81,6 +81,8 @@ _NOT_OPERATIONS = {
     "synchronize",
     "mark",
     "seconds_between",
+    "beside",
+    "join",
 }
 for _name, _member in vars(Backend).items():
     if _name[0] != "_" and callable(_member) and _name not in _NOT_OPERATIONS:

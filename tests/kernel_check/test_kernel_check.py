@@ -75,8 +75,8 @@ LISTING = """\
 """
 
 SPILLING = """
-template <typename T> __global__ void __launch_bounds__(1024) gather_rows(T* values, int step) {
-    T held[200];
+__global__ void __launch_bounds__(1024) gather_batch(float* values, int step) {
+    float held[200];
 #pragma unroll
     for (int i = 0; i < 200; ++i) held[i] = values[i * step];
     __syncthreads();
@@ -276,8 +276,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_a_good_module_passes(capsys: Capture, gather_budgets: Path) -> None:
     status, output, errors = gather_check(capsys, gather_budgets)
     assert (status, errors) == (0, "")
-    assert "8 kernels, 0 problems" in output
-    assert gather_check(capsys, gather_budgets, "--all").output.count("gather_rows<uint4>") == 2
+    assert "2 kernels, 0 problems" in output
+    assert gather_check(capsys, gather_budgets, "--all").output.count("gather_batch") == 2
 
 
 @pytest.mark.usefixtures("compiler")
@@ -287,13 +287,13 @@ def test_json(capsys: Capture, gather_budgets: Path) -> None:
     assert result.json["problems"] == []
     rows = result.json["modules"]
     assert [(row["module"], row["architecture"], row["kernels"]) for row in rows] == [
-        ("gather", 80, 4),
-        ("gather", 90, 4),
+        ("gather", 80, 1),
+        ("gather", 90, 1),
     ]
     assert all(0 < row["registers"] < 100 for row in rows)
     assert "kernels" not in result.json
     (kernel, *others) = gather_check(capsys, gather_budgets, "--json", "--all").json["kernels"]
-    assert len(others) == 7
+    assert len(others) == 1
     assert kernel["resources"].keys() == Resources(1).__dict__.keys()
 
 
@@ -312,10 +312,10 @@ def test_a_compile_error_is_told_with_its_line(
 
 @pytest.mark.usefixtures("compiler")
 def test_a_missing_kernel_is_an_error(capsys: Capture, gather_budgets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch, kernel_source("gather").replace("gather_rows", "gather_all_rows"))
+    plant(monkeypatch, kernel_source("gather").replace("gather_batch", "gather_all"))
     status, output, _ = gather_check(capsys, gather_budgets)
     assert status == 1
-    assert "gather_rows" in output
+    assert "gather_batch" in output
 
 
 @pytest.mark.usefixtures("compiler")
@@ -323,20 +323,22 @@ def test_a_spill_fails(capsys: Capture, gather_budgets: Path, monkeypatch: pytes
     plant(monkeypatch, SPILLING)
     result = gather_check(capsys, gather_budgets, "--json")
     assert result.status == 1
-    assert any("gather_rows<uint4> spills" in problem for problem in result.json["problems"])
+    assert any("gather_batch spills" in problem for problem in result.json["problems"])
 
 
 @pytest.mark.usefixtures("compiler")
 def test_too_many_registers_fail(capsys: Capture, gather_budgets: Path) -> None:
     content = json.loads(gather_budgets.read_text())
-    content["registers"]["gather"]["gather_rows<uint4>"] = 16
-    del content["registers"]["gather"]["gather_rows<uint2>"]
-    gather_budgets.write_text(json.dumps(content))
-    status, output, _ = gather_check(capsys, gather_budgets)
-    assert status == 1
-    assert "registers of a budget of 16" in output
-    assert "gather_rows<uint2> has no budget" in output
-    assert "8 kernels, 4 problems" in output
+    for change, problem in (
+        (lambda budgets: budgets.update(gather_batch=16), "registers of a budget of 16"),
+        (lambda budgets: budgets.pop("gather_batch"), "gather_batch has no budget"),
+    ):
+        change(content["registers"]["gather"])
+        gather_budgets.write_text(json.dumps(content))
+        status, output, _ = gather_check(capsys, gather_budgets)
+        assert status == 1
+        assert problem in output
+        assert "2 kernels, 2 problems" in output
 
 
 @pytest.mark.usefixtures("compiler")
@@ -358,7 +360,7 @@ def test_narrow_accesses_fail(capsys: Capture, gather_budgets: Path, monkeypatch
         pytest.skip(str(error))
     status, output, _ = gather_check(capsys, gather_budgets, "--sass")
     assert status == 0
-    assert "gather_rows<uint4>" in output
+    assert "gather_batch" in output
     # Words of 16 bytes that are moved by their elements.
     narrow = kernel_source("gather")
     for to, origin in (
@@ -371,7 +373,7 @@ def test_narrow_accesses_fail(capsys: Capture, gather_budgets: Path, monkeypatch
     plant(monkeypatch, narrow)
     result = gather_check(capsys, gather_budgets, "--sass", "--json")
     assert result.status == 1
-    assert "gather_rows<uint4> has 0 loads and 0 stores of 16 bytes" in result.json["problems"][0]
+    assert "gather_batch has 0 loads and 0 stores of 16 bytes" in result.json["problems"][0]
     assert result.json["accesses"][0]["loads"] == 0
 
 

@@ -180,7 +180,7 @@ def test_what_is_exchanged_is_declared() -> None:
     assert order == ("an atomic operation on ticket, which is not declared as exchanged",)
     assert other == ()
     with pytest.raises(
-        InvalidValueError, match=r"exchanged: 'tickets' is no parameter\. Expected some of: outputs, targets"
+        InvalidValueError, match=r"exchanged: 'tickets' is no parameter\. Expected some of: outputs, bias, targets"
     ):
         compile_unit(nvrtc(), unit, {"squared_error": ["partial", "tickets"]})
 

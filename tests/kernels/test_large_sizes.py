@@ -21,6 +21,8 @@ from gpunet.backends.cuda.batch_norm import (
     plan_inference,
 )
 from gpunet.backends.cuda.gather import row_copy
+from gpunet.backends.cuda.grids import THREADS
+from gpunet.backends.devices.device import NULL
 from gpunet.random import Stream, dropout_threshold, random_words
 from tests.helpers.far_blocks import FarDevice
 
@@ -61,8 +63,10 @@ def gather(device: FarDevice) -> None:
     source, out, index = device.empty(shape, np.uint16), device.empty(shape, np.uint16), device.empty(ROWS, np.int32)
     source[-2], index[-1] = RNG.integers(1, 2**16, shape[1]), ROWS - 2
     plan = row_copy(source, out)
-    arguments = (source, index, None, out, np.int32(ROWS), np.int32(plan.words))
-    device.run_block("gather", "gather_rows<unsigned short>", plan.grid - 1, plan.grid, plan.block, arguments)
+    features = (source, out, *map(np.int32, (plan.word_bytes, plan.words, plan.lanes, plan.blocks)))
+    nothing = (NULL, NULL, *map(np.int32, (0, 0, 1, 0)))
+    arguments = (index, NULL, np.int32(ROWS), *features, *nothing, *nothing)
+    device.run_block("gather", "gather_batch", plan.blocks - 1, plan.blocks, THREADS, arguments)
     np.testing.assert_array_equal(out[-1], source[-2])
 
 
@@ -183,7 +187,8 @@ def elementwise(device: FarDevice, name: str) -> None:
     blocks = ROWS * COLUMNS // 256
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
     loss[1] = 6
-    arguments = (outputs, targets, weights, gradient, loss, partial, ticket, np.int32(ROWS), np.int32(COLUMNS))
+    sizes = np.int32(ROWS), np.int32(COLUMNS)
+    arguments = (outputs, None, targets, weights, gradient, None, loss, partial, ticket, *sizes)
     device.run_block(name, f"{name}<float>", blocks - 1, blocks, 256, arguments)
     expected, value = np.empty((1, 256)), np.empty(2)
     getattr(REFERENCE, name)(outputs[part].astype(float), targets[part].astype(float), None, expected, value)
@@ -207,7 +212,8 @@ def softmax(
     labels[-rows_of_block:] = columns - 1
     blocks = rows // rows_of_block
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
-    arguments = (logits, labels, None, gradient, loss, partial, ticket, np.int32(rows), np.int32(columns))
+    sizes = np.int32(rows), np.int32(columns)
+    arguments = (logits, None, labels, None, gradient, None, loss, partial, ticket, *sizes)
     device.run_block("softmax_cross_entropy", kernel, blocks - 1, blocks, threads, arguments, shared_memory)
     expected, value = np.empty((rows_of_block, columns)), np.empty(2)
     last = logits[-rows_of_block:].astype(float)
@@ -359,8 +365,8 @@ ROW_OF_ELEMENT = "weights[i / columns]", "weights[(int)i / columns]"
 
 BUGS: list[tuple[str, str, str]] = [
     ("gather", *OFFSET),
-    ("gather", "element_offset(index[row], 0, words)", "index[row] * words"),
-    ("gather", "element_offset((int)row, 0, words)", "(int)row * words"),
+    ("gather", "element_offset(index[row], 0, array.words)", "index[row] * array.words"),
+    ("gather", "element_offset((int)row, 0, array.words)", "(int)row * array.words"),
     ("activation_forward", *OFFSET),
     ("activation_forward", "return (int)((long long)rows * part / parts);", "return rows * part / parts;"),
     ("activation_backward", *OFFSET),

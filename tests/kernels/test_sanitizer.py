@@ -23,7 +23,7 @@ CHECKS: list[tuple[str, tuple[str, ...]]] = [
     ("dropout_forward<float, true>", ("dropout forward", "float32", "1023 x 5")),
     ("dropout_backward<__half, true>", ("dropout backward", "float16", "31 x 33")),
     ("sample_bernoulli<float, true>", ("binary samples", "float32", "1023 x 5")),
-    ("gather_rows<unsigned int>", ("rows of a batch", "float32", "45 x 33")),
+    ("gather_batch", ("rows of a batch", "float32", "45 x 33, targets and weights")),
     ("sgd_step<float, 4, true>", ("SGD step", "float32", "1023 parameters", "momentum 0.9")),
     ("adam_step<float, 4>", ("Adam step", "float32", "1023 parameters")),
     ("clip_factor<float, 4>", ("clipping factor", "float32", "40000 parameters")),
@@ -46,10 +46,10 @@ def run_checks() -> None:
     for kernels, words in CHECKS:
         assert verify(PlantedDevice(None, kernels, sanitize=True), *words).is_right, words
     print("clean", flush=True)
-    device = PlantedDevice(ONE_ROW_TOO_MANY, "gather_rows<uint4>", "gather", sanitize=True)
+    device = PlantedDevice(ONE_ROW_TOO_MANY, "gather_batch", "gather", sanitize=True)
     backend = CudaBackend(device)  # without the guard zones of a check
     source, index = backend.zeros((97, 4), np.float32), backend.zeros(45, np.int32)
-    backend.gather_rows(source, index, backend.zeros((45, 4), np.float32))
+    backend.gather_batch(index, source, backend.zeros((45, 4), np.float32))
     print("not found", flush=True)
 
 

@@ -96,7 +96,7 @@ def test_buffers_of_one_name_are_not_mixed_up_between_types() -> None:
 @pytest.mark.parametrize("storage", [FLOAT32, FLOAT16], ids=str)
 def test_a_row_of_softmax_as_long_as_the_shared_memory(more: int, storage: Storage) -> None:
     """With what the block needs besides, and without."""
-    shared_memory = 8192
+    shared_memory = 2**14
     for size in (shared_memory - RESERVED_BYTES, shared_memory):
         softmax = losses.softmax_cross_entropy(storage, (3, size // 4 + more), losses.GIVEN)
         confirm_operations(SmallDevice(shared_memory), softmax)

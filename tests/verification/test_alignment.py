@@ -27,7 +27,7 @@ WIDE = {
     "clipping factor": {"parameters", "gradients"},
     "SGD step": {"parameters", "gradients", "velocity"},
     "Adam step": {"parameters", "gradients", "first_moment", "second_moment"},
-    "rows of a batch": {"source", "out"},
+    "rows of a batch": {"features", "batch_features", "targets", "batch_targets"},
 }
 
 

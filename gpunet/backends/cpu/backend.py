@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core.errors import NumbaError
 
-from gpunet.activations import CHECKED_POINTS, Activation, OwnActivation
+from gpunet.activations import CHECKED_POINTS, Activation, Identity, OwnActivation
 from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
@@ -299,8 +299,17 @@ class CpuBackend(NumpyBackend):
     # --- losses (L4) -------------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
-        self, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
     ) -> None:
+        if bias is not None:
+            self.bias_activation_forward(outputs, bias, Identity(), outputs)
         rows, columns = outputs.shape
         kernel = _compiled(losses.softmax_cross_entropy_kernel, _real(outputs))
         per_block = block_rows(rows, columns)
@@ -308,6 +317,8 @@ class CpuBackend(NumpyBackend):
         sums = self._scratch("losses", (blocks,), np.float64)
         given: list[Argument] = [outputs, targets, weights, doutputs, loss, sums, rows, columns, per_block]
         self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], blocks), Phase(kernel, [2, *given], 1))
+        if dbias is not None:
+            self.bias_activation_backward(doutputs, doutputs, Identity(), doutputs, dbias)
 
     # --- optimisers (L5) ---------------------------------------------------------------------------------------------
 
@@ -357,14 +368,27 @@ class CpuBackend(NumpyBackend):
 
     # --- data and training -------------------------------------------------------------------------------------------
 
-    def gather_rows(self, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
-        rows, columns = len(out), int(np.prod(source.shape[1:]))
-        if not source.flags.c_contiguous:
-            self._run_numpy("gather_rows", source, index, out, first)
-            return
-        per_block = block_rows(rows, columns)
-        given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
-        self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
+    def gather_batch(
+        self,
+        index: Array,
+        features: Array | None,
+        batch_features: Array,
+        targets: Array | None = None,
+        batch_targets: Array | None = None,
+        weights: Array | None = None,
+        batch_weights: Array | None = None,
+        first: Array | None = None,
+    ) -> None:
+        for source, out in ((features, batch_features), (targets, batch_targets), (weights, batch_weights)):
+            if source is None or out is None:
+                continue
+            rows, columns = len(out), int(np.prod(source.shape[1:]))
+            if not source.flags.c_contiguous:
+                self._run_numpy("gather_batch", index, source, out, first=first)
+                continue
+            per_block = block_rows(rows, columns)
+            given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
+            self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
 
     def count_step(
         self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int

@@ -121,7 +121,7 @@ class CudaBackend(Backend):
     clip_factor = kernel(optimizer.clip_factor)
     sgd_step = kernel(optimizer.sgd_step)
     adam_step = kernel(optimizer.adam_step)
-    gather_rows = kernel(gather.gather_rows)
+    gather_batch = kernel(gather.gather_batch)
     count_step = kernel(training.count_step)
     keep_weights = kernel(training.keep_weights)
     summarize = kernel(training.summarize)
@@ -262,6 +262,12 @@ class CudaBackend(Backend):
 
     def seconds_between(self, start: Any, stop: Any) -> float:
         return self.device.elapsed(start, stop)
+
+    def beside(self) -> AbstractContextManager[None]:
+        return self.device.beside()
+
+    def join(self) -> None:
+        self.device.join()
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` by one launch of a recorded graph.

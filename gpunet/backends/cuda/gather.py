@@ -12,14 +12,15 @@ from gpunet.backends.cuda.grids import THREADS, WARP_LANES, ceiling, is_aligned,
 from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.devices.device import Argument
 
-# The words that gather_rows moves, by their bytes.
-GATHER_WORDS = {16: "uint4", 8: "uint2", 4: "unsigned int", 2: "unsigned short"}
+# Bytes of the words that gather_batch moves.
+WORDS = (16, 8, 4, 2)
 
 
 def gather_group() -> Group:
-    """Return the kernels."""
-    return tuple(f"gather_rows<{word}>" for word in GATHER_WORDS.values())
+    """Return the kernel."""
+    return ("gather_batch",)
 
 
 def groups(variants: Variants) -> Iterator[Group]:
@@ -29,28 +30,50 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 @dataclass(frozen=True)
 class RowCopy:
-    """How ``gather_rows`` moves rows: words of so many bytes, so many of them per row."""
+    """How ``gather_batch`` moves the rows of an array.
+
+    Attributes
+    ----------
+    word_bytes, words : int
+        Words of so many bytes, so many of them per row.
+    lanes : int
+        Threads along a row.
+    blocks : int
+    """
 
     word_bytes: int
     words: int
-    grid: int
-    block: tuple[int, int]
+    lanes: int
+    blocks: int
 
 
 def row_copy(source: Array, out: Array) -> RowCopy:
     """Plan a copy of rows of ``source`` to the rows of ``out``."""
     row_bytes = out.nbytes // out.shape[0]
-    word = next(size for size in GATHER_WORDS if row_bytes % size == 0 and is_aligned(size, source, out))
+    word = next(size for size in WORDS if row_bytes % size == 0 and is_aligned(size, source, out))
     words = row_bytes // word
     # At most four words per thread, while a warp still touches neighbouring words.
-    along = max(min(power_of_two(words), WARP_LANES), min(power_of_two(ceiling(words, 4)), THREADS))
-    down = THREADS // along
-    return RowCopy(word, words, ceiling(out.shape[0], down), (along, down))
+    lanes = max(min(power_of_two(words), WARP_LANES), min(power_of_two(ceiling(words, 4)), THREADS))
+    return RowCopy(word, words, lanes, ceiling(out.shape[0], THREADS // lanes))
 
 
-def gather_rows(cuda: Launcher, source: Array, index: Array, out: Array, first: Array | None = None) -> None:
-    """Launch :func:`gpunet.backends.reference.gather.gather_rows`."""
-    plan = row_copy(source, out)
-    kernel = cuda.kernels.get("gather", f"gather_rows<{GATHER_WORDS[plan.word_bytes]}>", gather_group())
-    arguments = (source, index, first, out, np.int32(out.shape[0]), np.int32(plan.words))
-    cuda.launch(kernel, plan.grid, plan.block, arguments)
+def gather_batch(
+    cuda: Launcher,
+    index: Array,
+    features: Array | None,
+    batch_features: Array,
+    targets: Array | None = None,
+    batch_targets: Array | None = None,
+    weights: Array | None = None,
+    batch_weights: Array | None = None,
+    first: Array | None = None,
+) -> None:
+    """Launch :func:`gpunet.backends.reference.gather.gather_batch`."""
+    arguments: list[Argument | None] = [index, first, np.int32(len(batch_features))]
+    blocks = 0
+    for source, out in ((features, batch_features), (targets, batch_targets), (weights, batch_weights)):
+        plan = RowCopy(0, 0, 1, 0) if source is None or out is None else row_copy(source, out)
+        arguments += [source, out, *map(np.int32, (plan.word_bytes, plan.words, plan.lanes, plan.blocks))]
+        blocks += plan.blocks
+    if blocks:
+        cuda.launch(cuda.kernels.get("gather", "gather_batch", gather_group()), blocks, THREADS, arguments)

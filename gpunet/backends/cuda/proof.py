@@ -196,7 +196,9 @@ class _Bench:
 
     def step(self) -> None:
         self.run_kernel()
-        self.run_product()
+        with self.device.beside():
+            self.run_product()
+        self.device.join()
 
     def compare(self, what: str, found: Array, expected: Array, tolerance: float = 0) -> None:
         if not np.allclose(self.device.to_numpy(found), expected, rtol=0, atol=tolerance, equal_nan=True):

@@ -22,7 +22,14 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 
 def sigmoid_cross_entropy(
-    cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    cuda: Launcher,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.sigmoid_cross_entropy.sigmoid_cross_entropy`."""
-    elementwise_loss(cuda, "sigmoid_cross_entropy", outputs, targets, weights, doutputs, loss)
+    elementwise_loss(cuda, "sigmoid_cross_entropy", outputs, targets, weights, doutputs, loss, bias, dbias)

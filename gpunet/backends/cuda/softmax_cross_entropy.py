@@ -11,14 +11,14 @@ from gpunet.backends.cuda.grids import flat_grid
 from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
-from gpunet.backends.cuda.weighted_mean import total_weight, write_total_weight
+from gpunet.backends.cuda.weighted_mean import launch_loss, total_weight, write_total_weight
 
 # (lanes per row, columns per lane) of softmax_cross_entropy_lanes.
 SOFTMAX_SHAPES = ((8, 1), (16, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 16), (32, 32))
 LANES_THREADS = 128
 BLOCK_THREADS = 512
-# What softmax_cross_entropy_block has of static shared memory (528 bytes in double), and to spare.
-RESERVED_BYTES = 2048
+# What softmax_cross_entropy_block has of static shared memory (4624 bytes in double), and to spare.
+RESERVED_BYTES = 6144
 
 
 def softmax_cross_entropy_group(storage: str) -> Group:
@@ -34,7 +34,14 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 
 def softmax_cross_entropy(
-    cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    cuda: Launcher,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.softmax_cross_entropy.softmax_cross_entropy`."""
     rows, columns = outputs.shape
@@ -52,8 +59,6 @@ def softmax_cross_entropy(
         shared_memory = row_bytes if staged else 0
         expression = f"softmax_cross_entropy_block<{storage}, {str(staged).lower()}>"
         threads, items = BLOCK_THREADS, rows * BLOCK_THREADS
-    blocks = flat_grid(items, cuda.device, threads=threads)
-    partial, counters = cuda.scratch("partial", (blocks,), number), cuda.zeroed_counters(1)
-    arguments = (outputs, targets, weights, doutputs, loss, partial, counters, np.int32(rows), np.int32(columns))
     kernel = cuda.kernels.get("softmax_cross_entropy", expression, group)
-    cuda.launch(kernel, blocks, threads, arguments, shared_memory=shared_memory)
+    grid = flat_grid(items, cuda.device, threads=threads), threads
+    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, shared_memory)

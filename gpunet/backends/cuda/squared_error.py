@@ -22,7 +22,14 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 
 def squared_error(
-    cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    cuda: Launcher,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.squared_error.squared_error`."""
-    elementwise_loss(cuda, "squared_error", outputs, targets, weights, doutputs, loss)
+    elementwise_loss(cuda, "squared_error", outputs, targets, weights, doutputs, loss, bias, dbias)

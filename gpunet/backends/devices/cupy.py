@@ -23,7 +23,7 @@ from gpunet.backends.devices.device import (
     RecordingRefusedError,
     Replay,
 )
-from gpunet.backends.devices.graph_nodes import count_kernels
+from gpunet.backends.devices.graph_nodes import count_kernels, longest_chain
 from gpunet.backends.devices.lane import CopyLane, lane_bytes
 from gpunet.backends.devices.probe import FORKED, is_forked, note_initialisation
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
@@ -176,7 +176,8 @@ class CupyDevice:
         self._last_good: Any = "none"
         with self._device, self._errors("setting up"), self._memory_errors(WORKSPACE_BYTES_HOPPER):
             self._resources = StreamResources.of_thread(cupy, index, self.compute_capability)
-        self._stream = self._resources.stream
+        self._stream, self._blas = self._resources.stream, self._resources.blas
+        self._has_branch = False
 
     def __repr__(self) -> str:
         return f"CupyDevice({self.index})"
@@ -386,7 +387,7 @@ class CupyDevice:
         for matrix in (a, b, out):
             self._check(matrix, "gemm", contiguous=True)
         with self._current("a matrix product"):
-            self._resources.blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
+            self._blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
             self._last_operation = "a matrix product"
 
     def gemm_bias(
@@ -404,6 +405,8 @@ class CupyDevice:
         blas_lt = self._resources.blas_lt
         if isinstance(blas_lt, str):
             raise DeviceError(blas_lt)
+        if self._blas is not self._resources.blas:
+            return False  # in a branch, beside products that use its workspace
         for array in (a, b, bias, out):
             self._check(array, "gemm_bias", contiguous=True)
         with self._current("a matrix product with a bias"):
@@ -433,8 +436,30 @@ class CupyDevice:
             self._abandon_capture()
             raise
         finally:
-            self._capturing = False
+            self._capturing = self._has_branch = False
         return self._stream.end_capture()
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        if not self._capturing:
+            yield
+            return
+        self.join()
+        resources = self._resources
+        resources.event.record(resources.stream)
+        resources.side_stream.wait_event(resources.event)  # it takes part in the recording from here on
+        self._has_branch = True
+        self._stream, self._blas = resources.side_stream, resources.side_blas
+        try:
+            yield
+        finally:
+            self._stream, self._blas = resources.stream, resources.blas
+
+    def join(self) -> None:
+        if self._has_branch:
+            self._has_branch = False
+            self._resources.event.record(self._resources.side_stream)
+            self._resources.stream.wait_event(self._resources.event)
 
     def launch_graph(self, graph: Any) -> None:
         """Run a graph of :meth:`capture` again."""
@@ -559,6 +584,10 @@ class _GraphReplay:
     @property
     def nodes(self) -> int | None:
         return count_kernels(self._graph.graph)
+
+    @property
+    def longest_chain(self) -> int | None:
+        return longest_chain(self._graph.graph)
 
     def launch(self) -> None:
         self._device.launch_graph(self._graph)

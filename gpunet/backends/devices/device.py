@@ -43,10 +43,15 @@ class Replay(Protocol):
     ----------
     nodes : int or None
         Kernels in the recording; None where the driver does not tell.
+    longest_chain : int or None
+        The most of them that have to wait for one another; None likewise.
     """
 
     @property
     def nodes(self) -> int | None: ...
+
+    @property
+    def longest_chain(self) -> int | None: ...
 
     def launch(self) -> Any:
         """Run the recorded operations again, on the same buffers."""
@@ -177,7 +182,7 @@ class Device(Protocol):
         options : sequence of str
             Options of NVRTC.
         kernels : sequence of str
-            With template arguments: ``"gather_rows<uint4>"``.
+            With template arguments: ``"sgd_step<float, 4, true>"``.
         name : str
             File name for error messages.
 
@@ -271,13 +276,26 @@ class Device(Protocol):
     def capture(self, step: Callable[[], object]) -> Replay:
         """Record the launches, products and copies of ``step()`` without running them.
 
-        The caller keeps the buffers alive.
+        The caller keeps the buffers alive. Each operation of the recording waits for those asked for before it; see
+        :meth:`beside` for those that may run at the same time.
 
         Raises
         ------
         RecordingRefusedError
             The step can be run, and nothing else speaks against it.
         """
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Return a context whose operations form a branch of the recording: the others do not wait for them.
+
+        The branch waits for what was asked for before the context. What is asked for after it runs beside the branch,
+        until :meth:`join`: so neither writes what the other reads or writes. There is one branch at a time: beginning
+        another joins this one first. Where nothing is recorded, operations run in the order in which they are asked
+        for.
+        """
+
+    def join(self) -> None:
+        """Let what is asked for from now on wait for the branch of :meth:`beside`, if there is one."""
 
     def synchronize(self) -> None:
         """Wait until every operation has finished."""

@@ -93,6 +93,12 @@ class StreamResources:
     blas : Cublas
     blas_lt : CublasLt or str
         On the handle and workspace of ``blas``; the text says why there is none.
+    side_stream : cupy.cuda.Stream
+        For branches of recordings; nothing runs on it itself.
+    side_blas : Cublas
+        Has a workspace of its own: two products at the same time would overwrite one another's.
+    event : cupy.cuda.Event
+        Ties a branch to the rest of a recording; each use counts until the next.
     staging : StagingRing
     lock : RLock
         Held during every operation: networks that were made in one thread may be used in several, and what another
@@ -104,12 +110,15 @@ class StreamResources:
     def __init__(self, cupy: ModuleType, compute_capability: tuple[int, int]) -> None:
         self.lock = threading.RLock()
         self.stream = stream = cupy.cuda.Stream(non_blocking=True)
+        self.side_stream = cupy.cuda.Stream(non_blocking=True)
+        self.event = cupy.cuda.Event(disable_timing=True)
         has_clusters = compute_capability >= CLUSTER_COMPUTE_CAPABILITY
         size = WORKSPACE_BYTES_HOPPER if has_clusters else WORKSPACE_BYTES
+        library = load_cublas(cupy)
         with stream:
             # CuPy's memory blocks start at multiples of 512 bytes.
-            library = load_cublas(cupy)
             self.blas = Cublas(library, stream, cupy.cuda.alloc(size), size)
+            self.side_blas = Cublas(library, self.side_stream, cupy.cuda.alloc(size), size)
         self.blas_lt: CublasLt | str
         try:
             self.blas_lt = CublasLt(load_cublas_lt(cupy, library), self.blas)
@@ -126,6 +135,7 @@ class StreamResources:
             stream.synchronize,
             *([] if isinstance(self.blas_lt, str) else [self.blas_lt.close]),
             self.blas.close,
+            self.side_blas.close,
             lambda: pool.free_all_blocks(stream=stream),
         ).atexit = False
 

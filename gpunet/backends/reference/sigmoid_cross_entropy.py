@@ -9,7 +9,14 @@ from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
 def sigmoid_cross_entropy(
-    xp: Any, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    xp: Any,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
 ) -> None:
     """J = sum_i w_i l_i / sum_i w_i for independent sigmoid outputs, and dJ/doutputs.
 
@@ -32,9 +39,13 @@ def sigmoid_cross_entropy(
         Written. Not ``outputs``.
     loss : ndarray, (2,)
         Written: J, and the sum of the weights.
+    bias, dbias : ndarray, (c,), or None
+        b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
     """
+    if bias is not None:
+        outputs += bias
     negative, positive = xp.minimum(outputs, 0), xp.maximum(outputs, 0)
     a, b = xp.exp(negative), xp.exp(-positive)
     row_losses = ((1 - targets) * positive - targets * negative + xp.log1p(a * b)).sum(axis=1)
     xp.divide((1 - targets) * a - targets * b, a + b, out=doutputs)
-    weighted_mean(xp, row_losses, weights, doutputs, loss)
+    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias)

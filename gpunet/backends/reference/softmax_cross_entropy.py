@@ -9,7 +9,14 @@ from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
 def softmax_cross_entropy(
-    xp: Any, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array
+    xp: Any,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
 ) -> None:
     """J = sum_i w_i l_i / sum_i w_i with l_i = -log p_i[t_i], p_i = softmax(o_i), and dJ/doutputs.
 
@@ -28,7 +35,11 @@ def softmax_cross_entropy(
         Written. Not ``outputs``.
     loss : ndarray, (2,)
         Written: J, and the sum of the weights.
+    bias, dbias : ndarray, (c,), or None
+        b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
     """
+    if bias is not None:
+        outputs += bias
     picked = xp.arange(len(targets)), targets
     shifted = outputs - outputs.max(axis=1, keepdims=True)
     exponentials = xp.exp(shifted)
@@ -36,4 +47,4 @@ def softmax_cross_entropy(
     row_losses = xp.log(partition[:, 0]) - shifted[picked]
     xp.divide(exponentials, partition, out=doutputs)
     doutputs[picked] -= 1
-    weighted_mean(xp, row_losses, weights, doutputs, loss)
+    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias)

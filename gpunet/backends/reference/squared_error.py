@@ -8,7 +8,16 @@ from gpunet.backends.arrays import Array
 from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
-def squared_error(xp: Any, outputs: Array, targets: Array, weights: Array | None, doutputs: Array, loss: Array) -> None:
+def squared_error(
+    xp: Any,
+    outputs: Array,
+    targets: Array,
+    weights: Array | None,
+    doutputs: Array,
+    loss: Array,
+    bias: Array | None = None,
+    dbias: Array | None = None,
+) -> None:
     """J = sum_i w_i E_i / sum_i w_i with E_i = 1/2 sum_j (t_ij - o_ij)^2 (L12), and dJ/doutputs.
 
     Parameters
@@ -20,6 +29,10 @@ def squared_error(xp: Any, outputs: Array, targets: Array, weights: Array | None
         Written. Not ``outputs``.
     loss : ndarray, (2,)
         Written: J, and the sum of the weights.
+    bias, dbias : ndarray, (c,), or None
+        b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
     """
+    if bias is not None:
+        outputs += bias
     xp.subtract(outputs, targets, out=doutputs)
-    weighted_mean(xp, (doutputs * doutputs).sum(axis=1) / 2, weights, doutputs, loss)
+    weighted_mean(xp, (doutputs * doutputs).sum(axis=1) / 2, weights, doutputs, loss, dbias)

@@ -7,7 +7,9 @@ from typing import Any
 from gpunet.backends.arrays import Array
 
 
-def weighted_mean(xp: Any, row_losses: Array, weights: Array | None, gradient: Array, loss: Array) -> None:
+def weighted_mean(
+    xp: Any, row_losses: Array, weights: Array | None, gradient: Array, loss: Array, dbias: Array | None
+) -> None:
     """J = sum_i w_i l_i / sum_i w_i, and the gradient of each l_i times w_i / sum w, in place.
 
     Where every weight is zero, so are J and the gradient.
@@ -22,6 +24,8 @@ def weighted_mean(xp: Any, row_losses: Array, weights: Array | None, gradient: A
         Each row the gradient of its own l_i; overwritten with that of J.
     loss : ndarray, (2,)
         Written: J, and the sum of the weights.
+    dbias : ndarray, (c,), or None
+        Written: the sum of the rows of the gradient.
     """
     if weights is None:
         weights = xp.ones_like(row_losses)
@@ -29,3 +33,5 @@ def weighted_mean(xp: Any, row_losses: Array, weights: Array | None, gradient: A
     share = weights / xp.where(total == 0, 1, total)
     loss[0], loss[1] = xp.where(total == 0, 0, (share * row_losses).sum()), total
     gradient[...] = xp.where(total == 0, 0, share[:, None] * gradient)
+    if dbias is not None:
+        dbias[...] = gradient.sum(axis=0)

@@ -167,7 +167,7 @@ def test_a_recorded_step_allocates_nothing_and_repeats_the_step() -> None:
     picked = backend.zeros((64, 8), np.float32)
 
     def step() -> None:
-        backend.gather_rows(x, index, picked)
+        backend.gather_batch(index, x, picked)
         backend.bias_activation_forward(picked, None, get_activation("relu"), out)
         backend.gemm(out, x, sums, transpose_a=True)
 

@@ -73,12 +73,13 @@ def test_equal_work(peer, case):
 def operations_of(case: Case) -> int:
     """Return the kernels of a unit of work: each operation of the network is one launch."""
     forward = LAYERS + (LAYERS - 1)  # products, the last with its bias, and batch norms
-    backward = LAYERS + (LAYERS - 1) + (LAYERS - 1) + 1  # products for W and X, batch norms, the last bias
-    gathers, loss, count, update = 2, 1, 1, 1
-    step = gathers + forward + loss + count + backward + update
+    backward = LAYERS + (LAYERS - 1) + (LAYERS - 1)  # products for W and X, batch norms
+    gather, loss, count, update = 1, 1, 1, 1
+    there_and_back = forward + loss + backward  # the loss has the last bias, and its gradient
+    step = gather + there_and_back + count + update
     return {
         "forward": forward,
-        "forward_backward": forward + loss + backward,
+        "forward_backward": there_and_back,
         "step": step,
         # Good weights and running averages are kept, and looked at in the end; two full batches and one that is
         # shorter; the loss after the last update.

@@ -18,7 +18,7 @@ from tests.helpers import fake_cupy
 
 LAYERS, BATCHES, EPOCHS = (64, 128, 128, 10), 12, 5
 # Of one recorded step, its loss and its place in the epoch included.
-NODES_OF_A_STEP = 18
+NODES_OF_A_STEP, CHAIN_OF_A_STEP = 16, 13
 # At the end of an epoch: the last batch in inference mode (three products, the last with its bias, two batch norms, a
 # loss), two copies of losses, a look at parameters and one at running averages; with validation the same pass, its loss
 # copied, a score.
@@ -32,6 +32,7 @@ class Counts(gpunet.Callback):
         self.calls: Counter[str] = Counter()
         self.epochs: list[Counter[str]] = []
         self.graphs: list[int] = []
+        self.chains: list[int] = []
         self.cupy = cupy = fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=2, compute_capability=(8, 0)))
         fake_cupy.install(monkeypatch, cupy)
         runtime = cupy.cuda.runtime
@@ -49,9 +50,11 @@ class Counts(gpunet.Callback):
 
     def _counting(self, function: Any, kind: str) -> Any:
         def call(owner: Any, *arguments: Any, **options: Any) -> Any:
-            self.calls[kind] += 1
+            is_captured = kind == "events" and any(stream.recording is not None for stream in arguments)
+            self.calls[kind] += not is_captured
             if kind == "graphs":
                 self.graphs.append(len(owner.operations))
+                self.chains.append(owner.recording.longest_chain())
             return function(owner, *arguments, **options)
 
         return call
@@ -124,6 +127,7 @@ def test_an_epoch_of_one_window(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     steps, end, evaluated = counts.graphs[-3:]
     assert steps <= BATCHES * NODES_OF_A_STEP + 2  # and the good weights
+    assert counts.chains[-3] <= BATCHES * CHAIN_OF_A_STEP + 2
     assert end <= NODES_OF_THE_END
     assert evaluated <= NODES_OF_VALIDATION
 

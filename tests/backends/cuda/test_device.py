@@ -284,15 +284,17 @@ def test_networks_share_compiled_kernels(cupy: fake_cupy.FakeCupy, monkeypatch: 
     assert len(compiled) == 1
 
 
-def test_networks_of_a_thread_share_its_stream_and_handle(cupy: fake_cupy.FakeCupy) -> None:
+def test_networks_of_a_thread_share_its_streams_and_handles(cupy: fake_cupy.FakeCupy) -> None:
     handles = fake_cupy.FakeCublas.handles
     devices = {id(cupy_device.CupyDevice(0)._stream) for _ in range(200)}
     assert len(devices) == 1
-    assert fake_cupy.FakeCublas.handles == handles + 1
+    assert fake_cupy.FakeCublas.handles == handles + 2
     device = cupy_device.CupyDevice(0)
-    assert cupy.allocations == [(WORKSPACE_BYTES, device._stream)]
-    (handle,) = device._resources.blas._library.open.values()
-    assert (handle.workspace_bytes, handle.stream) == (WORKSPACE_BYTES, device._stream.ptr)
+    assert cupy.allocations == [(WORKSPACE_BYTES, device._stream)] * 2
+    opened = device._resources.blas._library.open.values()
+    assert [handle.workspace_bytes for handle in opened] == [WORKSPACE_BYTES] * 2
+    assert [handle.stream for handle in opened] == [device._stream.ptr, device._resources.side_stream.ptr]
+    assert len({handle.workspace for handle in opened}) == 2
 
 
 def test_what_a_thread_had_goes_with_it(cupy: fake_cupy.FakeCupy) -> None:

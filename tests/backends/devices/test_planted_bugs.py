@@ -18,7 +18,9 @@ from gpunet.backends.cuda import CudaBackend, launcher
 from gpunet.backends.cuda import backend as cuda_backend
 from gpunet.backends.devices import cublas, cublas_lt, lane, resources, staging
 from gpunet.backends.devices import cupy as cupy_device
+from gpunet.training import step
 from tests.backends.cuda import test_device as device_tests
+from tests.backends.devices import test_branches as branch_tests
 from tests.backends.devices import test_cublas_lt as cublas_lt_tests
 from tests.backends.devices import test_lane as lane_tests
 from tests.backends.devices import test_order as order_tests
@@ -106,6 +108,10 @@ def end_of_a_lane(found: World) -> None:
 
 def ahead(found: World) -> None:
     lane_tests.test_what_is_under_way_does_not_keep_the_host(found.backend)
+
+
+def branches(found: World) -> None:
+    branch_tests.test_a_recorded_step_of_a_deep_network(found.cupy)
 
 
 def statuses(found: World) -> None:
@@ -367,11 +373,49 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
     ),
     "the thread's memory goes before its operations": (
         resources,
-        "            self.blas.close,\n            lambda: pool.free_all_blocks(stream=stream),",
-        "            lambda: pool.free_all_blocks(stream=stream),\n            self.blas.close,",
+        "            self.side_blas.close,\n            lambda: pool.free_all_blocks(stream=stream),",
+        "            lambda: pool.free_all_blocks(stream=stream),\n            self.side_blas.close,",
         end_of_a_thread,
     ),
     "a handle that stays": (resources, "            self.blas.close,\n", "", end_of_a_thread),
+    "the side's handle stays": (resources, "            self.side_blas.close,\n", "", end_of_a_thread),
+    "two products at a time in one workspace": (
+        cupy_device,
+        "resources.side_stream, resources.side_blas\n",
+        "resources.side_stream, resources.blas\n",
+        branches,
+    ),
+    "one workspace for two handles": (
+        resources,
+        """            self.side_blas = Cublas(library, self.side_stream, cupy.cuda.alloc(size), size)""",
+        """            self.side_blas = Cublas(library, self.side_stream, self.blas.workspace, size)""",
+        branches,
+    ),
+    "no branch at all": (
+        cupy_device,
+        "        if not self._capturing:\n            yield",
+        "        if True:\n            yield",
+        branches,
+    ),
+    "a branch that begins too early": (
+        cupy_device,
+        "            self._resources.stream.wait_event(self._resources.event)\n",
+        "",
+        branches,
+    ),
+    "a branch that nobody waits for": (step, "        backend.join()", "        pass", branches),
+    "a branch that is not left": (
+        cupy_device,
+        "            self._stream, self._blas = resources.stream, resources.blas\n",
+        "            pass\n",
+        branches,
+    ),
+    "another branch does not join the one before": (
+        cupy_device,
+        "            return\n        self.join()\n",
+        "            return\n",
+        branches,
+    ),
     "a launch without the lock": (
         cupy_device,
         "with self._resources.lock, self._device:\n            try:\n                if shared",
