@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Loss, Memory, Workspace
+from gpunet.narrow import narrow_stack
 from gpunet.parameters import Layout
 from gpunet.step_count import StepCount
 from gpunet.turns import SoleUse, in_turn
@@ -157,6 +159,27 @@ class LayerStack:
         for layer in self.layers:
             x = layer.output = layer.forward(x, training and (dropout or not isinstance(layer, Dropout)))
             yield layer, x
+
+    def narrow_pass(self, x: Array, targets: Array, weights: Array | None) -> bool:
+        """Write J of a training batch into the loss's ``value`` and its gradient into ``gradients``, in one launch.
+
+        The layers keep nothing of it.
+
+        Returns
+        -------
+        bool
+            False where there is no such launch, or none is wanted: nothing is done then.
+        """
+        stack = self.narrow_stack(len(x)) if self.backend.has_narrow_passes and weights is None else None
+        if stack is not None:
+            vectors = self.flat_parameters, self.flat_state, self.flat_gradients
+            self.backend.narrow_pass(x, targets, stack, *vectors, self.loss_layer.value)
+        return stack is not None
+
+    def narrow_stack(self, rows: int) -> NarrowStack | None:
+        """Return what describes the network to a pass in one launch, None where it has none for so many rows."""
+        stack = narrow_stack(self.layers, self.loss_layer, self.layout, self.state_layout)
+        return stack if stack is not None and self.backend.fits_narrow_pass(stack, rows) else None
 
     def backward(self, doutputs: Array, input_gradient: bool = False) -> Array | None:
         """Write the gradient of the data term into ``gradients``, for the last forward.

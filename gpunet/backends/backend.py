@@ -16,6 +16,7 @@ from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
 from gpunet.backends.feed import Feed
 from gpunet.backends.kinds import like_host, torch_of
+from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.reference import (
     activation,
     batch_norm,
@@ -23,6 +24,7 @@ from gpunet.backends.reference import (
     dropout,
     gather,
     linear,
+    narrow_pass,
     optimizer,
     score,
     sigmoid_cross_entropy,
@@ -71,12 +73,15 @@ class Backend:
         ``"numpy"``, ``"cuda"``: what benchmark rows call the backend.
     synchronous : bool
         Whether reading a result costs nothing, because operations finish before they return.
+    has_narrow_passes : bool
+        Whether networks use :meth:`narrow_pass` where :meth:`fits_narrow_pass` says so.
     lock : TurnLock
         Whoever uses the backend holds it: scratch buffers, and on a device the stream, serve one thread at a time.
     """
 
     name = "reference"
     synchronous = True
+    has_narrow_passes = False
 
     gemm = operation(linear.gemm)
     bias_activation_forward = operation(activation.bias_activation_forward)
@@ -99,6 +104,7 @@ class Backend:
     summarize = operation(training.summarize)
     score_classes = operation(score.score_classes)
     score_switches = operation(score.score_switches)
+    narrow_pass = operation(narrow_pass.narrow_pass)
 
     def __init__(self) -> None:
         self.lock = TurnLock()
@@ -131,6 +137,10 @@ class Backend:
     def arithmetic(self) -> dict[str, str | None]:
         """What the bits of its results depend on, beside the numbers; None for what nobody can tell."""
         return cpu_arithmetic()
+
+    def fits_narrow_pass(self, stack: NarrowStack, rows: int) -> bool:
+        """Return whether :meth:`narrow_pass` is one launch for batches of so many rows; float32."""
+        return False
 
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an uninitialised array on the device."""

@@ -1,4 +1,4 @@
-"""What users turn off by environment variables, where a machine's CUDA does something that gpunet expects wrongly."""
+"""What users turn off by environment variables, where a machine's CUDA does it wrongly, and what they turn on."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from gpunet.errors import InvalidValueError, shown
 
 @dataclass(frozen=True)
 class Switch:
-    """Something that is done unless an environment variable is ``0``.
+    """Something that is done, or not, as an environment variable says.
 
     Attributes
     ----------
     variable : str
-        ``1``, the empty string or no value stand for on, ``0`` for off.
+        ``1`` stands for on, ``0`` for off, the empty string and no value for the default.
     meaning : str
         What is done where it is on.
+    default : bool
+        Whether it is on where the variable says nothing.
     """
 
     variable: str
     meaning: str
+    default: bool = True
 
     def is_on(self) -> bool:
         """Read the variable.
@@ -37,7 +40,7 @@ class Switch:
                 f"{self.variable}: the environment variable is {shown(value)}. Expected 1, or 0 to turn off that "
                 f"{self.meaning}."
             )
-        return value != "0"
+        return self.default if value == "" else value == "1"
 
 
 # Read when a backend is made, which then keeps to it.
@@ -45,4 +48,7 @@ CUDA_GRAPH = Switch("GPUNET_CUDA_GRAPH", "training steps are recorded as CUDA gr
 CLUSTERS = Switch("GPUNET_CLUSTERS", "batch norm is planned with clusters of blocks where the device has them")
 CUBLAS_LT = Switch("GPUNET_CUBLASLT", "cublasLt adds the bias to a matrix product, and applies ReLU, where it can")
 TUNING = Switch("GPUNET_TUNING", "launch plans follow what `gpunet tune` has measured on the device")
-SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING)
+NARROW_PASS = Switch(
+    "GPUNET_NARROW_PASS", "the forward and backward pass of a narrow network is one kernel where it fits", default=False
+)
+SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING, NARROW_PASS)

@@ -198,7 +198,9 @@ class TrainingSteps:
 
     def _step(self, rows: int) -> None:
         network, backend = self.network, self._backend
-        network.differentiate(*self._gather(rows))
+        batch = self._gather(rows)
+        if not network.narrow_pass(*batch):
+            network.differentiate(*batch)
         backend.count_step(
             network.loss_layer.value,
             self.losses,

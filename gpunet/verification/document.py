@@ -63,6 +63,11 @@ OPEN: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("data that stay on the host",),
     ),
     (
+        "Cooperative launches, recorded ones too; whether the pass of a narrow network is faster in one launch "
+        "(`GPUNET_NARROW_PASS=1`).",
+        ("narrow network", "steps in one launch"),
+    ),
+    (
         "The benchmarks' peers for CUDA: gpunet's, the plain CuPy one, PyTorch's whole-step graph, JAX's; "
         "gpunet's launch counts.",
         (),

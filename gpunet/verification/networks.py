@@ -151,6 +151,13 @@ def fed(subject: Subject) -> Iterator[Difference]:
         yield from agreement(found, expected, training.dtype)
 
 
+def in_one_launch(subject: Cuda) -> Iterator[Difference]:
+    """Yield how far steps whose pass is one launch are from those operation by operation."""
+    backend, other = subject.for_network(), subject.for_network()
+    backend.has_narrow_passes, other.has_narrow_passes = True, False
+    yield from agreement(_Trained.alone(backend, NARROW), _Trained.alone(other, NARROW), "float32")
+
+
 # --- two networks -----------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +172,8 @@ class _Size:
 # Wide enough that batch norm asks for more shared memory than every block has, and the two for different sizes of it.
 LARGE_PAIR = (_Size((40, 1000, 1000, 10), 512), _Size((40, 1000, 10), 256))
 SMALL_PAIR = (_Size((6, 33, 20, 3), 48), _Size((9, 20, 4), 24))
+# Two blocks.
+NARROW = _Size((13, 33, 20, 5), 70)
 ROUNDS, STEPS_OF_A_ROUND = 3, 4
 
 
@@ -285,6 +294,8 @@ def checks(subject: Subject) -> Iterator[Check]:
                 partial(recorded, subject, training),
             )
     yield Check("data that stay on the host", "float32", "beside data on the device", partial(fed, subject))
+    if isinstance(subject, Cuda):
+        yield Check("steps in one launch", "float32", "", partial(in_one_launch, subject))
     yield Check("two networks", "float32", "in turn", partial(in_turn, subject))
     yield Check("two networks", "float32", "in two threads", partial(in_threads, subject))
     yield Check("memory that runs out", "float32", "told, and networks go on", partial(out_of_memory, subject))

@@ -13,6 +13,7 @@ from gpunet.verification import (
     batch_norm,
     gather,
     losses,
+    narrow_pass,
     networks,
     optimizer,
     products,
@@ -26,7 +27,19 @@ from gpunet.verification.subject import Subject
 
 # Kernels of one file and type that are compiled at once: fewer compilations read the same source.
 COMPILED_TOGETHER = 8
-GROUPS = (products, gather, activation, batch_norm, losses, score, random_bits, optimizer, training, networks)
+GROUPS = (
+    products,
+    gather,
+    activation,
+    batch_norm,
+    losses,
+    score,
+    random_bits,
+    optimizer,
+    narrow_pass,
+    training,
+    networks,
+)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class StepSpeed:
     """A step of training a configuration, as ``fit`` does it, recorded and operation by operation.
 
     ``kernels`` are those of the recorded graph; None where the driver does not tell or records none.
+    ``one_launch_milliseconds`` are of the recorded step with ``GPUNET_NARROW_PASS=1``; None where the network or the
+    batch does not fit.
     """
 
     configuration: str
@@ -74,6 +76,7 @@ class StepSpeed:
     milliseconds: float
     unrecorded_milliseconds: float
     kernels: int | None
+    one_launch_milliseconds: float | None
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,15 @@ def tables(speed: dict[str, Any]) -> Iterator[tuple[str, Sequence[str], list[lis
     )
     yield (
         "A training step with Adam and batch norm, as fit does it",
-        ("configuration", "batch x layers", "products", "ms, recorded", "ms, not recorded", "kernels in the graph"),
+        (
+            "configuration",
+            "batch x layers",
+            "products",
+            "ms, recorded",
+            "ms, not recorded",
+            "kernels in the graph",
+            "ms, GPUNET_NARROW_PASS=1",
+        ),
         _cells(speed["steps"]),
     )
     if speed.get("products"):
@@ -325,18 +336,30 @@ def _step_speed(subject: Cuda, label: str, precision: str) -> StepSpeed:
     X = np.resize(rng.standard_normal(2**16, dtype=np.float32), (batches * batch, inputs))
     y = rng.integers(0, sizes[-1], len(X))
 
-    def train(records: bool) -> tuple[float, int | None]:
+    def train(records: bool, narrow: bool = False) -> tuple[float, int | None]:
         backend = subject.for_network(precision)
-        backend.records = backend.records and records
+        backend.records, backend.has_narrow_passes = backend.records and records, narrow
         graphs = watch_recordings(backend.device)
         clock = _Clock(backend.device)
         network = Network(sizes, batch_norm=True, device=backend, precision=precision)
-        fit(network, X, y, epochs=2, batch_size=batch, optimizer=Adam(1e-4), shuffle=False, callbacks=[clock])
+        if narrow and network.narrow_stack(batch) is None:
+            return math.nan, None
+        epochs = 3 if narrow else 2  # the layers' buffers come at the end of the first, and recordings are made anew
+        fit(network, X, y, epochs=epochs, batch_size=batch, optimizer=Adam(1e-4), shuffle=False, callbacks=[clock])
         return clock.milliseconds, graphs[0].nodes if graphs else None
 
     recorded, kernels = train(records=True)
     unrecorded, _ = train(records=False)
-    return StepSpeed(label, f"{batch} x {shape_text(sizes)}", precision, recorded, unrecorded, kernels)
+    one_launch = train(records=True, narrow=True)[0] if precision == "float32" else math.nan
+    return StepSpeed(
+        label,
+        f"{batch} x {shape_text(sizes)}",
+        precision,
+        recorded,
+        unrecorded,
+        kernels,
+        None if math.isnan(one_launch) else one_launch,
+    )
 
 
 def watch_recordings(device: Any) -> list[Replay]:

@@ -16,6 +16,7 @@ from gpunet.backends.cuda import (
     activation,
     batch_norm,
     launcher,
+    narrow_pass,
     random_words,
     softmax_cross_entropy,
 )
@@ -26,6 +27,7 @@ from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
 from tests.helpers.planting import planted
 from tests.kernels import test_batch_norm as batch_norm_kernel_tests
+from tests.kernels import test_orders as orders
 from tests.kernels import test_scratch as scratch_tests
 from tests.layers import test_batch_norm as batch_norm_tests
 from tests.layers import test_dropout as dropout_tests
@@ -68,6 +70,10 @@ def residual() -> None:
 
 def without_scale() -> None:
     batch_norm_tests.test_the_gradient_without_scale_and_shift_is_the_references(ReLU())
+
+
+def narrow() -> None:
+    orders.test_every_order("narrow network")
 
 
 def masks() -> None:
@@ -210,6 +216,22 @@ BUGS = [
         "MOST_THREADS = 1024",
         lambda: batch_norm_kernel_tests.test_forward_and_backward(batch_norm_kernel_tests.LARGE_TILE),
         "1024 threads of a block need more registers",
+    ),
+    Bug(
+        "blocks that meet are not launched together",
+        narrow_pass,
+        "cooperative=True",
+        "cooperative=False",
+        narrow,
+        "wait in loops for what no other thread brings",
+    ),
+    Bug(
+        "one tile too few",
+        narrow_pass,
+        "(depth + 3) * TILE_BYTES",
+        "(depth + 2) * TILE_BYTES",
+        narrow,
+        "outside",
     ),
     Bug(
         "static shared memory is not counted",

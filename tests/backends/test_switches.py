@@ -1,4 +1,4 @@
-"""What environment variables turn off: recorded steps, clusters, cublasLt."""
+"""What environment variables turn off, recorded steps, clusters, cublasLt, and on: a whole pass in one launch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
-from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, SWITCHES
+from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, NARROW_PASS, SWITCHES
 from tests.emulation import EmulatedDevice
 
 
@@ -64,17 +64,17 @@ def test_each_turns_off_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(close[name], values, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(("value", "on"), [(None, True), ("", True), ("1", True), ("0", False)])
+@pytest.mark.parametrize(("value", "on"), [(None, None), ("", None), ("1", True), ("0", False)])
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.variable)
-def test_values(switch: Any, value: str | None, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values(switch: Any, value: str | None, on: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(switch.variable, raising=False)
     if value is not None:
         monkeypatch.setenv(switch.variable, value)
-    assert switch.is_on() is on
+    assert switch.is_on() is (on if on is not None else switch is not NARROW_PASS)
 
 
 @pytest.mark.parametrize("value", ["false", "2", " 0", "off"])
-@pytest.mark.parametrize("switch", [CUDA_GRAPH, CLUSTERS, CUBLAS_LT], ids=lambda switch: switch.variable)
+@pytest.mark.parametrize("switch", [CUDA_GRAPH, CLUSTERS, CUBLAS_LT, NARROW_PASS], ids=lambda switch: switch.variable)
 def test_other_values_are_refused_when_a_network_is_made(
     switch: Any, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         "GPUNET_CLUSTERS": False,
         "GPUNET_CUBLASLT": True,
         "GPUNET_TUNING": True,
+        "GPUNET_NARROW_PASS": False,
     }
     assert "switch        GPUNET_CLUSTERS=0: batch norm" in shell(capsys, "info").output
     monkeypatch.setenv("GPUNET_CLUSTERS", "no")

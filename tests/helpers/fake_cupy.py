@@ -19,6 +19,7 @@ import ctypes
 import functools
 import gc
 import itertools
+import math
 import re
 import threading
 import weakref
@@ -543,7 +544,14 @@ class FakeCupy:
         compiled_in = re.search(r"_resident<.* (\d)>", kernel.name)  # by __cluster_dims__
         cluster = int(compiled_in[1]) if compiled_in else 1
 
-        def call(grid: Any, block: Any, args: Any, shared_mem: int = 0, *, stream: Stream | None = None) -> None:
+        def call(
+            grid: Any,
+            block: Any,
+            args: Any,
+            shared_mem: int = 0,
+            stream: Stream | None = None,
+            enable_cooperative_groups: bool = False,
+        ) -> None:
             assert isinstance(grid, tuple)
             assert isinstance(block, tuple)
             queue = stream or current.streams[-1]
@@ -555,10 +563,21 @@ class FakeCupy:
             if cluster >= self.refused_cluster or (cluster > 1 and shared_mem > self.cluster_bytes):
                 raise CUDADriverError("CUDA_ERROR_INVALID_CLUSTER_SIZE: invalid cluster size")
             self.launched_clusters.append(cluster)
+            if enable_cooperative_groups:
+                most = self.emulated._resident_blocks(kernel, math.prod(block), shared_mem)
+                if len(grid) == 1:
+                    grid = (min(grid[0], most),)  # and warns
+                elif math.prod(grid) > most:
+                    raise ValueError(f"The specified grid size exceeds the limit ({most}).")
             # Static shared memory counts too, and the emulated device alone knows of it.
             allowed = SHARED_MEMORY_FOR_ALL if asked is None else None
             values = [argument.values if isinstance(argument, ndarray) else argument for argument in args]
-            launch = functools.partial(self.emulated.launch, cluster=cluster, shared_memory_allowed=allowed)
+            launch = functools.partial(
+                self.emulated.launch,
+                cluster=cluster,
+                shared_memory_allowed=allowed,
+                cooperative=enable_cooperative_groups,
+            )
             spans: tuple[list[Span], list[Span]] = [], []
             for value, parameter in zip(values, kernel.parameters, strict=False):  # the launch says what does not fit
                 if isinstance(value, np.ndarray):

@@ -37,10 +37,12 @@ COPIES = Kernel("batch_norm", "batch_norm_forward_striped<float, 1, identity_act
 RESIDENT = Kernel("batch_norm", "batch_norm_backward_resident<float, 1, identity_activation, 1>", 120)
 CLUSTER = Kernel("batch_norm", "batch_norm_forward_resident<float, 1, identity_activation, 2>", 90)
 CLUSTER_BACKWARD = Kernel("batch_norm", "batch_norm_backward_resident<float, 1, identity_activation, 2>", 100)
+NARROW = Kernel("narrow_pass", "narrow_pass<float, identity_activation, true>", 90)
 
 ARRIVAL = "    __threadfence();\n    __syncthreads();\n    if (thread_in_block() == 0) arrived_before"
 ANNOUNCEMENT = "    __threadfence();\n    __syncthreads();\n    if (thread_in_block() == 0) atomicExch"
 LAST = "    __threadfence();\n    return arrived_before[0] == blocks - 1;"
+MEETING = "    __threadfence();\n    __syncthreads();\n    if (threadIdx.x == 0) {\n        atomicInc"
 MARK = "*reinterpret_cast<volatile unsigned int*>(tile_counters + READY) == 0"
 CLUSTER_SYNC = '"barrier.cluster.arrive.release.aligned;\\n\\tbarrier.cluster.wait.acquire.aligned;"'
 
@@ -101,6 +103,27 @@ BUGS = {
     "squares by way of L1": (FORWARD, "__ldcg(partial_squares + offset + i)", "partial_squares[offset + i]", OLD_LINES),
     "the mean by way of L1": (FORWARD, "__ldcg(mean + region.column + i)", "mean[region.column + i]", OLD_LINES),
     "dgamma by way of L1": (BACKWARD, "__ldcg(dgamma + column)", "dgamma[column]", OLD_LINES),
+    "no fence before blocks meet": (NARROW, MEETING, MEETING.split("\n", 1)[1], NOT_GIVEN),
+    "no barrier before blocks meet": (NARROW, MEETING, MEETING.replace("__syncthreads();", ""), "without a barrier"),
+    "no fence after blocks have met": (
+        NARROW,
+        "        __threadfence();\n        atomicInc(counter",
+        "        atomicInc(counter",
+        NOT_TAKEN,
+    ),
+    "moments and sums by way of L1": (
+        NARROW,
+        "__ldcg(second + block * stride + unit)",
+        "second[block * stride + unit]",
+        OLD_LINES,
+    ),
+    "the mean of block 0 by way of L1": (NARROW, "__ldcg(means + unit)", "means[unit]", OLD_LINES),
+    "parts of the gradient by way of L1": (
+        NARROW,
+        "__ldcg(partial + block * stride + i)",
+        "partial[block * stride + i]",
+        OLD_LINES,
+    ),
     "no wait for the copies of a chunk": (COPIES, '"cp.async.wait_all;"', '""', NO_WAIT),
     "no wait for the copies of a tile": (RESIDENT, "    wait_for_copies();\n\n    A sums", "\n    A sums", NO_WAIT),
     "a wait for groups of which there are none": (

@@ -8,7 +8,7 @@ import pytest
 
 from gpunet.activations import ReLU
 from gpunet.backends.cuda import CudaBackend
-from gpunet.verification import activation, batch_norm, losses, optimizer, score, training
+from gpunet.verification import activation, batch_norm, losses, narrow_pass, optimizer, score, training
 from gpunet.verification.batch_norm import Way, differences
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32
@@ -29,6 +29,8 @@ OPERATIONS = {
     "norm of the gradient": optimizer.clip_factor(FLOAT32, 1025, 600),
     "finite numbers": training.summarize(FLOAT32, 1025, 600),
     "right labels": score.score_switches(FLOAT32, (103, 10), True),
+    "narrow network": narrow_pass.narrow_pass((5, 9, 6, 3), 100, True, RELU),
+    "narrow network without batch norm": narrow_pass.narrow_pass((5, 9, 6, 3), 70, False, RELU),
 }
 # Two tiles of columns that take turns, three chunks of rows: 12 blocks that wait for one another.
 STRIPES = (24, 33), Way("striped")

@@ -57,6 +57,7 @@ SILU = r"bias_activation_\w+<float, silu_activation, 1>"
 SOFTMAX = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
 SIGMOID = "sigmoid_cross_entropy<float>|total_weight<float>"
 SQUARED_ERROR = "squared_error<float>|total_weight<float>"
+NARROW = "narrow network", ("narrow network", "batch norm, relu", "65 rows, 8 x 16 x 16 x 4, aligned")
 
 BUGS = [
     Bug(
@@ -132,6 +133,62 @@ BUGS = [
         "bias and activation forward",
         ("float32", "silu, NaN"),
         r"out\[0, 2\] is nan",
+    ),
+    Bug(
+        "rows that do not exist deviate from the mean",
+        "narrow_pass",
+        "numbers[p][q] = own.row + q < rows ? s[p][q] - mean[p] : T(0);",
+        "numbers[p][q] = s[p][q] - mean[p];",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "blocks count as if they had the same number of rows",
+        "narrow_pass",
+        "sums[0] += count * one;",
+        "sums[0] += (MOMENTS ? T(rows) / T(gridDim.y) : T(1)) * one;",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "numbers between two vectors are left as they were",
+        "narrow_pass",
+        "numbers[end + threadIdx.x] = 0;",
+        ";",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "the last block's part of the gradient is not added",
+        "narrow_pass",
+        "block < gridDim.y; ++block) total",
+        "block < gridDim.y - 1; ++block) total",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "every block moves the running averages",
+        "narrow_pass",
+        "if (blockIdx.y == 0 && unit < layer(i).outputs)",
+        "if (unit < layer(i).outputs)",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "the mean of a block's losses",
+        "narrow_pass",
+        "last.outputs, rows);",
+        "last.outputs, own_rows);",
+        "",
+        *NARROW,
+    ),
+    Bug(
+        "the first layer's gradient takes another layer's input",
+        "narrow_pass",
+        "multiply<true, true>(own, gradient, outputs_below(i),",
+        "multiply<true, true>(own, gradient, outputs,",
+        "",
+        *NARROW,
     ),
     Bug(
         "batch norm takes y for z",
@@ -674,6 +731,55 @@ def clusters(device: PlantedDevice) -> None:
 
 
 OTHER_BUGS = [
+    OtherBug(
+        "no barrier before blocks meet",
+        "narrow_pass",
+        "    __threadfence();\n    __syncthreads();\n    if (threadIdx.x == 0) {\n        atomicInc",
+        "    __threadfence();\n    if (threadIdx.x == 0) {\n        atomicInc",
+        "",
+        in_order("narrow network"),
+    ),
+    OtherBug(
+        "no block waits for the others",
+        "narrow_pass",
+        "while (*reinterpret_cast<volatile unsigned int*>(counter) < gridDim.y) __nanosleep(20);",
+        "",
+        "",
+        in_order("narrow network"),
+    ),
+    OtherBug(
+        "a block's threads do not wait for the one that waits",
+        "narrow_pass",
+        "        work();\n    }\n    __syncthreads();\n",
+        "        work();\n    }\n",
+        "",
+        in_order("narrow network"),
+    ),
+    OtherBug(
+        "blocks that go are not counted",
+        "narrow_pass",
+        "        __threadfence();\n        atomicInc(counter, 2 * gridDim.y - 1);\n",
+        "        __threadfence();\n",
+        "",
+        in_order("narrow network"),
+        "blocks have left them other than 0",
+    ),
+    OtherBug(
+        "weights are overwritten while others multiply them",
+        "narrow_pass",
+        "            __syncthreads();\n            load_weights<0>(i - 1);",
+        "            load_weights<0>(i - 1);",
+        "",
+        in_order("narrow network without batch norm"),
+    ),
+    OtherBug(
+        "no barrier before the parts of a sum are added",
+        "narrow_pass",
+        "scratch[THREADS + threadIdx.x] = sums[1];\n    __syncthreads();\n",
+        "scratch[THREADS + threadIdx.x] = sums[1];\n",
+        "",
+        in_order("narrow network"),
+    ),
     OtherBug(
         "a block of a cluster ends while others read its memory",
         "batch_norm",

@@ -35,6 +35,7 @@ CHECKS: list[tuple[str, tuple[str, ...]]] = [
     (planted.SIGMOID, ("sigmoid cross entropy", "float32", "257 x 10")),
     (planted.SOFTMAX, ("softmax cross entropy", "float32", "130 x 10")),
     (planted.SQUARED_ERROR, ("squared error", "float32", "257 x 10")),
+    ("", ("narrow network", "batch norm, relu", "65 rows, 13 x 50 x 31 x 5")),
 ]
 
 # Reads an index past the end and copies what lies there past the end.

@@ -99,6 +99,7 @@ def test_steps_recorded_and_not() -> None:
         copies = row["milliseconds"] - 2e3 * KERNEL_SECONDS
         assert copies == pytest.approx(1e3 * COPY_SECONDS * round(copies / 1e3 / COPY_SECONDS))
         assert row["unrecorded_milliseconds"] == pytest.approx(copies + 1e3 * KERNEL_SECONDS * row["kernels"])
+        assert row["one_launch_milliseconds"] == (row["milliseconds"] if row["precision"] == "float32" else None)
     assert rows[0]["kernels"] < rows[-1]["kernels"]
 
 
@@ -128,7 +129,7 @@ def test_a_product_that_cublaslt_does_not_have_is_measured_in_two() -> None:
 def test_every_kernel_file_is_measured() -> None:
     methods = {operation.method for _, operation in speed.operations(is_large=False)}
     assert methods == set(SWEEPS)
-    files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm score training"
+    files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm score training narrow_pass"
     assert all(name in files for name in names())
 
 

@@ -25,6 +25,7 @@ from gpunet.backends.cuda import (
     bernoulli,
     dropout,
     gather,
+    narrow_pass,
     optimizer,
     score,
     sigmoid_cross_entropy,
@@ -38,8 +39,9 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.feed import Feed, is_as_wanted
+from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.notices import say_once
-from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH
+from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH, NARROW_PASS
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
 from gpunet.validation import is_on_cuda, pieces
 
@@ -97,6 +99,8 @@ class CudaBackend(Backend):
         Whether :meth:`capture` records.
     epilogues : frozenset of str
         What it has the device do together with a product.
+    has_narrow_passes : bool
+        With ``GPUNET_NARROW_PASS=1``, where products are in float32.
 
     Raises
     ------
@@ -127,6 +131,7 @@ class CudaBackend(Backend):
     summarize = kernel(training.summarize)
     score_classes = kernel(score.score_classes)
     score_switches = kernel(score.score_switches)
+    narrow_pass = kernel(narrow_pass.narrow_pass)
 
     def __init__(
         self,
@@ -143,6 +148,7 @@ class CudaBackend(Backend):
         self.precision = precision
         self.records = CUDA_GRAPH.is_on() and records
         self.epilogues = frozenset(epilogues if CUBLAS_LT.is_on() else ())
+        self.has_narrow_passes = NARROW_PASS.is_on() and precision == "float32"
         self.launcher = Launcher(device, has_clusters, tuning)
         self._without_kernel: set[str] = set()
 
@@ -167,6 +173,9 @@ class CudaBackend(Backend):
             x, weight, bias, out, transpose_b=True, relu=epilogue == "relu", precision=self.precision
         ):
             Backend.linear_activation_forward(self, x, weight, bias, activation, out)  # in two
+
+    def fits_narrow_pass(self, stack: NarrowStack, rows: int) -> bool:
+        return narrow_pass.fits(self.launcher, stack, rows)
 
     # --- what has no kernel -----------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Launcher:
         self.tuning = tuning
         self.batch_norm_choice: tuple[str | None, int | None] = None, None
         self.compared: set[tuple[Activation, type]] = set()
+        self._tables: dict[tuple[tuple[int, ...], ...], Array] = {}
         self._counters: Array | None = None
         self._held: list[Array] | None = None
 
@@ -62,11 +63,20 @@ class Launcher:
         args: Sequence[Argument | None],
         shared_memory: int = 0,
         cluster: Dimensions | None = None,
+        cooperative: bool = False,
     ) -> None:
         """Launch a kernel; None stands for a null pointer."""
         arguments = [NULL if argument is None else argument for argument in args]
         self.hold(*(argument for argument in args if argument is not None and not isinstance(argument, np.generic)))
-        self.device.launch(kernel, grid, block, arguments, shared_memory=shared_memory, cluster=cluster)
+        self.device.launch(
+            kernel, grid, block, arguments, shared_memory=shared_memory, cluster=cluster, cooperative=cooperative
+        )
+
+    def table(self, rows: tuple[tuple[int, ...], ...]) -> Array:
+        """Return whole numbers as an int32 array on the device, the same for the same rows."""
+        if rows not in self._tables:
+            self._tables[rows] = self.device.asarray(np.array(rows, np.int32))
+        return self._tables[rows]
 
     def zeroed_counters(self, count: int) -> Array:
         """Return words of device memory that are 0, and that every kernel leaves 0."""

@@ -340,8 +340,6 @@ class CupyDevice:
 
         The size of a cluster is compiled into the kernel (CuPy launches no others): ``cluster`` says what it is.
         """
-        if cooperative:
-            raise DeviceError("a cooperative launch is not supported")
         for position, argument in enumerate(args):
             if not isinstance(argument, np.generic):
                 self._check(argument, f"argument {position} of a kernel", contiguous=True)
@@ -350,9 +348,14 @@ class CupyDevice:
                 if shared_memory > SHARED_MEMORY_WITHOUT_ASKING:
                     self._allow_shared_memory(kernel, shared_memory)
                 kernel(
-                    _dimensions(grid), _dimensions(block), tuple(args), shared_mem=shared_memory, stream=self._stream
+                    _dimensions(grid),
+                    _dimensions(block),
+                    tuple(args),
+                    shared_mem=shared_memory,
+                    stream=self._stream,
+                    enable_cooperative_groups=cooperative,
                 )
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:  # CuPy's own of a cooperative grid that does not fit
                 failed = self._device_error(f"launching {self._operation_name(kernel)}", error)
                 in_clusters = math.prod(_dimensions(cluster or 1)) > 1
                 raise (ClusterRefusedError(str(failed)) if in_clusters and not _is_sticky(error) else failed) from error

@@ -109,6 +109,33 @@ def test_network_trains_as_on_numpy(backend: CudaBackend, batch_norm: bool, weig
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-11, err_msg=name)
 
 
+def test_more_blocks_than_fit_together_are_refused(backend: CudaBackend) -> None:
+    """As where a process may use a part of the multiprocessors only."""
+    network = gpunet.Network([9, 21, 4], batch_norm=True, device=backend)
+    x, labels = backend.zeros((320, 9), np.float32), backend.zeros(320, np.int32)
+    assert network.narrow_stack(320) is None  # four multiprocessors
+    stack = network.narrow_stack(256)
+    vectors = network.flat_parameters, network.flat_state, network.flat_gradients
+    with pytest.raises(gpunet.DeviceError, match=r"launching narrow_pass<.*exceeds the limit \(4\)"):
+        backend.narrow_pass(x, labels, stack, *vectors, network.loss_layer.value)
+
+
+def test_blocks_that_meet_are_launched_together(backend: CudaBackend) -> None:
+    """A narrow network's pass, recorded too: as cuLaunchCooperativeKernel, of three blocks."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 9)), rng.integers(0, 4, 300)
+    backend.has_narrow_passes = True
+    found, expected = (
+        gpunet.Network([9, 21, 4], batch_norm=True, seed=1, dtype="float32", device=device)
+        for device in (backend, "cpu")
+    )
+    for network in (found, expected):
+        gpunet.fit(network, X, y, epochs=3, batch_size=150)
+    assert found.narrow_stack(150) is not None
+    for name, values in expected.get_parameters().items():
+        np.testing.assert_allclose(found.get_parameters()[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
 def test_files_are_compiled_at_the_same_time_and_each_once(
     cupy: fake_cupy.FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
