@@ -28,6 +28,15 @@ class Pool:
     def total_bytes(self) -> int:
         return self.total
 
+    def free_bytes(self) -> int:
+        return self.total - self.used
+
+    def used_bytes(self) -> int:
+        return self.used
+
+    def get_limit(self) -> int:
+        return 0
+
     def free_all_blocks(self, stream: Any = None) -> None:
         self.total = self.used
 
