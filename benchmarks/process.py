@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 from benchmarks.machine import ROOT
+from benchmarks.peers import find_peer
 from gpunet.errors import GpunetError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -47,7 +48,9 @@ class WorkerProcess:
         if self._process is not None or self.missing:
             return
         self._said = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
+        peer = find_peer(self.peer)
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(peer.threads or self.threads))}
+        environment |= peer.environment
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
         self._channel, theirs = multiprocessing.Pipe()
         with theirs:
