@@ -1,12 +1,12 @@
-"""gpunet itself: on NumPy, on compiled kernels of the CPU, on its CUDA kernels, and on CuPy's expressions instead of those."""
+"""gpunet itself: on NumPy, on compiled kernels of the CPU, on CUDA kernels, and on CuPy's expressions instead."""
 
 from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class GpunetNumpy(GpunetPeer):
 class GpunetCompiled(GpunetNumpy):
     """gpunet on the compiled kernels that ``device="cpu"`` takes where Numba is installed, with NumPy's OpenBLAS."""
 
-    environment = {"GPUNET_MKL": "0"}
+    environment: ClassVar[Mapping[str, str]] = {"GPUNET_MKL": "0"}
 
     def missing(self) -> str | None:
         return missing_package("numba", "Numba")
@@ -116,7 +116,7 @@ class GpunetCompiled(GpunetNumpy):
 class GpunetCompiledMkl(GpunetCompiled):
     """The same with MKL's matrix products: networks and products, since all else is the same."""
 
-    environment = {"GPUNET_MKL": "1"}
+    environment: ClassVar[Mapping[str, str]] = {"GPUNET_MKL": "1"}
 
     def missing(self) -> str | None:
         if reason := super().missing():
