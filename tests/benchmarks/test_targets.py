@@ -33,7 +33,7 @@ def test_without_the_compiled_backend_there_is_nothing_to_say() -> None:
 
 
 def test_the_faster_of_tuned_and_compiled_counts() -> None:
-    steps, _, missed = found(row(A, OURS, 2.0), row(A, "torch-tuned", 2.1), row(A, "torch-compile", 2.5))
+    steps, *_, missed = found(row(A, OURS, 2.0), row(A, "torch-tuned", 2.1), row(A, "torch-compile", 2.5))
     by_claim = {line["against"]: line for line in steps}
     assert by_claim["PyTorch (tuned or compiled)"]["a"] == "1.05x (1.1, missed by 4.55 %)"
     assert by_claim["PyTorch (tuned or compiled)"]["b"] == "-"
