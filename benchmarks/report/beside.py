@@ -20,7 +20,8 @@ def beside(results: Results, table: pd.DataFrame) -> list[str]:
     if lines.empty:
         return []
     cells: dict[str, list[str]] = {}
-    for row in lines.row:
+    order = list(dict.fromkeys(peer.partition("@")[0] for peer in lines.peer))
+    for row in sorted(lines.row, key=lambda row: order.index(row.peer.partition("@")[0])):
         label, _, told = row.label.rpartition(", ") if "@" in row.peer else (row.label, "", "")
         chooses = row.peer.startswith(f"{OURS}-compiled") and not told
         threads = f"chosen, at most {row.threads}" if chooses else str(row.threads)

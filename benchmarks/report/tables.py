@@ -116,7 +116,7 @@ def peers(results: Results, table: pd.DataFrame) -> list[str]:
         lost = [
             [case_name(line.case), line.row.label, times_with_spread(line.ratio), *map(milliseconds, both)]
             for line in sorted(compared.itertuples(), key=lambda line: line.ratio.median)
-            if line.ratio.p90 < 1 and (both := (line.median, line.reference.median))
+            if line.ratio.p90 < 1 and not line.ours and (both := (line.median, line.reference.median))
         ]
         if lost:
             columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
@@ -387,7 +387,7 @@ def _has_gpu(results: Results) -> bool:
 
 def _machine_in_words(results: Results) -> str:
     """Return machine, threads, version and date in half a sentence."""
-    known, rows = results.machine, [row for row in results.rows if row.status == "ok"]
+    known, rows = results.machine, [row for row in results.rows if row.status == "ok" and row.case.label != BESIDE]
     said = {"cores": "{} cores", "gpu": "{}", "driver": "driver {}"}
     facts = {name: words.format(known[name]) for name, words in said.items() if known.get(name)}
     threads = f"{_threads(rows)} threads" if _threads(rows) else ""

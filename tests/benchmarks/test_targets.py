@@ -137,9 +137,9 @@ def test_its_own_choice_of_threads_is_held_against_the_best_number() -> None:
 def test_samples_with_each_number_of_threads_stand_alone_and_beside() -> None:
     rows = [
         row(FLIGHTS, OURS, 10.0, label="gpunet (compiled)"),
+        row(FLIGHTS, "torch-tuned", 10.0),
         row(FLIGHTS, f"{OURS}@1", 20.0, label="gpunet (compiled), 1 thread", threads=1),
         row(FLIGHTS.replace(busy=True), f"{OURS}@1", 40.0, label="gpunet (compiled), 1 thread", threads=1),
-        row(FLIGHTS, "torch-tuned", 10.0),
     ]
     text = section("beside", [results(rows)])
     assert "512 x 24-128-128-2, 5120 examples" in text
