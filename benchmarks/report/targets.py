@@ -113,8 +113,8 @@ class _Contender:
                 f"**{self.label}**, training step: how many times as long as gpunet a peer takes, by medians, and in "
                 "parentheses the target. The last line is gpunet's own time over the floor; its target is a limit.",
                 _table(["against", *CONFIGURATIONS], [[claim, *line.values()] for claim, line in cells.items()]),
-                "The floor: the products' operations at the best rate that a large product reached in the rounds; small "
-                f"ones reach less. {self.label} multiplies at its own.",
+                "The floor: the products' operations at the best rate that a large product reached in the rounds; "
+                f"small ones reach less. {self.label} multiplies at its own.",
                 _table(bounds, [self._bound(case) for case in self._configurations(batch_norm=True)]),
             ]
         if others:
