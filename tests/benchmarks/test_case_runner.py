@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -80,6 +81,9 @@ def test_beside_a_busy_program_as_many_processes_work_as_there_are_threads_and_e
     calibrate = runner._calibrate
 
     def look(entries):
+        ends = time.monotonic() + 30
+        while busy_children() < runner.plan.threads and time.monotonic() < ends:
+            time.sleep(0.01)  # one that has just been started has no command line for a moment
         seen.append(busy_children())
         calibrate(entries)
 
@@ -94,8 +98,11 @@ def test_beside_a_busy_program_as_many_processes_work_as_there_are_threads_and_e
 
 def busy_children() -> int:
     """Return how many processes of this one's keep a core busy."""
-    commands = Path("/proc").glob("[0-9]*/cmdline")
-    return sum(f"parent = {os.getpid()}" in path.read_text(errors="replace") for path in commands)
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # others end meanwhile
+            count += f"parent = {os.getpid()}" in path.read_text(errors="replace")
+    return count
 
 
 def test_a_peer_with_a_number_of_threads_of_its_own_is_told_it(runner):
