@@ -42,7 +42,7 @@ test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev
 
 BENCHMARK = -m benchmarks --results $(or $(RESULTS),benchmarks/results)
 
-benchmark: $(VENV)/.peers ## time gpunet and its peers on this CPU, in about ten minutes; ARGS='-k batch_norm' for a part
+benchmark: $(VENV)/.peers $(if $(MKL),$(VENV)/.mkl) ## time gpunet and its peers on this CPU, in ten to twelve minutes; MKL=1 with MKL too; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) $(ARGS)
 
 # Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
@@ -103,7 +103,11 @@ $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP_INSTALL) --editable '.[dev,oracle]'
 	@touch $@
 
-# PyTorch, JAX and Keras too.
+# PyTorch, JAX and Keras too; and MKL, which is large.
 $(VENV)/.peers: $(VENV)/.oracle
 	$(PIP_INSTALL) --editable '.[dev,peers]'
+	@touch $@
+
+$(VENV)/.mkl: $(VENV)/.peers
+	$(PIP_INSTALL) --editable '.[dev,peers,mkl]'
 	@touch $@

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.case_runner import CaseRunner, Plan
 from benchmarks.cases import choose_cases, smoke
-from benchmarks.peers import find_peer, peers_for
+from benchmarks.peers import find_peer, is_worth, peers_for
 from benchmarks.report.results import OURS, Case, Row
 from benchmarks.report.words import milliseconds, times
 from benchmarks.run import ResultFile, run
@@ -80,11 +80,12 @@ def _select(arguments: argparse.Namespace) -> dict[Case, list[str]]:
     if arguments.device == "cuda" and not arguments.smoke and (reason := probe_gpu().problem):
         raise InvalidValueError(f"--device cuda: {reason}.")
     cases = choose_cases(arguments.device, arguments.k.split(), arguments.configurations)
+    threads = arguments.threads or usable_cores()
     peers = {name: find_peer(name) for name in arguments.peers or peers_for(arguments.device)}
     chosen = {
         case: names
         for case in (smoke(cases) if arguments.smoke else cases)
-        if (names := [name for name, peer in peers.items() if peer.is_worth(case)])
+        if (names := [name for name, peer in peers.items() if is_worth(peer, case, threads)])
     }
     if not chosen:
         raise InvalidValueError(f"-k: these peers have no case with all of {arguments.k!r}; --list names the cases.")

@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from benchmarks.cases import shrink
 from benchmarks.machine import commit, describe_machine, gpu_clock, today
-from benchmarks.peaks import Peaks
+from benchmarks.neighbour import busy_neighbour
+from benchmarks.peaks import PEAKS, Peaks
 from benchmarks.peers import RATIOS_TO, REFERENCE, find_peer
 from benchmarks.peers.peer import Outputs
 from benchmarks.problem import make_problem
 from benchmarks.process import PeerFailedError, WorkerProcess
-from benchmarks.report.results import Case, Row, spread
+from benchmarks.report.results import OURS, Case, Row, spread
 from benchmarks.report.roofline import demands, roofline_seconds, working_set
 from benchmarks.tolerances import largest_error, tolerance
 
@@ -42,6 +44,8 @@ _PREPARE_SHARE = 1 / 3
 _STEPS_ON_DEVICE, _LONGEST_ROUND = 200, 0.5
 # Of the units of a round on a GPU, how many more are done before it, untimed: its clock rises within milliseconds.
 _WARM_UP_SHARE = 0.1
+# Whose memory is compared in steps of which configurations: processes of their own, so that nothing is left of others.
+_GROWTH_OF, _GROWTH_LABELS = (OURS, "torch-eager", "torch-tuned"), ("b", "d")
 
 
 class OutOfTimeError(Exception):
@@ -124,7 +128,10 @@ class CaseRunner:
             with entry.failing():
                 self._enter(case, entry, reference)
         running = [entry for entry in entries if entry.goes_on]
-        peaks = self._run_rounds(case, running) if running else {}
+        peaks: dict[str, list[float]] = {}
+        if running:
+            with busy_neighbour(self.plan.threads) if case.busy else contextlib.nullcontext():
+                peaks = self._run_rounds(case, running)
         self._add_numbers(case, [entry for entry in running if entry.goes_on], peaks)
         return [entry.row for entry in entries]
 
@@ -188,7 +195,8 @@ class CaseRunner:
         return self._known_reference[1]
 
     def _new_row(self, case: Case, name: str) -> Row:
-        peer, threads = find_peer(name), self.plan.threads
+        peer = find_peer(name)
+        threads = peer.threads or self.plan.threads
         return Row(case, name, peer.label, on_device=peer.on_device, threads=threads, commit=self.commit, date=today())
 
     def _enter(self, case: Case, entry: Entry, reference: Outputs) -> None:
@@ -233,13 +241,15 @@ class CaseRunner:
                 if entry.goes_on:
                     with entry.failing():
                         self._work(entry)
-            if number % 2 == 0 and not self.plan.smoke:
-                self._measure_peaks(case, peaks)
+            if number % 2 == 0 and not self.plan.smoke and not case.busy:
+                self._measure_peaks(case, running, peaks)
         megahertz = gpu_clock() if self.plan.device == "cuda" else 0
         for entry in running:
             entry.row.gpu_megahertz = megahertz if entry.row.on_device else 0
             if entry.goes_on:
                 self._conclude(entry)
+            if entry.goes_on and self._has_growth(entry.row):
+                self._measure_growth(entry.row)
         return peaks
 
     def _calibrate(self, entries: list[Entry]) -> None:
@@ -280,9 +290,10 @@ class CaseRunner:
         seconds: tuple[float, float | None] = self._ask(entry.worker, "time", repeats)
         return seconds
 
-    def _measure_peaks(self, case: Case, samples: dict[str, list[float]]) -> None:
+    def _measure_peaks(self, case: Case, running: list[Entry], samples: dict[str, list[float]]) -> None:
         time.sleep(_PAUSE_SECONDS)
-        for name, rate in self._peaks.measure(case).items():
+        best, products = self._peaks.measure(case, [entry.row.peer for entry in running])
+        for name, rate in (best | products).items():
             samples.setdefault(name, []).append(rate)
 
     # --- after them ---
@@ -293,6 +304,22 @@ class CaseRunner:
             entry.row.peak_bytes, entry.row.launches = self._ask(entry.worker, "finish")
         except PeerFailedError:
             entry.worker.stop()  # what broke off may have left the library in any state
+
+    def _has_growth(self, row: Row) -> bool:
+        case = row.case
+        is_step = case.is_network and case.mode == "step" and case.label in _GROWTH_LABELS
+        return is_step and self.plan.device == "cpu" and row.peer.startswith(_GROWTH_OF)
+
+    def _measure_growth(self, row: Row) -> None:
+        """Let a fresh process of the peer do the case's steps; one that fails leaves no number."""
+        worker = WorkerProcess(row.peer, self.plan.threads)
+        try:
+            self._in_time(_START_TIMEOUT, worker.start)
+            row.growth_bytes = self._ask(worker, "growth", shrink(row.case), row.case)
+        except PeerFailedError:
+            pass
+        finally:
+            worker.stop()
 
     def _add_numbers(self, case: Case, entries: list[Entry], peaks: dict[str, list[float]]) -> None:
         """Complete the rows: spreads, rates, ratios to gpunet, share of the roofline."""
@@ -312,7 +339,10 @@ class CaseRunner:
                 row.ratio = spread(one / other for one, other in zip(entry.host, base.host, strict=True))
                 row.ratio_to = base.row.peer
             if peaks and row.on_device == (self.plan.device == "cuda"):
-                row.peaks = {name: float(np.median(rates)) for name, rates in peaks.items()}
+                rates = {name: float(np.median(samples)) for name, samples in peaks.items()}
+                row.product_gigaflops = rates.get(row.peer)
+                row.peaks = {name: rates[name] for name in PEAKS if name in rates}
+            if row.peaks:
                 row.roofline_milliseconds = 1e3 * roofline_seconds(case, *(1e9 * rate for rate in row.peaks.values()))
                 row.roofline_percent = 100 * row.roofline_milliseconds / row.milliseconds.median
                 cache = self.machine.get("gpu_cache_bytes" if row.on_device else "cache_bytes", 0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from benchmarks.problem import PEAK
 from benchmarks.process import PeerFailedError, WorkerProcess
-from benchmarks.report.results import Case
+from benchmarks.report.results import OURS, Case
 from benchmarks.report.roofline import demands
 
 # Peers whose product and copy may be the best ones.
+# Other peers have their own rates of the product measured where they take part.
 CANDIDATES = {"cpu": ("gpunet-numpy", "torch-tuned"), "cuda": ("gpunet-cuda",)}
+# What a roofline is computed from.
+PEAKS = ("gigaflops", "gigabytes_per_second")
 # A square product and a copy of which a cache holds only a small part.
 _SIZES = {"cpu": (1536, 2**26), "cuda": (8192, 2**28)}
 # A GPU raises its clock while it works, within milliseconds: what is timed comes after as much that is not.
@@ -29,13 +32,20 @@ class Peaks:
         # By candidate and operation: its process, and the case that this has ready; None where there is none to ask.
         self._ready: dict[tuple[str, str], tuple[WorkerProcess, Case] | None] = {}
 
-    def measure(self, case: Case) -> dict[str, float]:
-        """Return ``gigaflops`` and ``gigabytes_per_second``, one sample each; nothing where one cannot be measured."""
+    def measure(self, case: Case, peers: Collection[str] = ()) -> tuple[dict[str, float], dict[str, float]]:
+        """Return ``gigaflops`` and ``gigabytes_per_second``, one sample each; nothing where one cannot be measured.
+
+        And the gigaflops of the product by each candidate and each of gpunet's peers.
+        """
         side, elements = _SIZES[self.device]
         product = Case("gemm", "forward", PEAK, side, (side, side), dtype=case.dtype, precision=case.precision)
         copy = Case("copy", "forward", PEAK, 1, (elements,), dtype=case.dtype)
-        rates = [max(self._rate(name, large) for name in CANDIDATES[self.device]) for large in (product, copy)]
-        return dict(zip(("gigaflops", "gigabytes_per_second"), rates, strict=True)) if all(rates) else {}
+        candidates = CANDIDATES[self.device]
+        ours = [name for name in peers if name.startswith(OURS) and ("cuda" in name) == (self.device == "cuda")]
+        products = {name: self._rate(name, product) for name in dict.fromkeys((*candidates, *ours))}
+        rates = max(products.values()), max(self._rate(name, copy) for name in candidates)
+        best = dict(zip(PEAKS, rates, strict=True)) if all(rates) else {}
+        return best, {name: rate for name, rate in products.items() if rate}
 
     def _rate(self, name: str, large: Case) -> float:
         """Return how many thousand millions of operations or bytes a candidate does in a second; 0 where it fails."""

@@ -11,7 +11,8 @@ import tempfile
 from typing import Any
 
 from benchmarks.machine import ROOT
-from gpunet.errors import GpunetError
+from benchmarks.peers import find_peer
+from gpunet.errors import GpunetError, InvalidValueError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SHOWN_LINES = 3
@@ -46,8 +47,13 @@ class WorkerProcess:
         """Start the process unless it runs, and learn what it is, or raise PeerFailedError."""
         if self._process is not None or self.missing:
             return
+        try:
+            peer = find_peer(self.peer)
+        except InvalidValueError as error:
+            raise PeerFailedError(str(error)) from None
         self._said = tempfile.TemporaryFile(mode="w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self.threads))}
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(peer.threads or self.threads))}
+        environment |= peer.environment
         environment |= {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
         self._channel, theirs = multiprocessing.Pipe()
         with theirs:

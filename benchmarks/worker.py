@@ -28,6 +28,8 @@ from benchmarks.report.results import Case  # noqa: E402
 # Batches that a device works on in rotation are together larger than its cache of the second level.
 _ROTATED_BYTES = 128 * 2**20
 _MOST_BATCHES = 256
+# Enough that all that a step keeps is there: gradients, moments, recordings.
+_STEPS_OF_GROWTH = 4
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
@@ -63,6 +65,21 @@ class Worker:
             np.savez(outputs, **arrays)
         return time.perf_counter() - started
 
+    def growth(self, small: Case, case: Case) -> int | None:
+        """Return by how many bytes steps of a case raise the process's memory at most.
+
+        A small case comes first, so that what a library needs once is there; what only building takes does not count.
+        """
+        self.prepare(small, None)
+        self.release()
+        problem = make_problem(case)
+        before = _memory("VmRSS:")
+        work = self.peer.prepare(case, problem)
+        _forget_peak_memory()
+        work.run(_STEPS_OF_GROWTH)
+        peak = _memory("VmHWM:")
+        return None if before is None or peak is None else max(peak - before, 0)
+
     def time(self, repeats: int) -> tuple[float, float | None]:
         """Time the work in hand, by the host's clock and by the device's."""
         assert self._work is not None
@@ -71,7 +88,7 @@ class Worker:
     def finish(self) -> tuple[int | None, int | None]:
         """Let go of the work; return what memory it took, and how many kernels one unit of it launches."""
         assert self._work is not None
-        peak = self._work.device.peak_bytes() if self.peer.on_device else _peak_memory()
+        peak = self._work.device.peak_bytes() if self.peer.on_device else _memory("VmHWM:")
         found = peak, self._work.launches()
         self.release()
         return found
@@ -109,10 +126,11 @@ def _forget_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak_memory() -> int | None:
+def _memory(name: str) -> int | None:
+    """Return a number of bytes that Linux has of this process."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return None
 

@@ -1,19 +1,21 @@
-"""gpunet itself: on NumPy, on its CUDA kernels, and on CuPy's expressions instead of those."""
+"""gpunet itself: on NumPy, on compiled kernels of the CPU, on CUDA kernels, and on CuPy's expressions instead."""
 
 from __future__ import annotations
 
 import gc
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any, ClassVar
 
 import numpy as np
 
 import gpunet
 from benchmarks.peers.gpunet_work import GpunetNetwork, build_operation
-from benchmarks.peers.peer import Device, OperationWork, Peer, Work, as_host
+from benchmarks.peers.peer import Device, OperationWork, Peer, Work, as_host, missing_package
 from benchmarks.problem import Problem
 from benchmarks.report.results import Case
+from benchmarks.report.words import plural
 from gpunet.backends import Backend, NumpyBackend
 
 
@@ -79,6 +81,53 @@ class GpunetNumpy(GpunetPeer):
 
     def new_backend(self, case: Case) -> Backend:
         return NumpyBackend()
+
+
+class GpunetCompiled(GpunetNumpy):
+    """gpunet on the compiled kernels that ``device="cpu"`` takes where Numba is installed, with NumPy's OpenBLAS."""
+
+    environment: ClassVar[Mapping[str, str]] = {"GPUNET_MKL": "0"}
+
+    def missing(self) -> str | None:
+        return missing_package("numba", "Numba")
+
+    def versions(self) -> dict[str, str]:
+        return super().versions() | {"numba": version("numba")}
+
+    def blas(self) -> str:
+        """Return the library that the stripes call, and how many threads the stripes have."""
+        from gpunet.backends.cpu.blas import find_blas
+        from gpunet.backends.cpu.pool import shared_pool
+
+        found, threads = find_blas(), f"in {plural(shared_pool().threads, 'thread')} of gpunet's"
+        if found is not None and found.name == "mkl":
+            return f"mkl {version('mkl')} {threads}"
+        return " ".join(part for part in (super().blas().rpartition(" x")[0], threads) if part)
+
+    def new_backend(self, case: Case) -> Backend:
+        from gpunet.backends.cpu.backend import CpuBackend
+        from gpunet.backends.cpu.pool import shared_pool
+
+        if self.threads is not None:
+            shared_pool().threads = self.threads
+        return CpuBackend()
+
+
+class GpunetCompiledMkl(GpunetCompiled):
+    """The same with MKL's matrix products: networks and products, since all else is the same."""
+
+    environment: ClassVar[Mapping[str, str]] = {"GPUNET_MKL": "1"}
+
+    def missing(self) -> str | None:
+        if reason := super().missing():
+            return reason
+        from gpunet.backends.cpu.blas import find_blas
+
+        found = find_blas()
+        return None if found is not None and found.name == "mkl" else "the package mkl is not installed"
+
+    def is_worth(self, case: Case) -> bool:
+        return super().is_worth(case) and (case.is_network or case.operation == "gemm") and case.sweep is None
 
 
 class GpunetCuda(GpunetPeer):

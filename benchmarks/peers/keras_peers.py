@@ -36,7 +36,8 @@ class Keras(Jax):
         return super().refuses(case)
 
     def is_worth(self, case: Case) -> bool:
-        return case.is_network and case.sweep is None
+        """Networks, but for c on a CPU: nearly all of it is JAX's matrix products, for a long time."""
+        return case.is_network and case.sweep is None and (self.on_device or case.label != "c")
 
     def versions(self) -> dict[str, str]:
         return {"keras": import_keras().__version__, "jax": super().versions()["jax"]}

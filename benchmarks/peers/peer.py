@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +164,10 @@ class Peer(ABC):
     name: str = ""
     label: str = ""
     on_device: bool = False
+    # Threads that it takes, whatever the run's number; its cores are the run's. Of NAME@THREADS.
+    threads: int | None = None
+    # Variables of its process.
+    environment: ClassVar[Mapping[str, str]] = {}
 
     @property
     def device(self) -> str:

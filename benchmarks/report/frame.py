@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import optional_package
 
-from .results import Case, Results, Row
+from .results import BESIDE, Case, Results, Row
 from .words import NETWORK_MODES, NOTHING, precision, shared_and_own, work
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def frame(results: Results) -> pandas.DataFrame:
     """Return a line for each peer in each case in which somebody took part, in the order of tables.
 
     ``device`` is that of the comparison: gpunet on the CPU that ran beside peers on a GPU stands with them. ``kind`` is
-    ``"network"``, ``"sweep"`` or ``"operation"``. ``reference`` is the row of gpunet that ratios are taken to, ``row``
-    the :class:`~.results.Row`, for all that has no column.
+    ``"network"``, ``"sweep"``, ``"operation"`` or :data:`~.results.BESIDE`. ``reference`` is the row of gpunet that
+    ratios are taken to, ``row`` the :class:`~.results.Row`, for all that has no column.
     """
     with optional_package("pandas", extra="cli", purpose="tables of benchmark results"):
         import pandas as pd
@@ -41,7 +41,7 @@ def frame(results: Results) -> pandas.DataFrame:
         "label": lambda row: row.label + (" (CPU)" if row.key in on_gpu and not row.on_device else ""),
         "device": lambda row: "GPU" if row.key in on_gpu else "CPU",
         "precision": lambda row: precision(row.case),
-        "kind": lambda row: "sweep" if row.case.sweep else "network" if row.case.is_network else "operation",
+        "kind": lambda row: _kind(row.case),
         "work": lambda row: work(row.case),
         "status": lambda row: row.status,
         "median": lambda row: row.median if row.status == "ok" else math.nan,
@@ -54,6 +54,12 @@ def frame(results: Results) -> pandas.DataFrame:
     }
     table = pd.DataFrame({name: pd.Series(list(map(column, rows)), dtype=object) for name, column in columns.items()})
     return table.astype({"median": float} | dict.fromkeys(("ours", "measured", "took_part", "is_fastest"), bool))
+
+
+def _kind(case: Case) -> str:
+    if case.label == BESIDE:
+        return BESIDE
+    return "sweep" if case.sweep else "network" if case.is_network else "operation"
 
 
 def _order(case: Case, on_gpu: bool) -> tuple[Any, ...]:

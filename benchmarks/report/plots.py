@@ -50,7 +50,7 @@ def write_plots(files: Sequence[Results], folder: Path) -> list[Path]:
 def figures(results: Results) -> Iterator[tuple[str, Figure]]:
     """Yield every figure that the rows allow, with its name."""
     table = frame(results)
-    table = table[(table.kind != "operation") & table.measured]
+    table = table[table.kind.isin(("network", "sweep")) & table.measured]
     looks = {name: _look(place) for place, (name, _) in enumerate(peers_of(table))}
     table = table.assign(mode=[case.mode for case in table["case"]])
     for (device, precision, mode, kind), group in table.groupby(["device", "precision", "mode", "kind"], sort=False):

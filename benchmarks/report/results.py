@@ -22,6 +22,8 @@ NETWORK = "network"
 Status: TypeAlias = Literal["ok", "missing", "refused", "wrong", "failed"]
 # The names of the ways to use gpunet begin with it.
 OURS = "gpunet"
+# Label of the cases that are done with several numbers of threads, alone and beside a program that keeps cores busy.
+BESIDE = "flights"
 _SWEEP = re.compile(r"(.*[^\d\s])\s+(\d+)")
 
 
@@ -46,6 +48,7 @@ class Case:
     dtype: str = "float32"
     precision: str = "float32"  # of float32 matrix products: "float32" or "tf32"
     examples: int = 0  # rows of the data set, for "epoch"
+    busy: bool = False  # whether a program beside it keeps the same cores busy
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.rows, *self.sizes) < 1:
@@ -58,7 +61,7 @@ class Case:
         parts = [self.operation, self.mode, self.label.replace(" ", "-"), shape, self.activation]
         if self.is_network:
             parts += ["batch-norm" if self.batch_norm else "plain", self.optimizer]
-        return "/".join([*parts, self.dtype, self.precision])
+        return "/".join([*parts, self.dtype, self.precision, *(["busy"] if self.busy else [])])
 
     @property
     def is_network(self) -> bool:
@@ -134,6 +137,9 @@ class Row:
     error: float | None = None  # largest relative one of the outputs against float64; none that is not finite
     tolerance: float | None = None
     peak_bytes: int | None = None  # of the process on a CPU, of the device's memory on a GPU
+    # What steps of a network add at most to a fresh process that has done a small one, on a CPU.
+    growth_bytes: int | None = None
+    product_gigaflops: float | None = None  # of a large matrix product by the library of the peer, in the same rounds
     launches: int | None = None  # kernels of one unit of work
     import_seconds: float | None = None
     first_seconds: float | None = None  # building, compiling and the first unit of work

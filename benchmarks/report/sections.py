@@ -8,9 +8,11 @@ from typing import Any
 from gpunet.errors import unknown_name
 
 from . import tables
+from .beside import beside
 from .frame import frame
 from .prediction import prediction
 from .results import Results
+from .targets import targets
 
 NOTHING_YET = "Nothing of this has been measured yet."
 
@@ -19,7 +21,9 @@ SECTIONS: dict[str, tuple[str, Callable[[Results, Any], list[str]]]] = {
     "summary": ("In short", tables.summary),
     "machine": ("What it ran on", tables.machine),
     "peers": ("gpunet against each peer", tables.peers),
+    "targets": ("The CPU step and its targets", targets),
     "networks": ("Networks", tables.networks),
+    "beside": ("Beside a busy program", beside),
     "sweeps": ("How the cost grows", tables.sweeps),
     "operations": ("Single operations", tables.operations),
     "activations": ("What an activation costs", tables.activations),

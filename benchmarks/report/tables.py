@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .frame import across, markdown, peers_of
-from .results import Case, Results, Row, Spread
+from .results import BESIDE, Case, Results, Row, Spread
 from .words import (
     NETWORK_MODES,
     NOTHING,
@@ -64,7 +64,7 @@ def summary(results: Results, table: pd.DataFrame) -> list[str]:
         ]
         blocks.append(
             f"{where.work} on the {where.device} ({shared}): median time, and in parentheses how many "
-            "times as long as gpunet a library takes."
+            f"times as long as {_reference_label(group)} it takes."
         )
         blocks.append(markdown(shown))
     if blocks:
@@ -74,7 +74,7 @@ def summary(results: Results, table: pd.DataFrame) -> list[str]:
 
 def machine(results: Results, table: pd.DataFrame) -> list[str]:
     """Return a table of machine, threads, libraries, versions, commit and dates."""
-    rows = [row for row in results.rows if row.status == "ok"]
+    rows = [row for row in results.rows if row.status == "ok" and row.case.label != BESIDE]
     facts = {title: _fact(name, results.machine[name]) for name, title in _FACTS.items() if results.machine.get(name)}
     versions = _gathered(pair for row in rows for pair in row.versions.items())
     libraries = _gathered((row.blas, row.label) for row in rows if row.blas)
@@ -94,10 +94,11 @@ def machine(results: Results, table: pd.DataFrame) -> list[str]:
 
 def peers(results: Results, table: pd.DataFrame) -> list[str]:
     """Return how often gpunet is faster than each peer and by how much, and every case in which it is slower."""
+    table = table[table.kind != BESIDE]
     table = table.assign(theme=table.kind.map({"operation": "Single operations"}).fillna("Networks"))
     blocks = []
     for group, where in _split(table, "device", "theme", "precision"):
-        compared = group[group.ratio.notna() & ~group.ours]
+        compared = group[group.ratio.notna()]
         rows = []
         for name, label in peers_of(group):
             lines = list(compared[compared.peer == name].itertuples())
@@ -115,7 +116,7 @@ def peers(results: Results, table: pd.DataFrame) -> list[str]:
         lost = [
             [case_name(line.case), line.row.label, times_with_spread(line.ratio), *map(milliseconds, both)]
             for line in sorted(compared.itertuples(), key=lambda line: line.ratio.median)
-            if line.ratio.p90 < 1 and (both := (line.median, line.reference.median))
+            if line.ratio.p90 < 1 and not line.ours and (both := (line.median, line.reference.median))
         ]
         if lost:
             columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
@@ -174,7 +175,7 @@ def crossover(results: Results, table: pd.DataFrame) -> list[str]:
     """Return gpunet on the CPU beside gpunet on the GPU, and below which size the CPU wins."""
     if not _has_gpu(results):
         return [f"{NO_GPU} So nobody knows yet below which size the CPU is faster."]
-    table = table[table.ours & table.measured]
+    table = table[table.ours & table.measured & (table.kind != BESIDE)]
     table = table.assign(place=["gpu" if row.on_device else "cpu" for row in table.row])
     best = table.pivot_table(index="key", columns="place", values="median", aggfunc="min", sort=False)
     if not {"cpu", "gpu"} <= set(best.columns) or (best := best.dropna()).empty:
@@ -214,10 +215,16 @@ def _crossing(varied: str, points: Sequence[tuple[int, bool]]) -> str:
 
 def memory(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the peak memory of the network configurations: of the process on a CPU, of the device on a GPU."""
-    return _facts_across(
+    blocks = _facts_across(
         table,
         "**Peak memory** on the {}, {}: of the process on a CPU, of the device's memory on a GPU.",
         lambda row: megabytes(row.peak_bytes) if row.case.is_network else NOTHING,
+    )
+    return blocks + _facts_across(
+        table,
+        "**What steps add** on the {}, {}: the most memory of a process of their own, beyond what it had before the "
+        "network was built; a small network has trained before, so that libraries have what they need once.",
+        lambda row: megabytes(row.growth_bytes),
     )
 
 
@@ -234,7 +241,7 @@ def launches(results: Results, table: pd.DataFrame) -> list[str]:
 def cold_start(results: Results, table: pd.DataFrame) -> list[str]:
     """Return how long importing takes, and building and running a case for the first time."""
     rows = []
-    for name, label in peers_of(table):
+    for name, label in peers_of(table[table.kind != BESIDE]):
         found = [row for row in results.rows if row.peer == name and row.status == "ok"]
         imports = [row.import_seconds for row in found if row.import_seconds is not None]
         firsts = [row.first_seconds for row in found if row.first_seconds is not None]
@@ -301,6 +308,11 @@ def exponent(group: pd.DataFrame, peer: str) -> float | None:
 # --- what the sections share ---
 
 
+def _reference_label(group: pd.DataFrame) -> str:
+    """Return what the way to use gpunet is called that ratios are taken to."""
+    return next((row.label for row in group.reference if row is not None), "gpunet")
+
+
 def _split(table: pd.DataFrame, *columns: str) -> Iterator[tuple[pd.DataFrame, Any]]:
     """Yield the lines that agree in some columns, and the first of them, for what they agree in."""
     for _, group in table.groupby(list(columns), sort=False):
@@ -345,7 +357,7 @@ def _by_work(table: pd.DataFrame, head: str, name: Callable[[Case], str]) -> lis
 
 def _facts_across(table: pd.DataFrame, title: str, fact: Callable[[Row], str]) -> list[str]:
     """Return a table with cases down and peers across for each device and precision, sweeps left out."""
-    table = table[table.measured & (table.kind != "sweep")]
+    table = table[table.measured & ~table.kind.isin(("sweep", BESIDE))]
     table = table.assign(fact=[fact(row) for row in table.row])
     blocks = []
     for group, where in _split(table[table.fact != NOTHING], "device", "precision"):
@@ -375,7 +387,7 @@ def _has_gpu(results: Results) -> bool:
 
 def _machine_in_words(results: Results) -> str:
     """Return machine, threads, version and date in half a sentence."""
-    known, rows = results.machine, [row for row in results.rows if row.status == "ok"]
+    known, rows = results.machine, [row for row in results.rows if row.status == "ok" and row.case.label != BESIDE]
     said = {"cores": "{} cores", "gpu": "{}", "driver": "driver {}"}
     facts = {name: words.format(known[name]) for name, words in said.items() if known.get(name)}
     threads = f"{_threads(rows)} threads" if _threads(rows) else ""

@@ -66,7 +66,8 @@ def shared_and_own(cases: Sequence[Case]) -> tuple[str, list[list[str]]]:
 def case_name(case: Case) -> str:
     """Return a case in a few words, for places where different kinds of cases meet; without device and precision."""
     if case.is_network:
-        return ", ".join([case.label, work(case).lower(), *([] if case.batch_norm else ["no batch norm"])])
+        own = [*([] if case.batch_norm else ["no batch norm"]), *(["beside a busy program"] if case.busy else [])]
+        return ", ".join([case.label, work(case).lower(), *own])
     *own, _ = traits(case)
     return ", ".join([work(case).replace(", ", " "), shape(case), *own])
 

@@ -43,7 +43,7 @@ class Switch:
         return self.default if value == "" else value == "1"
 
 
-# Read when a backend is made, which then keeps to it.
+# Read when a backend is made, which then keeps to it; the last one when the first is made in a process.
 CUDA_GRAPH = Switch("GPUNET_CUDA_GRAPH", "training steps are recorded as CUDA graphs and replayed")
 CLUSTERS = Switch("GPUNET_CLUSTERS", "batch norm is planned with clusters of blocks where the device has them")
 CUBLAS_LT = Switch("GPUNET_CUBLASLT", "cublasLt adds the bias to a matrix product, and applies ReLU, where it can")
@@ -51,4 +51,5 @@ TUNING = Switch("GPUNET_TUNING", "launch plans follow what `gpunet tune` has mea
 NARROW_PASS = Switch(
     "GPUNET_NARROW_PASS", "the forward and backward pass of a narrow network is one kernel where it fits", default=False
 )
-SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING, NARROW_PASS)
+MKL = Switch("GPUNET_MKL", "compiled kernels multiply matrices with MKL where the package mkl is installed")
+SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING, NARROW_PASS, MKL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -29,13 +30,13 @@ def runner(monkeypatch):
     """Return a runner whose workers find the peers of benchmark_peers.py."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     runner = CaseRunner(Plan(rounds=3, round_seconds=0.005))
-    monkeypatch.setattr(runner, "_measure_peaks", lambda case, samples: None)
+    monkeypatch.setattr(runner, "_measure_peaks", lambda *arguments: None)
     yield runner
     runner.close()
 
 
 def rows(runner: CaseRunner, *peers: str, case: Case = GEMM):
-    names = [name if name in PEERS else f"tests.helpers.benchmark_peers:{name}" for name in peers]
+    names = [name if name.partition("@")[0] in PEERS else f"tests.helpers.benchmark_peers:{name}" for name in peers]
     return runner.run(case, names)
 
 
@@ -63,6 +64,51 @@ def test_an_honest_peer_is_timed_beside_gpunet(runner):
     assert theirs.ratio.median == pytest.approx(np.median(ratios))
     assert ours.ratio is not None
     assert ours.ratio.median == 1
+
+
+def test_steps_are_measured_in_fresh_processes_for_what_they_add_to_memory(runner):
+    """Of a batch of 4,000 rows that is at least the activations; a network without a target has no number."""
+    case = Case("network", "step", "b", 4000, (50, 60, 10))
+    (row,) = rows(runner, "gpunet-numpy", case=case)
+    assert row.status == "ok", row.reason
+    assert row.growth_bytes > 4 * 4000 * (50 + 2 * 60)
+    (other,) = rows(runner, "gpunet-numpy", case=case.replace(label="e"))
+    assert other.growth_bytes is None
+
+
+def test_beside_a_busy_program_as_many_processes_work_as_there_are_threads_and_end_with_the_case(runner, monkeypatch):
+    seen = []
+    calibrate = runner._calibrate
+
+    def look(entries):
+        ends = time.monotonic() + 30
+        while busy_children() < runner.plan.threads and time.monotonic() < ends:
+            time.sleep(0.01)  # one that has just been started has no command line for a moment
+        seen.append(busy_children())
+        calibrate(entries)
+
+    monkeypatch.setattr(runner, "_calibrate", look)
+    case = Case("network", "epoch", "flights", 5, (3, 4, 2), examples=10, busy=True)
+    (row,) = rows(runner, "gpunet-numpy", case=case)
+    assert row.status == "ok", row.reason
+    assert row.peaks == {}
+    assert seen == [runner.plan.threads]
+    assert busy_children() == 0
+
+
+def busy_children() -> int:
+    """Return how many processes of this one's keep a core busy."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # others end meanwhile
+            count += f"parent = {os.getpid()}" in path.read_text(errors="replace")
+    return count
+
+
+def test_a_peer_with_a_number_of_threads_of_its_own_is_told_it(runner):
+    (row,) = rows(runner, "gpunet-numpy@1")
+    assert (row.status, row.threads, row.label) == ("ok", 1, "gpunet (NumPy), 1 thread")
+    assert "x1" in row.blas
 
 
 def test_a_wrong_answer_is_never_timed_and_the_run_goes_on(runner):

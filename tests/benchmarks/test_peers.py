@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import gpunet
-from benchmarks.peers import PEERS, find_peer
+from benchmarks.peers import BESIDE_OTHERS, PEERS, find_peer, is_worth, peers_for
 from benchmarks.peers.peer import Peer, as_logits, refuse_single_row
 from benchmarks.problem import make_problem
-from benchmarks.report.results import Case
+from benchmarks.report.results import BESIDE, Case
 from gpunet.backends import Backend
+from gpunet.errors import InvalidValueError
 from tests.emulation import EmulatedDevice
 from tests.helpers.benchmark_work import (
     ROWS,
@@ -42,6 +43,14 @@ from tests.helpers.benchmark_work import (
 )
 def test_gpunet_numpy(case, dtype):
     check(peer_for_test("gpunet-numpy"), case.replace(dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "case", [*network_cases(), *network_cases(batch_norm=False), *operation_cases()], ids=lambda case: case.key
+)
+def test_gpunet_compiled(case: Case) -> None:
+    pytest.importorskip("numba")
+    check(find_peer("gpunet-compiled"), case)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -162,6 +171,28 @@ def test_logits_are_compared_up_to_what_softmax_does_not_see():
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(as_logits(np.log(probabilities)), as_logits(logits), rtol=0, atol=1e-14)
     assert not np.allclose(as_logits(logits), as_logits(logits[::-1]))
+
+
+def test_a_peer_is_told_a_number_of_threads_by_its_name() -> None:
+    peer = find_peer("torch-tuned@1")
+    assert (peer.name, peer.label, peer.threads) == ("torch-tuned@1", "PyTorch (tuned), 1 thread", 1)
+    for name in ("torch-tuned@", "torch-tuned@one", "torch-tnued@1"):
+        with pytest.raises(InvalidValueError, match="torch-tuned"):
+            find_peer(name)
+
+
+def test_numbers_of_threads_are_compared_in_cases_of_their_own() -> None:
+    flights = network("epoch", label=BESIDE)
+    names = [name for name in peers_for("cpu") if is_worth(find_peer(name), flights, 2)]
+    assert set(names) == set(BESIDE_OTHERS)
+    assert "gpunet-compiled@2" not in [name for name in names if is_worth(find_peer(name), flights, 1)]
+    assert not any("@" in name for name in peers_for("cpu") if is_worth(find_peer(name), network("step"), 2))
+    assert not any("@" in name for name in peers_for("cuda"))
+
+
+def test_mkl_is_used_by_the_peer_that_has_it_in_its_name_alone() -> None:
+    assert find_peer("gpunet-compiled").environment == {"GPUNET_MKL": "0"}
+    assert find_peer("gpunet-compiled-mkl").environment == {"GPUNET_MKL": "1"}
 
 
 @pytest.mark.parametrize("name", list(PEERS))

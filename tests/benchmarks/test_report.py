@@ -278,8 +278,9 @@ def test_memory_launches_cold_start_and_peaks():
     gpu = row(A, "gpunet-cuda", 2.0, peak_bytes=1_234_000, launches=14)
     rows = [gpu, row(B, "gpunet-cuda", 2.0, first_seconds=4.0, peaks={"gigaflops": 300.0})]
     rows.append(row(A.replace(batch_norm=False), "sklearn", 1.0))
-    on_cpu, on_gpu = tables(section("memory", [results(rows)]))
+    on_cpu, on_gpu, steps, _ = tables(section("memory", [results(rows)]))
     assert (on_cpu[0]["scikit-learn"], on_gpu[0]["gpunet CUDA"]) == ("412 MB", "1.23 MB")
+    assert steps[0]["scikit-learn"] == "43.0 MB"
     assert table("launches", rows)[0]["gpunet CUDA"] == "14 kernels, 1.80 ms"
     cold = {line["peer"]: line for line in table("cold-start", rows)}
     assert cold["gpunet CUDA"]["first unit of work, median"] == "2.75 s"

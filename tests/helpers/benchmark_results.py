@@ -97,6 +97,8 @@ def row(
         error=1e-7,
         tolerance=1e-5,
         peak_bytes=412_000_000,
+        growth_bytes=43_000_000,
+        product_gigaflops=80.0,
         launches=14 if on_device else None,
         import_seconds=0.25,
         first_seconds=1.5,

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpunet.backends.switches import MKL
+
 # Prefixes and suffixes that builds of OpenBLAS give its symbols, and whether their integers have 64 bits.
 _OPENBLAS_NAMES = [
     (prefix, suffix, suffix.startswith("64"))
@@ -50,8 +52,8 @@ class Blas:
 
 @functools.cache
 def find_blas() -> Blas | None:
-    """Return MKL where it is installed, otherwise the OpenBLAS that NumPy has loaded; None where neither is found."""
-    return _mkl() or _openblas()
+    """Return MKL where it is installed and on, otherwise the OpenBLAS that NumPy has loaded; None without either."""
+    return (_mkl() if MKL.is_on() else None) or _openblas()
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:
