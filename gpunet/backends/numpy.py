@@ -37,6 +37,7 @@ class NumpyBackend(Backend):
     """Runs every operation with NumPy on the CPU."""
 
     name = "numpy"
+    has_half = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation
 from gpunet.backends.reference.training import PLACE
 from gpunet.errors import GpunetError
+from gpunet.mixed_precision import GROWTH_INTERVAL
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.recorded_step import RecordedStep
@@ -211,6 +212,7 @@ class TrainingSteps:
             rows=rows,
         )
         backend.join()  # here: the count runs beside the last product
+        network.unscale_gradients(GROWTH_INTERVAL)
 
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:
@@ -223,7 +225,7 @@ class TrainingSteps:
             weight_count,
             self._l2,
             self._clip,
-            network.loss_layer.value,
+            network.guard,
         )
 
     def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:

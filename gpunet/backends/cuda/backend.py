@@ -26,7 +26,9 @@ from gpunet.backends.cuda import (
     dropout,
     gather,
     narrow_pass,
+    loss_scale,
     optimizer,
+    rounding,
     score,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -40,6 +42,7 @@ from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.feed import Feed, is_as_wanted
 from gpunet.backends.narrow_stack import NarrowStack
+from gpunet.backends.half import run_on_numbers
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH, NARROW_PASS
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
@@ -132,6 +135,9 @@ class CudaBackend(Backend):
     score_classes = kernel(score.score_classes)
     score_switches = kernel(score.score_switches)
     narrow_pass = kernel(narrow_pass.narrow_pass)
+    round_rows = kernel(rounding.round_rows)
+    round_matrices = kernel(rounding.round_matrices)
+    unscale_gradients = kernel(loss_scale.unscale_gradients)
 
     def __init__(
         self,
@@ -192,7 +198,7 @@ class CudaBackend(Backend):
                 stacklevel=4,
             )
         with self.array_module() as xp:
-            reference(xp, *args, **kwargs)
+            run_on_numbers(reference, xp, xp, *args, **kwargs)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,43 @@
+"""Half precision on the CPU, emulated: NumPy's operations in float32, and every result rounded as a kernel stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpunet.backends.backend import Backend, as_method
+from gpunet.backends.half import run_on_numbers
+from gpunet.backends.numpy import NumpyBackend
+
+_OPERATIONS = (
+    "gemm",
+    "bias_activation_forward",
+    "bias_activation_backward",
+    "batch_norm_activation_forward",
+    "batch_norm_activation_backward",
+    "batch_norm_activation_inference",
+    "dropout_forward",
+)
+
+
+class HalfNumpyBackend(NumpyBackend):
+    """Gives a network of half precision the numbers that it has on CUDA, but for the order of sums; slower than float32."""
+
+    has_half = True
+
+    dropout_backward = Backend.dropout_backward  # which knows of rows that are padded
+
+
+def _on_numbers(name: str) -> Callable[..., None]:
+    operation: Callable[..., None] = getattr(NumpyBackend, name)
+
+    def method(self: NumpyBackend, /, *args: Any, **kwargs: Any) -> None:
+        run_on_numbers(operation, np, self, *args, **kwargs)
+
+    return as_method(method, operation)
+
+
+for _name in _OPERATIONS:
+    setattr(HalfNumpyBackend, _name, _on_numbers(_name))
