@@ -167,7 +167,7 @@ class LayerStack:
         array, (n, c)
             A buffer of the last layer, overwritten by the next forward.
         """
-        self._copy_weights()
+        self.copy_weights()
         return self._run(self.layers, x, training)
 
     @staticmethod
@@ -184,7 +184,8 @@ class LayerStack:
                 x = layer.output = layer.forward(x, training)
         return x
 
-    def _copy_weights(self) -> None:
+    def copy_weights(self) -> None:
+        """Let the layers have the weights that the network has now; :meth:`forward` does that by itself."""
         if self.weight_copies is not None:
             self.weight_copies.refresh()
 
@@ -203,7 +204,7 @@ class LayerStack:
             False passes all units on.
         """
         for layer in self.layers:
-            self._copy_weights()
+            self.copy_weights()
             x = layer.output = layer.forward(x, training and (dropout or not isinstance(layer, Dropout)))
             yield layer, x
 
@@ -339,6 +340,11 @@ class LayerStack:
             self.loss_scale.guard,
             interval,
         )
+
+    @property
+    def loss_scale_state(self) -> dict[str, Any] | None:
+        """What a file keeps of the loss scale; None without one."""
+        return None if self.loss_scale is None else self.loss_scale.to_dict()
 
     @property
     def guard(self) -> Array:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.backends.half import padded
-from gpunet.backends.reference.loss_scale import BACKOFF, SMALLEST_SCALE
+from gpunet.backends.reference.loss_scale import BACKOFF
 from gpunet.parameters import Layout
 from gpunet.validation import check_integer, check_number
 
@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 
 # Those of PyTorch's torch.amp.GradScaler.
 INITIAL_SCALE, GROWTH_INTERVAL = 2.0**16, 2000
+# The smallest float16. A scale below has had no finite gradients to rise by.
+SMALLEST_SCALE = 2.0**-24
 LARGEST_COUNT = 2**24  # of which float32 has every integer
 
 

@@ -242,7 +242,7 @@ class Network(LayerStack):
             "initializer": self.initializer,
         }
         tensors = self.get_parameters() | self.get_state()
-        return _copy, (configuration, self.device, tensors, self.steps, self.metadata, self._scale_state)
+        return _copy, (configuration, self.device, tensors, self.steps, self.metadata, self.loss_scale_state)
 
     def _build_layers(self) -> list[Layer]:
         layers: list[Layer] = []
@@ -301,10 +301,6 @@ class Network(LayerStack):
         self.set_step(0)
         if self.loss_scale is not None:
             self.loss_scale.reset()
-
-    @property
-    def _scale_state(self) -> dict[str, Any] | None:
-        return None if self.loss_scale is None else self.loss_scale.to_dict()
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -579,7 +575,7 @@ class Network(LayerStack):
     @contextmanager
     def _kept_scale(self) -> Iterator[None]:
         """Put the loss scale back at the end."""
-        before = self._scale_state
+        before = self.loss_scale_state
         try:
             yield
         finally:
@@ -670,7 +666,7 @@ class Network(LayerStack):
             "version": FORMAT_VERSION,
             "network": self.configuration,
             "steps": self.steps,
-            "loss_scale": self._scale_state,
+            "loss_scale": self.loss_scale_state,
             "metadata": self.metadata,
         }
         return write_tensors(path, self.get_parameters() | self.get_state(), header)

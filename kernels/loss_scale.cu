@@ -1,12 +1,12 @@
 // Dynamic loss scaling: gradients of `scale` times the loss become those of the loss, and the scale follows.
 //
-// gradient_i /= scale. Where one of them or the loss is not finite, guard[0] is NaN, which the optimiser's step takes for
-// the loss and changes nothing, and scale becomes scale / 2; after `interval` finite steps in a row, 2 scale, at most
-// 2^24. Below 2^-24 the loss becomes NaN: training has diverged. `interval` 0 leaves scale and loss as they are.
+// gradient_i /= scale. Where one of them or the loss is not finite, guard[0] is NaN, which the optimiser's step takes
+// for the loss and changes nothing, and scale becomes scale / 2; after `interval` finite steps in a row, 2 scale, at
+// most 2^24. `interval` 0 leaves it as it is.
 //
-// Thread t handles N neighbouring elements, one access of 16 bytes where they are aligned; the elements left over at the
-// end go one to each of the first threads. Each block counts its elements that are not finite, and the last block to end
-// adds the counts: by then every block has read the scale.
+// Thread t handles N neighbouring elements, one access of 16 bytes where they are aligned; the elements left over at
+// the end go one to each of the first threads. Each block counts its elements that are not finite, and the last block
+// to end adds the counts: by then every block has read the scale.
 //
 // Bytes per parameter: 4 read, 4 written: the minimum.
 #include "common.cuh"
@@ -15,10 +15,10 @@ __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffff
 
 template <int N>
 __global__ void __launch_bounds__(256)
-    unscale_gradients(float* gradients /* [count] */, long long count, float* loss /* [2] */,
+    unscale_gradients(float* gradients /* [count] */, long long count, const float* loss /* [2] */,
                       float* scale /* [3]: the scale, finite steps in a row, skipped steps */, float* guard /* [2] */,
                       int interval, float* partial /* [gridDim.x] */, unsigned int* ticket /* [1] */) {
-    constexpr float SMALLEST = 0x1p-24f, LARGEST = 0x1p24f;
+    constexpr float LARGEST = 0x1p24f;
     SHARED(float, scratch, [WARP_LANES]);
     const float divisor = scale[0];
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -55,5 +55,4 @@ __global__ void __launch_bounds__(256)
     scale[0] = next > LARGEST ? LARGEST : next;
     scale[1] = is_grown ? 0.0f : good;
     if (!is_good) scale[2] += 1.0f;
-    if (scale[0] < SMALLEST) loss[0] = not_a_number();
 }

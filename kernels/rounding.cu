@@ -2,8 +2,8 @@
 // `columns` to `stride` that pad a row to a multiple of 16 bytes.
 //
 // blockIdx.y is the matrix: the one of the arguments, or row blockIdx.y of `table`, with which one launch copies all
-// weights. Thread t of a matrix writes N neighbours of a row, one access of 16 bytes where every row is aligned, and goes
-// on a grid further. It reads 16 bytes at a time where the rows of `source` are aligned too.
+// weights. Thread t of a matrix writes N neighbours of a row, one access of 16 bytes where every row is aligned, and
+// goes on a grid further. It reads 16 bytes at a time where the rows of `source` are aligned too.
 //
 // Bytes per element: 4 read, 2 written: the minimum.
 #include "common.cuh"
@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(256)
     }
     const float scale = factor == nullptr ? 1.0f : *factor;
     constexpr int READ = 4;
-    const bool is_wide = N % READ == 0 && columns % READ == 0 && (unsigned long long)source % (READ * sizeof(float)) == 0;
+    const bool is_aligned = (unsigned long long)source % (READ * sizeof(float)) == 0;
+    const bool is_wide = N % READ == 0 && columns % READ == 0 && is_aligned;
     const int packs = stride / N;
     const long long count = (long long)rows * packs, step = (long long)gridDim.x * blockDim.x;
     for (long long index = (long long)blockIdx.x * blockDim.x + threadIdx.x; index < count; index += step) {

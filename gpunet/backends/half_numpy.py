@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.backends.arrays import Array
 from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.half import run_on_numbers
+from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 
 _OPERATIONS = (
-    "gemm",
     "bias_activation_forward",
     "bias_activation_backward",
     "batch_norm_activation_forward",
@@ -26,6 +27,21 @@ class HalfNumpyBackend(NumpyBackend):
     """Gives a network of half precision the numbers that it has on CUDA, but for the order of sums; slower than float32."""
 
     has_half = True
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        accumulate: bool = False,
+    ) -> None:
+        say_once(
+            "on the CPU, half precision is emulated",
+            "it gives the numbers that CUDA gives, and precision='float32' is faster here",
+        )
+        run_on_numbers(NumpyBackend.gemm, np, self, a, b, out, transpose_a, transpose_b, accumulate)
 
     dropout_backward = Backend.dropout_backward  # which knows of rows that are padded
 

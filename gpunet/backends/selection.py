@@ -28,7 +28,7 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
         returned as it is.
     precision : str
         ``"float32"``, or ``"tf32"`` to let CUDA multiply float32 matrices on the tensor cores; the CPU has no such
-        thing and multiplies in float32. ``"bfloat16"`` and ``"float16"`` are emulated on the CPU, which is said once.
+        thing and multiplies in float32. ``"bfloat16"`` and ``"float16"`` are emulated on the CPU.
 
     Raises
     ------
@@ -104,13 +104,7 @@ def _automatic(precision: str) -> Backend:
 
 
 def _cpu(precision: str) -> Backend:
-    if precision not in HALF_DTYPES:
-        return NumpyBackend()
-    say_once(
-        f"on the CPU, precision={precision!r} is emulated",
-        "it gives the numbers of CUDA and is slower than precision='float32'",
-    )
-    return HalfNumpyBackend()
+    return HalfNumpyBackend() if precision in HALF_DTYPES else NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:

@@ -80,8 +80,8 @@ class CudaBackend(Backend):
     device : Device
         :class:`~gpunet.backends.devices.cupy.CupyDevice`, or another with the same methods.
     precision : str
-        ``"float32"``, or ``"tf32"`` to multiply float32 matrices on the tensor cores, which round the factors to 10
-        bits of mantissa.
+        ``"tf32"`` multiplies float32 matrices on the tensor cores, which round the factors to 10 bits of mantissa; any
+        other does not. Matrices of half precision are multiplied as what they are.
     records : bool
         False where the device is known not to record steps. Never with ``GPUNET_CUDA_GRAPH=0``.
     has_clusters : bool
@@ -96,6 +96,7 @@ class CudaBackend(Backend):
     ----------
     device : Device
     precision : str
+        ``"tf32"`` or ``"float32"``.
     launcher : Launcher
         What it launches kernels with, for checks of them.
     records : bool
@@ -151,7 +152,7 @@ class CudaBackend(Backend):
     ) -> None:
         super().__init__()
         self.device = device
-        self.precision = precision
+        self.precision = "tf32" if precision == "tf32" else "float32"
         self.records = CUDA_GRAPH.is_on() and records
         self.epilogues = frozenset(epilogues if CUBLAS_LT.is_on() else ())
         self.has_narrow_passes = NARROW_PASS.is_on() and precision == "float32"

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cuda.grids import THREADS, WIDEST_ACCESS, is_aligned
-from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, arithmetic_type, storage_type
+from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.random_words import key, quad_grid
@@ -19,10 +19,9 @@ from gpunet.random import dropout_threshold
 def dropout_group(storage: str) -> Group:
     """Return the kernels for one storage type."""
     return tuple(
-        f"dropout_{direction}<{storage}, {aligned}, {is_padded}>"
+        f"dropout_{direction}<{storage}, {aligned}>"
         for direction in ("forward", "backward")
         for aligned in ("false", "true")
-        for is_padded in (("false", "true") if ITEM_SIZES[storage] == 2 else ("false",))
     )
 
 
@@ -54,9 +53,8 @@ def _sizes(matrix: Array, mask: Array) -> tuple[np.int64, np.int32, np.int32]:
 
 
 def _kernel(cuda: Launcher, name: str, source: Array, out: Array, mask: Array) -> Any:
-    storage, is_padded = storage_type(source.dtype), source.shape != mask.shape
     aligned = is_aligned(WIDEST_ACCESS, source, out) and is_aligned(4, mask)
-    if is_padded:  # four neighbours that share a counter are to be neighbours in memory too
+    if source.shape != mask.shape:  # four neighbours that share a counter are to be neighbours in memory too
         aligned = aligned and mask.shape[1] % 4 == source.shape[1] % 4 == 0
-    flags = ", ".join(str(flag).lower() for flag in (aligned, is_padded))
-    return cuda.kernels.get("dropout", f"{name}<{storage}, {flags}>", dropout_group(storage))
+    storage = storage_type(source.dtype)
+    return cuda.kernels.get("dropout", f"{name}<{storage}, {str(aligned).lower()}>", dropout_group(storage))

@@ -7,16 +7,14 @@ from typing import Any
 from gpunet.backends.arrays import Array
 
 BACKOFF, GROWTH = 0.5, 2.0
-# Beyond these a scale does not help: the smallest float16 is 2^-24. One that falls below has no gradient to show for it.
-SMALLEST_SCALE, LARGEST_SCALE = 2.0**-24, 2.0**24
+LARGEST_SCALE = 2.0**24  # what it grows to at most: gradients that are all 0 never overflow
 
 
 def unscale_gradients(xp: Any, gradients: Array, loss: Array, scale: Array, guard: Array, interval: int) -> None:
     """gradients /= scale; say whether all of them are finite, and let the scale follow.
 
     Where a gradient or the loss is not finite, ``guard[0]`` becomes NaN, which makes a step of an optimiser change
-    nothing, and the scale is halved. It is doubled after ``interval`` finite steps in a row. Where it falls below 2^-24,
-    the loss becomes NaN: training has diverged.
+    nothing, and the scale is halved. It is doubled after ``interval`` finite steps in a row.
 
     Parameters
     ----------
@@ -29,7 +27,7 @@ def unscale_gradients(xp: Any, gradients: Array, loss: Array, scale: Array, guar
     guard : ndarray, (2,)
         Written: ``loss``, or NaN in its first element; what the optimiser's step takes for the loss.
     interval : int
-        0 leaves ``scale`` and ``loss`` as they are.
+        0 leaves ``scale`` as it is.
     """
     gradients /= scale[0]
     finite = xp.isfinite(gradients).all() & xp.isfinite(loss[0])
@@ -42,4 +40,3 @@ def unscale_gradients(xp: Any, gradients: Array, loss: Array, scale: Array, guar
     scale[0] = xp.minimum(change * scale[0], LARGEST_SCALE)
     scale[1] = xp.where(is_grown, 0, good)
     scale[2] += xp.where(finite, 0, 1)
-    loss[0] = xp.where(scale[0] < SMALLEST_SCALE, xp.nan, loss[0])
