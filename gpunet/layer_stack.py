@@ -369,6 +369,20 @@ class LayerStack:
             yield
 
     @contextmanager
+    def kept_loss_scale(self, scale: float | None = None) -> Iterator[None]:
+        """Put the loss scale, if there is one, back at the end; begin with another one where it is given."""
+        before = self.loss_scale_state
+        if self.loss_scale is None or before is None:
+            yield
+            return
+        try:
+            if scale is not None:
+                self.loss_scale.restore(before | {"scale": scale})
+            yield
+        finally:
+            self.loss_scale.restore(before)
+
+    @contextmanager
     def _kept(self, vector: Array) -> Iterator[None]:
         before = self.backend.empty(vector.shape, vector.dtype)
         self.backend.copy(vector, before)

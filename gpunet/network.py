@@ -554,7 +554,7 @@ class Network(LayerStack):
         if sample_weight is not None:
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
-        with self.kept_averages(), self._kept_scale():
+        with self.kept_averages(), self.kept_loss_scale():
             while True:
                 gradient = self.differentiate(self.backend.asarray(inputs), targets, weights, input_gradient)
                 self.unscale_gradients()
@@ -571,16 +571,6 @@ class Network(LayerStack):
                 values = np.array(self.backend.to_numpy(values))
             gradients[name] = self.backend.give(values, X)
         return cost, gradients
-
-    @contextmanager
-    def _kept_scale(self) -> Iterator[None]:
-        """Put the loss scale back at the end."""
-        before = self.loss_scale_state
-        try:
-            yield
-        finally:
-            if self.loss_scale is not None and before is not None:
-                self.loss_scale.restore(before)
 
     def _widened(self, gradient: Array) -> Array:
         """Return the gradient with respect to the input, (n, d), on the device, in the network's dtype."""

@@ -45,7 +45,8 @@ def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
     eta = host_generator(network.seed, Purpose.NOISE).standard_normal((len(inputs), network.layer_sizes[-1]))
     squares: dict[int, Array] = {}
     rates: dict[int, float] = {}
-    with network.kept_averages(), network.kept_gradients():
+    # Gradients of about 1, and no mean over the rows: float16 has them as they are.
+    with network.kept_averages(), network.kept_gradients(), network.kept_loss_scale(1.0):
         incoming = inputs
         for layer, output in network.forward_layers(backend.asarray(inputs), dropout=False):
             if isinstance(layer, Linear):
