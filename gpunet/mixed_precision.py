@@ -1,4 +1,4 @@
-"""What a network of half precision has beside its float32 parameters: rounded copies of the weights, and a loss scale."""
+"""What a network of half precision has beside its float32 parameters: rounded copies of weights, and a loss scale."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class WeightCopies:
         ends = np.cumsum([rows * columns for rows, columns in whole.values()]).tolist()
         starts = dict(zip(whole, [0, *ends], strict=False))
         self._copies = backend.zeros(ends[-1], dtype)
-        table = [
-            (layout.slices[name].start, *shape, starts[name], whole[name][1]) for name, shape in shapes.items()
-        ]
+        table = [(layout.slices[name].start, *shape, starts[name], whole[name][1]) for name, shape in shapes.items()]
         self._table = backend.asarray(np.array(table, np.int64))
         self.views = {
             name: self._copies[starts[name] : starts[name] + rows * columns].reshape(rows, columns)
@@ -77,15 +75,18 @@ class LossScale:
 
     Attributes
     ----------
-    on_device : array of float32, (3,)
-        The scale, the finite steps since it last changed, and the steps skipped in all.
+    on_device : array of float32, (4,)
+        See :func:`gpunet.backends.reference.loss_scale.unscale_gradients`.
+    newly_skipped : array of float32, (1,)
+        The last of these numbers: steps skipped since :meth:`count_skipped`.
     guard : array of float32, (2,)
         What an optimiser's step takes for the loss: NaN where the gradients are not finite.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.on_device = backend.zeros(3, np.float32)
+        self.on_device = backend.zeros(4, np.float32)
+        self.newly_skipped = self.on_device[3:]
         self.guard = backend.zeros(2, np.float32)
         self.reset()
 
@@ -112,9 +113,16 @@ class LossScale:
         """The scale now."""
         return self._read()[0]
 
+    def count_skipped(self) -> int:
+        """Return how many steps were skipped since this was last asked."""
+        skipped = int(self._read()[3])
+        if skipped:
+            self._backend.copy(np.zeros(1, np.float32), self.newly_skipped)
+        return skipped
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        scale, good_steps, skipped_steps = self._read()
+        scale, good_steps, skipped_steps, _ = self._read()
         return {"scale": scale, "good_steps": int(good_steps), "skipped_steps": int(skipped_steps)}
 
     def restore(self, found: Mapping[str, Any]) -> None:
@@ -141,4 +149,5 @@ class LossScale:
         return values
 
     def _write(self, *values: float) -> None:
-        self._backend.copy(np.array(values, np.float32), self.on_device)
+        """Set the first numbers; those that are left out become 0."""
+        self._backend.copy(np.array([*values, 0, 0, 0, 0][:4], np.float32), self.on_device)

@@ -280,7 +280,7 @@ class Network(LayerStack):
 
     @in_turn
     def reset_parameters(self) -> None:
-        """Draw the initial weights again, set biases, gamma, beta, running averages and loss scale back; begin at step 0.
+        """Draw the initial weights again, set all other numbers back, the loss scale too, and count from step 0.
 
         An optimizer that has trained this network keeps its moments: use a new one.
         """

@@ -9,35 +9,38 @@
 // to end adds the counts: by then every block has read the scale.
 //
 // Bytes per parameter: 4 read, 4 written: the minimum.
-#include "common.cuh"
+#include "flat_vector.cuh"
 
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }
+
+struct Unscale {
+    float* gradients;
+    float scale;
+    float* wrong;
+
+    template <int M>
+    __device__ __forceinline__ void operator()(long long first, Width<M>) const {
+        Pack<float, M> values = load_pack<M>(gradients + first);
+#pragma unroll
+        for (int i = 0; i < M; ++i) {
+            values.values[i] /= scale;
+            if (!is_finite(values.values[i])) *wrong += 1;
+        }
+        store_pack(gradients + first, values);
+    }
+};
 
 template <int N>
 __global__ void __launch_bounds__(256)
     unscale_gradients(float* gradients /* [count] */, long long count, const float* loss /* [2] */,
-                      float* scale /* [3]: the scale, finite steps in a row, skipped steps */, float* guard /* [2] */,
-                      int interval, float* partial /* [gridDim.x] */, unsigned int* ticket /* [1] */) {
+                      float* scale /* [4]: the scale, finite steps in a row, skipped steps in all and lately */,
+                      float* guard /* [2] */, int interval, float* partial /* [gridDim.x] */,
+                      unsigned int* ticket /* [1] */) {
     constexpr float LARGEST = 0x1p24f;
     SHARED(float, scratch, [WARP_LANES]);
-    const float divisor = scale[0];
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    const long long step = (long long)gridDim.x * blockDim.x, whole = count / N;
+    const float before = scale[0];
     float wrong = 0;
-    for (long long pack = thread; pack < whole; pack += step) {
-        Pack<float, N> values = load_pack<N>(gradients + pack * N);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            values.values[i] /= divisor;
-            wrong += is_finite(values.values[i]) ? 0.0f : 1.0f;
-        }
-        store_pack(gradients + pack * N, values);
-    }
-    if (N > 1 && thread < count - whole * N) {
-        float& value = gradients[whole * N + thread];
-        value /= divisor;
-        wrong += is_finite(value) ? 0.0f : 1.0f;
-    }
+    for_each_element<N>(count, Unscale{gradients, before, &wrong});
     wrong = block_reduce<Sum>(wrong, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = wrong;
     if (!is_last_block(ticket, gridDim.x)) return;
@@ -51,8 +54,11 @@ __global__ void __launch_bounds__(256)
     if (interval == 0) return;
     const float good = is_good ? scale[1] + 1.0f : 0.0f;
     const bool is_grown = good >= (float)interval;
-    const float next = is_good ? (is_grown ? 2.0f * divisor : divisor) : 0.5f * divisor;
+    const float next = is_good ? (is_grown ? 2.0f * before : before) : 0.5f * before;
     scale[0] = next > LARGEST ? LARGEST : next;
     scale[1] = is_grown ? 0.0f : good;
-    if (!is_good) scale[2] += 1.0f;
+    if (!is_good) {
+        scale[2] += 1.0f;
+        scale[3] += 1.0f;
+    }
 }

@@ -204,6 +204,7 @@ def test_a_skipped_step_changes_no_weight_and_no_moment(device: Callable[[], Any
     net, optimizer = network("float16", device), make()
     X, y = random_problem(16, 13, 5)
     gpunet.fit(net, X, y, epochs=1, optimizer=optimizer)
+    assert optimizer.step == 1
     before, state = net.get_parameters(), net.get_state()
     moments = {name: np.array(net.backend.to_numpy(flat)) for name, flat in optimizer.moments.items()}
     overflowing(net)
@@ -214,7 +215,43 @@ def test_a_skipped_step_changes_no_weight_and_no_moment(device: Callable[[], Any
     for name, flat in optimizer.moments.items():
         np.testing.assert_array_equal(net.backend.to_numpy(flat), moments[name], err_msg=name)
     assert not np.array_equal(net.get_state()["running_mean1"], state["running_mean1"])
-    assert (net.steps, np.isfinite(history["loss"][0])) == (2, True)
+    assert (net.steps, optimizer.step, np.isfinite(history["loss"][0])) == (2, 1, True)
+
+
+class Looking(gpunet.Callback):
+    """Looks at every step, for which the loop waits."""
+
+    def on_step_end(self, run: gpunet.Run) -> None:
+        assert run.network.is_finite()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("callbacks", [[], [Looking()]])
+def test_updates_after_a_skipped_step_have_the_numbers_of_the_first(
+    device: Callable[[], Any], callbacks: list[gpunet.Callback]
+) -> None:
+    """Learning rate and Adam's corrections are those of the updates, not of the steps; also in the next epochs."""
+    X, y = random_problem(16, 13, 5)
+    X, y = np.tile(X, (5, 1)), np.tile(y, 5)  # every batch is the same
+    nets, optimizers = zip(
+        *((network("float16", device), gpunet.Adam(gpunet.CosineRate(0.01, 30))) for _ in range(2)), strict=True
+    )
+    nets[1].loss_scale.restore({"scale": 2.0**21, "good_steps": 0, "skipped_steps": 0})
+
+    def run(which: int, steps: int) -> None:
+        rows = slice(16 * steps)
+        arguments = {"batch_size": 16, "shuffle": False, "callbacks": callbacks, "optimizer": optimizers[which]}
+        gpunet.fit(nets[which], X[rows], y[rows], epochs=1, **arguments)
+
+    run(1, 5)
+    run(1, 5)
+    skipped = nets[1].loss_scale_state["skipped_steps"]
+    assert 0 < skipped < 5
+    run(0, 5)
+    run(0, 5 - skipped)
+    assert [optimizer.step for optimizer in optimizers] == [10 - skipped, 10 - skipped]
+    for name, value in nets[0].get_parameters().items():
+        np.testing.assert_allclose(nets[1].get_parameters()[name], value, atol=1e-4, err_msg=name)
 
 
 def test_the_scale_begins_grows_and_is_kept_for_the_next_run() -> None:
@@ -260,7 +297,7 @@ def test_a_scale_that_falls_to_nothing_is_divergence(device: Callable[[], Any]) 
     net = network("float16", device, loss="squared_error")
     before = net.get_parameters()
     X, _ = random_problem(64, 13, 5)
-    with pytest.raises(gpunet.TrainingDivergedError, match="(?i)loss scale fell to .* precision='bfloat16'") as caught:
+    with pytest.raises(gpunet.TrainingDivergedError, match=r"(?i)loss scale fell to .* precision='bfloat16'") as caught:
         gpunet.fit(net, X, np.full((64, 5), 1e18), epochs=50, batch_size=16, optimizer=gpunet.SGD(0.1))
     assert caught.value.epoch == 11  # 41 steps halve 2^16 to less than 2^-24
     for name, value in net.get_parameters().items():
@@ -286,7 +323,9 @@ def test_resuming_is_exact(tmp_path: Path, precision: str, device: Callable[[], 
 
     expected = run(new(), 4)
     run(new(), 2, checkpoint=tmp_path / "run.npz")
-    found = run(network(precision, device, **CONFIGURATIONS["batch norm"]), 4, checkpoint=tmp_path / "run.npz", resume=True)
+    found = run(
+        network(precision, device, **CONFIGURATIONS["batch norm"]), 4, checkpoint=tmp_path / "run.npz", resume=True
+    )
     same(found, expected)
     assert found.loss_scale_state == expected.loss_scale_state
     other = network("float32", **CONFIGURATIONS["batch norm"])

@@ -1,7 +1,7 @@
 """Half precision: what 16 bits stand for, and operations on them by way of float32.
 
-Kernels read and write half precision and compute in float32. :func:`run_on_numbers` is that for NumPy and CuPy: it makes
-the reference of an operation, which knows nothing of 16 bits, the specification of the operation on them.
+Kernels read and write half precision and compute in float32. :func:`run_on_numbers` is that for NumPy and CuPy: it
+makes the reference of an operation, which knows nothing of 16 bits, the specification of the operation on them.
 """
 
 from __future__ import annotations

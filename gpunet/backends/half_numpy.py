@@ -1,4 +1,4 @@
-"""Half precision on the CPU, emulated: NumPy's operations in float32, and every result rounded as a kernel stores it."""
+"""Half precision on the CPU, emulated: NumPy's operations in float32, each result rounded as a kernel stores it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPERATIONS = (
 
 
 class HalfNumpyBackend(NumpyBackend):
-    """Gives a network of half precision the numbers that it has on CUDA, but for the order of sums; slower than float32."""
+    """Gives a network of half precision the numbers that it has on CUDA, but for the order of sums; slowly."""
 
     has_half = True
 

@@ -294,6 +294,7 @@ class _Loop:
             found = self.end.read()
             self._check_losses(epoch, looked, found.losses[looked:])
             self._check_end(epoch, found)
+            self.steps.take_back_skipped()
             return EpochRecord(
                 epoch=epoch,
                 step=self.network.steps,

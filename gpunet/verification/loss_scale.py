@@ -17,7 +17,13 @@ SIZES = (1, 3, 4, 1023, 40_001)
 
 
 def unscale_gradients(
-    size: int, wrong: int | None = None, value: float = np.nan, *, good: int = 5, interval: int = 2000, loss: float = 1.5
+    size: int,
+    wrong: int | None = None,
+    value: float = np.nan,
+    *,
+    good: int = 5,
+    interval: int = 2000,
+    loss: float = 1.5,
 ) -> Operation:
     """Return the operation on random gradients, one of them another value; everything is to be exact."""
     gradients = np.random.default_rng(size).standard_normal(size).astype(np.float32)
@@ -26,7 +32,7 @@ def unscale_gradients(
     given = {
         "gradients": gradients,
         "loss": np.array([loss, 3], np.float32),
-        "scale": np.array([2.0**12, good, 7], np.float32),
+        "scale": np.array([2.0**12, good, 7, 2], np.float32),
     }
     written = {"guard": ((2,), np.float32)}
     return Operation(

@@ -29,7 +29,6 @@ from gpunet.verification import (
     optimizer,
     products,
     random_bits,
-    rounding,
     score,
     training,
 )
@@ -114,7 +113,6 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         for scoring in (score.score_classes, score.score_switches):
             yield storage, scoring(storage, shape)
         yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
-    yield FLOAT16, rounding.round_rows(FLOAT16, (*shape, shape[1]))
     yield FLOAT32, loss_scale.unscale_gradients(size)
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)

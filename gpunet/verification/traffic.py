@@ -26,7 +26,6 @@ SWEEPS = {
     "sigmoid_cross_entropy": 3,
     "squared_error": 3,
     "gather_batch": 2,
-    "round_rows": 1.5,  # of float32: half of it out
     "unscale_gradients": 2,
     "clip_factor": 2,
     "sgd_step": 5,  # parameters and moments in and out, gradients in
@@ -45,4 +44,4 @@ def bytes_moved(operation: Operation) -> int:
     sizes = [array.size for array in arrays] + [math.prod(shape) for shape, _ in operation.written.values()]
     matrix = next(array for array in operation.given.values() if array.ndim == 2 or array.size == max(sizes))
     mask = max(sizes) if operation.method.startswith("dropout") else 0
-    return int(SWEEPS[operation.method] * max(sizes) * matrix.itemsize) + mask
+    return SWEEPS[operation.method] * max(sizes) * matrix.itemsize + mask

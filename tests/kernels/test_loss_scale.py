@@ -26,7 +26,7 @@ def test_growth_ends(device: Any) -> None:
     """Gradients that are all 0 never overflow; the scale does not become infinite for that."""
     backend = CudaBackend(device)
     gradients, loss = on_device(backend, np.zeros(5, np.float32)), on_device(backend, np.ones(2, np.float32))
-    scale, guard = on_device(backend, np.array([2.0**22, 0, 0], np.float32)), poisoned(backend, (2,), np.float32)
+    scale, guard = on_device(backend, np.array([2.0**22, 0, 0, 0], np.float32)), poisoned(backend, (2,), np.float32)
     for expected in (2.0**23, 2.0**24, 2.0**24):
         backend.unscale_gradients(gradients, loss, scale, guard, 1)
-        np.testing.assert_array_equal(backend.to_numpy(scale), [expected, 0, 0])
+        np.testing.assert_array_equal(backend.to_numpy(scale), [expected, 0, 0, 0])

@@ -519,11 +519,20 @@ BUGS = [
     Bug(
         "the learning rate of the step before",
         "training",
-        "table[number * count + i]",
-        "table[(number == 0 ? 0 : number - 1) * count + i]",
+        "table[updates * count + i]",
+        "table[(updates == 0 ? 0 : updates - 1) * count + i]",
         "count_step<float>",
         "count of a step",
         ("count of a step", "float32", "step 1, 3 numbers"),
+    ),
+    Bug(
+        "a skipped step counts as an update",
+        "training",
+        "skipped == nullptr ? number : number - (long long)*skipped",
+        "number",
+        "count_step<float>",
+        "count of a step",
+        ("count of a step", "float32", "as many skipped"),
     ),
     Bug(
         "windows of every epoch begin with the same place",

@@ -23,9 +23,7 @@ def groups(variants: Variants) -> Iterator[Group]:
     yield loss_scale_group()
 
 
-def unscale_gradients(
-    cuda: Launcher, gradients: Array, loss: Array, scale: Array, guard: Array, interval: int
-) -> None:
+def unscale_gradients(cuda: Launcher, gradients: Array, loss: Array, scale: Array, guard: Array, interval: int) -> None:
     """Launch :func:`gpunet.backends.reference.loss_scale.unscale_gradients`."""
     width = flat_vector_width(gradients)
     blocks = flat_grid(ceiling(gradients.size, width), cuda.device)

@@ -13,8 +13,8 @@ def dropout_forward(
 ) -> None:
     """out = x / (1 - rate) where kept, 0 x elsewhere (inverted dropout): NaN and infinity are not hidden by chance.
 
-    Element e of the flattened mask, row after row, is kept where its random word, a function of (seed, layer, step, e) alone
-    (:func:`gpunet.random.random_words`), is at least rate * 2^32.
+    Element e of the flattened mask, row after row, is kept where its random word, a function of (seed, layer, step, e)
+    alone (:func:`gpunet.random.random_words`), is at least rate * 2^32.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling (Micikevicius et al. 2018, "Mixed precision training"), as in PyTorch's ``torch.amp.GradScaler``."""
+"""Dynamic loss scaling (Micikevicius et al. 2018, "Mixed precision training"), as PyTorch's ``GradScaler`` does it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def unscale_gradients(xp: Any, gradients: Array, loss: Array, scale: Array, guar
         Of ``scale`` times the loss; changed to those of the loss. Scales are powers of two: nothing is rounded.
     loss : ndarray, (2,)
         What the loss wrote.
-    scale : ndarray of float32, (3,)
-        The scale, the finite steps since it last changed, and the steps skipped in all.
+    scale : ndarray of float32, (4,)
+        The scale, the finite steps since it last changed, the steps skipped in all, and those skipped since somebody
+        set this number to 0.
     guard : ndarray, (2,)
         Written: ``loss``, or NaN in its first element; what the optimiser's step takes for the loss.
     interval : int
@@ -39,4 +40,4 @@ def unscale_gradients(xp: Any, gradients: Array, loss: Array, scale: Array, guar
     change = xp.where(finite, xp.where(is_grown, GROWTH, 1), BACKOFF)
     scale[0] = xp.minimum(change * scale[0], LARGEST_SCALE)
     scale[1] = xp.where(is_grown, 0, good)
-    scale[2] += xp.where(finite, 0, 1)
+    scale[2:] += xp.where(finite, 0, 1)
