@@ -16,6 +16,8 @@ from gpunet import layer_stack
 from gpunet.activations import Activation, Identity
 from gpunet.backends import NumpyBackend
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.devices import cublas
+from gpunet.backends.devices.cupy import CupyDevice
 from gpunet.backends.half import HALF_DTYPES
 from gpunet.data_initializers import data_dependent, lsuv
 from gpunet.diagnostics import inspect
@@ -24,8 +26,10 @@ from gpunet.mixed_precision import GROWTH_INTERVAL, INITIAL_SCALE
 from gpunet.serialization import read_tensors
 from gpunet.verification.storage import STORAGES
 from tests.emulation import EmulatedDevice
+from tests.helpers import fake_cupy
 from tests.helpers.files import rewrite
 from tests.helpers.networks import learnable, random_problem, small_network
+from tests.helpers.planting import planted
 
 Array = Any
 PRECISIONS = tuple(HALF_DTYPES)
@@ -360,7 +364,7 @@ def test_a_damaged_loss_scale_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_evaluation_prediction_and_onnx(tmp_path: Path, precision: str) -> None:
-    runtime = pytest.importorskip("onnxruntime")
+    reference = pytest.importorskip("onnx.reference", reason="onnx is in the extra 'onnx'")
     X, y = learnable()
     net = small_network(precision=precision)
     gpunet.fit(net, X, y, epochs=5)
@@ -368,7 +372,7 @@ def test_evaluation_prediction_and_onnx(tmp_path: Path, precision: str) -> None:
     assert found.accuracy == np.mean(net.predict(X) == y)
     np.testing.assert_allclose(net.predict_proba(X).sum(axis=1), 1, atol=1e-6)
     path = gpunet.export_onnx(net, tmp_path / "network.onnx")
-    (logits, _) = runtime.InferenceSession(path).run(None, {"X": X.astype(np.float32)})
+    (logits, _) = reference.ReferenceEvaluator(str(path)).run(None, {"X": X.astype(np.float32)})
     largest = np.abs(logits).max()
     np.testing.assert_allclose(net.logits(X), logits, atol=4 * ROUNDING[precision] * largest)
 
@@ -404,3 +408,26 @@ def test_the_cpu_says_once_that_it_emulates(caplog: pytest.LogCaptureFixture, mo
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "on the CPU, half precision is emulated"
     ]
+
+
+# --- through the real device's code, on a stand-in for CuPy and cuBLAS ------------------------------------------------
+
+
+def trained_on_stand_in(monkeypatch: pytest.MonkeyPatch, precision: str) -> dict[str, Array]:
+    fake_cupy.install(monkeypatch, fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=2)))
+    net = network(precision, lambda: CudaBackend(CupyDevice(0)), **CONFIGURATIONS["mixed"])
+    train(net)
+    return net.get_parameters()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_cublas_gets_rows_that_are_longer_than_the_matrix(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    found = trained_on_stand_in(monkeypatch, precision)
+    expected = network(precision, on_cuda, **CONFIGURATIONS["mixed"])
+    train(expected)
+    for name, value in expected.get_parameters().items():
+        np.testing.assert_allclose(found[name], value, atol=ROUNDING[precision], err_msg=name)
+    whole = "int(matrix.strides[0] // matrix.itemsize) if matrix.shape[0] > 1 else int(matrix.shape[1])"
+    with planted(cublas, whole, "int(matrix.shape[1])"):
+        wrong = trained_on_stand_in(monkeypatch, precision)
+    assert np.abs(wrong["W1"] - expected.get_parameters()["W1"]).max() > ROUNDING[precision]

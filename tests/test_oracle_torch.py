@@ -302,7 +302,7 @@ def test_tensors_that_numpy_can_read():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_half_precision_is_that_of_autocast(precision, batch_norm):
-    """Rounded at other places (PyTorch's outputs are half precision too), loss and gradients are as near as rounding."""
+    """PyTorch rounds at other places too, such as the outputs: loss and gradients are as near as rounding."""
     network = gpunet.Network(
         [13, 33, 20, 5], activation="tanh", batch_norm=batch_norm, precision=precision, device="cpu"
     )

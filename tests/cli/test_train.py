@@ -473,4 +473,3 @@ def test_half_precision(capsys, precision):
     found = shell(capsys, "evaluate", trained["model"], "digits", "--json").json
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=0.1)
     assert precision in shell(capsys, "info", trained["model"]).output
-

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backends.arrays import Array
-from gpunet.backends.cuda.grids import STREAMING_WAVES, THREADS, WIDEST_ACCESS, ceiling, flat_grid, is_aligned
+from gpunet.backends.cuda.grids import THREADS, WIDEST_ACCESS, ceiling, flat_grid, is_aligned
 from gpunet.backends.cuda.instantiation import ITEM_SIZES, Variants, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
@@ -29,7 +29,7 @@ def round_rows(cuda: Launcher, source: Array, out: Array, factor: Array | None =
     (rows, columns), stride = source.shape, out.shape[1]
     kernel, width = _kernel(cuda, out, stride)
     sizes = (np.int32(rows), np.int32(columns), np.int32(stride))
-    blocks = flat_grid(ceiling(out.size, width), cuda.device, STREAMING_WAVES)
+    blocks = flat_grid(ceiling(out.size, width), cuda.device, cuda.tuning.streaming_waves)
     cuda.launch(kernel, blocks, THREADS, (source, out, factor, None, *sizes))
 
 
@@ -37,7 +37,7 @@ def round_matrices(cuda: Launcher, source: Array, out: Array, table: Array, mult
     """Launch :func:`gpunet.backends.reference.rounding.round_matrices`."""
     matrices = table.shape[0]
     kernel, width = _kernel(cuda, out, multiple)
-    blocks = flat_grid(ceiling(out.size, width * matrices), cuda.device, STREAMING_WAVES)
+    blocks = flat_grid(ceiling(out.size, width * matrices), cuda.device, cuda.tuning.streaming_waves)
     cuda.launch(kernel, (blocks, matrices), THREADS, (source, out, None, table, *[np.int32(0)] * 3))
 
 
