@@ -226,6 +226,8 @@ class LayerStack:
 
     def narrow_stack(self, rows: int) -> NarrowStack | None:
         """Return what describes the network to a pass in one launch, None where it has none for so many rows."""
+        if self.weight_copies is not None:  # which is not written for half precision
+            return None
         stack = narrow_stack(self.layers, self.loss_layer, self.layout, self.state_layout)
         return stack if stack is not None and self.backend.fits_narrow_pass(stack, rows) else None
 
