@@ -176,7 +176,7 @@ def fed(subject: Subject) -> Iterator[Difference]:
     """Yield how far runs whose data stay on the host are from the same runs with them on the device."""
     for training in (TRAININGS[0], TRAININGS[8]):  # labels, numbers
         found, expected = (train(subject.for_network(), training, data_on=data_on) for data_on in ("host", "device"))
-        yield from agreement(found, expected, training.dtype)
+        yield from agreement(found, expected, training.rounding)
 
 
 def in_one_launch(subject: Cuda) -> Iterator[Difference]:
