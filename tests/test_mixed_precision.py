@@ -113,6 +113,13 @@ def test_masks_and_averages_are_those_of_float32(precision: str, device: Callabl
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_pass_of_narrow_networks_is_not_for_half_precision(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setenv("GPUNET_NARROW_PASS", "1")
+    assert network(precision, on_cuda).narrow_stack(16) is None
+    assert network("float32", on_cuda).narrow_stack(16) is not None
+
+
 # --- padding ----------------------------------------------------------------------------------------------------------
 
 

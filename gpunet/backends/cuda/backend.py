@@ -25,8 +25,8 @@ from gpunet.backends.cuda import (
     bernoulli,
     dropout,
     gather,
-    narrow_pass,
     loss_scale,
+    narrow_pass,
     optimizer,
     rounding,
     score,
@@ -41,8 +41,8 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.feed import Feed, is_as_wanted
-from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.half import run_on_numbers
+from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH, NARROW_PASS
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
