@@ -183,7 +183,7 @@ def in_one_launch(subject: Cuda) -> Iterator[Difference]:
     """Yield how far steps whose pass is one launch are from those operation by operation."""
     backend, other = subject.for_network(), subject.for_network()
     backend.has_narrow_passes, other.has_narrow_passes = True, False
-    yield from agreement(_Trained.alone(backend, NARROW), _Trained.alone(other, NARROW), "float32")
+    yield from agreement(_Trained.alone(backend, NARROW), _Trained.alone(other, NARROW))
 
 
 # --- two networks -----------------------------------------------------------------------------------------------------
