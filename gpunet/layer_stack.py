@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.backends.half import HALF_DTYPES, ROW_MULTIPLE, is_half
 from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Loss, Memory, Workspace
+from gpunet.mixed_precision import LossScale, WeightCopies
 from gpunet.narrow import narrow_stack
 from gpunet.parameters import Layout
 from gpunet.step_count import StepCount
@@ -37,17 +40,34 @@ class LayerStack:
     loss_layer : Loss
     backend : Backend
     dtype : dtype
-        Of parameters, buffers and data.
+        Of parameters, data and outputs; of buffers too, but for half precision.
+    precision : str
+        ``"bfloat16"`` and ``"float16"``: what matrices between the layers are stored as.
+
+    Attributes
+    ----------
+    loss_scale : LossScale or None
+        What gradients of float16 are multiplied with.
     """
 
-    def __init__(self, layers: Sequence[Layer], loss_layer: Loss, backend: Backend, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        loss_layer: Loss,
+        backend: Backend,
+        dtype: np.dtype[Any],
+        precision: str = "float32",
+    ) -> None:
         self.layers = tuple(layers)
         self.loss_layer = loss_layer
         self.backend = backend
         self.dtype = dtype
         self.lock = backend.lock
         self.in_training = SoleUse("network")
-        self.workspace = Workspace(backend)
+        self.storage = HALF_DTYPES.get(precision, dtype)
+        self.loss_scale = LossScale(backend) if precision == "float16" else None
+        # The padding of rows is to hold zeros.
+        self.workspace = Workspace(backend, is_zeroed=precision in HALF_DTYPES)
         self.step_count = StepCount(backend)
         self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
         self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
@@ -64,13 +84,34 @@ class LayerStack:
             self.backend,
             self.workspace,
             self.dtype,
+            self.dtype,
+            1,
+            self.parameters,
             self.parameters,
             self.gradients,
             self.state,
             self.step_count.on_device,
         )
-        for part in (*self.layers, self.loss_layer):
-            part.bind(memory)
+        copies, hidden = None, memory
+        if self.storage != self.dtype:
+            multiple = ROW_MULTIPLE if all(map(_bears_padding, self.layers)) else 1
+            copies = WeightCopies(self.backend, self.layout, self.flat_parameters, self.storage, multiple)
+            scale = None if self.loss_scale is None else self.loss_scale.on_device
+            memory = replace(memory, weights=copies.views, loss_scale=scale)
+            hidden = replace(
+                memory,
+                storage=self.storage,
+                multiple=multiple,
+                parameters=self.layout.views(self.flat_parameters, multiple),
+                gradients=self.layout.views(self.flat_gradients, multiple),
+                state=self.state_layout.views(self.flat_state, multiple),
+            )
+        self.weight_copies = copies
+        # The outputs, their bias, the loss and its gradient are float32 at every precision below float64.
+        last = max((layer.index for layer in self.layers), default=0)
+        for layer in self.layers:
+            layer.bind(memory if layer.index == last else hidden)
+        self.loss_layer.bind(memory)
 
     # --- what a network is ------------------------------------------------------------------------------------------
 
@@ -126,6 +167,7 @@ class LayerStack:
         array, (n, c)
             A buffer of the last layer, overwritten by the next forward.
         """
+        self.copy_weights()
         return self._run(self.layers, x, training)
 
     @staticmethod
@@ -142,10 +184,15 @@ class LayerStack:
                 x = layer.output = layer.forward(x, training)
         return x
 
+    def copy_weights(self) -> None:
+        """Let the layers have the weights that the network has now; :meth:`forward` does that by itself."""
+        if self.weight_copies is not None:
+            self.weight_copies.refresh()
+
     def forward_layers(self, x: Array, *, training: bool = True, dropout: bool = True) -> Iterator[tuple[Layer, Array]]:
         """Run layer after layer and yield each with its output, which the next one may overwrite.
 
-        A layer runs when it is asked for, with the parameters that it has then.
+        A layer runs when it is asked for, with the parameters that it has then. :meth:`Layer.numbers` reads outputs.
 
         Parameters
         ----------
@@ -157,6 +204,7 @@ class LayerStack:
             False passes all units on.
         """
         for layer in self.layers:
+            self.copy_weights()
             x = layer.output = layer.forward(x, training and (dropout or not isinstance(layer, Dropout)))
             yield layer, x
 
@@ -178,6 +226,8 @@ class LayerStack:
 
     def narrow_stack(self, rows: int) -> NarrowStack | None:
         """Return what describes the network to a pass in one launch, None where it has none for so many rows."""
+        if self.weight_copies is not None:  # which is not written for half precision
+            return None
         stack = narrow_stack(self.layers, self.loss_layer, self.layout, self.state_layout)
         return stack if stack is not None and self.backend.fits_narrow_pass(stack, rows) else None
 
@@ -197,6 +247,7 @@ class LayerStack:
         Returns
         -------
         array, (n, d), or None
+            With half precision as its layers have it: :meth:`gradient_numbers` reads it.
         """
         passes = self.backward_layers(doutputs, input_gradient=input_gradient)
         while True:
@@ -206,12 +257,17 @@ class LayerStack:
                 return end.value
 
     def backward_layers(
-        self, doutputs: Array, *, dropout: bool = True, input_gradient: bool = False
+        self,
+        doutputs: Array,
+        *,
+        dropout: bool = True,
+        input_gradient: bool = False,
     ) -> Generator[tuple[Layer, Array], None, Array | None]:
         """Go back through :meth:`forward_layers` and yield each layer with the gradient of J at its output.
 
         The layer's own backward, which may overwrite that gradient and writes those of its parameters, runs afterwards:
         when the next layer is asked for. At the end, the gradient with respect to the input is returned.
+        :meth:`gradient_numbers` reads gradients.
 
         Parameters
         ----------
@@ -227,6 +283,7 @@ class LayerStack:
             if dropout or not isinstance(layer, Dropout):
                 gradient = layer.backward(gradient, input_gradient=input_gradient or position > 0)
         self.backend.join()
+        self.unscale_gradients()
         return gradient
 
     def differentiate(
@@ -236,7 +293,8 @@ class LayerStack:
 
         Where the last layer adds a bias and nothing else, the loss does so, and has the gradient of the bias, too: the
         same numbers in fewer passes over the outputs. In a recording, ``gradients`` is complete after the backend's
-        ``join``: what is asked for before that runs beside the last product.
+        ``join``, and with float16 after :meth:`unscale_gradients`: what is asked for before that runs beside the last
+        product.
 
         Parameters
         ----------
@@ -252,14 +310,53 @@ class LayerStack:
         """
         *layers, last = self.layers
         bias = last.bias_alone() if isinstance(last, BiasActivation) else None
+        gradient: Array | None
         if bias is None:
-            return self.backward(self.loss_layer(self.forward(x, training=True), targets, weights), input_gradient)
-        x = last.output = self._run(layers, x, training=True)
-        gradient: Array | None = self.loss_layer(x, targets, weights, *bias)
+            layers = [*self.layers]
+            gradient = self.loss_layer(self.forward(x, training=True), targets, weights)
+        else:
+            self.copy_weights()
+            x = last.output = self._run(layers, x, training=True)
+            gradient = self.loss_layer(x, targets, weights, *bias)
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None
             gradient = layer.backward(gradient, input_gradient or position > 0)
         return gradient
+
+    def unscale_gradients(self, interval: int = 0) -> None:
+        """Divide ``gradients`` by the loss scale, if there is one; :meth:`backward` does that by itself.
+
+        Parameters
+        ----------
+        interval : int
+            In a step of training: the finite steps after which the scale grows. 0 leaves it.
+        """
+        if self.loss_scale is None:
+            return
+        # The last bias lies behind all that is scaled: its gradient was summed before, in float32.
+        last_bias = next(reversed(self.layout.slices.values()))
+        self.backend.unscale_gradients(
+            self.flat_gradients[: last_bias.start],
+            self.loss_layer.value,
+            self.loss_scale.on_device,
+            self.loss_scale.guard,
+            interval,
+        )
+
+    @property
+    def loss_scale_state(self) -> dict[str, Any] | None:
+        """What a file keeps of the loss scale; None without one."""
+        return None if self.loss_scale is None else self.loss_scale.to_dict()
+
+    @property
+    def guard(self) -> Array:
+        """What an optimiser's step takes for the loss: not finite where the step is to change nothing, (2,)."""
+        return self.loss_layer.value if self.loss_scale is None else self.loss_scale.guard
+
+    def gradient_numbers(self, layer: Layer, gradient: Array) -> Array:
+        """Return the gradient at a layer's output, (n, columns), on the host, in the network's dtype."""
+        numbers = layer.numbers(gradient)
+        return numbers / self.loss_scale.value if self.loss_scale is not None and is_half(gradient) else numbers
 
     @contextmanager
     def kept_averages(self) -> Iterator[None]:
@@ -272,6 +369,20 @@ class LayerStack:
         """Put the gradients back at the end: :meth:`backward` writes them."""
         with self._kept(self.flat_gradients):
             yield
+
+    @contextmanager
+    def kept_loss_scale(self, scale: float | None = None) -> Iterator[None]:
+        """Put the loss scale, if there is one, back at the end; begin with another one where it is given."""
+        before = self.loss_scale_state
+        if self.loss_scale is None or before is None:
+            yield
+            return
+        try:
+            if scale is not None:
+                self.loss_scale.restore(before | {"scale": scale})
+            yield
+        finally:
+            self.loss_scale.restore(before)
 
     @contextmanager
     def _kept(self, vector: Array) -> Iterator[None]:
@@ -310,6 +421,16 @@ class LayerStack:
                 if not np.isfinite(self.backend.to_numpy(self.state[spec.name])).all():
                     return f"running average {spec.name}"
             overwritten = following is not None and following.output is layer.output
-            if not overwritten and not np.isfinite(self.backend.to_numpy(layer.output)).all():
+            if not overwritten and not np.isfinite(layer.numbers(layer.output)).all():
                 return f"output of {layer.name}"
         return None
+
+
+def _bears_padding(layer: Layer) -> bool:
+    """Say whether columns of zeros stay finite in a layer: f(0) is then multiplied with 0, and f'(0) too."""
+    if not isinstance(layer, BiasActivation | BatchNorm):
+        return True
+    zero, largest = np.zeros(1, np.float32), float(np.finfo(np.float16).max)
+    with np.errstate(all="ignore"):
+        values = layer.activation.forward(zero), layer.activation.derivative_at(zero)
+    return bool((np.abs(values) < largest).all())

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import Backend, select_backend
+from gpunet.backends.half import HALF_DTYPES, is_half, widen
 from gpunet.columns import columns_in_order, known_columns
 from gpunet.errors import (
     InvalidTypeError,
@@ -107,8 +108,10 @@ class Network(LayerStack):
     dtype : str or dtype
         ``"float32"`` or ``"float64"``.
     precision : str
-        ``"tf32"`` lets a CUDA device use only 10 bits of the mantissas in float32 matrix products, for its
-        tensor cores; ``"float32"`` does not.
+        Of float32 networks. ``"tf32"`` lets a CUDA device use only 10 bits of the mantissas in float32 matrix products,
+        for its tensor cores; ``"float32"`` does not. ``"bfloat16"`` and ``"float16"`` store what is between the layers,
+        its gradients and copies of the weights in 16 bits; parameters, statistics, sums, outputs and loss stay float32
+        (docs/precision.md). The CPU emulates these two, slowly.
     device : str or Backend
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own.
 
@@ -119,6 +122,8 @@ class Network(LayerStack):
         ``state`` has ``running_mean1``, ``running_variance1``, ... Writing into a view changes the network; a view
         cannot be exchanged. On CUDA the network works on a stream of its own: use :meth:`get_parameters` and
         :meth:`set_parameters`, or synchronise before and after touching a view.
+    loss_scale : LossScale or None
+        Of float16: what gradients are multiplied with, and how many steps were skipped.
     layers : tuple of Layer
         The ``rate`` and the ``seed`` of dropout and the ``momentum`` of batch norm may be set:
         ``network.layers[2].rate = 0.1`` where that is a dropout layer. Those of the network, its arguments, may not.
@@ -208,7 +213,11 @@ class Network(LayerStack):
         backend = select_backend(device, self.precision)
         self.device = backend.device_name if isinstance(device, Backend) else device
         self.metadata: dict[str, Any] = {}
-        super().__init__(self._build_layers(), LOSSES[loss](), backend, self.dtype)
+        if self.precision in HALF_DTYPES and not backend.has_half:
+            raise InvalidValueError(
+                f"device: the backend {backend.name!r} has no precision={self.precision!r}. Expected 'cpu' or 'cuda'."
+            )
+        super().__init__(self._build_layers(), LOSSES[loss](), backend, self.dtype, self.precision)
         self._fill()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -233,7 +242,7 @@ class Network(LayerStack):
             "initializer": self.initializer,
         }
         tensors = self.get_parameters() | self.get_state()
-        return _copy, (configuration, self.device, tensors, self.steps, self.metadata)
+        return _copy, (configuration, self.device, tensors, self.steps, self.metadata, self.loss_scale_state)
 
     def _build_layers(self) -> list[Layer]:
         layers: list[Layer] = []
@@ -271,7 +280,7 @@ class Network(LayerStack):
 
     @in_turn
     def reset_parameters(self) -> None:
-        """Draw the initial weights again, set biases, gamma, beta and running averages back, and count from step 0.
+        """Draw the initial weights again, set all other numbers back, the loss scale too, and count from step 0.
 
         An optimizer that has trained this network keeps its moments: use a new one.
         """
@@ -290,6 +299,8 @@ class Network(LayerStack):
         self.backend.copy(flat_values(self.layout, values, self.dtype), self.flat_parameters)
         self.backend.copy(flat_values(self.state_layout, state, self.dtype), self.flat_state)
         self.set_step(0)
+        if self.loss_scale is not None:
+            self.loss_scale.reset()
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -543,10 +554,13 @@ class Network(LayerStack):
         if sample_weight is not None:
             weights = self.backend.asarray(self.check_weights(sample_weight, rows))
 
-        with self.kept_averages():
-            gradient = self.differentiate(self.backend.asarray(inputs), targets, weights, input_gradient)
-
-        found = self.gradients | ({} if gradient is None or not input_gradient else {"X": gradient})
+        with self.kept_averages(), self.kept_loss_scale():
+            while True:
+                gradient = self.differentiate(self.backend.asarray(inputs), targets, weights, input_gradient)
+                self.unscale_gradients()
+                if self.loss_scale is None or not self.loss_scale.is_too_large(self.loss_layer.value):
+                    break
+            found = self.gradients | ({} if gradient is None or not input_gradient else {"X": self._widened(gradient)})
         cost = float(self.backend.to_numpy(self.loss_layer.value)[0]) + self.penalty(l2)
         gradients = {}
         for name, values in found.items():
@@ -557,6 +571,14 @@ class Network(LayerStack):
                 values = np.array(self.backend.to_numpy(values))
             gradients[name] = self.backend.give(values, X)
         return cost, gradients
+
+    def _widened(self, gradient: Array) -> Array:
+        """Return the gradient with respect to the input, (n, d), on the device, in the network's dtype."""
+        if not is_half(gradient):
+            return gradient
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value
+        with self.backend.array_module() as xp:
+            return self.backend.asarray(widen(xp, gradient)[:, : self.layer_sizes[0]] / np.float32(scale))
 
     @in_turn
     def penalty(self, l2: float) -> float:
@@ -634,6 +656,7 @@ class Network(LayerStack):
             "version": FORMAT_VERSION,
             "network": self.configuration,
             "steps": self.steps,
+            "loss_scale": self.loss_scale_state,
             "metadata": self.metadata,
         }
         return write_tensors(path, self.get_parameters() | self.get_state(), header)
@@ -663,19 +686,32 @@ class EmptyNetwork(Network):
     def _fill(self) -> None:
         """Leave that to :meth:`filled`."""
 
-    def filled(self, tensors: Mapping[str, Array], steps: int, metadata: dict[str, Any]) -> Network:
+    def filled(
+        self,
+        tensors: Mapping[str, Array],
+        steps: int,
+        metadata: dict[str, Any],
+        loss_scale: Mapping[str, Any] | None = None,
+    ) -> Network:
         """Allocate the buffers, copy these parameters and running averages into them, and be a network."""
         self.allocate()
         for name, view in (self.parameters | self.state).items():
             self.backend.copy(tensors[name], view)
         self.set_step(steps)
+        if self.loss_scale is not None and loss_scale is not None:
+            self.loss_scale.restore(loss_scale)
         self.metadata = metadata
         self.__class__ = Network  # type: ignore[assignment]
         return self
 
 
 def _copy(
-    configuration: dict[str, Any], device: str, tensors: dict[str, Array], steps: int, metadata: dict[str, Any]
+    configuration: dict[str, Any],
+    device: str,
+    tensors: dict[str, Array],
+    steps: int,
+    metadata: dict[str, Any],
+    loss_scale: dict[str, Any] | None = None,
 ) -> Network:
     """Return a network with these parameters, which may be NaN: it is a copy."""
-    return EmptyNetwork(**configuration, device=device).filled(tensors, steps, metadata)
+    return EmptyNetwork(**configuration, device=device).filled(tensors, steps, metadata, loss_scale)

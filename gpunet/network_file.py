@@ -10,6 +10,7 @@ from gpunet.activations import ACTIVATIONS, Activation, get_activation
 from gpunet.backends.selection import check_device
 from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, shown
 from gpunet.layer_stack import LARGEST_STEP
+from gpunet.mixed_precision import LossScale
 from gpunet.network import ADDED_ARGUMENTS, FORMAT, FORMAT_VERSION, EmptyNetwork, Network
 from gpunet.serialization import StoredTensors, open_tensors
 from gpunet.specification import split_name
@@ -52,18 +53,18 @@ def load(path: str | os.PathLike[str], *, device: str = "auto", activations: Seq
         raise InvalidTypeError(f"activations: got {shown(activations)}. Expected a list of gpunet.Activation objects.")
     given = {str(get_activation(activation, "activations")): activation for activation in activations}
     with open_tensors(path) as stored:
-        network, steps, metadata = _described(path, stored, device, given)
+        network, steps, metadata, loss_scale = _described(path, stored, device, given)
         tensors = stored.read(network.shapes)
     try:
-        return network.filled(network.check_values(tensors), steps, metadata)
+        return network.filled(network.check_values(tensors), steps, metadata, loss_scale)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not hold a network ({error}).") from None
 
 
 def _described(
     path: str | os.PathLike[str], stored: StoredTensors, device: str, given: Mapping[str, Activation]
-) -> tuple[EmptyNetwork, int, dict[str, Any]]:
-    """Return the network that a file's header describes, without its parameters, its step count and its metadata."""
+) -> tuple[EmptyNetwork, int, dict[str, Any], dict[str, Any] | None]:
+    """Return the network that a file's header describes, without its parameters; its steps, metadata, loss scale."""
     header = stored.header
     if header.get("format") != FORMAT:
         raise FileFormatError(f"path: {str(path)!r} holds {header.get('format')!r}. Expected {FORMAT!r}.")
@@ -74,9 +75,12 @@ def _described(
     try:
         steps = check_integer("steps", header["steps"], 0, LARGEST_STEP)
         metadata = check_json("metadata", header["metadata"])
+        loss_scale = header.get("loss_scale")
+        if loss_scale is not None:
+            LossScale.check(loss_scale)
         missing = [name for name in own_activations(header["network"]) if name not in given]
         if not missing:
-            return described_network(header["network"], stored, device, given), steps, metadata
+            return described_network(header["network"], stored, device, given), steps, metadata, loss_scale
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"path: {str(path)!r} does not describe a network ({error}).") from None
     raise InvalidValueError(

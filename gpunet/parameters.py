@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.backends.half import padded
 from gpunet.errors import InvalidTypeError
 from gpunet.layers.base import ParameterSpec
 
@@ -68,9 +69,15 @@ class Layout:
                 self.weight_count = self.size
         self.slices = {spec.name: slice(starts[spec.name], starts[spec.name] + spec.size) for spec in specs}
 
-    def views(self, flat: Array) -> Views:
-        """Return the named views of a flat vector."""
-        return Views({name: flat[self.slices[name]].reshape(spec.shape) for name, spec in self.specs.items()})
+    def views(self, flat: Array, multiple: int = 1) -> Views:
+        """Return the named views of a flat vector; those of vectors up to a multiple of so many elements."""
+        return Views({name: self._view(flat, name, multiple) for name in self.specs})
+
+    def _view(self, flat: Array, name: str, multiple: int) -> Array:
+        shape, start = self.specs[name].shape, self.slices[name].start
+        if len(shape) == 1:
+            return flat[start : start + padded(shape[0], multiple)]
+        return flat[self.slices[name]].reshape(shape)
 
     def new_vector(self, backend: Backend, dtype: npt.DTypeLike) -> Array:
         """Return a vector of zeros on the backend's device."""

@@ -164,12 +164,16 @@ def check_normal(argument: str, number: float, dtype: np.dtype[Any]) -> None:
         raise InvalidValueError(f"{argument}: {number!r} is too small for {dtype}. Expected at least {smallest:.3g}.")
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
+
+
 def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
-    """Return ``"float32"`` or, for float32 networks, ``"tf32"``."""
-    if not isinstance(precision, str) or precision not in ("float32", "tf32"):
-        raise InvalidValueError(f"precision: got {shown(precision)}. Expected 'float32' or 'tf32'.")
-    if precision == "tf32" and dtype != np.float32:
-        raise InvalidValueError(f"precision: 'tf32' is for dtype='float32', got dtype={dtype.name!r}.")
+    """Return one of ``PRECISIONS``; others than ``"float32"`` for float32 networks only."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        expected = f"{', '.join(map(repr, PRECISIONS[:-1]))} or {PRECISIONS[-1]!r}"
+        raise InvalidValueError(f"precision: got {shown(precision)}. Expected {expected}.")
+    if precision != "float32" and dtype != np.float32:
+        raise InvalidValueError(f"precision: {precision!r} is for dtype='float32', got dtype={dtype.name!r}.")
     return precision
 
 

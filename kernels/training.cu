@@ -1,6 +1,6 @@
 // What training keeps track of on the device: the place in the epoch, its losses, good weights, the look at its end.
 //
-// count_step:   losses[number] = loss, scalars = table[number], place += (1, rows), steps += 1, with number = place[0].
+// count_step:   losses[number] = loss, scalars = table[number - skipped], place += (1, rows), steps += 1, with number = place[0].
 //               After a loss of the epoch that is not finite every other becomes NaN: no update follows.
 // keep_weights: kept[window mod 2] = source, with window = place[2] + number / every, while the losses are finite.
 // summarize:    out = (sum of the squares of the first weight_count elements, number of elements that are not finite).
@@ -18,13 +18,15 @@ template <typename T>
 __global__ void __launch_bounds__(32)
     count_step(T* loss /* [2] */, double* losses /* [steps of the epoch, 2] */,
                const T* table /* [steps of the epoch, count] */, T* scalars /* [count] */, long long* place /* [3] */,
-               long long* steps /* [1] */, int count, int rows) {
+               long long* steps /* [1] */, const float* skipped /* [1] or null: steps of the epoch without update */,
+               int count, int rows) {
     const long long number = place[0];
     const double before = number == 0 ? 0 : losses[2 * (number - 1)];
     if (!is_finite(before)) loss[0] = T(before - before);
     losses[2 * number] = loss[0];
     losses[2 * number + 1] = loss[1];
-    for (int i = 0; i < count; ++i) scalars[i] = table[number * count + i];
+    const long long updates = skipped == nullptr ? number : number - (long long)*skipped;
+    for (int i = 0; i < count; ++i) scalars[i] = table[updates * count + i];
     place[0] = number + 1;
     place[1] += rows;
     steps[0] += 1;

@@ -334,7 +334,7 @@ def test_copies_keep_the_initializer_and_may_hold_nan():
 def test_looking_at_gradients_restores_the_running_averages_also_after_an_error(monkeypatch):
     network = gpunet.Network([4, 9, 3], device="cpu")
     before = network.get_state()
-    monkeypatch.setattr(network, "backward", lambda *_: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(network, "differentiate", lambda *_: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
         network.loss_and_gradients(*random_problem(10, 4, 3))
     for name, value in network.get_state().items():

@@ -297,3 +297,44 @@ def test_tensors_that_numpy_can_read():
     np.testing.assert_array_equal(network.logits(X), network.logits(X.numpy()))
     network.set_parameters({"W1": torch.ones(3, 6), "b1": torch.zeros(3, dtype=torch.float64)})
     assert (network.parameters["W1"] == 1).all()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_half_precision_is_that_of_autocast(precision, batch_norm):
+    """PyTorch rounds at other places too, such as the outputs: loss and gradients are as near as rounding."""
+    network = gpunet.Network(
+        [13, 33, 20, 5], activation="tanh", batch_norm=batch_norm, precision=precision, device="cpu"
+    )
+    twin = Twin(network, "tanh").float()
+    X, y = random_problem(200, 13, 5)
+    with torch.autocast("cpu", getattr(torch, precision)):
+        outputs = twin(torch.from_numpy(X).float())
+    loss = torch.nn.functional.cross_entropy(outputs.float(), torch.from_numpy(y))
+    scale = 2.0**16 if precision == "float16" else 1.0
+    (scale * loss).backward()
+
+    cost, gradients = network.loss_and_gradients(X, y)
+    rounding = float(torch.finfo(getattr(torch, precision)).eps)
+    assert cost == pytest.approx(loss.item(), rel=2 * rounding)
+    for name, parameter in twin.names.items():
+        expected = parameter.grad.numpy() / scale
+        assert np.linalg.norm(gradients[name] - expected) < 4 * rounding * np.linalg.norm(expected), name
+
+
+def test_the_loss_scale_is_that_of_grad_scaler():
+    interval = 3
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=interval)
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    theirs = torch.optim.SGD([parameter], lr=1.0)
+    backend = NumpyBackend()
+    scale, guard = np.array([2.0**16, 0, 0, 0], np.float32), np.zeros(2, np.float32)
+    for value in [1.0, 1.0, 1.0, 1.0, np.inf, 1.0, 1.0, np.nan, np.nan, 1.0, 1.0, 1.0, 1.0]:
+        before = parameter.detach().clone()
+        parameter.grad = scaler.scale(torch.tensor([1.0, value]))
+        gradients = np.array([scale[0], scale[0] * value], np.float32)
+        scaler.step(theirs)
+        backend.unscale_gradients(gradients, np.ones(2, np.float32), scale, guard, interval)
+        assert np.isfinite(guard[0]) == (not torch.equal(parameter.detach(), before))
+        scaler.update()
+        assert scale[0] == scaler.get_scale()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation
 from gpunet.backends.arrays import Array
 from gpunet.backends.feed import Feed
+from gpunet.backends.half import run_on_numbers
 from gpunet.backends.kinds import like_host, torch_of
 from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.reference import (
@@ -24,8 +25,10 @@ from gpunet.backends.reference import (
     dropout,
     gather,
     linear,
+    loss_scale,
     narrow_pass,
     optimizer,
+    rounding,
     score,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -75,6 +78,8 @@ class Backend:
         Whether reading a result costs nothing, because operations finish before they return.
     has_narrow_passes : bool
         Whether networks use :meth:`narrow_pass` where :meth:`fits_narrow_pass` says so.
+    has_half : bool
+        Whether its operations take matrices of half precision.
     lock : TurnLock
         Whoever uses the backend holds it: scratch buffers, and on a device the stream, serve one thread at a time.
     """
@@ -82,6 +87,7 @@ class Backend:
     name = "reference"
     synchronous = True
     has_narrow_passes = False
+    has_half = True
 
     gemm = operation(linear.gemm)
     bias_activation_forward = operation(activation.bias_activation_forward)
@@ -105,6 +111,9 @@ class Backend:
     score_classes = operation(score.score_classes)
     score_switches = operation(score.score_switches)
     narrow_pass = operation(narrow_pass.narrow_pass)
+    round_rows = operation(rounding.round_rows)
+    round_matrices = operation(rounding.round_matrices)
+    unscale_gradients = operation(loss_scale.unscale_gradients)
 
     def __init__(self) -> None:
         self.lock = TurnLock()
@@ -126,7 +135,7 @@ class Backend:
 
     def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run an operation that the backend has no version of its own for, on the backend's arrays."""
-        reference(np, *args, **kwargs)
+        run_on_numbers(reference, np, np, *args, **kwargs)
 
     @property
     def device_name(self) -> str:

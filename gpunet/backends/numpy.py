@@ -37,6 +37,7 @@ class NumpyBackend(Backend):
     """Runs every operation with NumPy on the CPU."""
 
     name = "numpy"
+    has_half = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,12 +266,21 @@ class NumpyBackend(Backend):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def count_step(
-        self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+        self,
+        loss: Array,
+        losses: Array,
+        table: Array,
+        scalars: Array,
+        place: Array,
+        steps: Array,
+        *,
+        rows: int,
+        skipped: Array | None = None,
     ) -> None:
         number = int(place[0])  # numbers of Python's: one by one they are faster than NumPy's
         if number and not math.isfinite(losses[number - 1, 0]):
             loss[0] = math.nan
-        losses[number], scalars[...] = loss, table[number]
+        losses[number], scalars[...] = loss, table[number if skipped is None else number - int(skipped[0])]
         place[0], place[1], steps[0] = number + 1, int(place[1]) + rows, int(steps[0]) + 1
 
     def summarize(self, vector: Array, out: Array, *, weight_count: int) -> None:

@@ -6,6 +6,8 @@ import re
 
 from gpunet.backends.backend import Backend
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
+from gpunet.backends.half import HALF_DTYPES
+from gpunet.backends.half_numpy import HalfNumpyBackend
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.errors import DeviceError, InvalidTypeError, unknown_name
@@ -26,7 +28,7 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
         returned as it is.
     precision : str
         ``"float32"``, or ``"tf32"`` to let CUDA multiply float32 matrices on the tensor cores; the CPU has no such
-        thing and multiplies in float32.
+        thing and multiplies in float32. ``"bfloat16"`` and ``"float16"`` are emulated on the CPU.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     if isinstance(device, Backend):
         return device
     if device == "cpu":
-        return NumpyBackend()
+        return _cpu(precision)
     match = _CUDA.match(device)
     if match is None:
         return _automatic(precision)
@@ -98,7 +100,11 @@ def _automatic(precision: str) -> Backend:
             problem = error
     if report.cupy is not None and (report.devices or report.refusal):
         say_once("device='auto' takes the CPU, because CUDA does not work", problem)
-    return NumpyBackend()
+    return _cpu(precision)
+
+
+def _cpu(precision: str) -> Backend:
+    return HalfNumpyBackend() if precision in HALF_DTYPES else NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:

@@ -64,6 +64,7 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
         "batch_norm": network.batch_norm,
         "loss": network.loss,
         "dtype": network.dtype.name,
+        "precision": network.precision,
         "steps": header["steps"],
     }
     if kind == "checkpoint":
@@ -86,6 +87,7 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
 def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     """Return names and values to print."""
     sizes, parameters = "-".join(map(str, content["layers"])), content["parameters"]
+    numbers = content["dtype"] if content["precision"] == "float32" else content["precision"]
     lines = [
         ("file", f"{content['file']}, {content['bytes']:,} bytes"),
         ("kind", content["kind"]),
@@ -94,7 +96,7 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
             f"gpunet {content['gpunet']}" if content["gpunet"] else "unknown: the file does not say",
         ),
         ("digest", _DIGESTS[content["digest"]]),
-        ("layers", f"{sizes}, {parameters:,} parameters, {content['dtype']}"),
+        ("layers", f"{sizes}, {parameters:,} parameters, {numbers}"),
         ("activations", ", ".join(content["activation"]) or "none"),
         *(
             [("own functions", f"{', '.join(own)}: gpunet.load(..., activations=[...]) has to be given them")]

@@ -30,6 +30,7 @@ from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, History, Run, fit
 from gpunet.training.loop import batch_slices
+from gpunet.validation import PRECISIONS
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
 # Beside a good model and its history, which a diverged run leaves as they are.
@@ -88,6 +89,12 @@ def declare(parser: Parser) -> None:
     )
     add_device(network)
     network.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    network.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of float32: tf32, bfloat16 and float16 use a GPU's tensor cores (default: float32)",
+    )
 
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=whole_number(1), default=30, metavar="N", help="default: 30")
@@ -247,6 +254,7 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
         loss="squared_error" if preparation.class_names is None else "softmax_cross_entropy",
         seed=arguments.seed,
         dtype=arguments.dtype,
+        precision=arguments.precision,
         device=arguments.device,
     )
     network.metadata = preparation.to_metadata()
@@ -391,6 +399,7 @@ def _print_json(
             "samples_per_second": _samples_per_second(history, len(job.split.train)),
             "device": device_name(job.network.backend),
             "dtype": job.network.dtype.name,
+            "precision": job.network.precision,
             "seed": job.arguments.seed,
             "model": str(job.folder / MODEL),
             "history": str(job.folder / HISTORY),
@@ -412,10 +421,11 @@ def _print_text(
     stopped = "; validation stopped improving" if history.stopped_early else ""
     best = f"; weights of epoch {history.best_epoch}" if history.best_epoch is not None else ""
     sizes = "-".join(map(str, job.network.layer_sizes))
-    device = device_name(job.network.backend)
+    device, network = device_name(job.network.backend), job.network
+    numbers = network.precision if network.precision != "float32" else network.dtype.name
     print_lines(
         *class_lines(count_classes(job.data, job.split)),
-        f"{sizes} network, {job.network.parameter_count:,} parameters, {job.network.dtype.name} on {device}",
+        f"{sizes} network, {network.parameter_count:,} parameters, {numbers} on {device}",
         f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
         f"{job.folder / MODEL}, {job.folder / HISTORY}",
     )

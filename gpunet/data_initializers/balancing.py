@@ -45,17 +45,18 @@ def change_rates(network: Network, X: npt.ArrayLike) -> list[float]:
     eta = host_generator(network.seed, Purpose.NOISE).standard_normal((len(inputs), network.layer_sizes[-1]))
     squares: dict[int, Array] = {}
     rates: dict[int, float] = {}
-    with network.kept_averages(), network.kept_gradients():
+    # Gradients of about 1, and no mean over the rows: float16 has them as they are.
+    with network.kept_averages(), network.kept_gradients(), network.kept_loss_scale(1.0):
         incoming = inputs
         for layer, output in network.forward_layers(backend.asarray(inputs), dropout=False):
             if isinstance(layer, Linear):
                 squares[layer.index] = _row_squares(incoming)
-            incoming = backend.to_numpy(output)
+            incoming = layer.numbers(output)
         gradient = backend.asarray(np.ascontiguousarray(eta, network.dtype))
         for layer, doutput in network.backward_layers(gradient, dropout=False):
             if isinstance(layer, Linear):
                 # The square of an outer product's norm, g x^T, is the product of the squares.
-                change = float(np.mean(_row_squares(backend.to_numpy(doutput)) * squares[layer.index]))
+                change = float(np.mean(_row_squares(network.gradient_numbers(layer, doutput)) * squares[layer.index]))
                 size = float(np.sum(backend.to_numpy(network.parameters[f"W{layer.index}"]).astype(np.float64) ** 2))
                 if not (size > 0 and change > 0):
                     nothing = "weights of" if size == 0 else "gradients that reach"

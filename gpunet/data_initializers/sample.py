@@ -66,7 +66,8 @@ def linear_layers(network: Network, inputs: Array) -> Iterator[tuple[Linear, Arr
 
 def linear_output(network: Network, layer: Linear, x: Array) -> Array:
     """Return W x for every row, (n, m), as float64 on the host."""
-    return network.backend.to_numpy(layer.forward(x, training=True)).astype(np.float64)
+    network.copy_weights()
+    return layer.numbers(layer.forward(x, training=True)).astype(np.float64)
 
 
 def spread(outputs: Array, dtype: np.dtype[Any]) -> Array:

@@ -83,11 +83,11 @@ def inspect(
         for layer, output in network.forward_layers(backend.asarray(inputs)):
             outputs = output
             if isinstance(layer, BiasActivation | BatchNorm):  # of two with one index, the second one has f_i
-                units[layer.index] = _units(backend.to_numpy(output), layer, bins)
+                units[layer.index] = _units(layer.numbers(output), layer, bins)
         gradient = network.loss_layer(outputs, targets, weights)
         for layer, doutput in network.backward_layers(gradient):
             if isinstance(layer, Linear):
-                score_gradients[layer.index] = Distribution.of(backend.to_numpy(doutput), bins)
+                score_gradients[layer.index] = Distribution.of(network.gradient_numbers(layer, doutput), bins)
         found = _parameters(network, l2, ratios, bins)
         loss = float(backend.to_numpy(network.loss_layer.value)[0]) + network.penalty(l2)
     last = len(network.layer_sizes) - 1

@@ -10,6 +10,8 @@ from gpunet.layers.linear import Linear
 class BiasActivation(Layer):
     """Y = f(S + b), in place where the derivative is a function of Y: then S is overwritten.
 
+    Not in place where rows are padded: the padding of S stays 0, and that of Y is f(0).
+
     Parameters
     ----------
     index, columns : int
@@ -32,21 +34,21 @@ class BiasActivation(Layer):
         return [ParameterSpec(self._bias, (self.columns,), self._initial_bias)]
 
     def forward(self, x: Array, training: bool) -> Array:
-        y = self.buffer("y", x.shape[0]) if self._keeps_input(training) else x
+        y = self.buffer("y", x.shape[0]) if self._leaves_input(training) else x
         self.backend.bias_activation_forward(x, self.parameters[self._bias], self.activation, out=y)
-        self._kept = x
+        self._kept = x if self.activation.derivative_of == "input" else y
         return y
 
     def forward_after(self, linear: Linear, x: Array, training: bool) -> Array:
         """Return what :meth:`forward` makes of the output of ``linear`` for x, where possible by one operation."""
-        if self._keeps_input(training):
+        if self._leaves_input(training):
             linear.output = linear.forward(x, training)
             return self.forward(linear.output, training)
         linear.output = self._kept = linear.forward_activated(x, self.parameters[self._bias], self.activation)
         return linear.output
 
-    def _keeps_input(self, training: bool) -> bool:
-        return training and self.activation.derivative_of == "input"
+    def _leaves_input(self, training: bool) -> bool:
+        return (training and self.activation.derivative_of == "input") or self.width != self.columns
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dS = dY f'(S), db = sum_i dS_i, in place of dY."""
@@ -62,7 +64,7 @@ class BiasActivation(Layer):
 
     def slopes(self) -> Array:
         """Return f'(S + b) of the last training forward, (n, columns), on the host."""
-        kept = self.backend.to_numpy(self._kept)
+        kept = self.numbers(self._kept)
         if self.activation.derivative_of == "input":
-            kept = kept + self.backend.to_numpy(self.parameters[self._bias])
+            kept = kept + self.backend.to_numpy(self.parameters[self._bias])[: self.columns]
         return self.activation.derivative(kept)

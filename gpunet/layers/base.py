@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.backends.half import padded, widen
 from gpunet.errors import OutOfDeviceMemoryError
 
 Array = npt.NDArray[Any]
@@ -49,20 +50,27 @@ class ParameterSpec:
 class Workspace:
     """Buffers that are allocated once, for the largest batch seen, and reused by every step after.
 
+    Parameters
+    ----------
+    backend : Backend
+    is_zeroed : bool
+        Whether a new buffer holds zeros. Otherwise its contents are undefined.
+
     Attributes
     ----------
     generation : int
         Counts reallocations. A recorded step holds the addresses of one generation.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, is_zeroed: bool = False) -> None:
         self.backend = backend
         self.generation = 0
+        self._new = backend.zeros if is_zeroed else backend.empty
         self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
         self._views: dict[tuple[str, np.dtype[Any]], dict[tuple[int, int], Array]] = {}
 
     def rows(self, name: str, rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
-        """Return the buffer ``name`` as a contiguous (rows, columns) array; its contents are undefined."""
+        """Return the buffer ``name`` as a contiguous (rows, columns) array, with what is left in it."""
         dtype = np.dtype(dtype)
         views = self._views.setdefault((name, dtype), {})
         view = views.get((rows, columns))
@@ -78,7 +86,7 @@ class Workspace:
         buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.size < size:
             try:
-                buffer = self._buffers[name, dtype] = self.backend.empty(size, dtype)
+                buffer = self._buffers[name, dtype] = self._new(size, dtype)
             except OutOfDeviceMemoryError as error:
                 raise OutOfDeviceMemoryError(f"a batch of {rows:,} rows does not fit ({name}): {error}") from None
             self._views[name, dtype].clear()
@@ -100,19 +108,33 @@ class Memory:
     backend : Backend
     workspace : Workspace
     dtype : dtype
+        Of parameters, statistics and losses.
+    storage : dtype
+        Of the matrices between layers: ``dtype``, or half precision.
+    multiple : int
+        Rows of these matrices are as long as the next multiple of so many elements. What exceeds the layer's columns
+        is padding, which no layer's results depend on.
+    weights : mapping of str to array
+        The W_i as products read them: the parameters themselves, or rounded and padded copies.
     parameters, gradients, state : mapping of str to array
-        Named views of the network's flat buffers.
+        Named views of the network's flat buffers; vectors are as long as the rows of matrices.
     step : array of int64, (1,)
         The number of training steps done, on the device.
+    loss_scale : array of float32, or None
+        Its first element is what gradients of half precision are multiplied with.
     """
 
     backend: Backend
     workspace: Workspace
     dtype: np.dtype[Any]
+    storage: np.dtype[Any]
+    multiple: int
+    weights: Mapping[str, Array]
     parameters: Mapping[str, Array]
     gradients: Mapping[str, Array]
     state: Mapping[str, Array]
     step: Array
+    loss_scale: Array | None = None
 
 
 class Part:
@@ -123,6 +145,7 @@ class Part:
         self.backend = memory.backend
         self.workspace = memory.workspace
         self.dtype = memory.dtype
+        self.storage = memory.storage
         self.parameters = memory.parameters
         self.gradients = memory.gradients
         self.state = memory.state
@@ -154,7 +177,9 @@ class Layer(Part, ABC):
     ----------
     name : str
         Kind and index, as error messages name it: ``"batch_norm2"``.
-    output : ndarray, (n, columns)
+    width : int
+        Elements of a row of its matrices in memory: ``columns``, or more with half precision.
+    output : ndarray, (n, width)
         What the last forward returned; the network keeps it for diagnosis.
     """
 
@@ -176,9 +201,17 @@ class Layer(Part, ABC):
         """Return the arrays that the layer updates by itself: running averages."""
         return []
 
-    def buffer(self, role: str, rows: int, dtype: npt.DTypeLike | None = None) -> Array:
-        """Return the layer's (rows, columns) buffer for ``role``."""
-        return self.workspace.rows(f"{self.name}.{role}", rows, self.columns, self.dtype if dtype is None else dtype)
+    def bind(self, memory: Memory) -> None:
+        super().bind(memory)
+        self.width = padded(self.columns, memory.multiple)
+
+    def buffer(self, role: str, rows: int) -> Array:
+        """Return the layer's (rows, width) buffer for ``role``."""
+        return self.workspace.rows(f"{self.name}.{role}", rows, self.width, self.storage)
+
+    def numbers(self, matrix: Array) -> Array:
+        """Return what a matrix of the layer stands for, (n, columns), on the host, in the network's dtype."""
+        return widen(np, self.backend.to_numpy(matrix))[:, : self.columns]
 
     @abstractmethod
     def forward(self, x: Array, training: bool) -> Array:

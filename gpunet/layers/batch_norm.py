@@ -115,17 +115,20 @@ class BatchNorm(Layer):
 
     def slopes(self) -> Array:
         """Return f'(gamma Shat + beta) of the last training forward, (n, columns), on the host."""
-        fetch = self.backend.to_numpy
         if self.activation.derivative_of == "output":
-            return self.activation.derivative(fetch(self._y))
-        mean, inverse_std = map(fetch, self._statistics())
-        z = (fetch(self._s) - mean) * inverse_std
+            return self.activation.derivative(self.numbers(self._y))
+        mean, inverse_std = map(self._vector, self._statistics())
+        z = (self.numbers(self._s) - mean) * inverse_std
         if self.scale_shift:
-            z = z * fetch(self.parameters[self._gamma]) + fetch(self.parameters[self._beta])
+            z = z * self._vector(self.parameters[self._gamma]) + self._vector(self.parameters[self._beta])
         return self.activation.derivative(z)
 
     def _statistics(self) -> tuple[Array, Array]:
-        """Return the batch's mean and 1 / sqrt(v + epsilon), each (columns,)."""
-        mean = self.workspace.rows(f"{self.name}.mean", 1, self.columns, self.dtype)
-        inverse_std = self.workspace.rows(f"{self.name}.inverse_std", 1, self.columns, self.dtype)
+        """Return the batch's mean and 1 / sqrt(v + epsilon), each (width,)."""
+        mean = self.workspace.rows(f"{self.name}.mean", 1, self.width, self.dtype)
+        inverse_std = self.workspace.rows(f"{self.name}.inverse_std", 1, self.width, self.dtype)
         return mean.reshape(-1), inverse_std.reshape(-1)
+
+    def _vector(self, values: Array) -> Array:
+        """Return a vector of the layer, (columns,), on the host."""
+        return self.backend.to_numpy(values)[: self.columns]

@@ -30,7 +30,7 @@ class Dropout(Layer):
         if not training:
             return x
         y = self.buffer("y", x.shape[0])
-        self._mask = self.buffer("mask", x.shape[0], np.uint8)
+        self._mask = self.workspace.rows(f"{self.name}.mask", x.shape[0], self.columns, np.uint8)
         self.backend.dropout_forward(x, y, self._mask, self.rate, self.seed, self.index, self.step)
         return y
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from gpunet.errors import FileFormatError, InvalidValueError, ResumeWarning
 from gpunet.layer_stack import LARGEST_STEP
+from gpunet.mixed_precision import LossScale
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.parameters import Layout, flat_values
@@ -46,6 +47,8 @@ class Checkpoint:
     moments : dict of str to ndarray, (p,)
         The optimiser's.
     steps, optimizer_step : int
+    loss_scale : dict or None
+        Of a float16 network.
     history : History
     best : BestRecord or None
         Where early stopping stood.
@@ -55,6 +58,7 @@ class Checkpoint:
     moments: dict[str, Array]
     steps: int
     optimizer_step: int
+    loss_scale: dict[str, Any] | None
     history: History
     best: BestRecord | None
 
@@ -62,6 +66,8 @@ class Checkpoint:
         """Put network, attached optimiser and early stopping into the checkpoint's state."""
         network.set_parameters(self.values)
         network.set_step(self.steps)
+        if network.loss_scale is not None and self.loss_scale is not None:
+            network.loss_scale.restore(self.loss_scale)
         optimizer.step = self.optimizer_step
         for name, flat in self.moments.items():
             network.backend.copy(flat, optimizer.moments[name])
@@ -97,6 +103,7 @@ def write_checkpoint(
         "metadata": check_json("metadata", network.metadata),
         "steps": network.steps,
         "optimizer_step": optimizer.step,
+        "loss_scale": network.loss_scale_state,
         "history": history.to_dict(),
         "best": None,
     }
@@ -202,11 +209,15 @@ def _parse(
             parameters=_flat(tensors, "best", layouts[0], network.dtype),
             state=_flat(tensors, "best", layouts[1], network.dtype),
         )
+    loss_scale = header.get("loss_scale")
+    if loss_scale is not None:
+        LossScale.check(loss_scale)
     checkpoint = Checkpoint(
         values=values,
         moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
         steps=steps,
         optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, LARGEST_STEP),
+        loss_scale=loss_scale,
         history=history,
         best=best,
     )

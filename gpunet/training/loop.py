@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import ShapeError, TrainingDivergedError
+from gpunet.mixed_precision import SMALLEST_SCALE
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.random import Purpose, host_generator
@@ -293,6 +294,7 @@ class _Loop:
             found = self.end.read()
             self._check_losses(epoch, looked, found.losses[looked:])
             self._check_end(epoch, found)
+            self.steps.take_back_skipped()
             return EpochRecord(
                 epoch=epoch,
                 step=self.network.steps,
@@ -340,15 +342,20 @@ class _Loop:
             self._diverged(what, epoch, step, finite)
         if found.validation is not None and not math.isfinite(found.validation.loss):
             self._diverged(f"the validation loss became {found.validation.loss}", epoch, step, finite)
+        scale = self.network.loss_scale
+        if scale is not None and scale.value < SMALLEST_SCALE:
+            self._diverged(f"the loss scale fell to {scale.value:.3g}", epoch, step, finite)
 
     def _diverged(self, what: str, epoch: int, step: int, finite: int, has_updated: bool = True) -> NoReturn:
         """Put good weights back, of the windows that the first ``finite`` losses of the epoch confirm, and raise."""
-        layer = self.network.first_non_finite() or "loss"
+        layer = self.network.first_non_finite() or ("gradients" if what.startswith("the loss scale") else "loss")
         advice = self._advice(layer, has_updated)
         self.good.restore(finite)
         if self.best is not None:
             self.best.restore()
         self.optimizer.reset()
+        if self.network.loss_scale is not None:
+            self.network.loss_scale.reset()
         raise TrainingDivergedError(
             f"{what} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the weights after step "
             f"{self.network.steps}. {advice} may help.",
@@ -366,6 +373,8 @@ class _Loop:
             means.append("inputs scaled to about 1")
             if network.dtype == np.float32:
                 means.append("dtype='float64'")
+        if network.loss_scale is not None:
+            means.append("precision='bfloat16'")
         if has_updated:
             means.append("a lower learning rate")
             if self.settings.clip_norm is None:

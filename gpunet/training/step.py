@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation
 from gpunet.backends.reference.training import PLACE
 from gpunet.errors import GpunetError
+from gpunet.mixed_precision import GROWTH_INTERVAL
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.recorded_step import RecordedStep
@@ -100,6 +101,8 @@ class TrainingSteps:
         self._recorded: dict[tuple[int, ...], RecordedStep] = {}  # by the sizes of their batches
         self._windows: Counter[tuple[int, ...]] = Counter()
         self._made = 0  # of the steps that are being done, the complete ones
+        if network.loss_scale is not None:
+            network.loss_scale.count_skipped()  # those of a run that did not come to its end
 
     def begin(self, order: Array | None) -> None:
         """Begin an epoch.
@@ -132,6 +135,8 @@ class TrainingSteps:
             if not (is_window and self._is_one_launch(self.sizes[first:done])):
                 done = first + 1
             self._go(first, done)
+            if self._is_watched:
+                self.take_back_skipped()
             first = done
         return self._planned[stop - 1][0]
 
@@ -141,6 +146,11 @@ class TrainingSteps:
             return False
         self._windows[sizes] += 1
         return self._windows[sizes] > _ALONE
+
+    def take_back_skipped(self) -> None:
+        """Let the optimiser count no step that the loss scale has skipped; the device has not since it skipped them."""
+        if self.network.loss_scale is not None:
+            self.optimizer.step -= self.network.loss_scale.count_skipped()
 
     def _plan(self, number: int) -> None:
         """Put what the updates from ``number`` on read where the device finds it, unless it is there already."""
@@ -181,6 +191,7 @@ class TrainingSteps:
                 made = min(self._made, counted)  # of an incomplete step, the update was not made: it comes last
                 optimizer.step = self._updates + made
                 network.set_step(steps + made)
+                self.take_back_skipped()
             raise
 
     def _keep(self, first: int) -> None:
@@ -209,8 +220,10 @@ class TrainingSteps:
             self._place,
             network.step_count.on_device,
             rows=rows,
+            skipped=None if network.loss_scale is None else network.loss_scale.newly_skipped,
         )
         backend.join()  # here: the count runs beside the last product
+        network.unscale_gradients(GROWTH_INTERVAL)
 
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:
@@ -223,7 +236,7 @@ class TrainingSteps:
             weight_count,
             self._l2,
             self._clip,
-            network.loss_layer.value,
+            network.guard,
         )
 
     def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:

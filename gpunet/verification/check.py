@@ -89,6 +89,9 @@ NAMES = {
     "score_switches": "right switches",
     "gemm": "matrix product",
     "linear_activation_forward": "linear layer with activation",
+    "round_rows": "rows rounded to half precision",
+    "round_matrices": "weights rounded to half precision",
+    "unscale_gradients": "loss scale",
 }
 
 

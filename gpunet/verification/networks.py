@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backends import Backend
+from gpunet.backends.half import HALF_DTYPES
 from gpunet.backends.switches import CUDA_GRAPH
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
@@ -18,11 +19,12 @@ from gpunet.schedules import CosineRate, CyclicalRate
 from gpunet.training import Callback, Run, fit
 from gpunet.verification.check import Check
 from gpunet.verification.operation import Difference, difference
-from gpunet.verification.storage import Array
+from gpunet.verification.storage import STORAGES, Array
 from gpunet.verification.subject import Cuda, Subject
 
 # Units in the last place that rounding grows to over 20 steps; a wrong mask, rate or row makes thousands of it.
 GROWTH = 128
+FLOAT32_ROUNDING = GROWTH * float(np.finfo(np.float32).eps)
 # Five batches, the last of them smaller: two batch sizes in each epoch.
 ROWS, BATCH, INPUTS, CLASSES, EPOCHS = 70, 16, 13, 5, 4
 # More than any device and any address space has; and a batch whose layer is larger than any device's memory.
@@ -42,12 +44,32 @@ class Training:
     optimizer : callable
         Returns a new one.
     dtype : str
+    precision : str
     """
 
     name: str
     network: Mapping[str, Any]
     optimizer: Callable[[], Optimizer]
     dtype: str = "float32"
+    precision: str = "float32"
+
+    @property
+    def kind(self) -> str:
+        """The type of its numbers, in a word."""
+        return self.dtype if self.precision == "float32" else self.precision
+
+    @property
+    def rounding(self) -> float:
+        """How far rounding may take the losses of 20 steps, relative to them; parameters ten times as far."""
+        if self.precision not in HALF_DTYPES:
+            return GROWTH * float(np.finfo(self.dtype).eps)
+        # Sums in another order now and then give a neighbouring half-precision number, one among many of a batch.
+        return next(storage.rounding for storage in STORAGES if storage.name == self.precision) / 4
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of :class:`gpunet.Network`."""
+        return {**self.network, "dtype": self.dtype, "precision": self.precision}
 
     @property
     def loss(self) -> str:
@@ -74,6 +96,11 @@ TRAININGS = (
     Training("batch norm and dropout, AdamW", BATCH_NORM, lambda: AdamW(0.01, weight_decay=0.1), "float64"),
     Training("squared error", MIXED | SQUARED, _sgd, "float64"),
     Training("sigmoid cross-entropy", BATCH_NORM | {"loss": "sigmoid_cross_entropy"}, _sgd),
+    *(
+        Training(f"{name}, SGD with momentum", network, _sgd, precision=precision)
+        for precision in HALF_DTYPES
+        for name, network in (("batch norm and dropout", BATCH_NORM), ("no batch norm", PLAIN), ("mixed", MIXED))
+    ),
 )
 
 
@@ -102,7 +129,7 @@ def train(
 ) -> Results:
     """Train for 20 steps, and return the losses of all epochs, the outputs, parameters and running averages."""
     X, y, weights = problem(training)
-    network = Network(sizes, seed=3, dtype=training.dtype, device=backend, **training.network)
+    network = Network(sizes, seed=3, device=backend, **training.arguments)
     history = fit(
         network,
         X,
@@ -123,9 +150,8 @@ def _results(network: Network, X: Array) -> Results:
     return {"outputs": network.logits(X), **network.get_parameters(), **network.get_state()}
 
 
-def agreement(found: Results, expected: Results, dtype: str) -> Iterator[Difference]:
+def agreement(found: Results, expected: Results, bound: float = FLOAT32_ROUNDING) -> Iterator[Difference]:
     """Yield how far the results of one run are from those of another, in units of what rounding grows to."""
-    bound = GROWTH * float(np.finfo(dtype).eps)
     for name, values in expected.items():
         largest = max(1.0, float(np.abs(values).max()))
         yield difference(name, found[name], values, (1 if name == "losses" else 10) * bound * largest)
@@ -133,29 +159,31 @@ def agreement(found: Results, expected: Results, dtype: str) -> Iterator[Differe
 
 def beside(subject: Subject, training: Training) -> Iterator[Difference]:
     """Yield how far 20 steps are from those of the CPU."""
-    return agreement(train(subject.for_network(), training), train(subject.beside(), training), training.dtype)
+    found, expected = subject.for_network(training.precision), subject.beside(training.precision)
+    return agreement(train(found, training), train(expected, training), training.rounding)
 
 
 def recorded(subject: Subject, training: Training) -> Iterator[Difference]:
     """Yield how far steps that are recorded and replayed are from the same steps, one operation at a time."""
     with subject.turned_off(CUDA_GRAPH):
-        expected = train(subject.for_network(), training)
+        expected = train(subject.for_network(training.precision), training)
     for callbacks in ((), (_Watch(),)):  # several steps at once, and one by one
-        yield from agreement(train(subject.for_network(), training, callbacks=callbacks), expected, training.dtype)
+        found = train(subject.for_network(training.precision), training, callbacks=callbacks)
+        yield from agreement(found, expected, training.rounding)
 
 
 def fed(subject: Subject) -> Iterator[Difference]:
     """Yield how far runs whose data stay on the host are from the same runs with them on the device."""
     for training in (TRAININGS[0], TRAININGS[8]):  # labels, numbers
         found, expected = (train(subject.for_network(), training, data_on=data_on) for data_on in ("host", "device"))
-        yield from agreement(found, expected, training.dtype)
+        yield from agreement(found, expected, training.rounding)
 
 
 def in_one_launch(subject: Cuda) -> Iterator[Difference]:
     """Yield how far steps whose pass is one launch are from those operation by operation."""
     backend, other = subject.for_network(), subject.for_network()
     backend.has_narrow_passes, other.has_narrow_passes = True, False
-    yield from agreement(_Trained.alone(backend, NARROW), _Trained.alone(other, NARROW), "float32")
+    yield from agreement(_Trained.alone(backend, NARROW), _Trained.alone(other, NARROW))
 
 
 # --- two networks -----------------------------------------------------------------------------------------------------
@@ -220,7 +248,7 @@ def in_turn(subject: Subject) -> Iterator[Difference]:
         for one in both:
             one.go_on()
     for one, alone in zip(both, expected, strict=True):
-        yield from agreement(one.results(), alone, "float32")
+        yield from agreement(one.results(), alone)
 
 
 def in_threads(subject: Subject) -> Iterator[Difference]:
@@ -244,7 +272,7 @@ def in_threads(subject: Subject) -> Iterator[Difference]:
     if errors:
         raise errors[0]
     for place, alone in enumerate(expected):
-        yield from agreement(found[place], alone, "float32")
+        yield from agreement(found[place], alone)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -265,7 +293,7 @@ def out_of_memory(subject: Subject) -> Iterator[Difference]:
         del wide
     for _ in range(1, ROUNDS):
         trained.go_on()
-    yield from agreement(trained.results(), _Trained.alone(subject.beside(), size), "float32")
+    yield from agreement(trained.results(), _Trained.alone(subject.beside(), size))
 
 
 def _is_told(demand: Callable[[], object]) -> Difference:
@@ -281,15 +309,15 @@ def checks(subject: Subject) -> Iterator[Check]:
     for training in TRAININGS:
         yield Check(
             "20 training steps beside the CPU",
-            training.dtype,
+            training.kind,
             training.name,
             partial(beside, subject, training),
         )
     if isinstance(subject, Cuda) and subject.records:
-        for training in (TRAININGS[0], TRAININGS[1], TRAININGS[6]):
+        for training in (TRAININGS[0], TRAININGS[1], TRAININGS[6], TRAININGS[-1]):
             yield Check(
                 "recorded steps, two batch sizes, changing rate",
-                training.dtype,
+                training.kind,
                 training.name,
                 partial(recorded, subject, training),
             )

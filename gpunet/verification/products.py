@@ -32,8 +32,10 @@ def gemm(
     transpose_b: bool,
     accumulate: bool,
     precision: str = "float32",
+    out_storage: Storage | None = None,
 ) -> Operation:
-    """Return a product of random matrices of (rows, inner, columns), once transposed."""
+    """Return a product of random matrices of (rows, inner, columns), once transposed; stored as its factors, or not."""
+    out_storage = out_storage or storage
     rows, inner, columns = shape
     rng = np.random.default_rng(shape)
     a = storage.store(rng.standard_normal((inner, rows) if transpose_a else (rows, inner)))
@@ -47,12 +49,12 @@ def gemm(
         allowed = (inner + 1) * storage.unit / 2 * (size + (np.abs(arguments["out"]) if accumulate else 0))
         if precision == "tf32":
             allowed = allowed + 2 * TF32_FACTOR * size
-        return {"out": allowed + storage.rounding * np.abs(expected["out"])}
+        return {"out": allowed + out_storage.rounding * np.abs(expected["out"])}
 
     return Operation(
         "gemm",
         {"a": a, "b": b, **start},
-        {} if accumulate else {"out": ((rows, columns), storage.dtype)},
+        {} if accumulate else {"out": ((rows, columns), out_storage.dtype)},
         {"transpose_a": transpose_a, "transpose_b": transpose_b, "accumulate": accumulate},
         tolerance,
         changed=("out",) if accumulate else (),
@@ -175,6 +177,9 @@ def checks(subject: Subject) -> Iterator[Check]:
                 layout = f"{'A^T' if a else 'A'} {'B^T' if b else 'B'}{', added' if accumulate else ''}"
                 operation = gemm(storage, shape, a, b, accumulate, precision)
                 yield check(operation, f"{shape_text(shape)}, {layout}")
+            if storage.dtype.itemsize == 2:
+                operation = gemm(storage, shape, True, False, False, precision, FLOAT32)
+                yield check(operation, f"{shape_text(shape)}, A^T B, in float32")
         operation = gemm(storage, SHAPES[0], False, True, False, precision)
         for words, offsets in alignments(operation, storage):
             yield check(operation, f"{shape_text(SHAPES[0])}, {words}", offsets)

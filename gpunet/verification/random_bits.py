@@ -31,14 +31,21 @@ Key = tuple[int, int, int]
 
 
 def dropout_forward(
-    storage: Storage, shape: tuple[int, int], key: Key = KEY, rate: float = 0.3, *, in_place: bool = False
+    storage: Storage,
+    shape: tuple[int, int],
+    key: Key = KEY,
+    rate: float = 0.3,
+    *,
+    in_place: bool = False,
+    padding: int = 0,
 ) -> Operation:
-    """Return the operation on random numbers."""
-    x = storage.store(np.random.default_rng(shape).standard_normal(shape))
+    """Return the operation on random numbers; what pads the rows is changed only where it is the input's too."""
+    in_memory = shape[0], shape[1] + padding
+    x = storage.store(np.random.default_rng(shape).standard_normal(in_memory))
     return Operation(
         "dropout_forward",
         {"x": x, "step": np.array([key[2]], np.int64)},
-        {"out": (shape, storage.dtype), "mask": (shape, np.uint8)},
+        {"out": (in_memory, storage.dtype), "mask": (shape, np.uint8)},
         {"rate": rate, "seed": key[0], "layer": key[1]},
         lambda arguments, expected: {"out": _scaled(storage, expected["out"])},
         shared={"out": "x"} if in_place else {},
@@ -46,18 +53,19 @@ def dropout_forward(
 
 
 def dropout_backward(
-    storage: Storage, shape: tuple[int, int], rate: float = 0.4, *, in_place: bool = False
+    storage: Storage, shape: tuple[int, int], rate: float = 0.4, *, in_place: bool = False, padding: int = 0
 ) -> Operation:
     """Return the operation on random numbers and a random mask."""
     rng = np.random.default_rng(shape)
+    in_memory = shape[0], shape[1] + padding
 
     def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
         return {"dx": _scaled(storage, expected["dx"])}
 
     return Operation(
         "dropout_backward",
-        {"dy": storage.store(rng.standard_normal(shape)), "mask": rng.integers(0, 2, shape, np.uint8)},
-        {"dx": (shape, storage.dtype)},
+        {"dy": storage.store(rng.standard_normal(in_memory)), "mask": rng.integers(0, 2, shape, np.uint8)},
+        {"dx": (in_memory, storage.dtype)},
         {"rate": rate},
         tolerance,
         shared={"dx": "dy"} if in_place else {},
@@ -128,6 +136,11 @@ def checks(subject: Subject) -> Iterator[Check]:
             operation = make(storage, (16, 18))
             for words, offsets in alignments(operation, storage):
                 yield check(operation, f"16 x 18, {words}", offsets)
+        if storage.dtype.itemsize == 2:
+            for make in (dropout_forward, dropout_backward):
+                for columns, padding in ((13, 3), (20, 4), (10, 6)):
+                    operation = make(storage, (19, columns), in_place=True, padding=padding)
+                    yield dropout(operation, f"19 x {columns} of {columns + padding}")
         if storage.name in NETWORK_DTYPES:
             for side, words in ((-1, "below"), (0, "at"), (1, "above")):
                 yield bernoulli(at_the_edge(storage, side), f"probabilities {words} the words")

@@ -19,10 +19,12 @@ from gpunet.errors import OutOfDeviceMemoryError
 from gpunet.network import Network
 from gpunet.optimizers import Adam
 from gpunet.training import Callback, Run, fit
+from gpunet.validation import PRECISIONS
 from gpunet.verification import (
     activation,
     batch_norm,
     gather,
+    loss_scale,
     losses,
     optimizer,
     products,
@@ -111,6 +113,7 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         for scoring in (score.score_classes, score.score_switches):
             yield storage, scoring(storage, shape)
         yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
+    yield FLOAT32, loss_scale.unscale_gradients(size)
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)
@@ -120,7 +123,8 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
 
 def steps(subject: Cuda) -> int:
     """Return how many things :func:`measure` measures."""
-    return 2 * len(CONFIGURATIONS) * len(subject.precisions) + sum(1 for _ in operations(is_large=False))
+    products = len(CONFIGURATIONS) * len(subject.precisions)
+    return len(CONFIGURATIONS) * len(PRECISIONS) + products + sum(1 for _ in operations(is_large=False))
 
 
 def measure(
@@ -167,7 +171,7 @@ def _pieces(
 ) -> Iterator[tuple[str, str, Callable[[], KernelSpeed | ProductSpeed | StepSpeed]]]:
     """Yield what is measured in words, the table that its row is of, and what measures it."""
     for label in CONFIGURATIONS:
-        for precision in subject.precisions:
+        for precision in PRECISIONS:
             yield f"configuration {label}, {precision}", "steps", partial(_step_speed, subject, label, precision)
     for label in CONFIGURATIONS:
         for precision in subject.precisions:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.backends.half import HALF_DTYPES, narrow, widen
+
 Array = npt.NDArray[Any]
 
 # Units of rounding that a few operations per element lose: a sum, an exponential, a division.
@@ -61,10 +63,7 @@ class Storage:
 
     def store(self, values: Array) -> Array:
         """Return numbers rounded to the nearest that can be stored, as they are stored."""
-        if self.name != "bfloat16":
-            return values.astype(self.dtype)
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+        return values.astype(self.dtype) if self.name != "bfloat16" else narrow(np, values, self.dtype)
 
     def __str__(self) -> str:
         return self.name
@@ -72,13 +71,12 @@ class Storage:
 
 FLOAT32 = Storage("float32", np.dtype(np.float32), 2.0**-24)
 FLOAT64 = Storage("float64", np.dtype(np.float64), 2.0**-53)
-FLOAT16 = Storage("float16", np.dtype(np.float16), 2.0**-11)
-BFLOAT16 = Storage("bfloat16", np.dtype(np.uint16), 2.0**-8)
+FLOAT16 = Storage("float16", HALF_DTYPES["float16"], 2.0**-11)
+BFLOAT16 = Storage("bfloat16", HALF_DTYPES["bfloat16"], 2.0**-8)
 STORAGES = (FLOAT32, FLOAT64, FLOAT16, BFLOAT16)
 
 
 def exact(array: Array) -> Array:
     """Return a copy in float64 of what an array stands for; labels, masks and counters keep their type."""
-    if array.dtype == BFLOAT16.dtype:
-        return (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return array.astype(np.float64 if array.dtype.kind == "f" else array.dtype)
+    numbers = widen(np, array)
+    return numbers.astype(np.float64 if numbers.dtype.kind == "f" else numbers.dtype)

@@ -16,6 +16,8 @@ from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.backend import EPILOGUES
 from gpunet.backends.cuda.batch_norm import CLUSTER_SIZES, DeviceLimits
 from gpunet.backends.devices.probe import probe_gpu
+from gpunet.backends.half import HALF_DTYPES
+from gpunet.backends.half_numpy import HalfNumpyBackend
 from gpunet.backends.switches import CLUSTERS, CUBLAS_LT, CUDA_GRAPH, Switch
 from gpunet.environment import cpu_name, usable_cores
 from gpunet.verification.check import Unit
@@ -63,7 +65,7 @@ class Subject(ABC):
         """Return a new backend for a network."""
 
     @abstractmethod
-    def beside(self) -> Backend:
+    def beside(self, precision: str = "float32") -> Backend:
         """Return a new backend whose networks are the right ones."""
 
     def compile(self, unit: Unit) -> None:
@@ -97,6 +99,10 @@ class Subject(ABC):
         return
 
 
+def _on_numpy(precision: str) -> Backend:
+    return HalfNumpyBackend() if precision in HALF_DTYPES else NumpyBackend()
+
+
 class Cpu(Subject):
     """NumPy's backend, beside the specification in float64; its networks beside the specification's."""
 
@@ -114,9 +120,9 @@ class Cpu(Subject):
         return self._operations
 
     def for_network(self, precision: str = "float32") -> Backend:
-        return NumpyBackend()
+        return _on_numpy(precision)
 
-    def beside(self) -> Backend:
+    def beside(self, precision: str = "float32") -> Backend:
         return Backend()
 
 
@@ -196,8 +202,8 @@ class Cuda(Subject):
             backend.epilogues = frozenset()
         return backend
 
-    def beside(self) -> Backend:
-        return NumpyBackend()
+    def beside(self, precision: str = "float32") -> Backend:
+        return _on_numpy(precision)
 
     def compile(self, unit: Unit) -> None:
         self._operations["float32"].launcher.kernels.get(unit.module, unit.group[0], unit.group, unit.activation)

@@ -26,6 +26,7 @@ SWEEPS = {
     "sigmoid_cross_entropy": 3,
     "squared_error": 3,
     "gather_batch": 2,
+    "unscale_gradients": 2,
     "clip_factor": 2,
     "sgd_step": 5,  # parameters and moments in and out, gradients in
     "adam_step": 7,

@@ -19,13 +19,24 @@ from gpunet.verification.subject import Subject
 STEPS, EVERY = 40, 16
 
 
-def count_step(storage: Storage, number: int, scalars: int, before: float = 0.5, loss: float = 1.5) -> Operation:
+def count_step(
+    storage: Storage,
+    number: int,
+    scalars: int,
+    before: float = 0.5,
+    loss: float = 1.5,
+    skipped: int | None = None,
+) -> Operation:
     """Return the operation on the step ``number`` of an epoch, after a loss of ``before``."""
-    given = _place(number, before) | {
-        "loss": np.array([loss, 20], storage.dtype),
-        "table": storage.store(np.random.default_rng(scalars).uniform(0, 1, (STEPS, scalars))),
-        "steps": np.array([2**40], np.int64),
-    }
+    given = (
+        _place(number, before)
+        | {
+            "loss": np.array([loss, 20], storage.dtype),
+            "table": storage.store(np.random.default_rng(scalars).uniform(0, 1, (STEPS, scalars))),
+            "steps": np.array([2**40], np.int64),
+        }
+        | ({} if skipped is None else {"skipped": np.array([skipped], np.float32)})
+    )
     written = {"scalars": ((scalars,), storage.dtype)}
     return Operation("count_step", given, written, {"rows": 20}, changed=("loss", "losses", "place", "steps"))
 
@@ -68,6 +79,7 @@ def checks(subject: Subject) -> Iterator[Check]:
         check = partial(operation_check, backend, storage.name, (Unit("training", training_group(name)),))
         for number, scalars in ((0, 1), (1, 3), (STEPS - 1, 3)):
             yield check(count_step(storage, number, scalars), f"step {number}, {scalars} numbers")
+            yield check(count_step(storage, number, scalars, skipped=number), f"step {number}, as many skipped")
             for lost in (np.nan, np.inf, -np.inf):
                 yield check(count_step(storage, number, scalars, lost), f"step {number}, after a loss of {lost}")
                 yield check(count_step(storage, number, scalars, loss=lost), f"step {number}, loss {lost}")

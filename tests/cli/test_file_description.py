@@ -43,6 +43,7 @@ def test_a_model_and_a_checkpoint(capsys: Capture) -> None:
         "batch_norm": [True, True],
         "loss": "softmax_cross_entropy",
         "dtype": "float32",
+        "precision": "float32",
         "steps": network.steps,
         "data": {
             "name": "places",

@@ -32,6 +32,7 @@ TRAIN_KEYS = {
     "samples_per_second",
     "device",
     "dtype",
+    "precision",
     "seed",
     "model",
     "history",
@@ -459,3 +460,16 @@ def test_a_loss_that_is_infinite_on_test_rows_becomes_null(capsys: Capture) -> N
     content = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2, "--json").json
     assert content["test_loss"] is None
     assert content["validation_loss"] > 0
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision(capsys, precision):
+    """It is trained, resumed, said, found again in the file, and scored."""
+    command = ("train", "digits", "--layers", "20", "--precision", precision)
+    assert shell(capsys, *command, "--epochs", "3", "--checkpoint").status == 0
+    trained = shell(capsys, *command, "--epochs", "6", "--resume", "--json").json
+    assert (trained["precision"], trained["dtype"], trained["epochs"]) == (precision, "float32", 6)
+    assert trained["test_accuracy"] > 0.85
+    found = shell(capsys, "evaluate", trained["model"], "digits", "--json").json
+    assert found["accuracy"] == pytest.approx(trained["test_accuracy"], abs=0.1)
+    assert precision in shell(capsys, "info", trained["model"]).output

@@ -245,7 +245,7 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     *(
         (
             "count_step",
-            lambda p, number=number, before=before: {
+            lambda p, number=number, before=before, skipped=skipped: {
                 "loss": np.array([0.5, 20.0]),
                 "losses": np.full((9, 2), before),
                 "table": p.rng.uniform(0, 1, (9, 3)),
@@ -253,9 +253,10 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
                 "place": np.array([number, 20 * number, 2]),
                 "steps": np.array([2**40]),
                 "rows": 20,
+                "skipped": skipped,
             },
         )
-        for number, before in ((0, np.nan), (3, 0.5), (8, np.inf))
+        for number, before, skipped in ((0, np.nan, None), (3, 0.5, np.array([2.0])), (8, np.inf, np.array([8.0])))
     ),
     *(
         ("summarize", lambda p, count=count: {"vector": p.vector(), "out": p.unset(2), "weight_count": count})

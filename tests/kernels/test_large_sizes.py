@@ -104,13 +104,14 @@ def dropout(device: FarDevice) -> None:
     mask, step = device.empty(COUNT, np.uint8), device.empty(1, np.int64)
     x[-words.size :], step[0] = normal(words.size), 3
     blocks = -(-COUNT // 1024)
-    numbers = np.int64(COUNT), np.uint32(dropout_threshold(0.5)), np.float32(2), np.uint32(5), np.uint32(0)
-    arguments = (x, out, mask, *numbers, np.uint32(1), step)
+    sizes = np.int64(COUNT), np.int32(1024), np.int32(1024)
+    numbers = np.uint32(dropout_threshold(0.5)), np.float32(2), np.uint32(5), np.uint32(0)
+    arguments = (x, out, mask, *sizes, *numbers, np.uint32(1), step)
     device.run_block("dropout", "dropout_forward<float, true>", blocks - 1, blocks, 256, arguments)
     kept = words >= dropout_threshold(0.5)
     np.testing.assert_array_equal(mask[-words.size :], kept)
     close(out[-words.size :], 2 * x[-words.size :] * kept)
-    backward = (x, mask, dx, np.int64(COUNT), np.float32(2))
+    backward = (x, mask, dx, *sizes, np.float32(2))
     device.run_block("dropout", "dropout_backward<float, true>", blocks - 1, blocks, 256, backward)
     close(dx[-words.size :], out[-words.size :])
 

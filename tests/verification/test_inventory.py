@@ -48,6 +48,8 @@ def test_every_operation_is_verified_in_every_type() -> None:
     expected |= {("rows of a batch", dtype) for dtype in ("float16", "float32", "float64", "int32")}
     together = "linear layer with activation, cublasLt"
     expected |= {(together, kind) for kind in ("float32", "tf32", "float64", "float16", "bfloat16")}
+    half = ("rows rounded to half precision", "weights rounded to half precision", "20 training steps beside the CPU")
+    expected |= {(what, dtype) for what in half for dtype in ("float16", "bfloat16")} | {("loss scale", "float32")}
     expected |= {("matrix product", "tf32"), ("two networks", "float32"), ("memory that runs out", "float32")}
     assert expected <= found
 

@@ -91,7 +91,7 @@ def test_what_the_host_takes_to_ask() -> None:
 def test_steps_recorded_and_not() -> None:
     rows = measured()["steps"]
     assert [(row["configuration"], row["precision"]) for row in rows] == [
-        (label, precision) for label in CONFIGURATIONS for precision in ("float32", "tf32")
+        (label, precision) for label in CONFIGURATIONS for precision in ("float32", "tf32", "bfloat16", "float16")
     ]
     for row in rows:
         # One copy of the rows' numbers, one of the learning rate, and the recording.
@@ -130,6 +130,7 @@ def test_every_kernel_file_is_measured() -> None:
     methods = {operation.method for _, operation in speed.operations(is_large=False)}
     assert methods == set(SWEEPS)
     files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm score training narrow_pass"
+    files += " loss_scale rounding"  # the latter moves two types at once, as a copy does
     assert all(name in files for name in names())
 
 
@@ -149,7 +150,7 @@ def test_what_has_no_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(speed, "_step_speed", without_room)
     result = measured()
-    assert result["ending"] == "configuration d, tf32: no room for it"
+    assert result["ending"] == "configuration d, float16: no room for it"
     assert {row["configuration"] for row in result["steps"]} == set("abce")
     assert result["kernels"]
 
@@ -167,7 +168,7 @@ def test_an_error_leaves_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> No
     subject = Cuda(lambda precision: CudaBackend(ClockedDevice(), precision))
     with pytest.raises(gpunet.DeviceError):
         speed.measure(subject, result, lambda done, what: None)
-    assert [row["configuration"] for row in result["steps"]] == ["a", "a"]
+    assert [row["configuration"] for row in result["steps"]] == ["a"] * 4
     assert result["ending"] == "configuration b, float32 was not measured to its end"
     assert len(list(speed.tables(result))) == 2  # no product was measured
 

@@ -66,5 +66,5 @@ def test_runs_of_20_steps_agree_to_a_few_hundred_units(dtype: str) -> None:
             expected = {name: np.array([0.0, scale])}
             off = units * unit * max(1.0, scale)
             for error in (np.array([off, 0.0]), np.array([0.0, off])):
-                (found,) = networks.agreement({name: expected[name] + error}, expected, dtype)
+                (found,) = networks.agreement({name: expected[name] + error}, expected, 128 * unit)
                 assert 1 < found.error < 1.2

@@ -391,8 +391,20 @@ class CpuBackend(NumpyBackend):
             self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
 
     def count_step(
-        self, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+        self,
+        loss: Array,
+        losses: Array,
+        table: Array,
+        scalars: Array,
+        place: Array,
+        steps: Array,
+        *,
+        rows: int,
+        skipped: Array | None = None,
     ) -> None:
+        if skipped is not None:  # of float16, which networks here do not have
+            self._run_numpy("count_step", loss, losses, table, scalars, place, steps, rows=rows, skipped=skipped)
+            return
         given: list[Argument] = [loss, losses, table, scalars, place, steps, rows, scalars.size]
         self._run(Phase(_compiled(training.count_kernel, _real(loss)), given, 1))
 

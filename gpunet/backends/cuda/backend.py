@@ -25,8 +25,10 @@ from gpunet.backends.cuda import (
     bernoulli,
     dropout,
     gather,
+    loss_scale,
     narrow_pass,
     optimizer,
+    rounding,
     score,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -39,6 +41,7 @@ from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.tuning import ESTIMATES, Tuning
 from gpunet.backends.devices.device import ClusterRefusedError, Device, RecordingRefusedError
 from gpunet.backends.feed import Feed, is_as_wanted
+from gpunet.backends.half import run_on_numbers
 from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.notices import say_once
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH, NARROW_PASS
@@ -77,8 +80,8 @@ class CudaBackend(Backend):
     device : Device
         :class:`~gpunet.backends.devices.cupy.CupyDevice`, or another with the same methods.
     precision : str
-        ``"float32"``, or ``"tf32"`` to multiply float32 matrices on the tensor cores, which round the factors to 10
-        bits of mantissa.
+        ``"tf32"`` multiplies float32 matrices on the tensor cores, which round the factors to 10 bits of mantissa; any
+        other does not. Matrices of half precision are multiplied as what they are.
     records : bool
         False where the device is known not to record steps. Never with ``GPUNET_CUDA_GRAPH=0``.
     has_clusters : bool
@@ -93,6 +96,7 @@ class CudaBackend(Backend):
     ----------
     device : Device
     precision : str
+        ``"tf32"`` or ``"float32"``.
     launcher : Launcher
         What it launches kernels with, for checks of them.
     records : bool
@@ -132,6 +136,9 @@ class CudaBackend(Backend):
     score_classes = kernel(score.score_classes)
     score_switches = kernel(score.score_switches)
     narrow_pass = kernel(narrow_pass.narrow_pass)
+    round_rows = kernel(rounding.round_rows)
+    round_matrices = kernel(rounding.round_matrices)
+    unscale_gradients = kernel(loss_scale.unscale_gradients)
 
     def __init__(
         self,
@@ -145,7 +152,7 @@ class CudaBackend(Backend):
     ) -> None:
         super().__init__()
         self.device = device
-        self.precision = precision
+        self.precision = "tf32" if precision == "tf32" else "float32"
         self.records = CUDA_GRAPH.is_on() and records
         self.epilogues = frozenset(epilogues if CUBLAS_LT.is_on() else ())
         self.has_narrow_passes = NARROW_PASS.is_on() and precision == "float32"
@@ -192,7 +199,7 @@ class CudaBackend(Backend):
                 stacklevel=4,
             )
         with self.array_module() as xp:
-            reference(xp, *args, **kwargs)
+            run_on_numbers(reference, xp, xp, *args, **kwargs)
 
     # --- arrays -----------------------------------------------------------------------------------------------------
 

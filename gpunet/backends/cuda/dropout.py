@@ -36,18 +36,25 @@ def dropout_forward(
     """Launch :func:`gpunet.backends.reference.dropout.dropout_forward`."""
     kernel = _kernel(cuda, "dropout_forward", x, out, mask)
     scale = arithmetic_type(x.dtype)(1 / (1 - rate))
-    numbers = (np.int64(x.size), np.uint32(dropout_threshold(rate)), scale)
-    cuda.launch(kernel, quad_grid(cuda, x), THREADS, (x, out, mask, *numbers, *key(seed, layer), step))
+    numbers = (*_sizes(x, mask), np.uint32(dropout_threshold(rate)), scale)
+    cuda.launch(kernel, quad_grid(cuda, mask), THREADS, (x, out, mask, *numbers, *key(seed, layer), step))
 
 
 def dropout_backward(cuda: Launcher, dy: Array, mask: Array, rate: float, dx: Array) -> None:
     """Launch :func:`gpunet.backends.reference.dropout.dropout_backward`."""
     kernel = _kernel(cuda, "dropout_backward", dy, dx, mask)
     scale = arithmetic_type(dy.dtype)(1 / (1 - rate))
-    cuda.launch(kernel, quad_grid(cuda, dy), THREADS, (dy, mask, dx, np.int64(dy.size), scale))
+    cuda.launch(kernel, quad_grid(cuda, mask), THREADS, (dy, mask, dx, *_sizes(dy, mask), scale))
+
+
+def _sizes(matrix: Array, mask: Array) -> tuple[np.int64, np.int32, np.int32]:
+    """Return the elements of the mask, its columns, and those that a row has in memory."""
+    return np.int64(mask.size), np.int32(mask.shape[1]), np.int32(matrix.shape[1])
 
 
 def _kernel(cuda: Launcher, name: str, source: Array, out: Array, mask: Array) -> Any:
     aligned = is_aligned(WIDEST_ACCESS, source, out) and is_aligned(4, mask)
+    if source.shape != mask.shape:  # four neighbours that share a counter are to be neighbours in memory too
+        aligned = aligned and mask.shape[1] % 4 == source.shape[1] % 4 == 0
     storage = storage_type(source.dtype)
     return cuda.kernels.get("dropout", f"{name}<{storage}, {str(aligned).lower()}>", dropout_group(storage))

@@ -27,10 +27,19 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 
 def count_step(
-    cuda: Launcher, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+    cuda: Launcher,
+    loss: Array,
+    losses: Array,
+    table: Array,
+    scalars: Array,
+    place: Array,
+    steps: Array,
+    *,
+    rows: int,
+    skipped: Array | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.training.count_step`."""
-    arguments = (loss, losses, table, scalars, place, steps, np.int32(scalars.size), np.int32(rows))
+    arguments = (loss, losses, table, scalars, place, steps, skipped, np.int32(scalars.size), np.int32(rows))
     cuda.launch(_kernel(cuda, "count_step", loss), 1, 1, arguments)
 
 

@@ -388,7 +388,7 @@ class CupyDevice:
         precision: str = "float32",
     ) -> None:
         for matrix in (a, b, out):
-            self._check(matrix, "gemm", contiguous=True)
+            self._check(matrix, "gemm", contiguous=matrix.strides[-1] != matrix.itemsize)
         with self._current("a matrix product"):
             self._blas.gemm(a, b, out, transpose_a, transpose_b, accumulate, precision)
             self._last_operation = "a matrix product"

@@ -14,11 +14,20 @@ PLACE = 3
 
 
 def count_step(
-    xp: Any, loss: Array, losses: Array, table: Array, scalars: Array, place: Array, steps: Array, *, rows: int
+    xp: Any,
+    loss: Array,
+    losses: Array,
+    table: Array,
+    scalars: Array,
+    place: Array,
+    steps: Array,
+    *,
+    rows: int,
+    skipped: Array | None = None,
 ) -> None:
     """Count a training step, between its loss and its update: all that the next one finds elsewhere moves on.
 
-    losses[number] = loss; scalars = table[number] for this step's number = place[0]; then place[0] += 1,
+    losses[number] = loss; scalars = table[number - skipped] for this step's number = place[0]; then place[0] += 1,
     place[1] += rows, steps += 1. After a loss of this epoch that is not finite, every other becomes NaN, so that no
     update changes the weights that led there.
 
@@ -37,12 +46,14 @@ def count_step(
         Training steps in all.
     rows : int
         Of this batch.
+    skipped : ndarray of float32, (1,), or None
+        The steps of this epoch so far that were no update (:mod:`gpunet.backends.reference.loss_scale`); None for none.
     """
     number = int(place[0])
     if number and not xp.isfinite(losses[number - 1, 0]):
         loss[0] = xp.nan
     losses[number] = loss
-    scalars[...] = table[number]
+    scalars[...] = table[number - (0 if skipped is None else int(skipped[0]))]
     place[0] += 1
     place[1] += rows
     steps += 1
