@@ -1,4 +1,4 @@
-"""Arguments of every operation that NumPy has a faster version of, in float64."""
+"""Arguments of every operation, in float64."""
 
 from __future__ import annotations
 
@@ -59,6 +59,20 @@ def labels(p: Operands) -> Any:
 
 def probabilities(p: Operands) -> Any:
     return p.rng.uniform(0, 1, p.shape)
+
+
+def score(targets: Callable[[Operands], Any], weights: Callable[[Operands], Any]) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of a score; ties among the outputs are frequent."""
+    return lambda p: {
+        "outputs": np.round(p.matrix()),
+        "labels" if targets is labels else "targets": targets(p),
+        "weights": weights(p),
+        "out": p.unset(1),
+    }
+
+
+def not_finite(p: Operands) -> Any:
+    return np.where(p.matrix() > 1, np.nan, np.where(p.matrix() > 1, np.inf, p.matrix()))
 
 
 def zeros(p: Operands) -> Any:
@@ -258,6 +272,25 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         )
         for number, before, skipped in ((0, np.nan, None), (3, 0.5, np.array([2.0])), (8, np.inf, np.array([8.0])))
     ),
+    *(
+        (
+            "keep_weights",
+            lambda p, number=number, before=before: {
+                "source": p.vector(),
+                "kept": np.stack([p.vector(), p.vector()]),
+                "losses": np.full((9, 2), before),
+                "place": np.array([number, 20 * number, 2]),
+                "every": 4,
+            },
+        )
+        for number, before in ((0, np.nan), (3, 0.5), (4, 0.5), (8, np.inf))
+    ),
+    *(
+        (name, score(targets, weights))
+        for name, targets in (("score_classes", labels), ("score_switches", probabilities))
+        for weights in (lambda p: None, Operands.weights)
+    ),
+    ("score_classes", lambda p: score(labels, lambda p: None)(p) | {"outputs": not_finite(p)}),
     *(
         ("summarize", lambda p, count=count: {"vector": p.vector(), "out": p.unset(2), "weight_count": count})
         for count in (0, WEIGHTS)

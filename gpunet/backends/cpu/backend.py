@@ -17,13 +17,14 @@ from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
-from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, training
+from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, random, training
 from gpunet.backends.cpu.kernels.gemm import gemm_tile
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, Phase, Program, Recording, address
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
+from gpunet.random import Stream, dropout_threshold
 
 _ALIGNMENT = 64
 
@@ -46,6 +47,10 @@ def _compiled(factory: Callable[..., Any], *constants: Any) -> Any:
 def _real(array: Array) -> Any:
     """Return float32 or float64, whichever an array has."""
     return array.dtype.type
+
+
+def _are_contiguous(*arrays: Array) -> bool:
+    return all(array.flags.c_contiguous for array in arrays)
 
 
 @functools.lru_cache(maxsize=64)
@@ -77,6 +82,11 @@ def _compare(activation: Activation, forward: str, derivative: str) -> None:
     Program(pool, [Phase(kernel, given, 1)])()
     if not np.allclose(found, activation.derivative(kept), rtol=1e-4, atol=1e-6):
         raise UncompilableError("cuda_derivative gives other numbers than derivative")
+
+
+def _stream(stream: Stream, seed: int) -> tuple[int, int, int]:
+    """Return a stream and the two words of a seed."""
+    return int(stream), seed & 0xFFFFFFFF, seed >> 32
 
 
 def _on_numpy(name: str) -> Callable[..., None]:
@@ -129,7 +139,13 @@ class CpuBackend(NumpyBackend):
             self._recording.add_call(call)
 
     def copy(self, source: Array, destination: Array) -> None:
-        self._run_numpy("copy", source, destination)
+        is_copy_of_bytes = source.dtype == destination.dtype and source.shape == destination.shape
+        if self._recording is None or not (is_copy_of_bytes and _are_contiguous(source, destination)):
+            self._run_numpy("copy", source, destination)
+            return
+        size, per_chunk = source.nbytes, 8 * chunk(source.nbytes)
+        given: list[Argument] = [source, destination, size, per_chunk]
+        self._run(Phase(_compiled(training.copy_kernel), given, -(-size // per_chunk)))
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         self._recording = Recording(self._pool)
@@ -151,8 +167,7 @@ class CpuBackend(NumpyBackend):
         accumulate: bool = False,
     ) -> None:
         blas = self._blas
-        contiguous = a.flags.c_contiguous and b.flags.c_contiguous and out.flags.c_contiguous
-        if blas is None or not contiguous:
+        if blas is None or not _are_contiguous(a, b, out):
             self._run_numpy("gemm", a, b, out, transpose_a, transpose_b, accumulate)
             return
         (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
@@ -296,7 +311,26 @@ class CpuBackend(NumpyBackend):
         given += [float(epsilon), activation.parameter]
         self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], -(-rows // per_block)))
 
-    # --- losses (L4) -------------------------------------------------------------------------------------------------
+    # --- random bits ------------------------------------------------------------------------------------------------
+
+    def dropout_forward(
+        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+    ) -> None:
+        size, threshold = x.size, dropout_threshold(rate)
+        given: list[Argument] = [x, out, mask, step, size, chunk(size), threshold, *_stream(Stream.DROPOUT, seed)]
+        given += [layer, 1 / (1 - rate)]
+        self._run(Phase(_compiled(random.dropout_forward_kernel, _real(x)), given, -(-size // chunk(size))))
+
+    def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
+        given: list[Argument] = [dy, mask, dx, dy.size, chunk(dy.size), 1 / (1 - rate)]
+        self._run(Phase(_compiled(random.dropout_backward_kernel, _real(dy)), given, -(-dy.size // chunk(dy.size))))
+
+    def sample_bernoulli(self, probabilities: Array, out: Array, seed: int, layer: int, step: Array) -> None:
+        size, kernel = out.size, _compiled(random.sample_bernoulli_kernel, _real(out))
+        given: list[Argument] = [probabilities, out, step, size, chunk(size), *_stream(Stream.SAMPLING, seed), layer]
+        self._run(Phase(kernel, given, -(-size // chunk(size))))
+
+    # --- losses (L4, L12) --------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
         self,
@@ -308,10 +342,46 @@ class CpuBackend(NumpyBackend):
         bias: Array | None = None,
         dbias: Array | None = None,
     ) -> None:
+        self._run_loss(losses.softmax_cross_entropy_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+
+    def sigmoid_cross_entropy(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+    ) -> None:
+        self._run_loss(losses.sigmoid_cross_entropy_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+
+    def squared_error(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+    ) -> None:
+        self._run_loss(losses.squared_error_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+
+    def _run_loss(
+        self,
+        factory: Callable[..., Any],
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        bias: Array | None,
+        dbias: Array | None,
+    ) -> None:
         if bias is not None:
             self.bias_activation_forward(outputs, bias, Identity(), outputs)
-        rows, columns = outputs.shape
-        kernel = _compiled(losses.softmax_cross_entropy_kernel, _real(outputs))
+        (rows, columns), kernel = outputs.shape, _compiled(factory, _real(outputs))
         per_block = block_rows(rows, columns)
         blocks = -(-rows // per_block)
         sums = self._scratch("losses", (blocks,), np.float64)
@@ -320,7 +390,33 @@ class CpuBackend(NumpyBackend):
         if dbias is not None:
             self.bias_activation_backward(doutputs, doutputs, Identity(), doutputs, dbias)
 
+    def score_classes(self, outputs: Array, labels: Array, weights: Array | None, out: Array) -> None:
+        self._run_score(True, outputs, labels, weights, out)
+
+    def score_switches(self, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
+        self._run_score(False, outputs, targets, weights, out)
+
+    def _run_score(
+        self, of_classes: bool, outputs: Array, targets: Array, weights: Array | None, out: Array
+    ) -> None:
+        (rows, columns), kernel = outputs.shape, _compiled(losses.score_kernel, of_classes, _real(outputs))
+        per_block = block_rows(rows, columns)
+        blocks = -(-rows // per_block)
+        sums = self._scratch("losses", (blocks,), np.float64)
+        given: list[Argument] = [outputs, targets, weights, out, sums, rows, columns, per_block]
+        self._run(Phase(kernel, [0, *given], blocks), Phase(kernel, [1, *given], 1))
+
     # --- optimisers (L5) ---------------------------------------------------------------------------------------------
+
+    def clip_factor(
+        self, parameters: Array, gradients: Array, weight_count: int, l2: float, maximum_norm: float, out: Array
+    ) -> None:
+        size, kernel = parameters.size, _compiled(optimizer.clip_kernel, _real(parameters))
+        chunks = -(-size // chunk(size))
+        sums = self._scratch("norms", (chunks, 2), np.float64)
+        given: list[Argument] = [parameters, gradients, out, sums, size, weight_count, chunk(size)]
+        given += [float(l2), float(maximum_norm)]
+        self._run(Phase(kernel, [0, *given], chunks), Phase(kernel, [1, *given], 1))
 
     def sgd_step(
         self,
@@ -407,6 +503,17 @@ class CpuBackend(NumpyBackend):
             return
         given: list[Argument] = [loss, losses, table, scalars, place, steps, rows, scalars.size]
         self._run(Phase(_compiled(training.count_kernel, _real(loss)), given, 1))
+
+    def keep_weights(self, source: Array, kept: Array, losses: Array, place: Array, *, every: int) -> None:
+        size, kernel = source.size, _compiled(training.keep_kernel, _real(source))
+        self._run(Phase(kernel, [source, kept, losses, place, size, chunk(size), every], -(-size // chunk(size))))
+
+    def summarize(self, vector: Array, out: Array, *, weight_count: int) -> None:
+        size, kernel = vector.size, _compiled(training.summarize_kernel, _real(vector))
+        chunks = -(-size // chunk(size))
+        sums = self._scratch("norms", (chunks, 2), np.float64)
+        given: list[Argument] = [vector, out, sums, size, weight_count, chunk(size)]
+        self._run(Phase(kernel, [0, *given], chunks), Phase(kernel, [1, *given], 1))
 
 
 for _name, _member in vars(Backend).items():

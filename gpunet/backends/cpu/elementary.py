@@ -174,6 +174,31 @@ def logarithm_of_one_plus(x: Any) -> Any:
     return np.log1p(x)
 
 
+def logarithm_of_one_plus_share(x: Any) -> Any:
+    """Return log(1 + x) for x in [0, 1], within some units in the last place; NaN stays NaN.
+
+    By the series of 2 artanh(r) = 2 (r + r^3 / 3 + r^5 / 5 + ...), r = x / (2 + x): at most 1/3, so that each term adds
+    a digit.
+    """
+    raise NotImplementedError
+
+
+@overload(logarithm_of_one_plus_share, jit_options={"fastmath": FAST}, inline="never")
+def _logarithm_of_one_plus_share(x: Any) -> Any:
+    A, terms = (np.float32, 8) if x == types.float32 else (np.float64, 17)
+    coefficients = tuple(A(2 / (2 * term + 1)) for term in reversed(range(terms)))
+    two = A(2)
+
+    def implementation(x: Any) -> Any:
+        r = x / (x + two)
+        square, total = r * r, A(0)
+        for coefficient in coefficients:
+            total = total * square + coefficient
+        return total * r
+
+    return implementation
+
+
 @njit(fastmath=FAST)
 def clamped(x: Any, low: Any, high: Any) -> Any:
     """Return the number nearest to x from ``low`` to ``high``; NaN stays NaN."""

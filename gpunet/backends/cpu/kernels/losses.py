@@ -1,74 +1,188 @@
-"""The losses, by blocks of rows."""
+"""The losses, by blocks of rows, and how many labels outputs predict right."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
+from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST, exponential
+from gpunet.backends.cpu.elementary import FAST, exponential, logarithm_of_one_plus_share, select
+from gpunet.backends.cpu.kernels.batch_norm import part_of_row
 from gpunet.backends.cpu.machine_code import array_at
 
 SIGNATURE = void(int64, int64)
+# Of a loss: phase, outputs, targets, weights or 0, doutputs, loss, sums, rows, columns, rows of a block. Phase 0 adds
+# up the weights; 1 does a block of rows and writes its sum of losses; 2 adds those up.
+_WORDS = 10
+
+
+@njit(fastmath=FAST)
+def weight_of(weights: Any, i: Any, A: Any) -> Any:
+    """Return the weight of a row, 1 where there are none."""
+    return np.float64(1) if weights == 0 else np.float64(array_at(weights, (i + 1,), A)[i])
+
+
+@njit(fastmath=FAST)
+def weighted_mean(given: Any, blocks: Any, A: Any) -> Any:
+    """Do phase 0 or 2 of a loss."""
+    loss, sums = array_at(given[5], (2,), A), array_at(given[6], (blocks,), np.float64)
+    if given[0] == 0:
+        total = 0.0
+        for i in range(given[7]):
+            total += weight_of(given[3], i, A)
+        loss[1] = total
+    else:
+        value, total = 0.0, np.float64(loss[1])
+        for block in range(blocks):
+            value += sums[block]
+        loss[0] = 0.0 if total == 0 else value / total
 
 
 def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
-    """Compile softmax and cross-entropy with its gradient.
-
-    Arguments: phase, outputs, targets, weights or 0, doutputs, loss, sums, rows, columns, rows of a block. Phase 0 adds
-    up the weights; 1 does a block of rows and writes its sum of losses; 2 adds those up.
-    """
+    """Compile softmax and cross-entropy with its gradient."""
 
     @cfunc(SIGNATURE, cache=True, fastmath=FAST)
     def softmax_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given = array_at(arguments, (10,), np.int64)
-        phase, rows, columns, per_block = given[0], given[7], given[8], given[9]
-        outputs, doutputs = array_at(given[1], (rows, columns), A), array_at(given[4], (rows, columns), A)
-        targets, weights = array_at(given[2], (rows,), np.int32), array_at(given[3], (rows,), A)
-        loss, blocks = array_at(given[5], (2,), A), (rows + per_block - 1) // per_block
-        sums = array_at(given[6], (blocks,), np.float64)
-        if phase == 0:
-            total: Any = np.float64(rows)
-            if given[3] != 0:
-                total = 0.0
-                for i in range(rows):
-                    total += np.float64(weights[i])
-            loss[1] = total
+        given = array_at(arguments, (_WORDS,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
             return
-        total = np.float64(loss[1])
-        if phase == 2:
-            value = 0.0
-            for block in range(blocks):
-                value += sums[block]
-            loss[0] = 0.0 if total == 0 else value / total
-            return
-        value = 0.0
+        targets, value = array_at(given[2], (rows,), np.int32), 0.0
+        total = np.float64(array_at(given[5], (2,), A)[1])
         for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
-            weight = np.float64(1)
-            if given[3] != 0:
-                weight = np.float64(weights[i])
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
             if total == 0:
                 for j in range(columns):
-                    doutputs[i, j] = 0
+                    doutputs[j] = 0
                 continue
-            largest = outputs[i, 0]
+            largest = outputs[0]
             for j in range(1, columns):
-                largest = max(largest, outputs[i, j])
+                largest = max(largest, outputs[j])
             partition = A(0)
             for j in range(columns):
-                e = exponential(outputs[i, j] - largest)
-                doutputs[i, j] = e
+                e = exponential(outputs[j] - largest)
+                doutputs[j] = e
                 partition += e
-            target = targets[i]
-            value += weight * (np.log(np.float64(partition)) - np.float64(outputs[i, target] - largest))
+            target, weight = targets[i], weight_of(given[3], i, A)
+            value += weight * (np.log(np.float64(partition)) - np.float64(outputs[target] - largest))
             for j in range(columns):
-                doutputs[i, j] /= partition
-            doutputs[i, target] -= A(1)
+                doutputs[j] /= partition
+            doutputs[target] -= A(1)
             share = A(weight / total)
             for j in range(columns):
-                doutputs[i, j] *= share
-        sums[stripe] = value
+                doutputs[j] *= share
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
 
     return softmax_cross_entropy
+
+
+def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
+    """Compile the cross-entropy of independent sigmoid outputs with its gradient."""
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def sigmoid_cross_entropy(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (_WORDS,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
+            return
+        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
+        zero, one = A(0), A(1)
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            targets = part_of_row(given[2], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
+            if total == 0:
+                for j in range(columns):
+                    doutputs[j] = 0
+                continue
+            weight = weight_of(given[3], i, A)
+            share, row_loss = A(weight / total), A(0)
+            for j in range(columns):
+                o, t = outputs[j], targets[j]
+                negative, positive = select(o > zero, zero, o), select(o < zero, zero, o)  # NaN is both
+                a, b = exponential(negative), exponential(-positive)
+                row_loss += (one - t) * positive - t * negative + logarithm_of_one_plus_share(a * b)
+                doutputs[j] = ((one - t) * a - t * b) / (a + b) * share
+            value += weight * np.float64(row_loss)
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
+
+    return sigmoid_cross_entropy
+
+
+def squared_error_kernel(A: Any, stamp: str) -> Any:
+    """Compile half the squared error with its gradient."""
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def squared_error(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (_WORDS,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
+            return
+        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            targets = part_of_row(given[2], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
+            if total == 0:
+                for j in range(columns):
+                    doutputs[j] = 0
+                continue
+            weight = weight_of(given[3], i, A)
+            share, squares = A(weight / total), A(0)
+            for j in range(columns):
+                distance = outputs[j] - targets[j]
+                squares += distance * distance
+                doutputs[j] = distance * share
+            value += weight * np.float64(squares) / 2
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
+
+    return squared_error
+
+
+def score_kernel(of_classes: bool, A: Any, stamp: str) -> Any:
+    """Compile the weighted number of labels that outputs predict right.
+
+    Arguments: phase, outputs, labels or targets, weights or 0, out, sums, rows, columns, rows of a block. Phase 0 does
+    a block of rows and writes its sum; 1 adds those up.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def score(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (9,), np.int64)
+        rows, columns, per_block = given[6], given[7], given[8]
+        blocks = (rows + per_block - 1) // per_block
+        sums, total = array_at(given[5], (blocks,), np.float64), 0.0
+        if given[0] == 1:
+            for block in range(blocks):
+                total += sums[block]
+            array_at(given[4], (1,), np.float64)[0] = total
+            return
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs, right = part_of_row(given[1], columns, i, 0, columns, A), 0
+            if of_classes:
+                best = 0
+                for j in range(1, columns):
+                    # the first NaN is above all numbers
+                    if outputs[j] > outputs[best] or (outputs[j] != outputs[j] and outputs[best] == outputs[best]):
+                        best = j
+                right = 1 if best == array_at(given[2], (rows,), np.int32)[i] else 0
+            else:
+                targets = part_of_row(given[2], columns, i, 0, columns, A)
+                for j in range(columns):
+                    right += 1 if (outputs[j] > A(0)) == (targets[j] > A(0.5)) else 0
+            total += weight_of(given[3], i, A) * right
+        sums[stripe] = total
+
+    return score

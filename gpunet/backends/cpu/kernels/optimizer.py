@@ -5,12 +5,66 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
+from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.elementary import FAST, select
 from gpunet.backends.cpu.machine_code import array_at
 
 SIGNATURE = void(int64, int64)
+
+
+@njit(inline="always")
+def reciprocal(x: Any) -> Any:
+    """Return 1 / x, or 1 where x is so small that it would be infinite."""
+    return 1 / x if x > 1e-300 else 1.0
+
+
+def clip_kernel(A: Any, stamp: str) -> Any:
+    """Compile the factor that bounds the norm of the gradient of J.
+
+    Arguments: phase, parameters, gradients, out, sums, size, weight count, elements of a chunk, and, as float64, l2 and
+    the largest norm. Phase 0 does a chunk: its largest element, and the sum of the squares of all divided by that; the
+    squares of large numbers would overflow. 1 combines them.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def clip(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (10,), np.int64), array_at(arguments, (10,), np.float64)
+        size, weights, chunk = given[5], given[6], given[7]
+        chunks = (size + chunk - 1) // chunk
+        sums, largest, squares = array_at(given[4], (chunks, 2), np.float64), 0.0, 0.0
+        if given[0] == 1:
+            for number in range(chunks):
+                largest = max(largest, sums[number, 0])
+            scale = reciprocal(largest)
+            for number in range(chunks):
+                share = sums[number, 0] * scale
+                squares += sums[number, 1] * (share * share) if sums[number, 0] > 0 else sums[number, 1]
+            norm = np.sqrt(squares) / scale
+            array_at(given[3], (1,), A)[0] = numbers[9] / max(norm, numbers[9]) if np.isfinite(norm) else 0.0
+            return
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        parameters, gradients = array_at(given[1], (size,), A), array_at(given[2], (size,), A)
+        decay, rest = A(2 * numbers[8]), max(first, weights)
+        most = A(0)
+        for i in range(first, min(last, weights)):
+            g = abs(gradients[i] if decay == 0 else gradients[i] + decay * parameters[i])
+            most = select(g > most, g, most)
+        for i in range(rest, last):
+            g = abs(gradients[i])
+            most = select(g > most, g, most)
+        scale = reciprocal(np.float64(most))
+        for i in range(first, min(last, weights)):
+            g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
+            share = np.float64(g) * scale
+            squares += share * share
+        for i in range(rest, last):
+            share = np.float64(gradients[i]) * scale
+            squares += share * share
+        sums[stripe, 0], sums[stripe, 1] = most, squares
+
+    return clip
 
 
 def sgd_kernel(A: Any, stamp: str) -> Any:

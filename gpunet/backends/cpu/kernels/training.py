@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
+from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.machine_code import array_at
+from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.machine_code import array_at, size_of
 
 SIGNATURE = void(int64, int64)
+
+
+@njit(inline="always")
+def copy_bytes(source: Any, destination: Any, size: Any) -> Any:
+    """Copy memory, in words as far as they go."""
+    words, copies = array_at(source, (size // 4,), np.int32), array_at(destination, (size // 4,), np.int32)
+    for j in range(size // 4):
+        copies[j] = words[j]
+    octets, others = array_at(source, (size,), np.uint8), array_at(destination, (size,), np.uint8)
+    for j in range(size // 4 * 4, size):
+        others[j] = octets[j]
 
 
 def gather_kernel(stamp: str) -> Any:
@@ -28,15 +40,7 @@ def gather_kernel(stamp: str) -> Any:
             start = array_at(given[3], (1,), np.int64)[0]
         index = array_at(given[1] + 4 * start, (rows,), np.int32)
         for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
-            here, there = given[0] + size * index[i], given[2] + size * i
-            if size % 4 == 0:
-                words, copies = array_at(here, (size // 4,), np.int32), array_at(there, (size // 4,), np.int32)
-                for j in range(size // 4):
-                    copies[j] = words[j]
-            else:
-                octets, others = array_at(here, (size,), np.uint8), array_at(there, (size,), np.uint8)
-                for j in range(size):
-                    others[j] = octets[j]
+            copy_bytes(given[0] + size * index[i], given[2] + size * i, size)
 
     return gather
 
@@ -69,3 +73,77 @@ def count_kernel(A: Any, stamp: str) -> Any:
         steps[0] += 1
 
     return count
+
+
+def copy_kernel(stamp: str) -> Any:
+    """Compile a copy, whatever the dtype.
+
+    Arguments: source, destination, bytes, bytes of a chunk (a multiple of 8).
+    """
+
+    @cfunc(SIGNATURE, cache=True)
+    def copy(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (4,), np.int64)
+        first, last = stripe * given[3], min(given[2], (stripe + 1) * given[3])
+        copy_bytes(given[0] + first, given[1] + first, last - first)
+
+    return copy
+
+
+def keep_kernel(A: Any, stamp: str) -> Any:
+    """Compile the keeping of weights.
+
+    Arguments: source, kept, losses, place, elements, elements of a chunk, steps of a window.
+    """
+
+    @cfunc(SIGNATURE, cache=True)
+    def keep(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (7,), np.int64)
+        size, place = given[4], array_at(given[3], (3,), np.int64)
+        number = place[0]
+        if number > 0 and not np.isfinite(array_at(given[2], (number, 2), np.float64)[number - 1, 0]):
+            return
+        first, last = stripe * given[5], min(size, (stripe + 1) * given[5])
+        window = (place[2] + number // given[6]) % 2
+        bytes_each = size_of(A)
+        copy_bytes(
+            given[0] + bytes_each * first,
+            given[1] + bytes_each * (window * size + first),
+            bytes_each * (last - first),
+        )
+
+    return keep
+
+
+def summarize_kernel(A: Any, stamp: str) -> Any:
+    """Compile the sum of the weights' squares, and how many elements of a vector are not finite.
+
+    Arguments: phase, vector, out, sums, elements, how many are weights, elements of a chunk. Phase 0 does a chunk; 1
+    adds up.
+    """
+
+    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    def summarize(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (7,), np.int64)
+        size, weights, chunk = given[4], given[5], given[6]
+        chunks = (size + chunk - 1) // chunk
+        sums, squares, wrong = array_at(given[3], (chunks, 2), np.float64), 0.0, 0.0
+        if given[0] == 1:
+            out = array_at(given[2], (2,), np.float64)
+            for number in range(chunks):
+                squares += sums[number, 0]
+                wrong += sums[number, 1]
+            out[0], out[1] = squares, wrong
+            return
+        vector = array_at(given[1], (size,), A)
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        for i in range(first, min(last, weights)):
+            squares += np.float64(vector[i]) * np.float64(vector[i])
+        for i in range(first, last):
+            wrong += 0.0 if abs(vector[i]) < np.inf else 1.0
+        sums[stripe, 0], sums[stripe, 1] = squares, wrong
+
+    return summarize
