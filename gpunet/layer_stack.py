@@ -168,7 +168,10 @@ class LayerStack:
             A buffer of the last layer, overwritten by the next forward.
         """
         self.copy_weights()
-        return self._run(self.layers, x, training)
+        if training:
+            return self._run(self.layers, x, training)
+        with self.backend.together():
+            return self._run(self.layers, x, training)
 
     @staticmethod
     def _run(layers: Sequence[Layer], x: Array, training: bool) -> Array:

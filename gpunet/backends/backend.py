@@ -248,6 +248,10 @@ class Backend:
     def join(self) -> None:
         """Let the operations from now on wait for those of :meth:`beside`."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context whose operations need not have been done before its end."""
+        return nullcontext()
+
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` on the same buffers.
 

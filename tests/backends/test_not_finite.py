@@ -10,6 +10,7 @@ import pytest
 
 import gpunet
 from gpunet.backends import Backend, NumpyBackend
+from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.optimizers import OPTIMIZERS
 from tests.helpers.cuda import tolerance
@@ -23,7 +24,7 @@ FINITE = ("weights", "targets", "scalars")
 
 
 def backends(device: Any) -> list[Backend]:
-    return [NumpyBackend(), CudaBackend(device)]
+    return [NumpyBackend(), CpuBackend(), CudaBackend(device)]
 
 
 def spoilt(make: Callable[[Operands], Arrays], argument: str, place: int, value: float) -> Arrays:
@@ -115,12 +116,13 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_parameter(
         optimizer.advance()
         optimizer.update(parameters, there, weights, 1e-2, factor, loss)
         results.append([np.array(backend.to_numpy(array)) for array in (parameters, *optimizer.moments.values())])
-    reference, numpy, cuda = results
-    for expected, found in zip(numpy, cuda, strict=True):
-        assert np.flatnonzero(~np.isfinite(found)).tolist() == spoilt_at
-        if clipped:
-            np.testing.assert_array_equal(found, expected)
-    for one in (numpy, cuda):
+    reference, numpy, *others = results
+    for other in others:
+        for expected, found in zip(numpy, other, strict=True):
+            assert np.flatnonzero(~np.isfinite(found)).tolist() == spoilt_at
+            if clipped:
+                np.testing.assert_array_equal(found, expected)
+    for one in (numpy, *others):
         for expected, found in zip(reference, one, strict=True):
             np.testing.assert_allclose(found, expected, **tolerance(dtype))
 

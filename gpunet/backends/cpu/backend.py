@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
 from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, random, training
-from gpunet.backends.cpu.kernels.gemm import gemm_tile
-from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, tile
+from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
+from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, Phase, Program, Recording, address
 from gpunet.backends.notices import say_once
@@ -147,6 +148,18 @@ class CpuBackend(NumpyBackend):
         given: list[Argument] = [source, destination, size, per_chunk]
         self._run(Phase(_compiled(training.copy_kernel), given, -(-size // per_chunk)))
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        if self._recording is not None:
+            yield
+            return
+        self._recording = recording = Recording(self._pool)
+        try:
+            yield
+        finally:
+            self._recording = None
+        recording.finish()()
+
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         self._recording = Recording(self._pool)
         try:
@@ -171,11 +184,18 @@ class CpuBackend(NumpyBackend):
             self._run_numpy("gemm", a, b, out, transpose_a, transpose_b, accumulate)
             return
         (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
-        rows, columns = tile(m, n, k)
         gemm = blas.sgemm if out.dtype == np.float32 else blas.dgemm
-        given: list[Argument] = [gemm, blas.has_long_integers, out.dtype.itemsize, a, b, out, m, n, k]
-        given += [transpose_a, transpose_b, accumulate, rows, columns]
-        self._run(Phase(gemm_tile, given, -(-m // rows) * -(-n // columns)))
+        given: list[Argument] = [gemm, blas.has_long_integers]
+        if transpose_a and not transpose_b and (rows := product_rows(m, n, k)):
+            blocks = -(-k // rows)
+            sums, done = self._scratch("products", (blocks, m, n), out.dtype), np.zeros(1, np.int64)
+            given += [a, b, out, sums, done, m, n, k, accumulate, rows]
+            self._run(Phase(_compiled(gemm_over_rows_kernel, _real(out)), given, blocks, (k, rows)))
+            return
+        rows, columns = tile(m, n, k)
+        given += [out.dtype.itemsize, a, b, out, m, n, k, transpose_a, transpose_b, accumulate, rows, columns]
+        by_rows = (m, rows) if columns == n and not transpose_a else None
+        self._run(Phase(gemm_tile, given, -(-m // rows) * -(-n // columns), by_rows))
 
     # --- bias and activation (L1, L3) -------------------------------------------------------------------------------
 
@@ -188,7 +208,7 @@ class CpuBackend(NumpyBackend):
         kernel = _compiled(bias_activation.forward_kernel, sources[0], _real(s))
         per_block = block_rows(rows, columns)
         given: list[Argument] = [s, bias, out, rows, columns, per_block, activation.parameter]
-        self._run(Phase(kernel, given, -(-rows // per_block)))
+        self._run(Phase(kernel, given, -(-rows // per_block), (rows, per_block)))
 
     def bias_activation_backward(
         self,
@@ -211,7 +231,7 @@ class CpuBackend(NumpyBackend):
         sums = self._scratch("sums", (blocks, columns), dy.dtype)
         given: list[Argument] = [0, dy, kept, ds, bias, dbias, sums]
         given += [rows, columns, per_block, activation.parameter]
-        phases = [Phase(kernel, given, blocks)]
+        phases = [Phase(kernel, given, blocks, (rows, per_block))]
         if dbias is not None:
             phases.append(Phase(kernel, [1, *given[1:]], 1))
         self._run(*phases)
@@ -242,25 +262,34 @@ class CpuBackend(NumpyBackend):
         kernel = _compiled(batch_norm.forward_kernel, sources[0], _real(s))
         given: list[Argument] = [s, out, 0, gamma, beta, *arrays, 0]
         numbers = [float(momentum), float(epsilon), activation.parameter]
-        self._run_batch_norm(kernel, s, given, 2, 9, numbers)
+        self._run_batch_norm(kernel, s, given, 2, 9, numbers, ({0, 2}, {0, 1, 5, 9}))
 
     def _run_batch_norm(
-        self, kernel: Any, s: Array, given: list[Argument], sums_at: int, factors_at: int, numbers: list[float]
+        self,
+        kernel: Any,
+        s: Array,
+        given: list[Argument],
+        sums_at: int,
+        factors_at: int,
+        numbers: list[float],
+        used: tuple[set[int], set[int]],
     ) -> None:
+        """Run a kernel of batch norm; ``used`` says which arguments the two phases read or write that go by rows."""
         rows, columns = s.shape
         width = block_columns(rows, columns)
         per_block = rows if width else block_rows(rows, columns)
         blocks = -(-rows // per_block)
         given[sums_at] = self._scratch("sums", (blocks, batch_norm.SUMS, columns), s.dtype)
         given[factors_at] = self._scratch("factors", (3, columns), s.dtype)
-        given += [rows, columns, per_block, width or 256, *numbers]
+        sizes: list[Argument] = [rows, columns, per_block, width or 256, *numbers]
         if width:
-            self._run(Phase(kernel, [3, *given], -(-columns // width)))
+            self._run(Phase(kernel, [3, *given, *sizes], -(-columns // width)))
             return
+        first, last = ([argument if i in use else None for i, argument in enumerate(given)] for use in used)
         self._run(
-            Phase(kernel, [0, *given], blocks),
-            Phase(kernel, [1, *given], -(-columns // 256)),
-            Phase(kernel, [2, *given], blocks),
+            Phase(kernel, [0, *first, *sizes], blocks, (rows, per_block)),
+            Phase(kernel, [1, *given, *sizes], -(-columns // 256)),
+            Phase(kernel, [2, *last, *sizes], blocks, (rows, per_block)),
         )
 
     def batch_norm_activation_backward(
@@ -285,7 +314,9 @@ class CpuBackend(NumpyBackend):
         of_input = activation.derivative_of == "input"
         kernel = _compiled(batch_norm.backward_kernel, sources[1], of_input, _real(s))
         given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
-        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter])
+        self._run_batch_norm(
+            kernel, s, given, 4, 11, [activation.parameter], ({0, 1, 2, 3, 4, 5, 6, 7, 8}, {1, 3, 7, 11})
+        )
 
     def batch_norm_activation_inference(
         self,
@@ -306,10 +337,9 @@ class CpuBackend(NumpyBackend):
         rows, columns = s.shape
         kernel = _compiled(batch_norm.inference_kernel, sources[0], _real(s))
         per_block = block_rows(rows, columns)
-        factors = self._scratch("factors", (3, columns), s.dtype)
-        given: list[Argument] = [s, out, gamma, beta, running_mean, running_variance, factors, rows, columns, per_block]
+        given: list[Argument] = [s, out, gamma, beta, running_mean, running_variance, rows, columns, per_block]
         given += [float(epsilon), activation.parameter]
-        self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], -(-rows // per_block)))
+        self._run(Phase(kernel, given, -(-rows // per_block), (rows, per_block)))
 
     # --- random bits ------------------------------------------------------------------------------------------------
 
@@ -379,16 +409,19 @@ class CpuBackend(NumpyBackend):
         bias: Array | None,
         dbias: Array | None,
     ) -> None:
-        if bias is not None:
-            self.bias_activation_forward(outputs, bias, Identity(), outputs)
         (rows, columns), kernel = outputs.shape, _compiled(factory, _real(outputs))
         per_block = block_rows(rows, columns)
         blocks = -(-rows // per_block)
         sums = self._scratch("losses", (blocks,), np.float64)
         given: list[Argument] = [outputs, targets, weights, doutputs, loss, sums, rows, columns, per_block]
-        self._run(Phase(kernel, [0, *given], 1), Phase(kernel, [1, *given], blocks), Phase(kernel, [2, *given], 1))
+        self._run(Phase(kernel, [0, *given], 1))
+        if bias is not None:
+            self.bias_activation_forward(outputs, bias, Identity(), outputs)
+        self._run(Phase(kernel, [1, *given], blocks, (rows, per_block)))
         if dbias is not None:
             self.bias_activation_backward(doutputs, doutputs, Identity(), doutputs, dbias)
+        self._run(Phase(kernel, [2, *given], 1))
+
 
     def score_classes(self, outputs: Array, labels: Array, weights: Array | None, out: Array) -> None:
         self._run_score(True, outputs, labels, weights, out)
@@ -396,15 +429,13 @@ class CpuBackend(NumpyBackend):
     def score_switches(self, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
         self._run_score(False, outputs, targets, weights, out)
 
-    def _run_score(
-        self, of_classes: bool, outputs: Array, targets: Array, weights: Array | None, out: Array
-    ) -> None:
+    def _run_score(self, of_classes: bool, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
         (rows, columns), kernel = outputs.shape, _compiled(losses.score_kernel, of_classes, _real(outputs))
         per_block = block_rows(rows, columns)
         blocks = -(-rows // per_block)
         sums = self._scratch("losses", (blocks,), np.float64)
         given: list[Argument] = [outputs, targets, weights, out, sums, rows, columns, per_block]
-        self._run(Phase(kernel, [0, *given], blocks), Phase(kernel, [1, *given], 1))
+        self._run(Phase(kernel, [0, *given], blocks, (rows, per_block)), Phase(kernel, [1, *given], 1))
 
     # --- optimisers (L5) ---------------------------------------------------------------------------------------------
 
@@ -484,7 +515,7 @@ class CpuBackend(NumpyBackend):
                 continue
             per_block = block_rows(rows, columns)
             given: list[Argument] = [source, index, out, first, rows, columns * source.itemsize, per_block]
-            self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block)))
+            self._run(Phase(_compiled(training.gather_kernel), given, -(-rows // per_block), (rows, per_block)))
 
     def count_step(
         self,

@@ -17,7 +17,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Not "nnan" and "ninf": NaN and infinity mean something. Not "afn": the C library's functions stay what they are.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Division by zero is infinite or NaN: an exception could not leave a kernel, and looking out for it stops vectorisation.
+ELEMENTWISE = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
+# Sums in another order, to be vectorised; also other products, which may overflow where the ones written do not.
+OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; products of the first with a small integer are exact.
 _LN2_HIGH = {types.float32: 0.693359375, types.float64: 6.93145751953125e-1}
@@ -75,7 +78,7 @@ def exponential(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(exponential, jit_options={"fastmath": FAST}, inline="never")
+@overload(exponential, jit_options=OPTIONS, inline="never")
 def _exponential(x: Any) -> Any:
     A = np.float32 if x == types.float32 else np.float64
     low, high = map(A, _EXP_RANGE[x])
@@ -83,7 +86,7 @@ def _exponential(x: Any) -> Any:
     half, one, two = A(0.5), A(1), A(2)
     if x == types.float32:
 
-        @njit(fastmath=FAST)
+        @njit(**OPTIONS)
         def of_rest(r: Any) -> Any:
             p = A(1.9875691500e-4)
             p = p * r + A(1.3981999507e-3)
@@ -95,7 +98,7 @@ def _exponential(x: Any) -> Any:
 
     else:
 
-        @njit(fastmath=FAST)
+        @njit(**OPTIONS)
         def of_rest(r: Any) -> Any:
             z = r * r
             p = r * ((1.26177193074810590878e-4 * z + 3.02994407707441961300e-2) * z + 9.99999999999999999910e-1)
@@ -118,7 +121,7 @@ def exponential_minus_one(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(exponential_minus_one, jit_options={"fastmath": FAST}, inline="never")
+@overload(exponential_minus_one, jit_options=OPTIONS, inline="never")
 def _exponential_minus_one(x: Any) -> Any:
     A = np.float32 if x == types.float32 else np.float64
     half, one, two = A(0.5), A(1), A(2)
@@ -139,13 +142,13 @@ def hyperbolic_tangent(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(hyperbolic_tangent, jit_options={"fastmath": FAST}, inline="never")
+@overload(hyperbolic_tangent, jit_options=OPTIONS, inline="never")
 def _hyperbolic_tangent(x: Any) -> Any:
     A = np.float32 if x == types.float32 else np.float64
     one, two, near = A(1), A(2), A(0.625)
     if x == types.float32:
 
-        @njit(fastmath=FAST)
+        @njit(**OPTIONS)
         def near_zero(x: Any) -> Any:
             z = x * x
             p = ((A(-5.70498872745e-3) * z + A(2.06390887954e-2)) * z - A(5.37397155531e-2)) * z
@@ -153,7 +156,7 @@ def _hyperbolic_tangent(x: Any) -> Any:
 
     else:
 
-        @njit(fastmath=FAST)
+        @njit(**OPTIONS)
         def near_zero(x: Any) -> Any:
             z = x * x
             p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3
@@ -168,7 +171,7 @@ def _hyperbolic_tangent(x: Any) -> Any:
     return implementation
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def logarithm_of_one_plus(x: Any) -> Any:
     """Return log(1 + x), as the C library has it."""
     return np.log1p(x)
@@ -183,7 +186,7 @@ def logarithm_of_one_plus_share(x: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(logarithm_of_one_plus_share, jit_options={"fastmath": FAST}, inline="never")
+@overload(logarithm_of_one_plus_share, jit_options=OPTIONS, inline="never")
 def _logarithm_of_one_plus_share(x: Any) -> Any:
     A, terms = (np.float32, 8) if x == types.float32 else (np.float64, 17)
     coefficients = tuple(A(2 / (2 * term + 1)) for term in reversed(range(terms)))
@@ -199,13 +202,13 @@ def _logarithm_of_one_plus_share(x: Any) -> Any:
     return implementation
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def clamped(x: Any, low: Any, high: Any) -> Any:
     """Return the number nearest to x from ``low`` to ``high``; NaN stays NaN."""
     return select(x < low, low, select(x > high, high, x))
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def multiply_rounded(a: Any, b: Any) -> Any:
     """Return a b."""
     return a * b

@@ -13,12 +13,16 @@ _FEWEST_ROWS, _MOST_ROWS = 64, 512
 # Batches of at most so many rows are cut into columns, each of them normalised by one thread.
 _SMALL_BATCH = 512
 _COLUMNS = 64
+# Weights of at most so many elements are read again by each block of rows, which stays in the cache from layer to layer.
+_SMALL_WEIGHTS = 65_536
 _CHUNK = 65_536
 _LINE = 16
 
 
 def tile(m: int, n: int, k: int) -> tuple[int, int]:
     """Return the rows and columns of a product's tiles, (m, k) times (k, n)."""
+    if m > _SMALL_BATCH and n * k <= _SMALL_WEIGHTS:
+        return block_rows(m, n), n
     wanted = 2 * m * n * k // _TILE_WORK
     rows, columns, count = m, n, 1
     while count < min(wanted, _MOST_TILES):
@@ -29,7 +33,14 @@ def tile(m: int, n: int, k: int) -> tuple[int, int]:
         else:
             columns = _half(columns)
         count *= 2
+    if columns == n and m > _SMALL_BATCH and rows <= _MOST_ROWS:
+        rows = block_rows(m, n)  # those of the passes before and after it
     return rows, columns
+
+
+def product_rows(m: int, n: int, k: int) -> int:
+    """Return over how many rows at a time a product (k, m)^T times (k, n) is summed, 0 for all of them."""
+    return block_rows(k, m) if k > _SMALL_BATCH and m * n <= _SMALL_WEIGHTS else 0
 
 
 def _half(length: int) -> int:

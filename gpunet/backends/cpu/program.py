@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.cpu.kernels.chain import run_chain
 from gpunet.backends.cpu.pool import Pool
 
 Argument: TypeAlias = "Array | float | int | None"
@@ -31,11 +35,72 @@ class Phase:
     arguments : sequence of ndarray, int, float or None
         As words of 64 bits: arrays as addresses, None as 0.
     stripes : int
+    rows : (int, int) or None
+        How many rows the batch has and each stripe takes, the last one the rest, where a stripe touches no other rows
+        of the arguments that have as many.
     """
 
     kernel: Any
     arguments: Sequence[Argument]
     stripes: int
+    rows: tuple[int, int] | None = None
+
+    @functools.cached_property
+    def words(self) -> list[int]:
+        """The arguments as kernels read them."""
+        return [_word(argument) for argument in self.arguments]
+
+
+def chained(phases: Sequence[Phase]) -> list[list[Phase]]:
+    """Return the phases in chains: a stripe goes through all of a chain, while its rows are hot, and waits for no other.
+
+    Phases are chained whose stripes are the same rows, if those are all that they share.
+    """
+    chains: list[list[Phase]] = []
+    memory = _Memory()
+    for phase in phases:
+        joins = bool(chains) and phase.rows is not None and phase.rows == chains[-1][-1].rows
+        if joins and memory.takes(phase):
+            chains[-1].append(phase)
+        else:
+            chains.append([phase])
+            memory = _Memory()
+            memory.takes(phase)
+    return chains
+
+
+class _Memory:
+    """The memory that the phases of a chain read and write."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []  # ascending
+        self._spans: dict[int, tuple[int, int]] = {}  # where each ends, and the bytes of its rows or 0
+        self._is_closed = False
+
+    def takes(self, phase: Phase) -> bool:
+        """Add what a phase reads and writes, and say whether it shares but the same rows of the same arrays."""
+        rows = 0 if phase.rows is None else phase.rows[0]
+        own: dict[int, tuple[int, int]] = {}
+        for array, start in zip(phase.arguments, phase.words, strict=True):
+            if isinstance(array, np.ndarray) and array.size:
+                size = array.nbytes
+                span = start + size, size // rows if rows and array.shape[0] == rows else 0
+                self._is_closed |= own.setdefault(start, span) != span
+        self._is_closed |= any(own[one][0] > other for one, other in itertools.pairwise(sorted(own)))
+        if self._is_closed or not all(itertools.starmap(self._is_free, own.items())):
+            return False
+        for start in own.keys() - self._spans.keys():
+            bisect.insort(self._starts, start)
+        self._spans |= own
+        return True
+
+    def _is_free(self, start: int, span: tuple[int, int]) -> bool:
+        known = self._spans.get(start)
+        if known is not None:
+            return span == known and span[1] > 0
+        place = bisect.bisect(self._starts, start)
+        left, right = self._starts[place - 1 : place], self._starts[place : place + 1]
+        return not (left and self._spans[left[0]][0] > start) and not (right and right[0] < span[0])
 
 
 class Program:
@@ -50,13 +115,24 @@ class Program:
     def __init__(self, pool: Pool, phases: Sequence[Phase]) -> None:
         self._pool = pool
         self._phases = phases
-        words = [_word(argument) for phase in phases for argument in phase.arguments]
-        self._words = np.array(words, np.int64)
-        place = address(self._words)
+        chains = chained(phases)
+        words = [word for phase in phases for word in phase.words]
+        # Of a chain of several: how many, and of each its kernel and arguments.
+        self._words = np.array(words + [0] * sum(1 + 2 * len(chain) for chain in chains), np.int64)
+        start = address(self._words)
+        place, end = start, len(words)
         steps = []
-        for phase in phases:
-            steps.append((phase.kernel.address, place, phase.stripes))
-            place += 8 * len(phase.arguments)
+        for chain in chains:
+            calls = []
+            for phase in chain:
+                calls += [phase.kernel.address, place]
+                place += 8 * len(phase.arguments)
+            if len(chain) == 1:
+                steps.append((*calls, chain[0].stripes))
+                continue
+            steps.append((run_chain.address, start + 8 * end, chain[0].stripes))
+            self._words[end : end + 1 + len(calls)] = [len(chain), *calls]
+            end += 1 + len(calls)
         self._steps = np.array(steps, np.int64)
 
     def __call__(self) -> None:

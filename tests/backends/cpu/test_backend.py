@@ -47,6 +47,43 @@ def test_the_number_of_threads_changes_no_bit(
                 np.testing.assert_array_equal(other[argument], value, err_msg=argument)
 
 
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 513), (7, 300, 1031), (64, 64, 4096), (300, 7, 700)])
+def test_products_over_many_rows_are_sums_over_blocks_of_them(
+    m: int, n: int, k: int, accumulate: bool, backends: list[CpuBackend]
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b, before = rng.standard_normal((k, m)), rng.standard_normal((k, n)), rng.standard_normal((m, n))
+    found = []
+    for backend in backends:
+        for _ in range(3):
+            out = before.copy()
+            backend.gemm(a, b, out, transpose_a=True, accumulate=accumulate)
+            found.append(out)
+    np.testing.assert_allclose(found[0], a.T @ b + (before if accumulate else 0), rtol=1e-10, atol=1e-10)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize("name", ["dropout_forward", "dropout_backward", "sample_bernoulli"])
+def test_random_decisions_may_be_made_in_place(name: str) -> None:
+    """Also in float32, whose elements are as wide as the random words."""
+    rng, shape = np.random.default_rng(0), (700, 67)
+    given, mask, step = rng.uniform(0, 1, shape).astype(np.float32), np.empty(shape, np.uint8), np.array([7])
+    results = []
+    for backend in (CpuBackend(), NumpyBackend()):
+        x = given.copy()
+        backend.dropout_forward(x, x, mask, 0.3, 5, 2, step)
+        if name == "dropout_backward":
+            x = given.copy()
+            backend.dropout_backward(x, mask, 0.3, x)
+        elif name == "sample_bernoulli":
+            x = given.copy()
+            backend.sample_bernoulli(x, x, 5, 2, step)
+        results.append(np.concatenate([x.ravel(), mask.ravel()]))
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_compiled_activations_are_numpys_to_rounding(name: str, dtype: str) -> None:
@@ -86,16 +123,16 @@ def test_statistics_keep_their_digits_far_from_zero(far: float, shape: tuple[int
     np.testing.assert_allclose(out.mean(axis=0, dtype=np.float64), 0, atol=4 * eps)
 
 
-def trained(backend: Any, **options: Any) -> tuple[gpunet.Network, gpunet.History]:
+def trained(backend: Any, rows: int = 333, **options: Any) -> tuple[gpunet.Network, gpunet.History]:
     rng = np.random.default_rng(3)
-    X, y = rng.standard_normal((333, 9)), rng.integers(0, 4, 333)
+    X, y = rng.standard_normal((rows, 9)), rng.integers(0, 4, rows)
     network = gpunet.Network([9, 40, 30, 4], dropout=0.2, dtype="float64", device=backend, **options)
     history = gpunet.fit(
         network,
         X,
         y,
         epochs=3,
-        batch_size=50,
+        batch_size=50 if rows < 1000 else rows // 2,
         optimizer=gpunet.Adam(0.01),
         l2=1e-3,
         clip_norm=1.0,
@@ -104,7 +141,17 @@ def trained(backend: Any, **options: Any) -> tuple[gpunet.Network, gpunet.Histor
     return network, history
 
 
-@pytest.mark.parametrize("options", [{}, {"batch_norm": False, "activation": "gelu"}, {"activation": "tanh"}])
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"batch_norm": False, "activation": "gelu"},
+    {"activation": "tanh"},
+    {"rows": 2400},  # enough for chains
+    {"rows": 2400, "batch_norm": False},
+    {"rows": 2400, "activation": "silu"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_training_follows_numpy_to_rounding(options: dict[str, Any]) -> None:
     ours, expected = trained(CpuBackend(), **options), trained(NumpyBackend(), **options)
     for name, value in expected[0].get_parameters().items():
@@ -114,8 +161,9 @@ def test_training_follows_numpy_to_rounding(options: dict[str, Any]) -> None:
         assert found.validation_loss == pytest.approx(record.validation_loss, rel=1e-9)
 
 
-def test_training_has_the_same_bits_for_any_number_of_threads() -> None:
-    weights = [trained(with_threads(threads))[0].get_parameters() for threads in (1, 2, 5)]
+@pytest.mark.parametrize("options", OPTIONS)
+def test_training_has_the_same_bits_for_any_number_of_threads(options: dict[str, Any]) -> None:
+    weights = [trained(with_threads(threads), **options)[0].get_parameters() for threads in (1, 2, 5)]
     for other in weights[1:]:
         for name, value in weights[0].items():
             np.testing.assert_array_equal(other[name], value, err_msg=name)

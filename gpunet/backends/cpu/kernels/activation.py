@@ -16,7 +16,7 @@ def activate(source: str, x: Any, parameter: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(activate, jit_options={"fastmath": elementary.FAST})
+@overload(activate, jit_options=elementary.OPTIONS)
 def _activate(source: Any, x: Any, parameter: Any) -> Any:
     if not isinstance(source, types.StringLiteral):
         return None
@@ -37,7 +37,7 @@ def _activate(source: Any, x: Any, parameter: Any) -> Any:
     names |= {"sqrt": np.sqrt, "log": np.log, "sin": np.sin, "cos": np.cos, "atan": np.arctan}
     names |= {"A": np.float32, "size": 4} if x == types.float32 else {"A": np.float64, "size": 8}
     exec(source.literal_value, names)
-    function = njit(fastmath=elementary.FAST)(names["function"])
+    function = njit(**elementary.OPTIONS)(names["function"])
 
     def implementation(source: Any, x: Any, parameter: Any) -> Any:
         return function(x, parameter)

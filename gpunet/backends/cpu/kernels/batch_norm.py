@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.elementary import OPTIONS
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
@@ -53,7 +53,7 @@ def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: A
         row[j] = local[j]
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any) -> Any:
     """Write the mean of each column of a block, and the sums of centred values and of their squares."""
     mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
@@ -89,7 +89,7 @@ def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, lef
     write_row(squares, sums, columns, 2, left, width, A)
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
     """Return the mean of column j and the sum of its squared distances from it, in float64."""
     center = 0.0
@@ -102,16 +102,18 @@ def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
         count = min(per_block, rows - block * per_block)
         rest = np.float64(sums[block, 1, j]) / count
         distance = np.float64(sums[block, 0, j]) + rest - center
-        squares += np.float64(sums[block, 2, j]) - rest * rest * count + count * distance * distance
+        own, excess = np.float64(sums[block, 2, j]), rest * rest * count
+        squares += (own - excess if excess < own else own) + count * distance * distance  # not infinity - infinity
     return center, (0.0 if squares < 0 else squares)  # NaN stays
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def normalise(
     source: Any,
     s: Any,
-    mean: Any,
-    factors: Any,
+    center: Any,
+    scale: Any,
+    shift: Any,
     out: Any,
     columns: Any,
     first: Any,
@@ -121,10 +123,7 @@ def normalise(
     parameter: Any,
     A: Any,
 ) -> Any:
-    """out = f((s - mean) scale + shift) for a block."""
-    center = copy_of_row(mean, columns, 0, left, width, A)
-    scale = copy_of_row(factors, columns, 0, left, width, A)
-    shift = copy_of_row(factors, columns, 1, left, width, A)
+    """out = f((s - center) scale + shift) for a block; what goes by columns is in local arrays."""
     for i in range(first, last):
         x, y = part_of_row(s, columns, i, left, width, A), part_of_row(out, columns, i, left, width, A)
         for j in range(width):
@@ -140,7 +139,7 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
     of it for a block of columns.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
@@ -172,13 +171,29 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
                     scale *= array_at(given[4], (columns,), A)[j]
                     shift = np.float64(array_at(given[5], (columns,), A)[j])
                 scale_shift[0, j] = scale
-                scale_shift[1, j] = shift - scale * (center - np.float64(mean[j]))
+                rest = center - np.float64(mean[j])
+                scale_shift[1, j] = shift - scale * rest if rest != 0 else shift
         if phase == 2 or phase == 3:
             parameter = A(numbers[17])
             for start in range(left, right, WIDTH):
                 width = min(WIDTH, right - start)
+                center = copy_of_row(given[6], columns, 0, start, width, A)
+                scale = copy_of_row(given[10], columns, 0, start, width, A)
+                shift = copy_of_row(given[10], columns, 1, start, width, A)
                 normalise(
-                    source, given[1], given[6], given[10], given[2], columns, first, last, start, width, parameter, A
+                    source,
+                    given[1],
+                    center,
+                    scale,
+                    shift,
+                    given[2],
+                    columns,
+                    first,
+                    last,
+                    start,
+                    width,
+                    parameter,
+                    A,
                 )
 
     return forward
@@ -187,45 +202,46 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
 def inference_kernel(source: str, A: Any, stamp: str) -> Any:
     """Compile out = f(gamma (s - mean) / sqrt(variance + epsilon) + beta) of given means and variances.
 
-    Arguments: phase, s, out, gamma, beta, mean, variance, scale and shift, rows, columns, rows of a block, and, as
-    float64, epsilon and the activation's parameter. Phase 0 writes scale and shift, 1 normalises a block of rows.
+    Arguments: s, out, gamma, beta, mean, variance, rows, columns, rows of a block, and, as float64, epsilon and the
+    activation's parameter.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def inference(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given, numbers = array_at(arguments, (13,), np.int64), array_at(arguments, (13,), np.float64)
-        rows, columns, per_block = given[8], given[9], given[10]
-        variance = array_at(given[6], (columns,), A)
-        scale_shift = array_at(given[7], (2, columns), A)
-        if given[0] == 0:
-            for j in range(columns):
-                scale, shift = 1 / np.sqrt(np.float64(variance[j]) + numbers[11]), 0.0
-                if given[3] != 0:
-                    scale *= array_at(given[3], (columns,), A)[j]
-                    shift = np.float64(array_at(given[4], (columns,), A)[j])
-                scale_shift[0, j] = scale
-                scale_shift[1, j] = shift
-            return
+        given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
+        rows, columns, per_block = given[6], given[7], given[8]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        scale, parameter = local_array(A), A(numbers[10])
         for start in range(0, columns, WIDTH):
             width = min(WIDTH, columns - start)
+            center = copy_of_row(given[4], columns, 0, start, width, A)
+            variance, shift = part_of_row(given[5], columns, 0, start, width, A), zeros(width, A)
+            for j in range(width):
+                scale[j] = 1 / np.sqrt(np.float64(variance[j]) + numbers[9])
+            if given[2] != 0:
+                gamma = part_of_row(given[2], columns, 0, start, width, A)
+                for j in range(width):
+                    scale[j] *= gamma[j]
+                shift = copy_of_row(given[3], columns, 0, start, width, A)
             normalise(
-                source, given[1], given[5], given[7], given[2], columns, first, last, start, width, A(numbers[12]), A
+                source, given[0], center, scale, shift, given[1], columns, first, last, start, width, parameter, A
             )
 
     return inference
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def block_gradients(
     source: Any,
     of_input: Any,
     dy: Any,
     s: Any,
     y: Any,
+    gamma: Any,
+    beta: Any,
     mean: Any,
-    factors: Any,
+    inverse_std: Any,
     dz: Any,
     sums: Any,
     columns: Any,
@@ -238,8 +254,12 @@ def block_gradients(
 ) -> Any:
     """dz = dy f'(z) for a block, and the sums of dz and dz (s - mean) of each column."""
     center = copy_of_row(mean, columns, 0, left, width, A)
-    scale = copy_of_row(factors, columns, 0, left, width, A)
-    shift = copy_of_row(factors, columns, 1, left, width, A)
+    scale, shift = copy_of_row(inverse_std, columns, 0, left, width, A), zeros(width, A)
+    if gamma != 0:
+        factor = part_of_row(gamma, columns, 0, left, width, A)
+        for j in range(width):
+            scale[j] *= factor[j]
+        shift = copy_of_row(beta, columns, 0, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
     for i in range(first, last):
         x, incoming = part_of_row(s, columns, i, left, width, A), part_of_row(dy, columns, i, left, width, A)
@@ -265,11 +285,11 @@ def block_gradients(
     write_row(dot, sums, columns, 1, left, width, A)
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def through_statistics(
     dz: Any, s: Any, mean: Any, factors: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any
 ) -> Any:
-    """Dz times the first factor, minus (s - mean) times the second, minus the third, for a block, in place."""
+    """Dz minus (s - mean) times the second factor and minus the third, all times the first, for a block, in place."""
     center = copy_of_row(mean, columns, 0, left, width, A)
     scale = copy_of_row(factors, columns, 0, left, width, A)
     slope = copy_of_row(factors, columns, 1, left, width, A)
@@ -277,7 +297,7 @@ def through_statistics(
     for i in range(first, last):
         x, gradient = part_of_row(s, columns, i, left, width, A), part_of_row(dz, columns, i, left, width, A)
         for j in range(width):
-            gradient[j] = gradient[j] * scale[j] - (x[j] - center[j]) * slope[j] - offset[j]
+            gradient[j] = (gradient[j] - (x[j] - center[j]) * slope[j] - offset[j]) * scale[j]
 
 
 def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
@@ -288,7 +308,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     forward kernel.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def backward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
@@ -304,14 +324,6 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
             first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0 or phase == 3:
             own = given[5] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
-            if of_input:
-                # scale and shift of z; each block of rows writes the same
-                for j in range(left, right):
-                    factors[0, j] = inverse_std[j]
-                    factors[1, j] = 0
-                    if given[6] != 0:
-                        factors[0, j] *= array_at(given[6], (columns,), A)[j]
-                        factors[1, j] = array_at(given[7], (columns,), A)[j]
             for start in range(left, right, WIDTH):
                 block_gradients(
                     source,
@@ -319,8 +331,10 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     given[1],
                     given[2],
                     given[3],
+                    given[6],
+                    given[7],
                     given[8],
-                    given[12],
+                    given[9],
                     given[4],
                     own,
                     columns,
@@ -345,8 +359,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     array_at(given[10], (columns,), A)[j] = sum_centred * std
                     array_at(given[11], (columns,), A)[j] = sum_dz
                 factors[0, j] = scale
-                factors[1, j] = scale * std * std * sum_centred / rows
-                factors[2, j] = scale * sum_dz / rows
+                factors[1, j] = std * std * sum_centred / rows
+                factors[2, j] = sum_dz / rows
         if phase == 2 or phase == 3:
             for start in range(left, right, WIDTH):
                 width = min(WIDTH, right - start)

@@ -1,17 +1,42 @@
-"""A tile of a matrix product, by one call of the BLAS library."""
+"""Parts of a matrix product, each by one call of the BLAS library."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
+from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.machine_code import array_at, call_dgemm, call_dgemm_64, call_sgemm, call_sgemm_64
+from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.machine_code import (
+    WIDTH,
+    add,
+    array_at,
+    call_dgemm,
+    call_dgemm_64,
+    call_sgemm,
+    call_sgemm_64,
+    local_array,
+    size_of,
+    store,
+)
 
 # Of CBLAS.
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
 WORDS = 14
+
+
+@njit(inline="always")
+def _call(gemm: Any, long: Any, size: Any, product: Any) -> Any:
+    if size == 4:
+        if long:
+            call_sgemm_64(gemm, product)
+        else:
+            call_sgemm(gemm, product)
+    elif long:
+        call_dgemm_64(gemm, product)
+    else:
+        call_dgemm(gemm, product)
 
 
 @cfunc(void(int64, int64), cache=True)
@@ -36,12 +61,39 @@ def gemm_tile(arguments: Any, stripe: Any) -> Any:
     how_b = _TRANSPOSED if transpose_b else _AS_IT_IS
     one, beta = 1.0, float(accumulate)
     tile = (_ROW_MAJOR, how_a, how_b, rows, columns, k, one, a, row_of_a, b, column_of_b, beta, out, n)
-    if size == 4:
-        if long:
-            call_sgemm_64(gemm, tile)
-        else:
-            call_sgemm(gemm, tile)
-    elif long:
-        call_dgemm_64(gemm, tile)
-    else:
-        call_dgemm(gemm, tile)
+    _call(gemm, long, size, tile)
+
+
+def gemm_over_rows_kernel(A: Any, stamp: str) -> Any:
+    """Compile out = a^T b for matrices of many rows, by sums over blocks of them.
+
+    Arguments: gemm, integers of 64 bits, a, b, out, sums, how many blocks are done, m, n, k, accumulate, rows of a
+    block. Whoever does the last block adds up the sums, in their order.
+    """
+
+    @cfunc(void(int64, int64), cache=True, **OPTIONS)
+    def gemm_over_rows(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (12,), np.int64)
+        m, n, k, per_block, size = given[7], given[8], given[9], given[11], size_of(A)
+        first, blocks, one, zero = stripe * per_block, (k + per_block - 1) // per_block, 1.0, 0.0
+        a, b, own = given[2] + size * first * m, given[3] + size * first * n, given[5] + size * stripe * m * n
+        rows = min(per_block, k - first)
+        product = (_ROW_MAJOR, _TRANSPOSED, _AS_IT_IS, m, n, rows, one, a, m, b, n, zero, own, n)
+        _call(given[0], given[1], size, product)
+        if add(given[6], 1) + 1 < blocks:
+            return
+        store(given[6], 0)
+        for start in range(0, m * n, WIDTH):
+            width = min(WIDTH, m * n - start)
+            out, total = array_at(given[4] + size * start, (width,), A), local_array(A)
+            for j in range(width):
+                total[j] = out[j] if given[10] else A(0)
+            for block in range(blocks):
+                part = array_at(given[5] + size * (block * m * n + start), (width,), A)
+                for j in range(width):
+                    total[j] += part[j]
+            for j in range(width):
+                out[j] = total[j]
+
+    return gemm_over_rows

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST, exponential, logarithm_of_one_plus_share, select
+from gpunet.backends.cpu.elementary import OPTIONS, exponential, logarithm_of_one_plus_share, select
 from gpunet.backends.cpu.kernels.batch_norm import part_of_row
 from gpunet.backends.cpu.machine_code import array_at
 
@@ -17,13 +17,13 @@ SIGNATURE = void(int64, int64)
 _WORDS = 10
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def weight_of(weights: Any, i: Any, A: Any) -> Any:
     """Return the weight of a row, 1 where there are none."""
     return np.float64(1) if weights == 0 else np.float64(array_at(weights, (i + 1,), A)[i])
 
 
-@njit(fastmath=FAST)
+@njit(**OPTIONS)
 def weighted_mean(given: Any, blocks: Any, A: Any) -> Any:
     """Do phase 0 or 2 of a loss."""
     loss, sums = array_at(given[5], (2,), A), array_at(given[6], (blocks,), np.float64)
@@ -42,7 +42,7 @@ def weighted_mean(given: Any, blocks: Any, A: Any) -> Any:
 def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
     """Compile softmax and cross-entropy with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def softmax_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -84,7 +84,7 @@ def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
 def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
     """Compile the cross-entropy of independent sigmoid outputs with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def sigmoid_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -120,7 +120,7 @@ def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
 def squared_error_kernel(A: Any, stamp: str) -> Any:
     """Compile half the squared error with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def squared_error(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -157,7 +157,7 @@ def score_kernel(of_classes: bool, A: Any, stamp: str) -> Any:
     a block of rows and writes its sum; 1 adds those up.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def score(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (9,), np.int64)

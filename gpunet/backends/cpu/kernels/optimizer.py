@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST, select
+from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS, select
 from gpunet.backends.cpu.machine_code import array_at
 
 SIGNATURE = void(int64, int64)
@@ -27,7 +27,7 @@ def clip_kernel(A: Any, stamp: str) -> Any:
     squares of large numbers would overflow. 1 combines them.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def clip(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (10,), np.int64), array_at(arguments, (10,), np.float64)
@@ -74,7 +74,7 @@ def sgd_kernel(A: Any, stamp: str) -> Any:
     nesterov, and, as float64, l2 and momentum.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **ELEMENTWISE)
     def sgd(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (12,), np.int64), array_at(arguments, (12,), np.float64)
@@ -114,7 +114,7 @@ def adam_kernel(A: Any, stamp: str) -> Any:
     a chunk, and, as float64, l2, beta_1, beta_2, epsilon, weight decay.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **ELEMENTWISE)
     def adam(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (15,), np.int64), array_at(arguments, (15,), np.float64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import FAST
+from gpunet.backends.cpu.elementary import OPTIONS
 from gpunet.backends.cpu.machine_code import array_at, size_of
 
 SIGNATURE = void(int64, int64)
@@ -124,7 +124,7 @@ def summarize_kernel(A: Any, stamp: str) -> Any:
     adds up.
     """
 
-    @cfunc(SIGNATURE, cache=True, fastmath=FAST)
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
     def summarize(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (7,), np.int64)
