@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Not "nnan" and "ninf": NaN and infinity mean something. Not "afn": the C library's functions stay what they are.
-# Division by zero is infinite or NaN: an exception could not leave a kernel, and looking out for it stops vectorisation.
+# Division by zero is infinite or NaN: an exception could not leave a kernel, and looking for it stops vectorisation.
 ELEMENTWISE = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 # Sums in another order, to be vectorised; also other products, which may overflow where the ones written do not.
 OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}

@@ -13,7 +13,7 @@ _FEWEST_ROWS, _MOST_ROWS = 64, 512
 # Batches of at most so many rows are cut into columns, each of them normalised by one thread.
 _SMALL_BATCH = 512
 _COLUMNS = 64
-# Weights of at most so many elements are read again by each block of rows, which stays in the cache from layer to layer.
+# Weights of at most so many elements are read by each block of rows, which stays in the cache from layer to layer.
 _SMALL_WEIGHTS = 65_536
 _CHUNK = 65_536
 _LINE = 16

@@ -52,7 +52,7 @@ class Phase:
 
 
 def chained(phases: Sequence[Phase]) -> list[list[Phase]]:
-    """Return the phases in chains: a stripe goes through all of a chain, while its rows are hot, and waits for no other.
+    """Return the phases in chains: a stripe goes through all of a chain, its rows hot, and waits for no other.
 
     Phases are chained whose stripes are the same rows, if those are all that they share.
     """
