@@ -28,7 +28,8 @@ def operations() -> set[str]:
 
 
 def test_every_operation_is_a_method_and_has_a_case() -> None:
-    assert operations() == {name for name, _ in CASES}
+    whole_networks = {"narrow_pass"}  # not arrays of one shape: tests/kernels/test_narrow_pass.py
+    assert operations() - whole_networks == {name for name, _ in CASES}
     for name in operations():
         for backend in (NumpyBackend, CpuBackend):
             assert inspect.signature(getattr(Backend, name)) == inspect.signature(getattr(backend, name))

@@ -422,7 +422,6 @@ class CpuBackend(NumpyBackend):
             self.bias_activation_backward(doutputs, doutputs, Identity(), doutputs, dbias)
         self._run(Phase(kernel, [2, *given], 1))
 
-
     def score_classes(self, outputs: Array, labels: Array, weights: Array | None, out: Array) -> None:
         self._run_score(True, outputs, labels, weights, out)
 

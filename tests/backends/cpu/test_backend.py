@@ -227,3 +227,30 @@ def test_a_recorded_step_allocates_nothing_and_repeats_the_step() -> None:
     replay()
     np.testing.assert_array_equal(out, np.maximum(x[::-1], 0))
     np.testing.assert_allclose(sums, np.maximum(x[::-1], 0).T @ x, rtol=1e-4, atol=1e-4)
+
+
+def test_inference_is_done_together_with_the_same_bits_for_any_number_of_threads(backends: list[CpuBackend]) -> None:
+    X = np.random.default_rng(0).standard_normal((1300, 9)).astype(np.float32)
+    networks = [gpunet.Network([9, 40, 300, 4], device=backend) for backend in (NumpyBackend(), *backends)]
+    expected, first, *others = [network.logits(X) for network in networks]
+    np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-5)
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_what_is_to_be_done_together_is_dropped_by_an_error() -> None:
+    backend = CpuBackend()
+    source, destination = np.ones(3), np.zeros(3)
+
+    def fail() -> None:
+        with backend.together():
+            backend.copy(source, destination)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not destination.any()
+    with backend.together(), backend.together():
+        backend.copy(source, destination)
+        assert not destination.any()
+    assert destination.all()
