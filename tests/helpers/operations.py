@@ -1,4 +1,4 @@
-"""Arguments of every operation, in float64."""
+"""Arguments of every operation that a backend has a faster version of, in float64."""
 
 from __future__ import annotations
 

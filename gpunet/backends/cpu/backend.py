@@ -346,12 +346,18 @@ class CpuBackend(NumpyBackend):
     def dropout_forward(
         self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
     ) -> None:
+        if x.shape != mask.shape:  # of half precision, which networks here do not have
+            self._run_numpy("dropout_forward", x, out, mask, rate, seed, layer, step)
+            return
         size, threshold = x.size, dropout_threshold(rate)
         given: list[Argument] = [x, out, mask, step, size, chunk(size), threshold, *_stream(Stream.DROPOUT, seed)]
         given += [layer, 1 / (1 - rate)]
         self._run(Phase(_compiled(random.dropout_forward_kernel, _real(x)), given, -(-size // chunk(size))))
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
+        if dy.shape != mask.shape:
+            self._run_numpy("dropout_backward", dy, mask, rate, dx)
+            return
         given: list[Argument] = [dy, mask, dx, dy.size, chunk(dy.size), 1 / (1 - rate)]
         self._run(Phase(_compiled(random.dropout_backward_kernel, _real(dy)), given, -(-dy.size // chunk(dy.size))))
 
