@@ -62,6 +62,7 @@ def cpu_arithmetic() -> dict[str, str | None]:
     threads = [library["threads"] for library in libraries]
     return {
         "device": "cpu",
+        "CPU backend": "NumPy",
         "NumPy": np.__version__,
         "processor": f"{platform.machine()}, {cpu_name()}",
         "BLAS": ", ".join(named),

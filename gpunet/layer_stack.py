@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -149,6 +150,18 @@ class LayerStack:
     def minimum_batch(self) -> int:
         """Rows that a training batch needs at least: 2 with batch norm, otherwise 1."""
         return 2 if any(isinstance(layer, BatchNorm) for layer in self.layers) else 1
+
+    def inference_work(self, rows: int) -> float:
+        """Return the floating-point operations of the products that so many rows need in inference mode."""
+        weights = [math.prod(spec.shape) for spec in self.layout.specs.values() if spec.is_weight]
+        return 2.0 * rows * sum(weights)
+
+    def training_work(self, rows: int) -> float:
+        """Return those of training on so many rows for 20 epochs, however many it will be.
+
+        So what a backend chooses by it is the same where a run goes on from a checkpoint, for more epochs than before.
+        """
+        return 20 * 3 * self.inference_work(rows)
 
     # --- on the device: what training runs --------------------------------------------------------------------------
 

@@ -113,7 +113,9 @@ class Network(LayerStack):
         its gradients and copies of the weights in 16 bits; parameters, statistics, sums, outputs and loss stay float32
         (docs/precision.md). The CPU emulates these two, slowly.
     device : str or Backend
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own. On the CPU, calls with much
+        work run on compiled kernels where Numba is installed (docs/cpu.md); ``"cpu:compiled"`` and ``"cpu:numpy"``
+        let them, or NumPy, do everything.
 
     Attributes
     ----------
@@ -414,14 +416,15 @@ class Network(LayerStack):
         inputs = self.check_inputs(X, whole=False)
         on_device = is_on_cuda(X)
         outputs = (self.backend.empty if on_device else np.empty)((inputs.shape[0], self.layer_sizes[-1]), self.dtype)
-        for start in range(0, inputs.shape[0], _PREDICTION_ROWS):
-            rows = slice(start, start + _PREDICTION_ROWS)
-            here = inputs[rows] if on_device else self.backend.upload(inputs[rows], self.dtype)
-            found = self.forward(here)
-            if on_device:
-                self.backend.copy(found, outputs[rows])
-            else:
-                outputs[rows] = self.backend.to_numpy(found)
+        with self.backend.working(self.inference_work(inputs.shape[0])):
+            for start in range(0, inputs.shape[0], _PREDICTION_ROWS):
+                rows = slice(start, start + _PREDICTION_ROWS)
+                here = inputs[rows] if on_device else self.backend.upload(inputs[rows], self.dtype)
+                found = self.forward(here)
+                if on_device:
+                    self.backend.copy(found, outputs[rows])
+                else:
+                    outputs[rows] = self.backend.to_numpy(found)
         return outputs
 
     @in_turn

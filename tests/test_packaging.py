@@ -75,7 +75,7 @@ def test_import_survives_a_broken_cupy(tmp_path):
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import gpunet; "
         "print(gpunet.Network([2, 3, 2]).backend.name)"
     )
-    assert run(code).strip() == "numpy"
+    assert run(code).strip() == "cpu"
 
 
 def test_the_map_names_every_module_and_room():

@@ -11,6 +11,17 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+_ALIGNMENT = 64
+
+
+def aligned_empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """Return an uninitialised array whose address is a multiple of a cache line's bytes."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
 
 class Scratch:
     """Buffers that keep their contents only within one operation; each is allocated once and reused.

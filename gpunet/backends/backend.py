@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation
-from gpunet.backends.arrays import Array
+from gpunet.backends.arrays import Array, aligned_empty
 from gpunet.backends.feed import Feed
 from gpunet.backends.half import run_on_numbers
 from gpunet.backends.kinds import like_host, torch_of
@@ -151,13 +151,35 @@ class Backend:
         """Return whether :meth:`narrow_pass` is one launch for batches of so many rows; float32."""
         return False
 
+    def is_compiled_for(self, work: float) -> bool:
+        """Return whether :meth:`working` lets compiled kernels do so much on a CPU that it does less with NumPy.
+
+        Parameters
+        ----------
+        work : float
+            In floating-point operations.
+        """
+        return False
+
+    def working(self, work: float) -> AbstractContextManager[None]:
+        """Return a context for about so much work, by which a backend may choose how to do it: by nothing else.
+
+        Parameters
+        ----------
+        work : float
+            In floating-point operations.
+        """
+        return nullcontext()
+
     def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an uninitialised array on the device."""
-        return np.empty(shape, dtype)
+        return aligned_empty(shape, dtype)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Return an array of zeros on the device."""
-        return np.zeros(shape, dtype)
+        array = aligned_empty(shape, dtype)
+        array.fill(0)
+        return array
 
     def asarray(self, array: Array) -> Array:
         """Return a host array as an array on the device (here: the same array)."""

@@ -41,7 +41,7 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__()
-        self._scratch = Scratch(np.empty)
+        self._scratch = Scratch(self.empty)
 
     # --- reductions over the batch ----------------------------------------------------------------------------------
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 from gpunet.backends.backend import Backend
+from gpunet.backends.by_work import CpuByWork, compiled_backend, kernels_problem
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.half import HALF_DTYPES
 from gpunet.backends.half_numpy import HalfNumpyBackend
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
+from gpunet.backends.switches import COMPILED_CPU
 from gpunet.errors import DeviceError, InvalidTypeError, unknown_name
 
 _CUDA = re.compile(r"cuda(?::(\d+))?\Z")
+_NAMES = ("auto", "cpu", "cpu:numpy", "cpu:compiled")
 _OLDEST_CUPY = 14
 
 
@@ -23,7 +27,9 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     ----------
     device : str or Backend
         ``"auto"``: CUDA where it works, otherwise the CPU, with one warning that names the reason where a GPU and CuPy
-        are there; never a DeviceError. ``"cpu"``. ``"cuda"``, ``"cuda:0"``, ``"cuda:1"``, ...: that CUDA device. The
+        are there; never a DeviceError. ``"cpu"``: NumPy, and compiled kernels for large work where Numba is installed
+        (:mod:`gpunet.backends.by_work`); ``"cpu:numpy"`` and ``"cpu:compiled"``: the one or the other for all work.
+        ``"cuda"``, ``"cuda:0"``, ``"cuda:1"``, ...: that CUDA device. The
         first use of a device in a process tries whether it works (:mod:`gpunet.backends.cuda.proof`). A backend is
         returned as it is.
     precision : str
@@ -33,16 +39,16 @@ def select_backend(device: str | Backend = "auto", precision: str = "float32") -
     Raises
     ------
     DeviceError
-        CUDA was asked for and cannot be used; the message says exactly what is missing.
+        CUDA or compiled kernels were asked for and cannot be used; the message says exactly what is missing.
     InvalidValueError, InvalidTypeError
-        The name is none of the above; or CUDA is tried, and a variable of :mod:`gpunet.backends.switches` has another
-        value than those it takes.
+        The name is none of the above; or a variable of :mod:`gpunet.backends.switches` that matters to the device has
+        another value than those it takes.
     """
     check_device(device)
     if isinstance(device, Backend):
         return device
-    if device == "cpu":
-        return _cpu(precision)
+    if device.startswith("cpu"):
+        return _cpu(device, precision)
     match = _CUDA.match(device)
     if match is None:
         return _automatic(precision)
@@ -64,8 +70,8 @@ def check_device(device: str | Backend) -> None:
         return
     if not isinstance(device, str):
         raise InvalidTypeError(f"device: got {type(device).__name__}. Expected 'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    if device not in ("auto", "cpu") and not _CUDA.match(device):
-        raise unknown_name("device", device, ("auto", "cpu", "cuda", "cuda:0", "cuda:1"))
+    if device not in _NAMES and not _CUDA.match(device):
+        raise unknown_name("device", device, (*_NAMES, "cuda", "cuda:0", "cuda:1"))
 
 
 def cuda_problem(report: GpuReport, index: int) -> str | None:
@@ -100,11 +106,21 @@ def _automatic(precision: str) -> Backend:
             problem = error
     if report.cupy is not None and (report.devices or report.refusal):
         say_once("device='auto' takes the CPU, because CUDA does not work", problem)
-    return _cpu(precision)
+    return _cpu("cpu", precision)
 
 
-def _cpu(precision: str) -> Backend:
-    return HalfNumpyBackend() if precision in HALF_DTYPES else NumpyBackend()
+def _cpu(device: str, precision: str) -> Backend:
+    if precision in HALF_DTYPES:
+        if device == "cpu:compiled":
+            raise DeviceError(f"device: {device!r} has no half precision; 'cpu' emulates it.")
+        return HalfNumpyBackend()
+    has_numba = find_spec("numba") is not None and find_spec("threadpoolctl") is not None
+    if device == "cpu:compiled":
+        problem = kernels_problem() if has_numba else "they need Numba: pip install 'gpunet[cpu]'"
+        if problem is not None:
+            raise DeviceError(f"device: the compiled kernels of {device!r} cannot be used: {problem}")
+        return compiled_backend()
+    return CpuByWork() if device == "cpu" and COMPILED_CPU.is_on() and has_numba else NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:

@@ -1,4 +1,4 @@
-"""What users turn off by environment variables, where a machine's CUDA does it wrongly, and what they turn on."""
+"""What users turn off by environment variables, where a machine does it wrongly, and what they turn on."""
 
 from __future__ import annotations
 
@@ -52,4 +52,5 @@ NARROW_PASS = Switch(
     "GPUNET_NARROW_PASS", "the forward and backward pass of a narrow network is one kernel where it fits", default=False
 )
 MKL = Switch("GPUNET_MKL", "compiled kernels multiply matrices with MKL where the package mkl is installed")
-SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING, NARROW_PASS, MKL)
+COMPILED_CPU = Switch("GPUNET_COMPILED_CPU", "large work on the CPU runs on compiled kernels where Numba is installed")
+SWITCHES = (CUDA_GRAPH, CLUSTERS, CUBLAS_LT, TUNING, NARROW_PASS, MKL, COMPILED_CPU)

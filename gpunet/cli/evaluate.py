@@ -12,6 +12,7 @@ from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model
 from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
+from gpunet.cli.progress import telling
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, load_for_model, scale_inputs, split_rows
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
     preparation.check_range(data, network.dtype)
     is_training_data = data.fingerprint() == preparation.fingerprint
     rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
-    with suitable_threads(network, len(rows)):
+    with telling(), suitable_threads(network, len(rows), network.inference_work(len(rows))):
         score = score_rows(network, preparation, data, rows)
         confusions = _confusions(network, preparation, data, rows)
     part = "held-out" if len(rows) < data.rows else "all"

@@ -17,6 +17,7 @@ from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model
 from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
 from gpunet.cli.output import print_json, print_lines
+from gpunet.cli.progress import telling
 from gpunet.cli.readers import csv_file
 from gpunet.cli.scores import naming_rows
 from gpunet.cli.streams import printable
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     predictions: list[str] | list[float]
     cells: list[str]
     probabilities: Array | None = None
-    with suitable_threads(network, data.rows), naming_rows(data, np.arange(data.rows)):
+    threads = suitable_threads(network, data.rows, network.inference_work(data.rows))
+    with telling(), threads, naming_rows(data, np.arange(data.rows)):
         outputs = network.predict_proba(inputs) if arguments.probabilities else network.predict(inputs)
     if names is None:
         numbers = preparation.numbers(outputs)

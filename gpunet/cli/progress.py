@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
+from gpunet.backends.compilation import LOGGER
 from gpunet.cli.scores import format_score
 from gpunet.cli.streams import printable
 from gpunet.training import Callback, EpochRecord, Run
@@ -28,6 +30,27 @@ def is_watched(quiet: bool) -> bool:
 def note(message: str) -> None:
     """Print a line beside the progress bar."""
     print(printable(message), file=sys.stderr, flush=True)
+
+
+class _Noting(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+@contextmanager
+def telling(quiet: bool = False) -> Iterator[None]:
+    """Print, where someone looks on, that kernels are being compiled."""
+    if not is_watched(quiet):
+        yield
+        return
+    handler, level = _Noting(), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
 
 
 def fitting(parts: list[str], width: int) -> str:

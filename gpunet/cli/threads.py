@@ -16,19 +16,23 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @contextmanager
-def suitable_threads(network: Network, rows: int) -> Iterator[None]:
+def suitable_threads(network: Network, rows: int, work: float) -> Iterator[None]:
     """Let BLAS use one thread while a network on the CPU works on batches too small to be shared.
 
-    Nothing changes where the user chose the number of threads, or without the package threadpoolctl.
+    Nothing changes where the user chose the number of threads, where compiled kernels do the work, whose threads are
+    counted while they run, or without the package threadpoolctl.
 
     Parameters
     ----------
     network : Network
     rows : int
         Of a batch.
+    work : float
+        See :meth:`gpunet.backends.Backend.working`.
     """
     is_chosen = any(os.environ.get(name) for name in VARIABLES)
-    if is_chosen or device_name(network.backend) != "cpu" or largest_product(network, rows) >= SMALLEST_SHARED_PRODUCT:
+    is_numpys = device_name(network.backend) == "cpu" and not network.backend.is_compiled_for(work)
+    if is_chosen or not is_numpys or largest_product(network, rows) >= SMALLEST_SHARED_PRODUCT:
         yield
         return
     with one_blas_thread():

@@ -16,7 +16,7 @@ from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require, require_rich
-from gpunet.cli.progress import ProgressBar, is_watched, note
+from gpunet.cli.progress import ProgressBar, is_watched, note, telling
 from gpunet.cli.readers import folder, number, whole_number, widths
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
@@ -202,7 +202,8 @@ def run(arguments: argparse.Namespace) -> None:
     if is_watched(arguments.quiet):
         for line in (_opening(job), *class_lines(count_classes(data, split))):
             note(line)
-    with suitable_threads(network, min(arguments.batch_size, len(split.train))):
+    batch = min(arguments.batch_size, len(split.train))
+    with telling(arguments.quiet), suitable_threads(network, batch, network.training_work(len(split.train))):
         history, diagnosis = _fit(job)
         network.save(folder / MODEL)
         history.save(folder / HISTORY)

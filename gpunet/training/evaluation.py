@@ -166,7 +166,9 @@ def evaluate(
         outputs that is too large for the network's dtype is infinity.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
-        found = evaluate_on_device(network, DeviceData(network, X, y, sample_weight, once=True))
+        data = DeviceData(network, X, y, sample_weight, once=True)
+        with network.backend.working(network.inference_work(data.rows)):
+            found = evaluate_on_device(network, data)
     if not math.isfinite(found.loss):
         network.finite_logits(X)
     return found

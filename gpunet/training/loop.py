@@ -144,7 +144,7 @@ def fit(
         resume=resume,
         data_on=data_on,
     )
-    with network.in_training, settings.optimizer.in_training:
+    with network.in_training, settings.optimizer.in_training, contextlib.ExitStack() as at_end:
         with network.lock:
             data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
             if data.rows < network.minimum_batch:
@@ -153,6 +153,7 @@ def fit(
                 )
             per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
             data.weights = combine_weights(network, per_class, data.targets, own_weights)
+            at_end.enter_context(network.backend.working(network.training_work(data.rows)))
             held_out = None
             if validation is not None:
                 held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)

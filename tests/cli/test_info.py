@@ -117,6 +117,7 @@ def test_switches(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
         "GPUNET_TUNING": True,
         "GPUNET_NARROW_PASS": False,
         "GPUNET_MKL": True,
+        "GPUNET_COMPILED_CPU": True,
     }
     assert "switch        GPUNET_CLUSTERS=0: batch norm" in shell(capsys, "info").output
     monkeypatch.setenv("GPUNET_CLUSTERS", "no")

@@ -17,6 +17,7 @@ from tests.helpers.cli import shell, write_blobs
 
 Capture = pytest.CaptureFixture[str]
 SMALL = gpunet.Network([64, 128, 128, 10], device="cpu")
+LITTLE, MUCH = 1e9, 1e12
 
 
 def threads() -> int:
@@ -36,30 +37,35 @@ def _two_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_small_products_get_one_thread_and_large_ones_all() -> None:
     assert largest_product(SMALL, 32) == 2 * 32 * 128 * 128
-    with suitable_threads(SMALL, 32):
+    with suitable_threads(SMALL, 32, LITTLE):
         assert threads() == 1
     assert threads() == 2
-    with suitable_threads(SMALL, 256):
+    with suitable_threads(SMALL, 256, LITTLE):
         assert threads() == 2
 
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_the_users_choice_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "2")
-    with suitable_threads(SMALL, 32):
+    with suitable_threads(SMALL, 32, LITTLE):
         assert threads() == 2
 
 
 def test_nothing_changes_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    with suitable_threads(SMALL, 32):
+    with suitable_threads(SMALL, 32, LITTLE):
+        assert threads() == 2
+
+
+def test_nothing_changes_where_compiled_kernels_do_the_work() -> None:
+    with suitable_threads(SMALL, 32, MUCH):
         assert threads() == 2
 
 
 def test_nothing_changes_for_a_network_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     network = gpunet.Network([4, 3], device="cpu")
     monkeypatch.setattr(network.backend, "name", "cuda")
-    with suitable_threads(network, 32):
+    with suitable_threads(network, 32, LITTLE):
         assert threads() == 2
 
 

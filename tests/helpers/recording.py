@@ -76,6 +76,8 @@ _NOT_OPERATIONS = {
     "zeros",
     "feed",
     "free_bytes",
+    "is_compiled_for",
+    "working",
     "to_numpy",
     "upload",
     "synchronize",

@@ -9,25 +9,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
-import numpy.typing as npt
 from numba.core.errors import NumbaError
 
 from gpunet.activations import CHECKED_POINTS, Activation, Identity, OwnActivation
-from gpunet.backends.arrays import Array, Scratch
+from gpunet.backends.arrays import Array
 from gpunet.backends.backend import Backend, as_method
+from gpunet.backends.compilation import telling_of_compilation
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
 from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, random, training
 from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
-from gpunet.backends.cpu.program import Argument, Phase, Program, Recording, address
+from gpunet.backends.cpu.program import Argument, Phase, Program, Recording
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.random import Stream, dropout_threshold
-
-_ALIGNMENT = 64
 
 
 @functools.cache
@@ -42,7 +41,8 @@ def _stamp() -> str:
 @functools.cache
 def _compiled(factory: Callable[..., Any], *constants: Any) -> Any:
     """Return the kernel of a factory for some constants, compiled once in a process and kept on disk."""
-    return factory(*constants, _stamp())
+    with telling_of_compilation():
+        return factory(*constants, _stamp())
 
 
 def _real(array: Array) -> Any:
@@ -108,21 +108,17 @@ class CpuBackend(NumpyBackend):
         super().__init__()
         self._pool = shared_pool()
         self._blas = find_blas()
-        self._scratch = Scratch(self.empty)
         self._recording: Recording | None = None
 
-    def empty(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return an uninitialised array whose address is a multiple of a cache line's bytes."""
-        dtype = np.dtype(dtype)
-        size = int(np.prod(shape)) * dtype.itemsize
-        memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -address(memory) % _ALIGNMENT
-        return memory[start : start + size].view(dtype).reshape(shape)
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        array = self.empty(shape, dtype)
-        array.fill(0)
-        return array
+    @property
+    def arithmetic(self) -> dict[str, str | None]:
+        """That of NumPy's backend, and of what compiles; but the number of threads changes no bit."""
+        found = super().arithmetic | {"CPU backend": f"compiled by Numba {numba.__version__}"}
+        if self._blas is not None:
+            del found["BLAS threads"]
+            if self._blas.name == "mkl":
+                found["BLAS"] = f"mkl {self._blas.version}"
+        return found
 
     def _run(self, *phases: Phase) -> None:
         """Do phases now, or record them."""

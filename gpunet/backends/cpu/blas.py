@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 import itertools
 import sys
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Blas:
 
     Attributes
     ----------
-    name : str
+    name, version : str
     sgemm, dgemm : int
         Addresses of ``cblas_sgemm`` and ``cblas_dgemm``.
     has_long_integers : bool
@@ -38,6 +39,7 @@ class Blas:
     """
 
     name: str
+    version: str
     sgemm: int
     dgemm: int
     has_long_integers: bool
@@ -72,8 +74,15 @@ def _mkl() -> Blas | None:
         names = ("cblas_sgemm", "cblas_dgemm", "MKL_Set_Num_Threads_Local")
         sgemm, dgemm, set_threads = (_address(library, name) for name in names)
         if sgemm and dgemm and set_threads:
-            return Blas("mkl", sgemm, dgemm, False, set_threads, 0)
+            return Blas("mkl", _version("mkl"), sgemm, dgemm, False, set_threads, 0)
     return None
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _openblas() -> Blas | None:
@@ -89,5 +98,7 @@ def _openblas() -> Blas | None:
                 _address(library, f"{prefix}openblas_{verb}_num_threads{suffix}") for verb in ("set", "get")
             )
             if sgemm and dgemm and set_threads and get_threads:
-                return Blas("openblas", sgemm, dgemm, has_long_integers, set_threads, get_threads)
+                return Blas(
+                    "openblas", str(found["version"]), sgemm, dgemm, has_long_integers, set_threads, get_threads
+                )
     return None

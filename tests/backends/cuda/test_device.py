@@ -660,7 +660,7 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, changes: Any, device: 
     with pytest.raises(gpunet.DeviceError, match=message):
         select_backend(device)
     if device != "cuda:2":
-        assert type(select_backend("auto")) is NumpyBackend
+        assert isinstance(select_backend("auto"), NumpyBackend)
 
 
 def test_old_device_is_refused(cupy: fake_cupy.FakeCupy) -> None:
@@ -676,7 +676,7 @@ def test_auto_takes_the_cpu_where_cuda_does_not_work(
 ) -> None:
     monkeypatch.setattr(selection, "probe_gpu", report)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert type(select_backend("auto")) is NumpyBackend
+    assert isinstance(select_backend("auto"), NumpyBackend)
     assert "CuPy cannot be imported" in caplog.text
 
 
@@ -692,7 +692,7 @@ def test_auto_takes_the_cpu_where_cuda_cannot_open_the_device(
 
     monkeypatch.setattr(selection, "probe_gpu", report)
     monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", busy)
-    assert type(select_backend("auto")) is NumpyBackend
+    assert isinstance(select_backend("auto"), NumpyBackend)
     assert "cuda:0 cannot be opened: cudaErrorDevicesUnavailable" in caplog.text
     with pytest.raises(gpunet.DeviceError, match="cuda:0 cannot be opened"):
         select_backend("cuda")
