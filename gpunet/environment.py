@@ -12,20 +12,41 @@ import numpy as np
 
 def cpu_name() -> str:
     """Return the processor's model."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the cores that this process may use: by its affinity, and by the share of time that its group may have."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([cores, *_group_quotas()])
+
+
+def _group_quotas(root: str = "/") -> list[int]:
+    """Return what Linux's control groups, version 1 or 2, and those around them allow: in cores, rounded up."""
+    quotas = []
+    for group in _read(Path(root, "proc/self/cgroup")).splitlines():
+        _, controllers, path = group.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = Path(root, "sys/fs/cgroup", "cpu" if controllers else "")
+        folder = base / path.strip("/")
+        for place in (folder, *folder.parents):
+            if place.is_relative_to(base):
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+                numbers = " ".join(_read(place / name) for name in names).split()
+                if len(numbers) == 2 and all(map(str.isdigit, numbers)):  # "max" and -1 stand for no limit
+                    quotas.append(max(1, -(-int(numbers[0]) // int(numbers[1]))))
+    return quotas
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def blas_libraries() -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ import ctypes
 import functools
 import importlib.metadata
 import itertools
+import os
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,8 @@ class Blas:
     get_threads : int
         Address of what tells it; 0 where ``set_threads`` sets that of the calling thread alone and returns what it was
         before.
+    get_limit : int
+        Address of what tells how many threads the user lets NumPy's library have, or 0.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Blas:
     has_long_integers: bool
     set_threads: int
     get_threads: int
+    get_limit: int
 
     @property
     def is_thread_local(self) -> bool:
@@ -74,7 +79,9 @@ def _mkl() -> Blas | None:
         names = ("cblas_sgemm", "cblas_dgemm", "MKL_Set_Num_Threads_Local")
         sgemm, dgemm, set_threads = (_address(library, name) for name in names)
         if sgemm and dgemm and set_threads:
-            return Blas("mkl", _version("mkl"), sgemm, dgemm, False, set_threads, 0)
+            numpys = _openblas()
+            limit = 0 if numpys is None else numpys.get_threads
+            return Blas("mkl", _version("mkl"), sgemm, dgemm, False, set_threads, 0, limit)
     return None
 
 
@@ -98,7 +105,80 @@ def _openblas() -> Blas | None:
                 _address(library, f"{prefix}openblas_{verb}_num_threads{suffix}") for verb in ("set", "get")
             )
             if sgemm and dgemm and set_threads and get_threads:
-                return Blas(
-                    "openblas", str(found["version"]), sgemm, dgemm, has_long_integers, set_threads, get_threads
-                )
+                addresses = (sgemm, dgemm, has_long_integers, set_threads, get_threads, get_threads)
+                return Blas("openblas", str(found["version"]), *addresses)
     return None
+
+
+class OneThread:
+    """For ``with``: a library has one thread meanwhile, and those that it had before when the last user is gone.
+
+    The number is one for the whole process, or, in MKL, for the thread that asks. What the user sets meanwhile stays as
+    it is.
+
+    Parameters
+    ----------
+    blas : Blas or None
+    """
+
+    def __init__(self, blas: Blas | None) -> None:
+        # These return at once: to give Python's lock away for them would take longer than they do.
+        integer = ctypes.PYFUNCTYPE(ctypes.c_int)
+        self._get = None if blas is None or not blas.get_threads else integer(blas.get_threads)
+        self._limit = None if blas is None or not blas.get_limit else integer(blas.get_limit)
+        self._set = None if blas is None else ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int)(blas.set_threads)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = 1
+        self._own = threading.local()
+
+    def __enter__(self) -> None:
+        if self._set is None:
+            return
+        if self._get is None:
+            self._own.before = self._set(1)
+            return
+        with self._lock:
+            if self._users == 0:
+                self._before = self._get()
+                if self._before != 1:
+                    self._set(1)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        if self._set is None:
+            return
+        if self._get is None:
+            self._set(self._own.before)
+            return
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._restore()
+
+    def _restore(self) -> None:
+        if self._set is not None and self._get is not None and self._before != 1 and self._get() == 1:
+            self._set(self._before)
+
+    @property
+    def limit(self) -> int | None:
+        """How many threads the user lets NumPy's library have; None where that is not known."""
+        if self._limit is None:
+            return None
+        return self._before if self._users and self._get is not None else self._limit()
+
+    def forget_users(self) -> None:
+        """Go on in a child, in which the threads of its parent do not run."""
+        self._lock = threading.Lock()
+        if self._users:
+            self._users = 0
+            self._restore()
+
+
+@functools.cache
+def one_thread(blas: Blas | None) -> OneThread:
+    """Return what all users of a library share in a process."""
+    guard = OneThread(blas)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=guard.forget_users)
+    return guard

@@ -121,8 +121,7 @@ def _caller(result: Any, *arguments: Any) -> Any:
 call_stripe = _caller(types.void, types.int64, types.int64)
 call_lock = _caller(types.int32, types.int64, types.int32)  # PyThread_acquire_lock(lock, wait)
 call_unlock = _caller(types.void, types.int64)  # PyThread_release_lock(lock)
-call_set = _caller(types.void, types.int32)  # openblas_set_num_threads(n)
-call_get = _caller(types.int32)  # openblas_get_num_threads()
+call_get = _caller(types.int32)  # sched_yield()
 call_exchange = _caller(types.int32, types.int32)  # MKL_Set_Num_Threads_Local(n)
 _TWO_MATRICES = {
     (real, integer): _caller(

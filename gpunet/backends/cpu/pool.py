@@ -1,4 +1,4 @@
-"""The process's pool of threads: made at the first work, shared by all networks, made anew in a forked child."""
+"""The process's pool of threads: started at the first work, shared by all networks, started anew in a forked child."""
 
 from __future__ import annotations
 
@@ -9,43 +9,57 @@ import os
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu import worker
-from gpunet.backends.cpu.blas import Blas
+from gpunet.backends.cpu.blas import Blas, find_blas, one_thread
 from gpunet.environment import usable_cores
 
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
 _AWAKE_SECONDS = 100e-6
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
-_RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 6)
+_RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
 
 
 class Pool:
     """Threads that do the stripes of phases; see :mod:`gpunet.backends.cpu.worker`.
 
+    They start with the first program that is for several, also in a forked child, which has none of its parent's.
+
     Parameters
     ----------
     threads : int
-        How many work, the caller's included.
+        How many there are, the caller's included.
     blas : Blas or None
+
+    Attributes
+    ----------
+    chosen : int
+        How many work; what the caller lets NumPy's BLAS library have is a limit at each call.
+    times_refused : int
+        How often a caller did a program alone, because another thread of Python had the others.
     """
 
     def __init__(self, threads: int, blas: Blas | None) -> None:
-        self.threads = threads
+        self.threads = self.chosen = threads
+        self.times_refused = 0
         self._blas = blas
-        self._lock = threading.Lock()
-        self._workers: list[threading.Thread] = []
-        words = worker.FIRST_WORKER + worker.WORDS_PER_WORKER * threads + 8
-        memory = np.zeros(words, np.int64)
-        self._control = memory[(-memory.ctypes.data % 64) // 8 :]
+        self._one_thread = one_thread(blas)
         self._run = _RUN(worker.run_program.address)
         self._work = _CALL(worker.work.address)
-        if threads > 1:
-            self._start()
+        self._forget_threads()
+        _pools.add(self)
+
+    def _forget_threads(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: list[threading.Thread] = []
+        words = worker.FIRST_WORKER + worker.WORDS_PER_WORKER * self.threads + 8
+        memory = np.zeros(words, np.int64)
+        self._control = memory[(-memory.ctypes.data % 64) // 8 :]
 
     def _start(self) -> None:
         api = ctypes.pythonapi
@@ -66,7 +80,7 @@ class Pool:
             thread.start()
             self._workers.append(thread)
 
-    def run(self, program: Array, threads: int | None = None) -> None:
+    def run(self, program: Array) -> None:
         """Do a program; where another thread of Python has the pool, in the calling thread alone.
 
         Parameters
@@ -74,12 +88,19 @@ class Pool:
         program : ndarray of int64, (phases, 3)
             Kernel, arguments, stripes.
         """
-        get_threads, set_threads = (0, 0) if self._blas is None else (self._blas.get_threads, self._blas.set_threads)
-        threads = self.threads if threads is None else min(threads, self.threads)
+        threads = min(self.chosen, self.threads)
+        limit = self._one_thread.limit
+        if limit is not None:
+            threads = min(threads, limit)
         has_pool = threads > 1 and self._lock.acquire(blocking=False)
+        if threads > 1 and not has_pool:
+            self.times_refused += 1
         try:
+            if has_pool and not self._workers:
+                self._start()
             control = self._control.ctypes.data if has_pool else 0
-            self._run(control, program.ctypes.data, len(program), threads, get_threads, set_threads)
+            with self._one_thread:
+                self._run(control, program.ctypes.data, len(program), threads)
         finally:
             if has_pool:
                 self._lock.release()
@@ -111,32 +132,33 @@ def _yield_address() -> int:
     return _address(function)
 
 
-_pool: Pool | None = None
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_shared: list[Pool] = []
 _making = threading.Lock()
 
 
 def shared_pool() -> Pool:
-    """Return this process's pool."""
-    global _pool
+    """Return this process's pool: as many threads as it may use cores, and no more than ``OMP_NUM_THREADS`` says."""
     with _making:
-        if _pool is None:
-            from gpunet.backends.cpu.blas import find_blas
+        if not _shared:
+            asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+            most = int(asked) if asked.isdigit() else 0
+            _shared.append(Pool(min(usable_cores(), most or usable_cores()), find_blas()))
+        return _shared[0]
 
-            _pool = Pool(usable_cores(), find_blas())
-        return _pool
 
-
-def _forget() -> None:
-    """Make the pool anew in a child, which has none of its parent's threads, at its first work."""
-    global _pool, _making
-    _pool, _making = None, threading.Lock()
+def _forget_threads() -> None:
+    global _making
+    _making = threading.Lock()
+    for pool in _pools:
+        pool._forget_threads()
 
 
 @atexit.register
 def _end() -> None:
-    if _pool is not None:
-        _pool.stop()
+    for pool in _pools:
+        pool.stop()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -6,6 +6,7 @@ import bisect
 import functools
 import itertools
 import struct
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ import numpy as np
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu.kernels.chain import run_chain
 from gpunet.backends.cpu.pool import Pool
+from gpunet.backends.cpu.threads import ThreadChoice
 
 Argument: TypeAlias = "Array | float | int | None"
 
@@ -159,11 +161,16 @@ class Recording:
     def finish(self) -> Callable[[], None]:
         """Return a function that does all of it."""
         self._close()
-        calls = tuple(self._calls)
+        calls, pool = tuple(self._calls), self._pool
+        choice = ThreadChoice(pool.threads)
 
         def replay() -> None:
+            pool.chosen, refused = choice.threads, pool.times_refused
+            started = time.perf_counter()
             for call in calls:
                 call()
+            if pool.times_refused == refused:  # with as many threads as were chosen
+                choice.note(time.perf_counter() - started)
 
         return replay
 

@@ -23,7 +23,6 @@ from gpunet.backends.cpu.machine_code import (
     call_exchange,
     call_get,
     call_lock,
-    call_set,
     call_stripe,
     call_unlock,
     exchange,
@@ -115,8 +114,8 @@ def stop(control: Any, workers: Any) -> Any:
         wake(control, index)
 
 
-@cfunc(void(int64, int64, int64, int64, int64, int64), cache=True)
-def run_program(control: Any, program: Any, phases: Any, threads: Any, get_threads: Any, set_threads: Any) -> Any:
+@cfunc(void(int64, int64, int64, int64), cache=True)
+def run_program(control: Any, program: Any, phases: Any, threads: Any) -> Any:
     """Do one phase after the other, each whole before the next.
 
     Parameters
@@ -128,18 +127,7 @@ def run_program(control: Any, program: Any, phases: Any, threads: Any, get_threa
     phases : int
     threads : int
         How many may work, the caller included.
-    get_threads, set_threads : int
-        Addresses of what tells and sets the threads of the BLAS library, or 0. Without the former, the latter returns
-        what was set before. Its threads are 1 meanwhile, and as before afterwards.
     """
-    before = 0
-    if set_threads != 0:
-        if get_threads != 0:
-            before = call_get(get_threads, ())
-            if before != 1:
-                call_set(set_threads, (1,))
-        else:
-            before = call_exchange(set_threads, (1,))
     steps = array_at(program, (phases, 3), np.int64)
     if control != 0:
         store(_word(control, THREADS), threads)
@@ -164,11 +152,6 @@ def run_program(control: Any, program: Any, phases: Any, threads: Any, get_threa
             if waited >= _PATIENCE:
                 waited = 0
                 call_get(load(_word(control, YIELD)), ())
-    if set_threads != 0:
-        if get_threads == 0:
-            call_exchange(set_threads, (before,))
-        elif before != 1:
-            call_set(set_threads, (before,))
 
 
 @cfunc(void(int64, int64), cache=True)
