@@ -109,18 +109,28 @@ def _automatic(precision: str) -> Backend:
     return _cpu("cpu", precision)
 
 
+def _has_numba() -> bool:
+    return find_spec("numba") is not None and find_spec("threadpoolctl") is not None
+
+
+def compiled_problem() -> str | None:
+    """Say what keeps compiled kernels from running on the CPU; None where nothing does. They are tried once."""
+    if not _has_numba():
+        return "they need Numba: pip install 'gpunet[cpu]'"
+    return kernels_problem()
+
+
 def _cpu(device: str, precision: str) -> Backend:
     if precision in HALF_DTYPES:
         if device == "cpu:compiled":
             raise DeviceError(f"device: {device!r} has no half precision; 'cpu' emulates it.")
         return HalfNumpyBackend()
-    has_numba = find_spec("numba") is not None and find_spec("threadpoolctl") is not None
     if device == "cpu:compiled":
-        problem = kernels_problem() if has_numba else "they need Numba: pip install 'gpunet[cpu]'"
+        problem = compiled_problem()
         if problem is not None:
             raise DeviceError(f"device: the compiled kernels of {device!r} cannot be used: {problem}")
         return compiled_backend()
-    return CpuByWork() if device == "cpu" and COMPILED_CPU.is_on() and has_numba else NumpyBackend()
+    return CpuByWork() if device == "cpu" and COMPILED_CPU.is_on() and _has_numba() else NumpyBackend()
 
 
 def _cuda(index: int, precision: str) -> Backend:

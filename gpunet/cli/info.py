@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 import gpunet
+from gpunet.backends.by_work import compiled_backend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.proof import Proof, proof_of
 from gpunet.backends.cuda.tuning import find_tuning
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
-from gpunet.backends.selection import cuda_problem, select_backend
-from gpunet.backends.switches import SWITCHES
+from gpunet.backends.selection import compiled_problem, cuda_problem, select_backend
+from gpunet.backends.switches import COMPILED_CPU, SWITCHES
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
@@ -28,7 +29,8 @@ OPTIONAL_PACKAGES = {
     "scikit-learn": "cli",
     "rich": "cli",
     "safetensors": "cli",
-    "threadpoolctl": "cli",
+    "threadpoolctl": "cpu",
+    "numba": "cpu",
     "pandas": "data",
     "mlxtend": "data",
     "matplotlib": "plot",
@@ -81,6 +83,7 @@ def collect() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": blas_libraries(),
         "cpu": {"name": cpu_name(), "cores": usable_cores()},
+        "compiled_cpu": _compiled_cpu(),
         "device": device_name(backend),
         "driver_cuda": None if report.driver_cuda is None else "{}.{}".format(*report.driver_cuda),
         "cuda_devices": list(report.devices),
@@ -93,6 +96,12 @@ def collect() -> dict[str, Any]:
         "packages": packages,
         "missing": _missing(report, packages),
     }
+
+
+def _compiled_cpu() -> dict[str, Any]:
+    """Return what runs much work on a CPU, or why NumPy does."""
+    problem = compiled_problem() if COMPILED_CPU.is_on() else f"{COMPILED_CPU.variable}=0"
+    return {"problem": problem} | ({} if problem else compiled_backend().description)
 
 
 def _missing(report: GpuReport, packages: dict[str, str | None]) -> list[dict[str, str]]:
@@ -117,6 +126,7 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("BLAS", f"{blas['name']} {blas['version'] or ''}, {threads}"))
     lines += [
         ("CPU", f"{content['cpu']['name']}, {content['cpu']['cores']} cores"),
+        ("compiled CPU", _compiled_line(**content["compiled_cpu"])),
         ("device", f"{content['device']} (what --device auto takes)"),
         ("NVIDIA driver", f"CUDA {content['driver_cuda']}" if content["driver_cuda"] else "none"),
     ]
@@ -131,6 +141,12 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]
     return lines
+
+
+def _compiled_line(problem: str | None, **description: Any) -> str:
+    if problem:
+        return f"NumPy does everything: {problem}"
+    return "Numba {numba}, products by {blas}, {threads} threads of its own".format(**description)
 
 
 def _version(distribution: str) -> str | None:

@@ -28,6 +28,7 @@ KEYS = {
     "numpy",
     "blas",
     "cpu",
+    "compiled_cpu",
     "device",
     "driver_cuda",
     "cuda_devices",
@@ -97,6 +98,18 @@ def test_without_optional_packages(capsys: Capture, monkeypatch: pytest.MonkeyPa
     output = shell(capsys, "info").output
     assert "rich: pip install 'gpunet[cli]'" in output
     assert "threads unknown" in output
+
+
+def test_compiled_kernels(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shell(capsys, "info", "--json").json["compiled_cpu"]
+    assert found.keys() == {"problem", "numba", "blas", "threads"}
+    assert (found["problem"], found["threads"] >= 1) == (None, True)
+    output = shell(capsys, "info").output
+    assert f"compiled CPU  Numba {found['numba']}, products by {found['blas']}, {found['threads']} threads" in output
+    monkeypatch.setattr(selection, "find_spec", lambda name: None)
+    assert "compiled CPU  NumPy does everything: they need Numba: pip" in shell(capsys, "info").output
+    monkeypatch.setenv("GPUNET_COMPILED_CPU", "0")
+    assert shell(capsys, "info", "--json").json["compiled_cpu"] == {"problem": "GPUNET_COMPILED_CPU=0"}
 
 
 def test_without_proc(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,12 @@ class CpuBackend(NumpyBackend):
         self._recording: Recording | None = None
 
     @property
+    def description(self) -> dict[str, str | int]:
+        """What compiles, what multiplies, and how many threads there are."""
+        blas = "NumPy's" if self._blas is None else f"{self._blas.name} {self._blas.version}"
+        return {"numba": numba.__version__, "blas": blas, "threads": self._pool.threads}
+
+    @property
     def arithmetic(self) -> dict[str, str | None]:
         """That of NumPy's backend, and of what compiles; but the number of threads changes no bit."""
         found = super().arithmetic | {"CPU backend": f"compiled by Numba {numba.__version__}"}

@@ -11,7 +11,7 @@ _KNOWN_TO, _SHORTEST_WINDOW, _LONGEST_WINDOW, _FEWEST_RUNS = 0.04, 0.02, 0.25, 4
 _BETTER, _HOPELESS = 0.97, 1.25
 # Averages that differ by so much from those before say that something else on the machine began or ended.
 _CHANGED = 1.5
-# Seconds from one trial to the next, doubled after each that changed nothing; at least so many times as long as the trial.
+# Seconds from one trial to the next, doubled after each that changed nothing; at least so many times those of a trial.
 _SHORTEST_WAIT, _LONGEST_WAIT, _WAIT_PER_TRIAL = 0.1, 2.0, 20
 
 

@@ -136,9 +136,12 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NEIGHBOURS])
 def test_a_run_ends_with_the_same_bits_beside(name: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"  # a file: spawned processes import it
-    body = NEIGHBOURS[name] + """
+    body = (
+        NEIGHBOURS[name]
+        + """
         assert found and all(one == expected for one in found)
     """
+    )
     script.write_text(SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     process = subprocess.run(
