@@ -21,6 +21,9 @@ from numba.extending import intrinsic, overload
 ELEMENTWISE = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 # Sums in another order, to be vectorised; also other products, which may overflow where the ones written do not.
 OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+# For what kernels call: a function of its own would be found, where it has just been compiled, in another version than in
+# the kernel on disk, with sums in another order.
+INLINED = {**OPTIONS, "forceinline": True}
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; products of the first with a small integer are exact.
 _LN2_HIGH = {types.float32: 0.693359375, types.float64: 6.93145751953125e-1}
@@ -86,7 +89,7 @@ def _exponential(x: Any) -> Any:
     half, one, two = A(0.5), A(1), A(2)
     if x == types.float32:
 
-        @njit(**OPTIONS)
+        @njit(**INLINED)
         def of_rest(r: Any) -> Any:
             p = A(1.9875691500e-4)
             p = p * r + A(1.3981999507e-3)
@@ -98,7 +101,7 @@ def _exponential(x: Any) -> Any:
 
     else:
 
-        @njit(**OPTIONS)
+        @njit(**INLINED)
         def of_rest(r: Any) -> Any:
             z = r * r
             p = r * ((1.26177193074810590878e-4 * z + 3.02994407707441961300e-2) * z + 9.99999999999999999910e-1)
@@ -148,7 +151,7 @@ def _hyperbolic_tangent(x: Any) -> Any:
     one, two, near = A(1), A(2), A(0.625)
     if x == types.float32:
 
-        @njit(**OPTIONS)
+        @njit(**INLINED)
         def near_zero(x: Any) -> Any:
             z = x * x
             p = ((A(-5.70498872745e-3) * z + A(2.06390887954e-2)) * z - A(5.37397155531e-2)) * z
@@ -156,7 +159,7 @@ def _hyperbolic_tangent(x: Any) -> Any:
 
     else:
 
-        @njit(**OPTIONS)
+        @njit(**INLINED)
         def near_zero(x: Any) -> Any:
             z = x * x
             p = (-9.64399179425052238628e-1 * z - 9.92877231001918586564e1) * z - 1.61468768441708447952e3
@@ -171,7 +174,7 @@ def _hyperbolic_tangent(x: Any) -> Any:
     return implementation
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def logarithm_of_one_plus(x: Any) -> Any:
     """Return log(1 + x), as the C library has it."""
     return np.log1p(x)
@@ -202,13 +205,13 @@ def _logarithm_of_one_plus_share(x: Any) -> Any:
     return implementation
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def clamped(x: Any, low: Any, high: Any) -> Any:
     """Return the number nearest to x from ``low`` to ``high``; NaN stays NaN."""
     return select(x < low, low, select(x > high, high, x))
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def multiply_rounded(a: Any, b: Any) -> Any:
     """Return a b."""
     return a * b

@@ -155,3 +155,22 @@ def test_a_run_ends_with_the_same_bits_beside(name: str, tmp_path: Path) -> None
     )
     assert process.returncode == 0, process.stderr
     assert not process.stderr
+
+
+def test_a_process_that_compiles_has_the_bits_of_one_that_loads(tmp_path: Path) -> None:
+    body = """
+        import hashlib
+        more = [train(gpunet.Network([20, 30, 3], device="cpu:compiled", **options)) for options in (
+            {"activation": "gelu"}, {"activation": "tanh", "batch_norm": False}, {"dtype": "float64", "dropout": 0.1}
+        )]
+        print(hashlib.sha256(b"".join([expected, *more])).hexdigest())
+    """
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + textwrap.indent(textwrap.dedent(body), "    "))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    run = [sys.executable, str(script)]
+    first, second = (
+        subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
+        for _ in range(2)
+    )
+    assert first == second

@@ -37,7 +37,7 @@ def _activate(source: Any, x: Any, parameter: Any) -> Any:
     names |= {"sqrt": np.sqrt, "log": np.log, "sin": np.sin, "cos": np.cos, "atan": np.arctan}
     names |= {"A": np.float32, "size": 4} if x == types.float32 else {"A": np.float64, "size": 8}
     exec(source.literal_value, names)
-    function = njit(**elementary.OPTIONS)(names["function"])
+    function = njit(**elementary.INLINED)(names["function"])
 
     def implementation(source: Any, x: Any, parameter: Any) -> Any:
         return function(x, parameter)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.elementary import INLINED, OPTIONS
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
@@ -53,7 +53,7 @@ def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: A
         row[j] = local[j]
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any) -> Any:
     """Write the mean of each column of a block, and the sums of centred values and of their squares."""
     mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
@@ -89,7 +89,7 @@ def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, lef
     write_row(squares, sums, columns, 2, left, width, A)
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
     """Return the mean of column j and the sum of its squared distances from it, in float64."""
     center = 0.0
@@ -107,7 +107,7 @@ def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
     return center, (0.0 if squares < 0 else squares)  # NaN stays
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def normalise(
     source: Any,
     s: Any,
@@ -231,7 +231,7 @@ def inference_kernel(source: str, A: Any, stamp: str) -> Any:
     return inference
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def block_gradients(
     source: Any,
     of_input: Any,
@@ -285,7 +285,7 @@ def block_gradients(
     write_row(dot, sums, columns, 1, left, width, A)
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def through_statistics(
     dz: Any, s: Any, mean: Any, factors: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any
 ) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, int64, njit, void
 
-from gpunet.backends.cpu.elementary import OPTIONS, exponential, logarithm_of_one_plus_share, select
+from gpunet.backends.cpu.elementary import INLINED, OPTIONS, exponential, logarithm_of_one_plus_share, select
 from gpunet.backends.cpu.kernels.batch_norm import part_of_row
 from gpunet.backends.cpu.machine_code import array_at
 
@@ -17,13 +17,13 @@ SIGNATURE = void(int64, int64)
 _WORDS = 10
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def weight_of(weights: Any, i: Any, A: Any) -> Any:
     """Return the weight of a row, 1 where there are none."""
     return np.float64(1) if weights == 0 else np.float64(array_at(weights, (i + 1,), A)[i])
 
 
-@njit(**OPTIONS)
+@njit(**INLINED)
 def weighted_mean(given: Any, blocks: Any, A: Any) -> Any:
     """Do phase 0 or 2 of a loss."""
     loss, sums = array_at(given[5], (2,), A), array_at(given[6], (blocks,), np.float64)
