@@ -118,5 +118,5 @@ class CpuByWork(NumpyBackend):
 
 
 for _name, _member in vars(Backend).items():
-    if hasattr(_member, "__wrapped__") or _name in ("copy", "capture", "linear_activation_forward"):
+    if hasattr(_member, "__wrapped__") or _name in ("copy", "capture", "linear_activation_forward", "together"):
         setattr(CpuByWork, _name, _dispatched(_name))

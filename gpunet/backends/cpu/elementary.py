@@ -21,8 +21,8 @@ from numba.extending import intrinsic, overload
 ELEMENTWISE = {"fastmath": {"contract", "nsz", "arcp"}, "error_model": "numpy"}
 # Sums in another order, to be vectorised; also other products, which may overflow where the ones written do not.
 OPTIONS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
-# For what kernels call: a function of its own would be found, where it has just been compiled, in another version than in
-# the kernel on disk, with sums in another order.
+# For what kernels call: a function of its own would be found, where it has just been compiled, in another version than
+# in the kernel on disk, with sums in another order.
 INLINED = {**OPTIONS, "forceinline": True}
 _LOG2_E = 1.4426950408889634
 # ln 2 in two parts; products of the first with a small integer are exact.
