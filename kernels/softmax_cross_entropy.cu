@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
             const int column = first_column + i * LANES;
             const A shifted = held[i] - maximum;
             if (column == label) row_loss = -shifted;
-            held[i] = column < columns ? exponential(shifted) : A(0);
+            held[i] = exponential(shifted);  // 0 where there is no column
             sum += held[i];
         }
         sum = warp_reduce<Sum>(sum, ROWS);

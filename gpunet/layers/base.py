@@ -185,7 +185,7 @@ class Layer(Part, ABC):
 
     kind = "layer"
     not_recorded = frozenset({"output"})
-    index, columns, name = fixed("index"), fixed("columns"), fixed("name")
+    index, columns, name, width = fixed("index"), fixed("columns"), fixed("name"), fixed("width")
     output: Array
 
     def __init__(self, index: int, columns: int) -> None:
@@ -203,7 +203,7 @@ class Layer(Part, ABC):
 
     def bind(self, memory: Memory) -> None:
         super().bind(memory)
-        self.width = padded(self.columns, memory.multiple)
+        self._width = padded(self.columns, memory.multiple)
 
     def buffer(self, role: str, rows: int) -> Array:
         """Return the layer's (rows, width) buffer for ``role``."""

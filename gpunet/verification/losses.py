@@ -91,9 +91,10 @@ def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights
     def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
         gradient = np.abs(expected["doutputs"])
         allowed = storage.relative * (gradient + np.nanmax(gradient, initial=0))
+        of_bias = allowed.sum(axis=0) + LOST_UNITS * storage.unit * gradient.sum(axis=0)
         return {
             "doutputs": allowed,
-            "dbias": allowed.sum(axis=0) + LOST_UNITS * storage.unit * gradient.sum(axis=0),
+            **({"dbias": of_bias} if has_bias else {}),
             "loss": LOST_UNITS * storage.unit * np.abs(expected["loss"]),
         }
 

@@ -49,8 +49,11 @@ def test_the_table_and_the_verdict(capsys: Capture, use: Any) -> None:
     assert (result.status, result.errors) == (0, "")
     heads, _, row, _, verdict = result.output.splitlines()
     assert " ".join(heads.split()) == "what tried worst error / tolerance"
-    assert row.split() == ["rows", "of", "a", "batch", "23:", "float32", "0"]
-    assert verdict.startswith("23 of 23 checks passed in ")
+    *what, tried, dtype, error = row.split()
+    assert (what, dtype, error) == (["rows", "of", "a", "batch"], "float32", "0")
+    count = tried.rstrip(":")
+    assert int(count) > 20
+    assert verdict.startswith(f"{count} of {count} checks passed in ")
     assert "on emulated sm_90" in result.output
 
 

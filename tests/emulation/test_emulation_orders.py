@@ -81,7 +81,7 @@ def test_every_order_is_drawn() -> None:
     kernel, out = load(device)["bounded<64>"], device.empty(64, np.int32)
 
     class Watched:
-        name, check_arguments = kernel.name, kernel.check_arguments
+        name, check_arguments, parameters = kernel.name, kernel.check_arguments, kernel.parameters
 
         def run(self, *arguments: object) -> None:
             drawn.add(arguments[-2])

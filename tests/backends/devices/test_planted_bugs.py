@@ -327,8 +327,8 @@ BUGS: dict[str, tuple[ModuleType, str, str, Check]] = {
     ),
     "launches on the user's stream": (
         cupy_device,
-        "shared_mem=shared_memory, stream=self._stream\n",
-        "shared_mem=shared_memory, stream=self._cupy.cuda.get_current_stream()\n",
+        "stream=self._stream,\n                    enable_cooperative_groups",
+        "stream=self._cupy.cuda.get_current_stream(),\n                    enable_cooperative_groups",
         training,
     ),
     "memory of the user's pool": (
