@@ -1,0 +1,42 @@
+// The count of a training step: losses[number] = loss, scalars = table[number - skipped], place += (1, rows),
+// steps += 1, with number = place[0]. After a loss of the epoch that is not finite every other becomes NaN: no update
+// follows.
+//
+// One thread does it, which has the loss: it moves a few numbers.
+#ifndef GPUNET_STEP_COUNT_CUH
+#define GPUNET_STEP_COUNT_CUH
+
+#include "common.cuh"
+
+template <typename A>
+struct StepCount {
+    double* losses;        // [steps of the epoch, 2], or null: nothing is counted
+    const A* table;        // [steps of the epoch, scalar_count]
+    A* scalars;            // [scalar_count]
+    long long* place;      // [3]
+    long long* steps;      // [1]
+    const float* skipped;  // [1] or null: steps of the epoch without update
+    int scalar_count;
+
+    __device__ __forceinline__ void add(A* loss /* [2] */, int rows) const {
+        if (losses == nullptr) return;
+        const long long number = place[0];
+        const double before = number == 0 ? 0 : losses[2 * (number - 1)];
+        if (!is_finite(before)) loss[0] = A(before - before);
+        losses[2 * number] = loss[0];
+        losses[2 * number + 1] = loss[1];
+        const long long updates = skipped == nullptr ? number : number - (long long)*skipped;
+        for (int i = 0; i < scalar_count; ++i) scalars[i] = table[updates * scalar_count + i];
+        place[0] = number + 1;
+        place[1] += rows;
+        steps[0] += 1;
+    }
+};
+
+// As parameters of a kernel, and made of them.
+#define STEP_COUNT_PARAMETERS(A)                                                                          \
+    double *losses, const A *table, A *scalars, long long *place, long long *steps, const float *skipped, \
+        int scalar_count
+#define STEP_COUNT(A) (StepCount<A>{losses, table, scalars, place, steps, skipped, scalar_count})
+
+#endif
