@@ -2,7 +2,7 @@
 // steps += 1, with number = place[0]. After a loss of the epoch that is not finite every other becomes NaN: no update
 // follows.
 //
-// One thread does it, which has the loss: it moves a few numbers.
+// One thread does it, which has the loss: it moves a few numbers. They are the last parameters of kernels that count.
 #ifndef GPUNET_STEP_COUNT_CUH
 #define GPUNET_STEP_COUNT_CUH
 
@@ -26,17 +26,12 @@ struct StepCount {
         losses[2 * number] = loss[0];
         losses[2 * number + 1] = loss[1];
         const long long updates = skipped == nullptr ? number : number - (long long)*skipped;
+#pragma unroll 1  // otherwise softmax_cross_entropy_block<double> spills on sm_100
         for (int i = 0; i < scalar_count; ++i) scalars[i] = table[updates * scalar_count + i];
         place[0] = number + 1;
         place[1] += rows;
         steps[0] += 1;
     }
 };
-
-// As parameters of a kernel, and made of them.
-#define STEP_COUNT_PARAMETERS(A)                                                                          \
-    double *losses, const A *table, A *scalars, long long *place, long long *steps, const float *skipped, \
-        int scalar_count
-#define STEP_COUNT(A) (StepCount<A>{losses, table, scalars, place, steps, skipped, scalar_count})
 
 #endif

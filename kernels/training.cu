@@ -5,17 +5,19 @@
 // summarize:    out = (sum of the squares of the first weight_count elements, number of elements that are not finite).
 // Whatever changes from step to step is read from device memory, so that recorded launches can be repeated.
 //
-// count_step is one thread. In the others thread t handles N neighbouring elements, one access of 16 bytes in each vector
-// where all are aligned. Each thread of summarize adds up its elements, each block adds its threads' sums, the last
-// block those of the blocks, all in double precision.
+// count_step is one thread. In the others thread t handles N neighbouring elements, one access of 16 bytes in each
+// vector where all are aligned. Each thread of summarize adds up its elements, each block adds its threads' sums, the
+// last block those of the blocks, all in double precision.
 //
 // Bytes per float element: keep_weights reads 4 and writes 4, summarize reads 4. The minimum.
 #include "flat_vector.cuh"
 #include "step_count.cuh"
 
 template <typename T>
-__global__ void __launch_bounds__(32) count_step(T* loss /* [2] */, int rows, STEP_COUNT_PARAMETERS(T)) {
-    STEP_COUNT(T).add(loss, rows);
+__global__ void __launch_bounds__(32)
+    count_step(T* loss /* [2] */, int rows, double* losses, const T* table, T* scalars, long long* place,
+               long long* steps, const float* skipped, int scalar_count) {
+    StepCount<T>{losses, table, scalars, place, steps, skipped, scalar_count}.add(loss, rows);
 }
 
 template <typename T>
