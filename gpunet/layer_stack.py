@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gpunet.backends import Backend
 from gpunet.backends.half import HALF_DTYPES, ROW_MULTIPLE, is_half
 from gpunet.backends.narrow_stack import NarrowStack
+from gpunet.backends.reference.training import Tally
 from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Loss, Memory, Workspace
 from gpunet.mixed_precision import LossScale, WeightCopies
 from gpunet.narrow import narrow_stack
@@ -303,7 +304,12 @@ class LayerStack:
         return gradient
 
     def differentiate(
-        self, x: Array, targets: Array, weights: Array | None, input_gradient: bool = False
+        self,
+        x: Array,
+        targets: Array,
+        weights: Array | None,
+        input_gradient: bool = False,
+        tally: Tally | None = None,
     ) -> Array | None:
         """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
 
@@ -319,6 +325,8 @@ class LayerStack:
             As the loss takes them.
         input_gradient : bool
             Whether to return the gradient with respect to the input as well.
+        tally : Tally or None
+            Where the loss counts a training step.
 
         Returns
         -------
@@ -329,11 +337,11 @@ class LayerStack:
         gradient: Array | None
         if bias is None:
             layers = [*self.layers]
-            gradient = self.loss_layer(self.forward(x, training=True), targets, weights)
+            gradient = self.loss_layer(self.forward(x, training=True), targets, weights, tally=tally)
         else:
             self.copy_weights()
             x = last.output = self._run(layers, x, training=True)
-            gradient = self.loss_layer(x, targets, weights, *bias)
+            gradient = self.loss_layer(x, targets, weights, *bias, tally)
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None
             gradient = layer.backward(gradient, input_gradient or position > 0)

@@ -72,6 +72,11 @@ template <typename T> struct ArithmeticOf { typedef float type; };
 template <> struct ArithmeticOf<double> { typedef double type; };
 template <typename T> using arithmetic = typename ArithmeticOf<T>::type;
 
+template <typename T>
+__device__ __forceinline__ bool is_finite(T value) {
+    return value - value == T(0);
+}
+
 __device__ __forceinline__ float to_arithmetic(float value) { return value; }
 __device__ __forceinline__ double to_arithmetic(double value) { return value; }
 __device__ __forceinline__ float to_arithmetic(__half value) { return __half2float(value); }

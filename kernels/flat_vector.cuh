@@ -16,9 +16,4 @@ __device__ __forceinline__ void for_each_element(long long count, Step step) {
     if (N > 1 && thread < count - whole * N) step(whole * N + thread, Width<1>());
 }
 
-template <typename T>
-__device__ __forceinline__ bool is_finite(T value) {
-    return value - value == T(0);
-}
-
 #endif

@@ -24,7 +24,9 @@ __global__ void __launch_bounds__(256)
                           const arithmetic<T>* weights /* [rows] or null */, T* doutputs /* [rows, columns] */,
                           arithmetic<T>* dbias /* [columns] or null */,
                           arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
-                          unsigned int* ticket /* [1] */, int rows, int columns) {
+                          unsigned int* ticket /* [1] */, int rows, int columns,
+                          double* losses, const arithmetic<T>* table, arithmetic<T>* scalars, long long* place,
+                          long long* steps, const float* skipped, int scalar_count) {
     typedef arithmetic<T> A;
     const A total = weight_total(weights, loss, rows);
     const long long count = (long long)rows * columns, stride = (long long)gridDim.x * blockDim.x;
@@ -40,5 +42,6 @@ __global__ void __launch_bounds__(256)
         doutputs[i] = to_storage<T>(total == A(0) ? A(0) : error * weight / total);
         part += weight * (linear + logarithm_of_one_plus(e));
     }
-    finish_weighted_mean(part, total, doutputs, dbias, loss, partial, ticket, rows, columns);
+    finish_weighted_mean(part, total, doutputs, dbias, loss, partial, ticket, rows, columns,
+                         {losses, table, scalars, place, steps, skipped, scalar_count});
 }

@@ -27,7 +27,9 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
                                 const int* labels /* [rows] */, const arithmetic<T>* weights /* [rows] or null */,
                                 T* dlogits /* [rows, columns] */, arithmetic<T>* dbias /* [columns] or null */,
                                 arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
-                                unsigned int* ticket /* [1] */, int rows, int columns) {
+                                unsigned int* ticket /* [1] */, int rows, int columns,
+                                double* losses, const arithmetic<T>* table, arithmetic<T>* scalars, long long* place,
+                                long long* steps, const float* skipped, int scalar_count) {
     typedef arithmetic<T> A;
     constexpr int ROWS = WARP_LANES / LANES;
     const int lane = threadIdx.x % WARP_LANES, first_column = lane / ROWS;
@@ -77,7 +79,8 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
             out[column] = to_storage<T>(total == A(0) ? A(0) : gradient * factor);
         }
     }
-    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns);
+    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns,
+                         {losses, table, scalars, place, steps, skipped, scalar_count});
 }
 
 template <typename T, bool STAGED>
@@ -86,7 +89,9 @@ __global__ void __launch_bounds__(512)
                                 const int* labels /* [rows] */, const arithmetic<T>* weights /* [rows] or null */,
                                 T* dlogits /* [rows, columns] */, arithmetic<T>* dbias /* [columns] or null */,
                                 arithmetic<T>* loss /* [2] */, arithmetic<T>* partial /* [gridDim.x] */,
-                                unsigned int* ticket /* [1] */, int rows, int columns) {
+                                unsigned int* ticket /* [1] */, int rows, int columns,
+                                double* losses, const arithmetic<T>* table, arithmetic<T>* scalars, long long* place,
+                                long long* steps, const float* skipped, int scalar_count) {
     typedef arithmetic<T> A;
     SHARED(A, scratch, [WARP_LANES]);
     DYNAMIC_SHARED(A, staged);  // [columns] where STAGED; a thread reads only what it wrote itself
@@ -125,5 +130,6 @@ __global__ void __launch_bounds__(512)
             out[column] = to_storage<T>(total == A(0) ? A(0) : gradient * factor);
         }
     }
-    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns);
+    finish_weighted_mean(part, total, dlogits, dbias, loss, partial, ticket, rows, columns,
+                         {losses, table, scalars, place, steps, skipped, scalar_count});
 }

@@ -1,35 +1,23 @@
 // What training keeps track of on the device: the place in the epoch, its losses, good weights, the look at its end.
 //
-// count_step:   losses[number] = loss, scalars = table[number - skipped], place += (1, rows), steps += 1, with number = place[0].
-//               After a loss of the epoch that is not finite every other becomes NaN: no update follows.
+// count_step:   the count of a step (step_count.cuh), where the loss has not done that.
 // keep_weights: kept[window mod 2] = source, with window = place[2] + number / every, while the losses are finite.
 // summarize:    out = (sum of the squares of the first weight_count elements, number of elements that are not finite).
 // Whatever changes from step to step is read from device memory, so that recorded launches can be repeated.
 //
-// count_step is one thread: it moves a few numbers, between the loss and the update, beside the backward pass. In the
-// others thread t handles N neighbouring elements, one access of 16 bytes in each vector where all are aligned. Each
-// thread of summarize adds up its elements, each block adds its threads' sums, the last block those of the blocks, all
-// in double precision.
+// count_step is one thread. In the others thread t handles N neighbouring elements, one access of 16 bytes in each
+// vector where all are aligned. Each thread of summarize adds up its elements, each block adds its threads' sums, the
+// last block those of the blocks, all in double precision.
 //
 // Bytes per float element: keep_weights reads 4 and writes 4, summarize reads 4. The minimum.
 #include "flat_vector.cuh"
+#include "step_count.cuh"
 
 template <typename T>
 __global__ void __launch_bounds__(32)
-    count_step(T* loss /* [2] */, double* losses /* [steps of the epoch, 2] */,
-               const T* table /* [steps of the epoch, count] */, T* scalars /* [count] */, long long* place /* [3] */,
-               long long* steps /* [1] */, const float* skipped /* [1] or null: steps of the epoch without update */,
-               int count, int rows) {
-    const long long number = place[0];
-    const double before = number == 0 ? 0 : losses[2 * (number - 1)];
-    if (!is_finite(before)) loss[0] = T(before - before);
-    losses[2 * number] = loss[0];
-    losses[2 * number + 1] = loss[1];
-    const long long updates = skipped == nullptr ? number : number - (long long)*skipped;
-    for (int i = 0; i < count; ++i) scalars[i] = table[updates * count + i];
-    place[0] = number + 1;
-    place[1] += rows;
-    steps[0] += 1;
+    count_step(T* loss /* [2] */, int rows, double* losses, const T* table, T* scalars, long long* place,
+               long long* steps, const float* skipped, int scalar_count) {
+    StepCount<T>{losses, table, scalars, place, steps, skipped, scalar_count}.add(loss, rows);
 }
 
 template <typename T>

@@ -1,11 +1,12 @@
 // What the losses share: J = sum_i w_i l_i / sum_i w_i over the rows of a batch, and the bias b of the last layer.
 //
 // `loss` is [2]: J, and the sum of the weights. Where every weight is zero, J and its gradient are zero. Where b is
-// given, a loss adds it to its outputs first, and the last of its blocks adds the rows of the gradient to db.
+// given, a loss adds it to its outputs first, and the last of its blocks adds the rows of the gradient to db. Where a
+// training step is to be counted, that block does it too.
 #ifndef GPUNET_WEIGHTED_MEAN_CUH
 #define GPUNET_WEIGHTED_MEAN_CUH
 
-#include "common.cuh"
+#include "step_count.cuh"
 
 // loss[1] = sum_i w_i, in one block: before a loss that has weights, which divides by it.
 // Thread t adds rows t, t + threads, ...; reads 1 element per row, which is the minimum.
@@ -69,7 +70,7 @@ template <typename T, typename A>
 __device__ __forceinline__ void finish_weighted_mean(A part, A total, const T* gradient /* [rows, columns] */,
                                                      A* dbias /* [columns] or null */, A* loss /* [2] */,
                                                      A* partial /* [gridDim.x] */, unsigned int* ticket /* [1] */,
-                                                     int rows, int columns) {
+                                                     int rows, int columns, const StepCount<A>& step) {
     SHARED(A, scratch, [WARP_LANES]);
     const A block_sum = block_reduce<Sum>(part, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = block_sum;
@@ -80,6 +81,7 @@ __device__ __forceinline__ void finish_weighted_mean(A part, A total, const T* g
     if (threadIdx.x == 0) {
         loss[0] = total == A(0) ? A(0) : sum / total;
         loss[1] = total;
+        step.add(loss, rows);
     }
     if (dbias != nullptr) add_rows(gradient, dbias, rows, columns);
 }

@@ -14,6 +14,7 @@ import numpy as np
 from gpunet.activations import Activation, Identity
 from gpunet.backends.arrays import Array, Scratch
 from gpunet.backends.backend import Backend
+from gpunet.backends.reference.training import Tally
 from gpunet.random import Stream, dropout_threshold, random_words
 
 # Rows summed one after the other before the partial sums are: the rounding error of a sum over n rows grows with
@@ -323,6 +324,7 @@ class NumpyBackend(Backend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
         if bias is not None:
@@ -337,7 +339,7 @@ class NumpyBackend(Backend):
             row_losses[rows] += np.log(partition[:, 0])
             shifted /= partition
             shifted[picked] -= 1
-        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
 
     def squared_error(
         self,
@@ -348,6 +350,7 @@ class NumpyBackend(Backend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
         if bias is not None:
@@ -356,7 +359,7 @@ class NumpyBackend(Backend):
         np.subtract(outputs, targets, out=doutputs)
         np.einsum("ij,ij->i", doutputs, doutputs, out=row_losses)
         row_losses /= 2
-        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
 
     def sigmoid_cross_entropy(
         self,
@@ -367,6 +370,7 @@ class NumpyBackend(Backend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
         total = self._total_weight(weights, outputs.shape[0])
         if bias is not None:
@@ -391,7 +395,7 @@ class NumpyBackend(Backend):
             b *= t
             dj -= b
             dj /= a
-        self._weigh(doutputs, row_losses, weights, total, loss, dbias)
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
 
     def _total_weight(self, weights: Array | None, rows: int) -> float:
         return float(rows) if weights is None else float(weights.sum())
@@ -408,8 +412,9 @@ class NumpyBackend(Backend):
         total: float,
         loss: Array,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None:
-        """Turn row losses and their gradients into the weighted mean, its gradient and that of the bias."""
+        """Turn row losses and their gradients into the weighted mean, its gradient and that of the bias; count."""
         loss[0], loss[1] = 0, total
         if total == 0:
             gradient.fill(0)
@@ -421,6 +426,8 @@ class NumpyBackend(Backend):
             loss[0] = row_losses.sum() / total
         if dbias is not None:
             self._column_sums(gradient, out=dbias)
+        if tally is not None:
+            self.count_step(loss, **tally._asdict(), rows=len(gradient))
 
     # --- optimisers (L5) ---------------------------------------------------------------------------------------------
 

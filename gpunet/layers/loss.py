@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array, Memory, Part
 
 
@@ -42,6 +43,7 @@ class Loss(Part, ABC):
         weights: Array | None,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> Array:
         """Write J into ``value`` and return dJ/doutputs, (n, c), in a buffer that the next call overwrites.
 
@@ -53,9 +55,11 @@ class Loss(Part, ABC):
         weights : ndarray, (n,), or None
         bias, dbias : ndarray, (c,), or None
             b, which is first added to ``outputs``, in place; and where its gradient is written.
+        tally : Tally or None
+            Where a training step is counted, if this is one.
         """
         doutputs = self.workspace.rows("loss.doutputs", outputs.shape[0], outputs.shape[1], self.dtype)
-        self._evaluate(outputs, targets, weights, doutputs, bias, dbias)
+        self._evaluate(outputs, targets, weights, doutputs, bias, dbias, tally)
         return doutputs
 
     @abstractmethod
@@ -67,6 +71,7 @@ class Loss(Part, ABC):
         doutputs: Array,
         bias: Array | None,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None: ...
 
     @staticmethod

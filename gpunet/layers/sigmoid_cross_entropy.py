@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from gpunet.activations import Sigmoid
+from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
@@ -29,8 +30,10 @@ class SigmoidCrossEntropy(Loss):
         doutputs: Array,
         bias: Array | None,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None:
-        self.backend.sigmoid_cross_entropy(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)
+        numbers = outputs, targets, weights, doutputs, self.value
+        self.backend.sigmoid_cross_entropy(*numbers, bias=bias, dbias=dbias, tally=tally)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

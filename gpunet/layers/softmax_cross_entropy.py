@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
@@ -25,8 +26,10 @@ class SoftmaxCrossEntropy(Loss):
         doutputs: Array,
         bias: Array | None,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None:
-        self.backend.softmax_cross_entropy(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)
+        numbers = outputs, targets, weights, doutputs, self.value
+        self.backend.softmax_cross_entropy(*numbers, bias=bias, dbias=dbias, tally=tally)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

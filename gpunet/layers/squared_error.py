@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
@@ -21,5 +22,7 @@ class SquaredError(Loss):
         doutputs: Array,
         bias: Array | None,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None:
-        self.backend.squared_error(outputs, targets, weights, doutputs, self.value, bias=bias, dbias=dbias)
+        numbers = outputs, targets, weights, doutputs, self.value
+        self.backend.squared_error(*numbers, bias=bias, dbias=dbias, tally=tally)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation
-from gpunet.backends.reference.training import PLACE
+from gpunet.backends.reference.training import PLACE, Tally
 from gpunet.errors import GpunetError
 from gpunet.mixed_precision import GROWTH_INTERVAL
 from gpunet.network import Network
@@ -210,19 +210,19 @@ class TrainingSteps:
     def _step(self, rows: int) -> None:
         network, backend = self.network, self._backend
         batch = self._gather(rows)
-        if not network.narrow_pass(*batch):
-            network.differentiate(*batch)
-        backend.count_step(
-            network.loss_layer.value,
+        tally = Tally(
             self.losses,
             self._table,
             self.optimizer.scalars,
             self._place,
             network.step_count.on_device,
-            rows=rows,
-            skipped=None if network.loss_scale is None else network.loss_scale.newly_skipped,
+            None if network.loss_scale is None else network.loss_scale.newly_skipped,
         )
-        backend.join()  # here: the count runs beside the last product
+        if network.narrow_pass(*batch):
+            backend.count_step(network.loss_layer.value, **tally._asdict(), rows=rows)
+        else:
+            network.differentiate(*batch, tally=tally)
+        backend.join()
         network.unscale_gradients(GROWTH_INTERVAL)
 
         weight_count = network.layout.weight_count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,21 @@ from gpunet.verification.check import Check, Unit, alignments, operation_check, 
 from gpunet.verification.operation import Numbers, Operation
 from gpunet.verification.storage import LOST_UNITS, NETWORK_DTYPES, Array, Storage
 from gpunet.verification.subject import Subject
+from gpunet.verification.training import COUNTED, STEPS, tally
 
 # Columns for every number of lanes and of columns per lane, below, at and above; and for the kernel of long rows.
 SOFTMAX_SHAPES = (
     *((1, 2), (130, 10), (33, 8), (7, 9), (5, 16), (5, 17), (40, 31), (40, 32), (40, 33), (9, 64), (9, 65), (3, 129)),
     *((3, 257), (3, 513), (2, 1023), (5, 1024), (5, 1025), (2, 1500), (1100, 3), (2, 9_000), (2, 12_000), (2, 70_000)),
+)
+# Of a loss that counts its step: every kernel, one block and several, a gradient too large for the last block.
+COUNTED_SHAPES = ((2, 3), (1640, 10), (5, 1025), (2, 70_000))
+SCALARS = 3
+# Steps of an epoch, and what came before.
+COUNTS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (0, {}),
+    (STEPS - 1, {"skipped": 7}),
+    *((1, {"before": lost}) for lost in (np.nan, np.inf, -np.inf)),
 )
 ZERO, GIVEN = "zero", "given"
 EXTREME_LOGITS = (-1e4, -100.0, -50.0, -0.0, 0.0, 30.0, 80.0, 1e4)
@@ -72,6 +83,23 @@ def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *
     rng = np.random.default_rng(shape)
     outputs, targets = (rng.standard_normal(shape) for _ in range(2))
     return _loss("squared_error", storage, outputs, storage.store(targets), weights, has_bias)
+
+
+def counted(operation: Operation, storage: Storage, number: int, **more: Any) -> Operation:
+    """Return a loss that counts the step ``number``; the rest is for :func:`gpunet.verification.training.tally`."""
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        losses = LOST_UNITS * storage.unit * np.abs(expected["losses"])
+        return {**operation.tolerance(arguments, expected), "losses": losses}
+
+    return replace(
+        operation,
+        given={**operation.given, **tally(storage, number, SCALARS, **more)},
+        written={**operation.written, "scalars": ((SCALARS,), storage.arithmetic)},
+        tolerance=tolerance,
+        changed=(*operation.changed, *COUNTED),
+        counts=True,
+    )
 
 
 def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights: str, has_bias: bool) -> Operation:
@@ -129,6 +157,16 @@ def checks(subject: Subject) -> Iterator[Check]:
             for shape in BIAS_SHAPES:
                 yield check(make(storage, shape, has_bias=True), f"{shape_text(shape)}, bias")
             yield check(make(storage, (37, 20), GIVEN, has_bias=True), "37 x 20, weights, bias")
+            for shape in COUNTED_SHAPES:
+                operation = make(storage, shape, has_bias=True)
+                yield check(counted(operation, storage, 1), f"{shape_text(shape)}, bias, counted")
+            operation = make(storage, (37, 20), GIVEN, has_bias=True)
+            for number, more in COUNTS:
+                words = ", ".join(f"{name} {value}" for name, value in more.items())
+                yield check(
+                    counted(operation, storage, number, **more),
+                    f"37 x 20, weights, bias, counted as step {number}, {words}",
+                )
             yield check(make(storage, (12, 5), ZERO), "12 x 5, all weights zero")
             yield check(make(storage, (12, 5), ZERO, has_bias=True), "12 x 5, all weights zero, bias")
             if make is sigmoid_cross_entropy and storage.name in NETWORK_DTYPES:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.reference.training import Tally
 from gpunet.verification.storage import Array, exact
 
 Numbers = Mapping[str, Any]
@@ -42,6 +43,8 @@ class Operation:
         Those of ``given`` that are written too.
     shared : mapping of str to str
         Outputs that are written to the buffer of one of ``given``.
+    counts : bool
+        Whether it counts a step: those of the arrays that a tally has are one argument, ``tally``.
     """
 
     method: str
@@ -51,6 +54,7 @@ class Operation:
     tolerance: Tolerance = lambda arguments, expected: {}
     changed: tuple[str, ...] = ()
     shared: Mapping[str, str] = field(default_factory=dict)
+    counts: bool = False
 
     @property
     def matrices(self) -> tuple[str, ...]:
@@ -58,6 +62,13 @@ class Operation:
         sizes = {name: array.size for name, array in self.given.items()}
         sizes |= {name: math.prod(shape) for name, (shape, _) in self.written.items() if name not in self.shared}
         return tuple(name for name, size in sizes.items() if size > 2)
+
+    def call(self, backend: Backend, arrays: Numbers) -> None:
+        """Do the operation on arrays, by their names."""
+        arguments = {**arrays, **self.settings}
+        if self.counts:
+            arguments["tally"] = Tally(**{name: arguments.pop(name) for name in Tally._fields if name in arguments})
+        getattr(backend, self.method)(**arguments)
 
     def expected(self) -> tuple[Numbers, Numbers]:
         """Return the arguments in float64, and what the specification writes for them."""
@@ -67,7 +78,7 @@ class Operation:
             empty = exact(np.zeros(shape, dtype))
             arrays[name] = arrays[self.shared[name]] if name in self.shared else empty
         with np.errstate(all="ignore"):
-            getattr(Backend(), self.method)(**arrays, **self.settings)
+            self.call(Backend(), arrays)
         outputs = {name: arrays[name] for name in (*self.written, *self.changed)}
         return {**before, **self.settings}, outputs
 
@@ -173,7 +184,7 @@ class Placed:
                 buffers[name] = _Buffer(backend, poison, offsets.get(name, 0))
         self._backend, self._buffers, self._operation = backend, buffers, operation
         arrays = {name: buffer.array for name, buffer in buffers.items()}
-        self.call: Callable[[], None] = partial(getattr(backend, operation.method), **arrays, **operation.settings)
+        self.call: Callable[[], None] = partial(operation.call, backend, arrays)
 
     @property
     def outputs(self) -> tuple[str, ...]:

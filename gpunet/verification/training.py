@@ -17,6 +17,7 @@ from gpunet.verification.storage import Storage
 from gpunet.verification.subject import Subject
 
 STEPS, EVERY = 40, 16
+COUNTED = "losses", "place", "steps"  # what a count changes
 
 
 def count_step(
@@ -28,17 +29,23 @@ def count_step(
     skipped: int | None = None,
 ) -> Operation:
     """Return the operation on the step ``number`` of an epoch, after a loss of ``before``."""
-    given = (
+    given = {"loss": np.array([loss, 20], storage.dtype), **tally(storage, number, scalars, before, skipped)}
+    written = {"scalars": ((scalars,), storage.dtype)}
+    return Operation("count_step", given, written, {"rows": 20}, changed=("loss", *COUNTED))
+
+
+def tally(
+    storage: Storage, number: int, scalars: int, before: float = 0.5, skipped: int | None = None
+) -> dict[str, Any]:
+    """Return what is given of a tally, at the step ``number`` of an epoch, after a loss of ``before``."""
+    return (
         _place(number, before)
         | {
-            "loss": np.array([loss, 20], storage.dtype),
-            "table": storage.store(np.random.default_rng(scalars).uniform(0, 1, (STEPS, scalars))),
+            "table": np.random.default_rng(scalars).uniform(0, 1, (STEPS, scalars)).astype(storage.arithmetic),
             "steps": np.array([2**40], np.int64),
         }
         | ({} if skipped is None else {"skipped": np.array([skipped], np.float32)})
     )
-    written = {"scalars": ((scalars,), storage.dtype)}
-    return Operation("count_step", given, written, {"rows": 20}, changed=("loss", "losses", "place", "steps"))
 
 
 def keep_weights(storage: Storage, size: int, number: int, windows: int = 0, before: float = 0.5) -> Operation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ import pytest
 from gpunet.backends import Backend, NumpyBackend, reference
 from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.numpy import CHUNK
+from gpunet.backends.reference.training import Tally
+from gpunet.verification import losses
+from gpunet.verification.operation import Operation, compare
+from gpunet.verification.storage import FLOAT64
 from tests.helpers.operations import CASES, SHAPES, Arrays, Operands
 
 
@@ -57,6 +62,26 @@ def test_every_version_is_the_reference_to_rounding(
     for argument, value in expected.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_allclose(ours[argument], value, rtol=1e-10, atol=1e-11, err_msg=argument)
+
+
+@pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])
+@pytest.mark.parametrize("make", losses.LOSSES)
+@pytest.mark.parametrize(("number", "more"), losses.COUNTS)
+def test_losses_count_their_steps(
+    make: Callable[..., Operation], number: int, more: dict[str, Any], backend: type[Backend]
+) -> None:
+    """And :func:`count_step` after a loss that does not is the same."""
+    operation = make(FLOAT64, (37, 5), losses.GIVEN, has_bias=True)
+    counted = losses.counted(operation, FLOAT64, number, **more)
+    assert not [found.text for found in compare(backend(), counted) if found.error > 1]
+    _, expected = counted.expected()
+    _, apart = operation.expected()
+    tally = {name: values.copy() for name, values in counted.given.items() if name in Tally._fields}
+    tally["scalars"] = np.zeros(losses.SCALARS)
+    backend().count_step(apart["loss"], **tally, rows=37)
+    for name, values in {"loss": apart["loss"], **tally}.items():
+        if name in expected:
+            np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])

@@ -267,10 +267,14 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
                 "place": np.array([number, 20 * number, 2]),
                 "steps": np.array([2**40]),
                 "rows": 20,
-                "skipped": skipped,
+                "skipped": None if skipped is None else np.array([skipped], np.float32),
             },
         )
-        for number, before, skipped in ((0, np.nan, None), (3, 0.5, np.array([2.0])), (8, np.inf, np.array([8.0])))
+        for number, before, skipped in (
+            (0, np.nan, None),
+            (3, 0.5, 2),
+            (8, np.inf, 8),
+        )
     ),
     *(
         (

@@ -24,6 +24,7 @@ OPERATIONS = {
     "bias gradient": activation.backward(FLOAT32, (129, 70), RELU),
     "mean of losses": losses.squared_error(FLOAT32, (103, 10), losses.GIVEN),
     "gradient of a bias": losses.squared_error(FLOAT32, (40, 20), has_bias=True),
+    "count of a step": losses.counted(losses.squared_error(FLOAT32, (103, 10)), FLOAT32, 1),
     "rows of a warp": losses.softmax_cross_entropy(FLOAT32, (33, 10), losses.GIVEN),
     "rows of a block": losses.softmax_cross_entropy(FLOAT32, (9, 1100), losses.GIVEN),
     "norm of the gradient": optimizer.clip_factor(FLOAT32, 1025, 600),

@@ -27,7 +27,7 @@ CHECKS: list[tuple[str, tuple[str, ...]]] = [
     ("sgd_step<float, 4, true>", ("SGD step", "float32", "1023 parameters", "momentum 0.9")),
     ("adam_step<float, 4>", ("Adam step", "float32", "1023 parameters")),
     ("clip_factor<float, 4>", ("clipping factor", "float32", "40000 parameters")),
-    ("keep_weights<float, 4>", ("good weights", "float32", "1023 parameters")),
+    ("keep_weights<float, 1>", ("good weights", "float32", "1023 parameters")),
     ("summarize<float, 4>", ("finite numbers", "float32", "1023 parameters")),
     ("count_step<float>", ("count of a step", "float32", "step 39, 3 numbers")),
     ("score_classes<float>", ("right classes", "float32", "33 x 31")),

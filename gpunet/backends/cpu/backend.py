@@ -26,6 +26,7 @@ from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, Phase, Program, Recording
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
+from gpunet.backends.reference.training import Tally
 from gpunet.random import Stream, dropout_threshold
 
 
@@ -379,8 +380,10 @@ class CpuBackend(NumpyBackend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        self._run_loss(losses.softmax_cross_entropy_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        self._run_loss(losses.softmax_cross_entropy_kernel, *arrays, tally)
 
     def sigmoid_cross_entropy(
         self,
@@ -391,8 +394,10 @@ class CpuBackend(NumpyBackend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        self._run_loss(losses.sigmoid_cross_entropy_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        self._run_loss(losses.sigmoid_cross_entropy_kernel, *arrays, tally)
 
     def squared_error(
         self,
@@ -403,8 +408,10 @@ class CpuBackend(NumpyBackend):
         loss: Array,
         bias: Array | None = None,
         dbias: Array | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        self._run_loss(losses.squared_error_kernel, outputs, targets, weights, doutputs, loss, bias, dbias)
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        self._run_loss(losses.squared_error_kernel, *arrays, tally)
 
     def _run_loss(
         self,
@@ -416,6 +423,7 @@ class CpuBackend(NumpyBackend):
         loss: Array,
         bias: Array | None,
         dbias: Array | None,
+        tally: Tally | None,
     ) -> None:
         (rows, columns), kernel = outputs.shape, _compiled(factory, _real(outputs))
         per_block = block_rows(rows, columns)
@@ -429,6 +437,8 @@ class CpuBackend(NumpyBackend):
         if dbias is not None:
             self.bias_activation_backward(doutputs, doutputs, Identity(), doutputs, dbias)
         self._run(Phase(kernel, [2, *given], 1))
+        if tally is not None:
+            self.count_step(loss, **tally._asdict(), rows=rows)
 
     def score_classes(self, outputs: Array, labels: Array, weights: Array | None, out: Array) -> None:
         self._run_score(True, outputs, labels, weights, out)
@@ -536,10 +546,7 @@ class CpuBackend(NumpyBackend):
         rows: int,
         skipped: Array | None = None,
     ) -> None:
-        if skipped is not None:  # of float16, which networks here do not have
-            self._run_numpy("count_step", loss, losses, table, scalars, place, steps, rows=rows, skipped=skipped)
-            return
-        given: list[Argument] = [loss, losses, table, scalars, place, steps, rows, scalars.size]
+        given: list[Argument] = [loss, losses, table, scalars, place, steps, rows, scalars.size, skipped]
         self._run(Phase(_compiled(training.count_kernel, _real(loss)), given, 1))
 
     def keep_weights(self, source: Array, kept: Array, losses: Array, place: Array, *, every: int) -> None:

@@ -12,6 +12,7 @@ from gpunet.backends.cuda.instantiation import Variants, arithmetic_type, storag
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.weighted_mean import launch_loss, total_weight, write_total_weight
+from gpunet.backends.reference.training import Tally
 
 # (lanes per row, columns per lane) of softmax_cross_entropy_lanes.
 SOFTMAX_SHAPES = ((8, 1), (16, 1), (32, 1), (32, 2), (32, 4), (32, 8), (32, 16), (32, 32))
@@ -42,6 +43,7 @@ def softmax_cross_entropy(
     loss: Array,
     bias: Array | None = None,
     dbias: Array | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.softmax_cross_entropy.softmax_cross_entropy`."""
     rows, columns = outputs.shape
@@ -61,4 +63,4 @@ def softmax_cross_entropy(
         threads, items = BLOCK_THREADS, rows * BLOCK_THREADS
     kernel = cuda.kernels.get("softmax_cross_entropy", expression, group)
     grid = flat_grid(items, cuda.device, threads=threads), threads
-    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, shared_memory)
+    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, tally, shared_memory)

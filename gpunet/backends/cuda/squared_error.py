@@ -9,6 +9,7 @@ from gpunet.backends.cuda.instantiation import Variants
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
 from gpunet.backends.cuda.weighted_mean import elementwise_group, elementwise_loss
+from gpunet.backends.reference.training import Tally
 
 
 def squared_error_group(storage: str) -> Group:
@@ -30,6 +31,7 @@ def squared_error(
     loss: Array,
     bias: Array | None = None,
     dbias: Array | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.squared_error.squared_error`."""
-    elementwise_loss(cuda, "squared_error", outputs, targets, weights, doutputs, loss, bias, dbias)
+    elementwise_loss(cuda, "squared_error", outputs, targets, weights, doutputs, loss, bias, dbias, tally)

@@ -12,6 +12,7 @@ from gpunet.backends.cuda.grids import THREADS, ceiling, flat_grid, flat_vector_
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, Variants, storage_type, widest_vector
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.reference.training import Tally
 
 
 def training_group(parameter: str) -> Group:
@@ -24,6 +25,13 @@ def training_group(parameter: str) -> Group:
 def groups(variants: Variants) -> Iterator[Group]:
     """Yield every group of kernels that are compiled together."""
     return (training_group(storage) for storage in variants.storages if storage in PARAMETER_TYPES)
+
+
+def step_count(tally: Tally | None) -> tuple[Array | np.int32 | None, ...]:
+    """Return the arguments of a kernel that counts a step, as ``step_count.cuh`` has them."""
+    if tally is None:
+        return (*[None] * len(Tally._fields), np.int32(0))
+    return (*tally, np.int32(tally.scalars.size))
 
 
 def count_step(
@@ -39,7 +47,7 @@ def count_step(
     skipped: Array | None = None,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.training.count_step`."""
-    arguments = (loss, losses, table, scalars, place, steps, skipped, np.int32(scalars.size), np.int32(rows))
+    arguments = (loss, np.int32(rows), *step_count(Tally(losses, table, scalars, place, steps, skipped)))
     cuda.launch(_kernel(cuda, "count_step", loss), 1, 1, arguments)
 
 

@@ -13,6 +13,8 @@ from gpunet.backends.cuda.grids import THREADS, flat_grid
 from gpunet.backends.cuda.instantiation import arithmetic_name, arithmetic_type, storage_type
 from gpunet.backends.cuda.kernel_library import Group
 from gpunet.backends.cuda.launcher import Launcher
+from gpunet.backends.cuda.training import step_count
+from gpunet.backends.reference.training import Tally
 
 TOTAL_WEIGHT_THREADS = 1024
 # Elements of a gradient whose rows the last block of a loss adds by itself: in about the time of another launch.
@@ -42,6 +44,7 @@ def launch_loss(
     loss: Array,
     bias: Array | None,
     dbias: Array | None,
+    tally: Tally | None,
     shared_memory: int = 0,
 ) -> None:
     """Launch a loss on ``grid``, blocks and their threads; the gradient of the bias of a large batch follows."""
@@ -50,7 +53,7 @@ def launch_loss(
     partial = cuda.scratch("partial", (blocks,), arithmetic_type(outputs.dtype))
     by_itself = dbias if outputs.size <= MOST_FOR_ONE_BLOCK else None
     gradients = (doutputs, by_itself, loss, partial, cuda.zeroed_counters(1))
-    arguments = (outputs, bias, targets, weights, *gradients, np.int32(rows), np.int32(columns))
+    arguments = (outputs, bias, targets, weights, *gradients, np.int32(rows), np.int32(columns), *step_count(tally))
     cuda.launch(kernel, blocks, threads, arguments, shared_memory=shared_memory)
     if by_itself is not dbias:
         bias_activation_backward(cuda, doutputs, doutputs, Identity(), doutputs, dbias)
@@ -71,6 +74,7 @@ def elementwise_loss(
     loss: Array,
     bias: Array | None,
     dbias: Array | None,
+    tally: Tally | None,
 ) -> None:
     """Launch such a loss."""
     storage = storage_type(outputs.dtype)
@@ -78,4 +82,4 @@ def elementwise_loss(
     write_total_weight(cuda, name, group, weights, loss)
     kernel = cuda.kernels.get(name, f"{name}<{storage}>", group)
     grid = flat_grid(outputs.size, cuda.device), THREADS
-    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias)
+    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, tally)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.reference.training import Tally
 from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
@@ -17,6 +18,7 @@ def sigmoid_cross_entropy(
     loss: Array,
     bias: Array | None = None,
     dbias: Array | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """J = sum_i w_i l_i / sum_i w_i for independent sigmoid outputs, and dJ/doutputs.
 
@@ -41,6 +43,8 @@ def sigmoid_cross_entropy(
         Written: J, and the sum of the weights.
     bias, dbias : ndarray, (c,), or None
         b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
+    tally : Tally or None
+        Where the step is counted, if it is to be (:func:`~gpunet.backends.reference.training.count_step`).
     """
     if bias is not None:
         outputs += bias
@@ -48,4 +52,4 @@ def sigmoid_cross_entropy(
     a, b = xp.exp(negative), xp.exp(-positive)
     row_losses = ((1 - targets) * positive - targets * negative + xp.log1p(a * b)).sum(axis=1)
     xp.divide((1 - targets) * a - targets * b, a + b, out=doutputs)
-    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias)
+    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias, tally)

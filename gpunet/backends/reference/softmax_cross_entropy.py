@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.reference.training import Tally
 from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
@@ -17,6 +18,7 @@ def softmax_cross_entropy(
     loss: Array,
     bias: Array | None = None,
     dbias: Array | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """J = sum_i w_i l_i / sum_i w_i with l_i = -log p_i[t_i], p_i = softmax(o_i), and dJ/doutputs.
 
@@ -37,6 +39,8 @@ def softmax_cross_entropy(
         Written: J, and the sum of the weights.
     bias, dbias : ndarray, (c,), or None
         b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
+    tally : Tally or None
+        Where the step is counted, if it is to be (:func:`~gpunet.backends.reference.training.count_step`).
     """
     if bias is not None:
         outputs += bias
@@ -47,4 +51,4 @@ def softmax_cross_entropy(
     row_losses = xp.log(partition[:, 0]) - shifted[picked]
     xp.divide(exponentials, partition, out=doutputs)
     doutputs[picked] -= 1
-    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias)
+    weighted_mean(xp, row_losses, weights, doutputs, loss, dbias, tally)

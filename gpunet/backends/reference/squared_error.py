@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.reference.training import Tally
 from gpunet.backends.reference.weighted_mean import weighted_mean
 
 
@@ -17,6 +18,7 @@ def squared_error(
     loss: Array,
     bias: Array | None = None,
     dbias: Array | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """J = sum_i w_i E_i / sum_i w_i with E_i = 1/2 sum_j (t_ij - o_ij)^2 (L12), and dJ/doutputs.
 
@@ -31,8 +33,10 @@ def squared_error(
         Written: J, and the sum of the weights.
     bias, dbias : ndarray, (c,), or None
         b, which is first added to ``outputs``, in place; and its gradient, the sum of the rows of doutputs, written.
+    tally : Tally or None
+        Where the step is counted, if it is to be (:func:`~gpunet.backends.reference.training.count_step`).
     """
     if bias is not None:
         outputs += bias
     xp.subtract(outputs, targets, out=doutputs)
-    weighted_mean(xp, (doutputs * doutputs).sum(axis=1) / 2, weights, doutputs, loss, dbias)
+    weighted_mean(xp, (doutputs * doutputs).sum(axis=1) / 2, weights, doutputs, loss, dbias, tally)

@@ -6,11 +6,22 @@ batch in the epoch's order, and windows whose weights were kept before this epoc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpunet.backends.arrays import Array
 
 PLACE = 3
+
+
+class Tally(NamedTuple):
+    """Where a loss of training counts its step: arguments of :func:`count_step`, which says what they are."""
+
+    losses: Array
+    table: Array
+    scalars: Array
+    place: Array
+    steps: Array
+    skipped: Array | None = None
 
 
 def count_step(

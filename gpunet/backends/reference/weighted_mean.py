@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backends.arrays import Array
+from gpunet.backends.reference.training import Tally, count_step
 
 
 def weighted_mean(
-    xp: Any, row_losses: Array, weights: Array | None, gradient: Array, loss: Array, dbias: Array | None
+    xp: Any,
+    row_losses: Array,
+    weights: Array | None,
+    gradient: Array,
+    loss: Array,
+    dbias: Array | None,
+    tally: Tally | None,
 ) -> None:
     """J = sum_i w_i l_i / sum_i w_i, and the gradient of each l_i times w_i / sum w, in place.
 
@@ -26,6 +33,8 @@ def weighted_mean(
         Written: J, and the sum of the weights.
     dbias : ndarray, (c,), or None
         Written: the sum of the rows of the gradient.
+    tally : Tally or None
+        Where the step is counted, if it is to be.
     """
     if weights is None:
         weights = xp.ones_like(row_losses)
@@ -35,3 +44,5 @@ def weighted_mean(
     gradient[...] = xp.where(total == 0, 0, share[:, None] * gradient)
     if dbias is not None:
         dbias[...] = gradient.sum(axis=0)
+    if tally is not None:
+        count_step(xp, loss, **tally._asdict(), rows=len(gradient))

@@ -18,7 +18,7 @@ from tests.helpers import fake_cupy
 
 LAYERS, BATCHES, EPOCHS = (64, 128, 128, 10), 12, 5
 # Of one recorded step, its loss and its place in the epoch included.
-NODES_OF_A_STEP, CHAIN_OF_A_STEP = 16, 13
+NODES_OF_A_STEP, CHAIN_OF_A_STEP = 15, 13
 # At the end of an epoch: the last batch in inference mode (three products, the last with its bias, two batch norms, a
 # loss), two copies of losses, a look at parameters and one at running averages; with validation the same pass, its loss
 # copied, a score.

@@ -25,7 +25,6 @@ from tests.helpers import fake_cupy
 
 RNG = np.random.default_rng(0)
 DEEP = [6, 9, 8, 7, 5, 3]
-COUNT = 1  # kernels that count a step
 
 
 @pytest.fixture(params=["emulated", "cupy"])
@@ -198,14 +197,14 @@ def recorded_step(backend: CudaBackend, sizes: list[int], weighted: bool = False
 def test_gradients_of_weights_are_computed_beside_those_of_inputs(arguments: dict[str, Any]) -> None:
     """All but the first linear layer have both; the race check of the emulated device looks at every recording."""
     replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), DEEP, **arguments)
-    assert replay.nodes - replay.longest_chain == len(DEEP) - 2 + COUNT
+    assert replay.nodes - replay.longest_chain == len(DEEP) - 2
 
 
 def test_a_recorded_step_of_a_deep_network(cupy: fake_cupy.FakeCupy) -> None:
     """Replayed in other orders, and checked for races, workspaces of cuBLAS included."""
     replay = recorded_step(CudaBackend(cupy_device.CupyDevice(0)), DEEP, batch_norm=True)
     graph = replay._graph.recording
-    assert len(graph.operations) - graph.longest_chain() == len(DEEP) - 2 + COUNT
+    assert len(graph.operations) - graph.longest_chain() == len(DEEP) - 2
 
 
 def test_a_buffer_that_a_branch_still_reads_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,17 +223,16 @@ def test_a_buffer_that_a_branch_still_reads_is_found(monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_step_costs() -> None:
-    """One gather; a product, or three, and batch norm of each layer; loss; update: and the count, which is beside."""
+    """One gather; a product, or three, and batch norm of each layer; loss, which counts; update."""
     replay = recorded_step(CudaBackend(EmulatedDevice(multiprocessor_count=4)), [64, 128, 128, 10], batch_norm=True)
     count = collections.Counter(name.split("<")[0] for name in replay.names)
-    assert (replay.nodes, replay.longest_chain) == (15 + COUNT, 13)
+    assert (replay.nodes, replay.longest_chain) == (15, 13)
     assert count == {
         "gather_batch": 1,
         "gemm": 3 + 3 + 2,
         "batch_norm_forward_resident": 2,
         "softmax_cross_entropy_lanes": 1,
         "batch_norm_backward_resident": 2,
-        "count_step": COUNT,
         "sgd_step": 1,
     }
 

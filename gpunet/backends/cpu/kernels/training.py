@@ -48,13 +48,13 @@ def gather_kernel(stamp: str) -> Any:
 def count_kernel(A: Any, stamp: str) -> Any:
     """Compile the counting of a step.
 
-    Arguments: loss, losses, table, scalars, place, steps, rows, how many scalars there are.
+    Arguments: loss, losses, table, scalars, place, steps, rows, how many scalars there are, skipped or 0.
     """
 
     @cfunc(SIGNATURE, cache=True)
     def count(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given = array_at(arguments, (8,), np.int64)
+        given = array_at(arguments, (9,), np.int64)
         loss, place, steps = (
             array_at(given[0], (2,), A),
             array_at(given[4], (3,), np.int64),
@@ -63,11 +63,14 @@ def count_kernel(A: Any, stamp: str) -> Any:
         number, columns = place[0], given[7]
         losses = array_at(given[1], (number + 1, 2), np.float64)
         table, scalars = array_at(given[2], (number + 1, columns), A), array_at(given[3], (columns,), A)
+        skipped = 0
+        if given[8] != 0:
+            skipped = int(array_at(given[8], (1,), np.float32)[0])
         if number > 0 and not np.isfinite(losses[number - 1, 0]):
             loss[0] = np.nan
         losses[number, 0], losses[number, 1] = loss[0], loss[1]
         for column in range(columns):
-            scalars[column] = table[number, column]
+            scalars[column] = table[number - skipped, column]
         place[0] += 1
         place[1] += given[6]
         steps[0] += 1
