@@ -59,6 +59,8 @@ def places(arrays: Arrays, value: float) -> list[tuple[str, int]]:
         is_written = isinstance(values, np.ndarray) and (values == 99).all()
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or is_written or argument in FINITE:
             continue
+        if argument == "skipped":  # a count
+            continue
         if argument == "y":  # follows from s; a kernel computes it again
             continue
         if argument == "inverse_std" and not np.isnan(value):  # bounded by epsilon
