@@ -49,9 +49,9 @@ def beyond(array: Any, place: int) -> Any:
     base = array
     while isinstance(base.base, np.ndarray):
         base = base.base
-    start = (array.__array_interface__["data"][0] - base.__array_interface__["data"][0]) // array.itemsize
-    position = start + (array.size + place if place >= 0 else place)
-    return base[position : position + 1]
+    start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    start += place * array.itemsize + (array.nbytes if place >= 0 else 0)
+    return base.reshape(-1).view(np.uint8)[start : start + array.itemsize].view(array.dtype)
 
 
 FAULTS = {
