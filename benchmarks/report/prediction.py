@@ -160,10 +160,12 @@ class Counts:
 
 
 @cache
-def counted() -> dict[int, Counts]:
-    """Return the counts by the number of linear layers; a test holds them against recorded steps."""
+def counted() -> dict[tuple[str, int], Counts]:
+    """Return the counts by dtype and number of linear layers; a test holds them against recorded steps."""
     content = json.loads(COUNTS_FILE.read_text(encoding="utf-8"))
-    return {int(layers): Counts(**counts) for layers, counts in content.items()}
+    return {
+        (dtype, int(layers)): Counts(**counts) for dtype, steps in content.items() for layers, counts in steps.items()
+    }
 
 
 def step(label: str, precision: str) -> Case:
@@ -190,7 +192,7 @@ class Model:
         self.gpu, self.label, self.precision = gpu, label, precision
         self.case = step(label, precision)
         self.layers = len(self.case.sizes) - 1
-        self.counts = counted()[self.layers] if counts is None else counts
+        self.counts = counted()[self.case.dtype, self.layers] if counts is None else counts
         # The last bias is added by what reads it.
         self.demands = [demand for demand in demands(self.case) if demand.name != "bias"]
 

@@ -21,6 +21,7 @@ from gpunet.verification.configurations import CONFIGURATIONS, layer_sizes
 from tests.helpers.verification import SmallDevice
 
 BATCH, WIDTH = 4, 8
+DTYPES = ("float32", "bfloat16")
 # Batches of an epoch, as many as one recording has of them, once and twice.
 FEW, MANY = 16, 32
 # From the fourth on, nothing is recorded any more.
@@ -71,39 +72,40 @@ class Watching(gpunet.Callback):
         pass
 
 
-def trained(layers: int, batches: int, *callbacks: gpunet.Callback) -> CountingDevice:
+def trained(layers: int, dtype: str, batches: int, *callbacks: gpunet.Callback) -> CountingDevice:
     """Train a network on a device of its own, and return that."""
     device, rng = CountingDevice(), np.random.default_rng(0)
     sizes = layer_sizes(WIDTH, layers, WIDTH)
     X = rng.standard_normal((batches * BATCH, WIDTH), dtype=np.float32)
-    network = gpunet.Network(sizes, batch_norm=True, seed=0, device=CudaBackend(device))
+    network = gpunet.Network(sizes, batch_norm=True, seed=0, precision=dtype, device=CudaBackend(device, dtype))
     options: dict[str, Any] = {"epochs": EPOCHS, "batch_size": BATCH, "optimizer": gpunet.Adam(1e-4)}
     gpunet.fit(network, X, rng.integers(0, sizes[-1], len(X)), callbacks=callbacks, **options)
     return device
 
 
 @functools.cache
-def calls() -> dict[str, float]:
+def calls(dtype: str) -> dict[str, float]:
     """Return the calls of a step that nobody watches, what an epoch of more batches has more of; and all the others."""
     of_epoch = {}
     for batches in (FEW, MANY):
         counted = LastEpoch()
-        trained(3, batches, counted)
+        trained(3, dtype, batches, counted)
         of_epoch[batches] = counted.after - counted.before
     of_step = (of_epoch[MANY] - of_epoch[FEW]) / (MANY - FEW)
     return {"calls": round(of_step, 3), "calls_of_epoch": round(of_epoch[FEW] - FEW * of_step)}
 
 
 @functools.cache
-def counts(layers: int) -> dict[str, float]:
+def counts(layers: int, dtype: str) -> dict[str, float]:
     """Return nodes, chain and calls of a network's step."""
-    replay = max(trained(layers, 3, Watching()).replays, key=lambda replay: replay.nodes)
-    return {"nodes": replay.nodes, "chain": getattr(replay, "longest_chain", replay.nodes), **calls()}
+    replay = max(trained(layers, dtype, 3, Watching()).replays, key=lambda replay: replay.nodes)
+    return {"nodes": replay.nodes, "chain": replay.longest_chain, **calls(dtype)}
 
 
-def all_counts() -> dict[str, dict[str, float]]:
-    """Return what the file holds: the counts by the number of linear layers."""
-    return {str(layers): counts(layers) for layers in sorted({layers for _, _, layers, _ in CONFIGURATIONS.values()})}
+def all_counts() -> dict[str, dict[str, dict[str, float]]]:
+    """Return what the file holds: the counts by dtype and number of linear layers."""
+    numbers = sorted({layers for _, _, layers, _ in CONFIGURATIONS.values()})
+    return {dtype: {str(layers): counts(layers, dtype) for layers in numbers} for dtype in DTYPES}
 
 
 if __name__ == "__main__":
