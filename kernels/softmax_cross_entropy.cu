@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(128, VALUES >= 16 ? 2 : 4)
             const int column = first_column + i * LANES;
             const A shifted = held[i] - maximum;
             if (column == label) row_loss = -shifted;
-            held[i] = exponential(shifted);  // 0 where there is no column
+            // Without a column it is 0 anyway; said, it saves up to 30 registers.
+            held[i] = column < columns ? exponential(shifted) : A(0);
             sum += held[i];
         }
         sum = warp_reduce<Sum>(sum, ROWS);
