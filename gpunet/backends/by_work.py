@@ -104,12 +104,11 @@ class CpuByWork(NumpyBackend):
         compiled = None
         if self.is_compiled_for(work):
             compiled = self._kept = self._kept or compiled_backend()
-        with self.lock:  # whoever holds it does not see another one's choice begin or end
+        with self.lock:  # to the end: a choice is for nobody else's work, and the one before it comes back after it
             before, self._compiled = self._compiled, compiled
-        try:
-            yield
-        finally:
-            with self.lock:
+            try:
+                yield
+            finally:
                 self._compiled = before
 
     @property

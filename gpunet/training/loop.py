@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -144,7 +144,7 @@ def fit(
         resume=resume,
         data_on=data_on,
     )
-    with network.in_training, settings.optimizer.in_training, contextlib.ExitStack() as at_end:
+    with network.in_training, settings.optimizer.in_training:
         with network.lock:
             data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
             if data.rows < network.minimum_batch:
@@ -153,14 +153,14 @@ def fit(
                 )
             per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
             data.weights = combine_weights(network, per_class, data.targets, own_weights)
-            at_end.enter_context(network.backend.working(network.training_work(data.rows)))
-            held_out = None
-            if validation is not None:
-                held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)
-            identity = None
-            if settings.checkpoint is not None:
-                identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
-            run = _Loop(network, data, held_out, settings, identity)
+            with network.backend.working(network.training_work(data.rows)):
+                held_out = None
+                if validation is not None:
+                    held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)
+                identity = None
+                if settings.checkpoint is not None:
+                    identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
+                run = _Loop(network, data, held_out, settings, identity)
         # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
         with np.errstate(over="ignore", invalid="ignore"):
             try:
@@ -201,6 +201,7 @@ class _Loop:
         self.network = network
         self.backend = network.backend
         self.data = data
+        self.work = network.training_work(data.rows)
         self.has_order = False  # on the device
         self.settings = settings
         self.optimizer = settings.optimizer
@@ -238,6 +239,12 @@ class _Loop:
         self.end = EpochEnd(self.steps, held_out, settings.l2)
         self.first_step = network.steps + 1
 
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Hold the lock, and let the backend choose by the work of the whole run: for what comes in between, by its own."""
+        with self.network.lock, self.backend.working(self.work):
+            yield
+
     def run(self) -> History:
         history = self.progress.history
         with contextlib.ExitStack() as ending:  # runs all of them, also when one raises, the last one first
@@ -250,7 +257,7 @@ class _Loop:
                 record = self._epoch(len(history) + 1)
                 history.records.append(record)
                 if self.best is not None:
-                    with self.network.lock:
+                    with self._turn():
                         self.best.consider(record)
                     history.stopped_early = self.best.is_over
                 self._write_checkpoint()
@@ -261,7 +268,7 @@ class _Loop:
     def _write_checkpoint(self) -> None:
         if self.settings.checkpoint is not None and self.identity is not None:
             history = self.progress.history
-            with self.network.lock:
+            with self._turn():
                 write_checkpoint(
                     self.settings.checkpoint, self.network, self.optimizer, history, self.best, self.identity
                 )
@@ -269,7 +276,7 @@ class _Loop:
     def _restore_best(self) -> None:
         """Go back to the best weights; the optimiser's moments belong to later ones and are forgotten."""
         if self.best is not None:
-            with self.network.lock:
+            with self._turn():
                 if self.best.restore():
                     self.optimizer.reset()
             self.progress.history.best_epoch = self.best.epoch
@@ -277,12 +284,12 @@ class _Loop:
     def _epoch(self, epoch: int) -> EpochRecord:
         started = time.perf_counter()
         self.progress.epoch, self.progress.step_in_epoch = epoch, 0
-        with self.network.lock:
+        with self._turn():
             begun = self.backend.mark()
             self.steps.begin(self._order(epoch))
         rate, looked = 0.0, 0
         for first, stop in self.passes:
-            with self.network.lock:
+            with self._turn():
                 rate = self.steps(first, stop)
                 if stop - looked >= self.look_every:
                     self._check_losses(epoch, looked, self.backend.to_numpy(self.steps.losses[looked:stop]))
@@ -290,7 +297,7 @@ class _Loop:
             self.progress.step_in_epoch = stop
             for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
-        with self.network.lock:
+        with self._turn():
             trained = self.end.run()
             found = self.end.read()
             self._check_losses(epoch, looked, found.losses[looked:])

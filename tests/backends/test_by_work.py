@@ -111,6 +111,50 @@ def test_predictions_within_a_run_and_beside_it_change_nothing() -> None:
     np.testing.assert_array_equal(network.logits(few), same.logits(few))
 
 
+def test_what_a_callback_computes_during_a_run_is_as_after_it() -> None:
+    x, labels = data(40)
+    found = []
+
+    class Looking(gpunet.Callback):
+        def on_epoch_end(self, run: Any, record: Any) -> None:
+            found.append(run.network.loss_and_gradients(x, labels))
+
+    network = new()
+    gpunet.fit(network, *data(ROWS), epochs=1, callbacks=[Looking()])
+    cost, gradients = network.loss_and_gradients(x, labels)
+    assert found[0][0] == cost
+    assert is_same(found[0][1], gradients)
+
+
+def test_runs_that_share_a_backend_and_overlap_change_nothing_for_one_another() -> None:
+    backend = CpuByWork()
+    large, small = new(backend), new(backend)
+    begun, inside, over = threading.Event(), threading.Event(), threading.Event()
+
+    class Meeting(gpunet.Callback):
+        def on_epoch_end(self, run: Any, record: Any) -> None:
+            if run.network is large and record.epoch == 1:
+                begun.set()
+                assert inside.wait(60)
+            if run.network is small:
+                inside.set()
+                assert over.wait(60)
+
+    def train_small() -> None:
+        assert begun.wait(60)
+        gpunet.fit(small, *data(30), epochs=1, batch_size=20, callbacks=[Meeting()])
+
+    thread = threading.Thread(target=train_small)
+    thread.start()
+    try:
+        gpunet.fit(large, *data(ROWS), epochs=2, batch_size=20, callbacks=[Meeting()])
+    finally:
+        over.set()
+        thread.join()
+    assert is_same(large.get_parameters(), trained(CpuBackend(), ROWS))
+    assert backend.arithmetic == NumpyBackend().arithmetic
+
+
 def test_an_interrupted_run_goes_on_with_the_same_kernels(tmp_path: Any) -> None:
     path = tmp_path / "run.npz"
     trained("cpu", ROWS, 1, checkpoint=path)
