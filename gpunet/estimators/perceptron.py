@@ -26,7 +26,8 @@ from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import Schedule
 from gpunet.training import Callback, EarlyStopping, History, fit
-from gpunet.validation import check_flag, check_integer, check_number
+from gpunet.training.settings import check_callbacks
+from gpunet.validation import LARGEST_SIZE, check_each_size, check_flag, check_integer, check_number, is_sequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -202,6 +203,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             network, optimizer, history = copy.deepcopy((self.network_, self._optimizer, self.history_))
         done = len(history)
         plateau = Plateau(tolerance, patience)
+        callbacks = check_callbacks(self.callbacks)
         watches: list[Callback] = [] if stops_early or is_part else [plateau]
         if self.verbose:
             watches.append(Printer(done))
@@ -218,7 +220,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             sample_weight=weights,
             validation=validation,
             early_stopping=EarlyStopping(patience, tolerance, self._monitor) if stops_early else None,
-            callbacks=[*watches, *self.callbacks],
+            callbacks=[*watches, *callbacks],
         )
         history.records.extend(replace(record, epoch=record.epoch + done) for record in found)
         history.stopped_early = found.stopped_early
@@ -257,8 +259,11 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         return size
 
     def _new_network(self, X: Array, seed: int) -> Network:
-        widths = self.hidden_layer_sizes
-        hidden = [widths] if isinstance(widths, (int, np.integer)) else list(widths)
+        widths: Any = self.hidden_layer_sizes
+        if isinstance(widths, str) or not is_sequence(widths):
+            hidden: tuple[int, ...] = (check_integer("hidden_layer_sizes", widths, 1, LARGEST_SIZE),)
+        else:
+            hidden = check_each_size("hidden_layer_sizes", widths)
         precision = "float32" if self.precision in ("auto", "float64") else self.precision
         backend = select_backend(self.device, precision)
         is_double = self.precision == "float64"

@@ -241,7 +241,7 @@ class _Loop:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        """Hold the lock, and let the backend choose by the work of the whole run: for what comes in between, by its own."""
+        """Hold the lock, and let the backend choose by the work of the run; what comes in between goes by its own."""
         with self.network.lock, self.backend.working(self.work):
             yield
 

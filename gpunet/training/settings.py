@@ -84,7 +84,7 @@ def check_settings(
         clip_norm=None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
         shuffle=check_flag("shuffle", shuffle),
         early_stopping=early_stopping,
-        callbacks=_check_callbacks(callbacks),
+        callbacks=check_callbacks(callbacks),
         checkpoint=None if checkpoint is None else _check_checkpoint(checkpoint),
         resume=_check_resume(resume, checkpoint),
         data_on=check_place(data_on),
@@ -107,7 +107,8 @@ def _check_batch_size(batch_size: int, network: Network) -> int:
     return size
 
 
-def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks, or raise, naming the one that is none."""
     try:
         checked = tuple(callbacks)
     except TypeError:

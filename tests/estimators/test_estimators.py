@@ -254,9 +254,17 @@ def test_the_network_computes_as_the_data_are(dtype: str) -> None:
         ({"early_stopping": "yes"}, gpunet.InvalidTypeError),
         ({"optimizer": "adam"}, gpunet.InvalidTypeError),
         ({"hidden_layer_sizes": (0,)}, gpunet.InvalidValueError),
+        ({"hidden_layer_sizes": 0}, gpunet.InvalidValueError),
+        ({"hidden_layer_sizes": 3.5}, gpunet.InvalidTypeError),
+        ({"hidden_layer_sizes": None}, gpunet.InvalidTypeError),
+        ({"hidden_layer_sizes": "9"}, gpunet.InvalidTypeError),
+        ({"callbacks": None}, gpunet.InvalidTypeError),
+        ({"callbacks": print}, gpunet.InvalidTypeError),
+        ({"callbacks": [print]}, gpunet.InvalidTypeError),
         ({"activation": "softmax"}, gpunet.InvalidValueError),
     ],
 )
 def test_bad_parameters_are_named(parameters: dict[str, Any], error: type[Exception]) -> None:
-    with pytest.raises(error):
+    (name,) = parameters
+    with pytest.raises(error, match=rf"^{name}(\[0\])?: "):
         MLPClassifier(**{**QUICK, **parameters}).fit(X_IRIS, Y_IRIS)
