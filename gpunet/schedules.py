@@ -67,7 +67,7 @@ class StepRate(Schedule):
         try:
             return self.initial * self.factor ** (step // self.every)
         except OverflowError:
-            return math.inf
+            return math.inf if self.initial else 0.0
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class OneCycleRate(Schedule):
     rising : float
         The part of the steps that the way up takes, 0 to 1.
     initial_divisor : float
-        The first rate is maximum / initial_divisor.
+        The first rate is maximum / initial_divisor; at least 1.
     final_divisor : float
-        The last one is the first divided by this.
+        The last one is the first divided by this; at least 1.
     """
 
     maximum: float
@@ -151,8 +151,8 @@ class OneCycleRate(Schedule):
         check_number("maximum", self.maximum)
         check_integer("steps", self.steps, 2)
         check_number("rising", self.rising, maximum=1.0)
-        check_number("initial_divisor", self.initial_divisor, above=True)
-        check_number("final_divisor", self.final_divisor, above=True)
+        check_number("initial_divisor", self.initial_divisor, minimum=1.0)
+        check_number("final_divisor", self.final_divisor, minimum=1.0)
 
     def __call__(self, step: int) -> float:
         initial = self.maximum / self.initial_divisor

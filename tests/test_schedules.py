@@ -56,6 +56,17 @@ def test_one_cycle_is_pytorchs(steps, rising):
     assert rates(gpunet.OneCycleRate(0.7, steps, rising=rising), steps) == pytest.approx(found)
 
 
+@pytest.mark.parametrize("divisor", ["initial_divisor", "final_divisor"])
+def test_one_cycle_has_its_maximum_at_the_top(divisor):
+    with pytest.raises(gpunet.InvalidValueError, match=divisor):
+        gpunet.OneCycleRate(0.1, 10, **{divisor: 1e-320})
+
+
+def test_a_rate_of_zero_stays_zero():
+    assert gpunet.StepRate(0.0, every=1, factor=10.0)(1000) == 0.0
+    assert gpunet.StepRate(0.1, every=1, factor=10.0)(1000) == math.inf
+
+
 def test_a_warm_up_approaches_its_schedule_in_equal_parts():
     assert rates(gpunet.WarmUpRate(0.4, steps=4), 6) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
     cosine = gpunet.CosineRate(1.0, steps=9)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpunet.activations import Activation
 from gpunet.backends import Backend, select_backend
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, shown, unknown_name
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown, unknown_name
 from gpunet.estimators.stopping import NotConvergedWarning, Plateau, Printer
 from gpunet.initializers import Initializer
 from gpunet.network import Network
@@ -37,6 +37,8 @@ Array = npt.NDArray[Any]
 # scikit-learn's names, and gpunet's for the same functions.
 _ACTIVATIONS = {"logistic": "sigmoid"}
 _LARGEST_BATCH = 200
+# What a network is made with; another value does not count before the next network.
+_OF_THE_NETWORK = ("hidden_layer_sizes", "activation", "batch_norm", "dropout", "precision", "scale_inputs")
 
 
 @dataclass(eq=False, repr=False)
@@ -82,6 +84,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     n_outputs_: int = field(init=False)
     _optimizer: Optimizer = field(init=False)
     _scaler: StandardScaler | None = field(init=False)
+    _made_with: dict[str, str] = field(init=False)
 
     # --- what users read after fit ----------------------------------------------------------------------------------
 
@@ -160,10 +163,22 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     def _goes_on(self) -> bool:
         return check_flag("warm_start", self.warm_start) and hasattr(self, "network_")
 
+    def _check_same_network(self) -> None:
+        """Raise where a parameter says another network than the one to go on with."""
+        for name, before in self._made_with.items():
+            now = repr(getattr(self, name))
+            if now != before:
+                raise InvalidValueError(
+                    f"{name}: got {now}, and the network to go on with was made with {before}. Expected that, or "
+                    "warm_start=False and fit."
+                )
+
     def _learn(
         self, X: Any, y: Any, sample_weight: Any, epochs: int, *, goes_on: bool, is_part: bool, classes: Any = None
     ) -> Self:
         before = dict(vars(self))
+        if goes_on:
+            self._check_same_network()
         try:
             X, y = validate_data(
                 self, X, y, reset=not goes_on, dtype=(np.float64, np.float32), multi_output=True, ensure_min_samples=1
@@ -197,6 +212,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         l2 = check_number("alpha", self.alpha) / (2 * min(batch_size, len(X)) * mean_weight)
         if not goes_on:
             network = self._new_network(X, generator.randint(2**31))
+            self._made_with = {name: repr(getattr(self, name)) for name in _OF_THE_NETWORK}
             optimizer, history = self._new_optimizer(), History()
         else:
             # Of copies: what was learnt before is still there if this fails.
@@ -302,7 +318,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     def _learn_scaling(self, X: Array, targets: Array, weights: Array | None) -> None:
         self._scaler = None
         if check_flag("scale_inputs", self.scale_inputs):
-            self._scaler = StandardScaler().fit(X, sample_weight=weights)
+            self._scaler = standardising("X", X, weights)
 
     def _scaled(self, X: Array) -> Array:
         return X if self._scaler is None else self._scaler.transform(X)
@@ -337,6 +353,27 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
+
+
+def standardising(argument: str, values: Array, weights: Array | None) -> StandardScaler:
+    """Return what gives each column mean 0 and deviation 1; constant ones keep their scale.
+
+    Raises
+    ------
+    NonFiniteError
+        A column's numbers are so large, or so small, that their squares are no numbers of double precision.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaler = StandardScaler().fit(values, sample_weight=weights)
+        lost = (scaler.var_ == 0) & (values.max(axis=0) > values.min(axis=0))
+    unusable = ~(np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)) | lost
+    if unusable.any():
+        column = int(np.argmax(unusable))
+        raise NonFiniteError(
+            f"{argument}: the numbers of column {column}, from {values[:, column].min():g} to "
+            f"{values[:, column].max():g}, cannot be standardised in double precision."
+        )
+    return scaler
 
 
 def _renamed(activation: Any) -> Any:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import column_or_1d
 
 from gpunet.errors import ShapeError
-from gpunet.estimators.perceptron import MultilayerPerceptron
+from gpunet.estimators.perceptron import MultilayerPerceptron, standardising
 from gpunet.validation import check_flag
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         super()._learn_scaling(X, targets, weights)
         self._target_scaler = None
         if check_flag("scale_targets", self.scale_targets):
-            self._target_scaler = StandardScaler().fit(targets, sample_weight=weights)
+            self._target_scaler = standardising("y", targets, weights)
 
     def _scaled_targets(self, targets: Array) -> Array:
         return targets if self._target_scaler is None else self._target_scaler.transform(targets)

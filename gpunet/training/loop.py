@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.backends.half import HALF_DTYPES
 from gpunet.errors import ShapeError, TrainingDivergedError
 from gpunet.mixed_precision import SMALLEST_SCALE
 from gpunet.network import Network
@@ -379,15 +380,15 @@ class _Loop:
         means = []
         if not has_updated or layer.startswith("running average"):
             means.append("inputs scaled to about 1")
-            if network.dtype == np.float32:
+            if network.dtype == np.float32 and network.precision not in HALF_DTYPES:
                 means.append("dtype='float64'")
-        if network.loss_scale is not None:
-            means.append("precision='bfloat16'")
         if has_updated:
             means.append("a lower learning rate")
             if self.settings.clip_norm is None:
                 means.append("clip_norm")
             if network.batch_norm and not any(network.batch_norm):
                 means.append("batch norm")
+        if network.loss_scale is not None:
+            means.append("precision='bfloat16'")
         text = " or ".join(filter(None, [", ".join(means[:-1]), means[-1]]))
         return text[0].upper() + text[1:]

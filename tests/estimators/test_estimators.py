@@ -80,6 +80,15 @@ def test_predictions_are_in_the_units_of_the_targets() -> None:
     assert several.score(X, both) > 0.5
 
 
+@pytest.mark.parametrize("size", [1e-170, 1e160, 1e200])
+def test_numbers_that_cannot_be_standardised_are_refused(size: float) -> None:
+    X, y = load_diabetes(return_X_y=True)
+    with pytest.raises(gpunet.NonFiniteError, match="y: the numbers of column 0, from"):
+        MLPRegressor(**QUICK).fit(X, y * size)
+    with pytest.raises(gpunet.NonFiniteError, match="X: the numbers of column 2, from"):
+        MLPRegressor(**QUICK).fit(X * np.where(np.arange(10) == 2, 100 * size, 1), y)
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
@@ -92,6 +101,15 @@ def test_a_warm_start_goes_on_with_the_moments(solver: str) -> None:
     assert same_weights(whole, parts)
     assert whole.loss_curve_ == parts.loss_curve_
     assert [record.epoch for record in parts.history_] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("change", [{"hidden_layer_sizes": (4,)}, {"precision": "float32"}, {"dropout": 0.5}], ids=str)
+def test_another_network_is_no_warm_start(change: dict[str, Any]) -> None:
+    model = MLPClassifier(**QUICK, warm_start=True).fit(X_IRIS, Y_IRIS).set_params(**change)
+    for learn in (model.fit, model.partial_fit):
+        with pytest.raises(gpunet.InvalidValueError, match=f"{next(iter(change))}: got .* to go on with"):
+            learn(X_IRIS, Y_IRIS)
+    assert model.set_params(warm_start=False).fit(X_IRIS, Y_IRIS).n_iter_ == 3
 
 
 def test_partial_fit_is_an_epoch() -> None:
