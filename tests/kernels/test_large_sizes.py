@@ -22,6 +22,7 @@ from gpunet.backends.cuda.batch_norm import (
 )
 from gpunet.backends.cuda.gather import row_copy
 from gpunet.backends.cuda.grids import THREADS
+from gpunet.backends.cuda.training import step_count
 from gpunet.backends.devices.device import NULL
 from gpunet.random import Stream, dropout_threshold, random_words
 from tests.helpers.far_blocks import FarDevice
@@ -189,7 +190,7 @@ def elementwise(device: FarDevice, name: str) -> None:
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
     loss[1] = 6
     sizes = np.int32(ROWS), np.int32(COLUMNS)
-    arguments = (outputs, None, targets, weights, gradient, None, loss, partial, ticket, *sizes)
+    arguments = (outputs, None, targets, weights, gradient, None, loss, partial, ticket, *sizes, *step_count(None))
     device.run_block(name, f"{name}<float>", blocks - 1, blocks, 256, arguments)
     expected, value = np.empty((1, 256)), np.empty(2)
     getattr(REFERENCE, name)(outputs[part].astype(float), targets[part].astype(float), None, expected, value)
@@ -214,7 +215,7 @@ def softmax(
     blocks = rows // rows_of_block
     loss, partial, ticket = device.empty(2, np.float32), device.empty(blocks, np.float32), device.empty(1, np.uint32)
     sizes = np.int32(rows), np.int32(columns)
-    arguments = (logits, None, labels, None, gradient, None, loss, partial, ticket, *sizes)
+    arguments = (logits, None, labels, None, gradient, None, loss, partial, ticket, *sizes, *step_count(None))
     device.run_block("softmax_cross_entropy", kernel, blocks - 1, blocks, threads, arguments, shared_memory)
     expected, value = np.empty((rows_of_block, columns)), np.empty(2)
     last = logits[-rows_of_block:].astype(float)

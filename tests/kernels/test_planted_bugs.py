@@ -683,15 +683,6 @@ BUGS = [
         ("clipping", "float32", "40000 parameters"),
     ),
     Bug(
-        "lanes without a column are added",
-        "softmax_cross_entropy",
-        "output_at(in, column, bias, column) : maximum",
-        "output_at(in, column, bias, column) : A(0)",
-        SOFTMAX,
-        "softmax cross entropy",
-        ("softmax", "float32", "130 x 10"),
-    ),
-    Bug(
         "lanes of one row are taken for those of another",
         "softmax_cross_entropy",
         "sum = warp_reduce<Sum>(sum, ROWS);",

@@ -8,7 +8,7 @@ from gpunet.backends.cpu import blas
 
 
 def test_mkl_is_taken_where_it_is_installed_unless_it_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = blas.Blas("mkl", 1, 2, False, 3, 0)
+    installed = blas.Blas("mkl", "2026.0", 1, 2, False, 3, 0, 0)
     monkeypatch.setattr(blas, "_mkl", lambda: installed)
     monkeypatch.setattr(blas, "_openblas", lambda: None)
     find = blas.find_blas.__wrapped__  # what it found before stays in the process

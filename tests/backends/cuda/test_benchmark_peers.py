@@ -83,9 +83,9 @@ def operations_of(case: Case) -> int:
     """Return the kernels of a unit of work: each operation of the network is one launch."""
     forward = LAYERS + (LAYERS - 1)  # products, the last with its bias, and batch norms
     backward = LAYERS + (LAYERS - 1) + (LAYERS - 1)  # products for W and X, batch norms
-    gather, loss, count, update = 1, 1, 1, 1
-    there_and_back = forward + loss + backward  # the loss has the last bias, and its gradient
-    step = gather + there_and_back + count + update
+    gather, loss, update = 1, 1, 1
+    there_and_back = forward + loss + backward  # the loss has the last bias, and its gradient, and counts the step
+    step = gather + there_and_back + update
     return {
         "forward": forward,
         "forward_backward": there_and_back,
