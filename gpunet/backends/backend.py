@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, cast
 
@@ -250,6 +250,13 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until every operation has finished."""
+
+    def flush_denormals(self, arrays: Iterable[Array]) -> None:
+        """Set what is denormal to 0, where computing with denormal numbers takes longer than with others.
+
+        Weights of inputs that are always zero become so by L2, and moments of units that are never active by their
+        beta.
+        """
 
     def mark(self) -> Any:
         """Return a point in time: when the operations asked for so far have finished."""

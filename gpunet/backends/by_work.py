@@ -116,6 +116,7 @@ class CpuByWork(NumpyBackend):
         return super().arithmetic if self._compiled is None else self._compiled.arithmetic
 
 
+_OTHERS = ("copy", "capture", "linear_activation_forward", "together", "flush_denormals")
 for _name, _member in vars(Backend).items():
-    if hasattr(_member, "__wrapped__") or _name in ("copy", "capture", "linear_activation_forward", "together"):
+    if hasattr(_member, "__wrapped__") or _name in _OTHERS:
         setattr(CpuByWork, _name, _dispatched(_name))

@@ -7,7 +7,7 @@ rounding error of a sum hardly grows with their number. :mod:`gpunet.backends.re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -445,6 +445,12 @@ class NumpyBackend(Backend):
                 gradient = gradient / largest  # the squares of large float32 numbers would overflow
                 norm = math.hypot(norm, largest * math.sqrt(float(np.dot(gradient, gradient))))
         out[0] = 1.0 if norm <= maximum_norm else maximum_norm / norm
+
+    def flush_denormals(self, arrays: Iterable[Array]) -> None:
+        for values in arrays:
+            least = np.finfo(values.dtype).tiny
+            for part in chunks(0, values.size):
+                values[part][np.abs(values[part]) < least] = 0
 
     def sgd_step(
         self,

@@ -24,6 +24,8 @@ from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 
 Array = npt.NDArray[Any]
 
+# Steps between two looks for denormal parameters and moments, where they cost time.
+_FLUSH_EVERY = 16
 # So often, windows of a kind are done by recordings of single steps: to record one takes as long as many of those.
 _ALONE = 1
 
@@ -184,6 +186,8 @@ class TrainingSteps:
             self._recorded[sizes](partial(self._run, first, sizes), read)
             network.step_count.value = steps + len(sizes)
             optimizer.step = self._updates + len(sizes)
+            if optimizer.step // _FLUSH_EVERY != self._updates // _FLUSH_EVERY:
+                self._backend.flush_denormals([network.flat_parameters, *optimizer.moments.values()])
             self._prepare(stop)
         except BaseException:
             with contextlib.suppress(GpunetError):  # of a device that does not work any more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 import textwrap
@@ -160,8 +161,9 @@ def test_an_interrupted_run_goes_on_with_the_same_kernels(tmp_path: Any) -> None
     trained("cpu", ROWS, 1, checkpoint=path)
     assert is_same(trained("cpu", ROWS, 3, checkpoint=path, resume=True), trained("cpu", ROWS, 3))
     trained("cpu", ROWS, 1, checkpoint=path)
-    with pytest.warns(gpunet.ResumeWarning, match="CPU backend compiled .*, and this is CPU backend NumPy"):
+    with pytest.warns(gpunet.ResumeWarning) as told:  # of the BLAS library too, where compiled kernels have MKL
         trained("cpu:numpy", ROWS, 2, checkpoint=path, resume=True)
+    assert any(re.search("CPU backend compiled .*, and this is CPU backend NumPy", str(one.message)) for one in told)
 
 
 def test_the_arithmetic_of_compiled_kernels_has_no_number_of_threads() -> None:

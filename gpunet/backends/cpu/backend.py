@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
 from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, random, training
 from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
+from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, Phase, Program, Recording
@@ -110,6 +111,10 @@ class CpuBackend(NumpyBackend):
         self._pool = shared_pool()
         self._blas = find_blas()
         self._recording: Recording | None = None
+
+    def flush_denormals(self, arrays: Iterable[Array]) -> None:
+        if not FLUSHES_DENORMALS:
+            super().flush_denormals(arrays)
 
     @property
     def description(self) -> dict[str, str | int]:
