@@ -31,8 +31,6 @@ from benchmarks.tolerances import largest_error, tolerance
 
 T = TypeVar("T")
 
-# Idle threads of BLAS and OpenMP libraries spin for some milliseconds before they sleep.
-_PAUSE_SECONDS = 0.03
 # A unit of work as long as this is timed once in a round, and needs no other before it; of the second length, in
 # fewer rounds.
 _LONG_SECONDS, _VERY_LONG_SECONDS = 0.25, 1.0
@@ -97,6 +95,7 @@ class CaseRunner:
         self.machine = describe_machine(plan.device)
         self.commit = commit()
         self._workers: dict[str, WorkerProcess] = {}
+        self._last: WorkerProcess | None = None  # that was asked something
         self._peaks = Peaks(plan.device, self._start_another, self._ask)
         self._ends_at = math.inf
         self._known_reference: tuple[Case, Outputs] | None = None
@@ -158,6 +157,9 @@ class CaseRunner:
         seconds = _TIME_TIMEOUT
         if command == "prepare":
             seconds = min(_PREPARE_TIMEOUT, _PREPARE_SHARE * self.plan.seconds)
+        if self._last is not None and self._last is not worker and not self.plan.smoke:
+            self._last.rest()
+        self._last = worker
         return self._in_time(seconds, lambda timeout: worker.ask(timeout, command, *arguments))
 
     def _in_time(self, seconds: float, call: Callable[[float], T]) -> T:
@@ -275,7 +277,6 @@ class CaseRunner:
     def _work(self, entry: Entry) -> None:
         """Let a peer do its share of a round."""
         if not self.plan.smoke:
-            time.sleep(_PAUSE_SECONDS)
             # Caches and clocks, after the others had theirs.
             if entry.row.on_device:
                 self._time(entry, math.ceil(_WARM_UP_SHARE * entry.repeats))
@@ -291,7 +292,6 @@ class CaseRunner:
         return seconds
 
     def _measure_peaks(self, case: Case, running: list[Entry], samples: dict[str, list[float]]) -> None:
-        time.sleep(_PAUSE_SECONDS)
         best, products = self._peaks.measure(case, [entry.row.peer for entry in running])
         for name, rate in (best | products).items():
             samples.setdefault(name, []).append(rate)

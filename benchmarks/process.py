@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import ROOT
@@ -16,6 +18,8 @@ from gpunet.errors import GpunetError, InvalidValueError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SHOWN_LINES = 3
+# Three of the ticks in which Linux counts the time of processes; and longer than any library's threads spin.
+_REST, _LONGEST_REST = 0.03, 1.0
 
 
 class PeerFailedError(GpunetError):
@@ -95,6 +99,21 @@ class WorkerProcess:
         if failure:
             raise PeerFailedError(failure)
         return answer
+
+    def rest(self) -> None:
+        """Wait until the process computes no more: idle threads of BLAS and OpenMP libraries spin before they sleep."""
+        ends_at, used = time.monotonic() + _LONGEST_REST, -1.0
+        while used != (used := self._cpu_seconds()) and time.monotonic() < ends_at:
+            time.sleep(_REST)
+
+    def _cpu_seconds(self) -> float:
+        """Return what time its threads have had on cores; 0 where the system does not say."""
+        with contextlib.suppress(OSError):
+            if self._process is None:
+                return 0.0
+            numbers = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(numbers[11]) + int(numbers[12])) / float(os.sysconf("SC_CLK_TCK"))
+        return 0.0
 
     def dismiss(self) -> None:
         """Tell the process to end, and do not wait for it."""

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from benchmarks import case_runner
+from benchmarks import case_runner, process
 from benchmarks.cases import choose_cases
 from benchmarks.peers import peers_for
 from benchmarks.report import prediction
@@ -169,5 +169,5 @@ def test_one_loan_is_enough():
         for case in cases:
             for once in Model(gpu, case.label, "tf32").times().values():
                 a_round = max(min(case_runner._STEPS_ON_DEVICE * once, longest), 0.05)
-                seconds += rounds * ((1 + case_runner._WARM_UP_SHARE) * a_round + case_runner._PAUSE_SECONDS)
+                seconds += rounds * ((1 + case_runner._WARM_UP_SHARE) * a_round + process._REST)
         assert seconds < 120

@@ -95,9 +95,8 @@ def _version(package: str) -> str:
 def _openblas() -> Blas | None:
     from threadpoolctl import threadpool_info
 
-    for found in threadpool_info():
-        if found["internal_api"] != "openblas":
-            continue
+    found_libraries = [found for found in threadpool_info() if found["internal_api"] == "openblas"]
+    for found in sorted(found_libraries, key=lambda found: "numpy" not in Path(found["filepath"]).parent.name):
         library = ctypes.CDLL(found["filepath"])  # loaded already: another handle of the same
         for prefix, suffix, has_long_integers in _OPENBLAS_NAMES:
             sgemm, dgemm = (_address(library, f"{prefix}cblas_{kind}gemm{suffix}") for kind in "sd")

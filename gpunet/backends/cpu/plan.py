@@ -5,7 +5,7 @@ from __future__ import annotations
 # A product is cut in so many tiles, if each is worth handing over; and further as long as they stay large: what BLAS
 # packs for a tile pays with its size, and the threads of a machine share what there is.
 _TILE_WORK = 16_000_000
-_FEW_TILES, _MOST_TILES = 4, 16
+_FEW_TILES, _MOST_TILES = 4, 8
 _SMALL_SIDE, _LARGE_SIDE = 64, 256
 # Elements of a block of rows: what the passes over it find in a core's cache.
 _BLOCK = 131_072
@@ -28,12 +28,12 @@ def tile(m: int, n: int, k: int) -> tuple[int, int]:
     while count < min(wanted, _MOST_TILES):
         if max(rows, columns) < 2 * (_SMALL_SIDE if count < _FEW_TILES else _LARGE_SIDE):
             break
-        if rows >= columns:
+        if rows >= min(columns, 2 * _LARGE_SIDE):  # long rows are better for BLAS than short ones
             rows = _half(rows)
         else:
             columns = _half(columns)
         count *= 2
-    if columns == n and m > _SMALL_BATCH and rows <= _MOST_ROWS:
+    if columns == n and m > _SMALL_BATCH and rows <= _MOST_ROWS and block_rows(m, n) >= _LARGE_SIDE:
         rows = block_rows(m, n)  # those of the passes before and after it
     return rows, columns
 

@@ -38,7 +38,7 @@ class ThreadChoice:
             self._counts.insert(0, self._counts[0] // 2)
         self._place = self._tried = len(self._counts) - 1
         self._direction = -1
-        self._wait = self._waited = self._spent = 0.0
+        self._wait, self._waited, self._spent = -1.0, 0.0, 0.0
         self._average = self._usual = 0.0
         self._seconds, self._squares, self._runs = 0.0, 0.0, 0
 
@@ -70,6 +70,8 @@ class ThreadChoice:
         if is_trial:
             self._end_trial(average, spent)
             return
+        if self._wait < 0:  # these were the first runs
+            self._wait = max(_SHORTEST_WAIT, _WAIT_PER_TRIAL * average)
         self._average, self._usual = average, self._usual or average
         self._waited += spent
         if not 1 / _CHANGED < average / self._usual < _CHANGED:

@@ -5,9 +5,11 @@ Work is a program of phases; a phase is a kernel, the address of its arguments, 
 suspended takes less, and the caller never waits for more than the stripes that are under way. Which thread does a
 stripe changes no bit of its result.
 
-One word says what there is to do: which phase (its number modulo 2^23), how many stripes it has, and how many of them
-are taken. To take one is to replace the word by its successor, which fails where anything about it has changed: a
-thread that comes late can never do a stripe of another phase than the one whose arguments it reads.
+One word says what there is to do: which phase (its number modulo 2^23), and which of its stripes are not taken, from
+one to before another. To take one is to replace the word, which fails where anything about it has changed: a thread
+that comes late can never do a stripe of another phase than the one whose arguments it reads. The caller takes the first
+that is left and every second thread the last, so that in phases that are cut alike each finds in its core's cache what
+it wrote there before.
 """
 
 from __future__ import annotations
@@ -53,22 +55,30 @@ def _word(control: Any, index: Any) -> Any:
 
 
 @njit(inline="always")
-def _take(control: Any) -> Any:
-    """Return the number of a stripe to do, or -1."""
+def _has_stripes(work: Any) -> Any:
+    return (work & _MASK) < ((work >> _FIELD) & _MASK)
+
+
+@njit(inline="always")
+def _take(control: Any, is_last: Any) -> Any:
+    """Return the number of a stripe to do, the first or last that is left, or -1."""
     while True:
         work = load(_word(control, WORK))
-        if (work & _MASK) >= ((work >> _FIELD) & _MASK):
+        if not _has_stripes(work):
             return -1
-        if replace(_word(control, WORK), work, work + 1):
+        if is_last:
+            if replace(_word(control, WORK), work, work - (1 << _FIELD)):
+                return ((work >> _FIELD) & _MASK) - 1
+        elif replace(_word(control, WORK), work, work + 1):
             return work & _MASK
 
 
 @njit(inline="always")
-def _do_stripes(control: Any) -> Any:
-    """Do stripes until there are none; return how many."""
+def _do_stripes(control: Any, is_last: Any) -> Any:
+    """Do stripes, always the first or last that is left, until there are none; return how many."""
     count = 0
     while True:
-        stripe = _take(control)
+        stripe = _take(control, is_last)
         if stripe < 0:
             return count
         call_stripe(load(_word(control, KERNEL)), (load(_word(control, ARGUMENTS)), stripe))
@@ -86,7 +96,7 @@ def work(control: Any, index: Any) -> Any:
     flush_denormals()
     idle = 0
     while load(_word(control, STOP)) == 0:
-        if index + 1 < load(_word(control, THREADS)) and _do_stripes(control) > 0:
+        if index + 1 < load(_word(control, THREADS)) and _do_stripes(control, index % 2 == 0) > 0:
             idle = 0
             continue
         idle += 1
@@ -94,8 +104,7 @@ def work(control: Any, index: Any) -> Any:
             pause()
             continue
         store(asleep, 1)
-        now = load(_word(control, WORK))
-        has_work = (now & _MASK) < ((now >> _FIELD) & _MASK) and index + 1 < load(_word(control, THREADS))
+        has_work = _has_stripes(load(_word(control, WORK))) and index + 1 < load(_word(control, THREADS))
         if (not has_work and load(_word(control, STOP)) == 0) or exchange(asleep, 0) == 0:
             call_lock(load(_word(control, ACQUIRE)), (load(asleep + 8), 1))
         idle = 0
@@ -151,7 +160,7 @@ def run_program(control: Any, program: Any, phases: Any, threads: Any) -> Any:
         store(_word(control, WORK), (phase << (2 * _FIELD)) | (stripes << _FIELD))
         for index in range(min(threads, stripes) - 1):
             wake(control, index)
-        _do_stripes(control)
+        _do_stripes(control, False)
         waited = 0
         while load(_word(control, DONE)) < stripes:
             pause()

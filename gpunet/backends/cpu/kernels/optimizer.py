@@ -8,7 +8,7 @@ import numpy as np
 from numba import cfunc, int64, njit, void
 
 from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS, select
-from gpunet.backends.cpu.machine_code import array_at
+from gpunet.backends.cpu.machine_code import array_at, size_of
 
 SIGNATURE = void(int64, int64)
 
@@ -17,6 +17,12 @@ SIGNATURE = void(int64, int64)
 def reciprocal(x: Any) -> Any:
     """Return 1 / x, or 1 where x is so small that it would be infinite."""
     return 1 / x if x > 1e-300 else 1.0
+
+
+@njit(inline="always")
+def part(vector: Any, start: Any, stop: Any, A: Any) -> Any:
+    """Return elements of the vector at an address, as an array whose indices are known to be positive."""
+    return array_at(vector + size_of(A) * start, (max(stop - start, 0),), A)
 
 
 def clip_kernel(A: Any, stamp: str) -> Any:
@@ -81,28 +87,28 @@ def sgd_kernel(A: Any, stamp: str) -> Any:
         size, weights, chunk, nesterov = given[6], given[7], given[8], given[9]
         if not np.isfinite(array_at(given[5], (2,), A)[0]):
             return
-        parameters, gradients = array_at(given[0], (size,), A), array_at(given[1], (size,), A)
-        velocity = array_at(given[2], (size,), A)
         rate, momentum = array_at(given[3], (1,), A)[0], A(numbers[11])
         factor = A(1)
         if given[4] != 0:
             factor = array_at(given[4], (1,), A)[0]
         first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
-        for part in range(2):
-            start, stop, decay = (
-                (first, min(last, weights), A(2 * numbers[10])) if part == 0 else (max(first, weights), last, A(0))
-            )
+        for kind in range(2):
+            start, stop = (first, min(last, weights)) if kind == 0 else (max(first, weights), last)
+            decay = A(2 * numbers[10]) if kind == 0 else A(0)
+            parameters, gradients = part(given[0], start, stop, A), part(given[1], start, stop, A)
             if given[2] == 0:
-                for i in range(start, stop):
-                    g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
-                    parameters[i] -= rate * (factor * g)
+                for i in range(len(parameters)):
+                    p = parameters[i]
+                    g = select(decay == 0, gradients[i], gradients[i] + decay * p)
+                    parameters[i] = p - rate * (factor * g)
             else:
-                for i in range(start, stop):
-                    g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
-                    g *= factor
+                velocity = part(given[2], start, stop, A)
+                for i in range(len(parameters)):
+                    p = parameters[i]
+                    g = select(decay == 0, gradients[i], gradients[i] + decay * p) * factor
                     v = momentum * velocity[i] + g
                     velocity[i] = v
-                    parameters[i] -= rate * (g + momentum * v if nesterov else v)
+                    parameters[i] = p - rate * select(nesterov != 0, g + momentum * v, v)
 
     return sgd
 
@@ -121,8 +127,6 @@ def adam_kernel(A: Any, stamp: str) -> Any:
         size, weights, chunk = given[7], given[8], given[9]
         if not np.isfinite(array_at(given[6], (2,), A)[0]):
             return
-        parameters, gradients = array_at(given[0], (size,), A), array_at(given[1], (size,), A)
-        first_moment, second_moment = array_at(given[2], (size,), A), array_at(given[3], (size,), A)
         scalars = array_at(given[4], (3,), A)
         rate, correction_1, correction_2 = scalars[0], scalars[1], scalars[2]
         factor = A(1)
@@ -132,17 +136,19 @@ def adam_kernel(A: Any, stamp: str) -> Any:
         new_1, new_2 = A(1 - numbers[11]), A(1 - numbers[12])
         first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
         step = rate * correction_1
-        for part in range(2):
-            start, stop = (first, min(last, weights)) if part == 0 else (max(first, weights), last)
-            decay = A(2 * numbers[10]) if part == 0 else A(0)
-            shrink = A(1 - rate * numbers[14]) if part == 0 else A(1)
-            for i in range(start, stop):
-                g = gradients[i] if decay == 0 else gradients[i] + decay * parameters[i]
-                g *= factor
+        for kind in range(2):
+            start, stop = (first, min(last, weights)) if kind == 0 else (max(first, weights), last)
+            decay = A(2 * numbers[10]) if kind == 0 else A(0)
+            shrink = A(1 - rate * numbers[14]) if kind == 0 else A(1)
+            parameters, gradients = part(given[0], start, stop, A), part(given[1], start, stop, A)
+            first_moment, second_moment = part(given[2], start, stop, A), part(given[3], start, stop, A)
+            for i in range(len(parameters)):
+                p = parameters[i]
+                g = select(decay == 0, gradients[i], gradients[i] + decay * p) * factor
                 m = beta_1 * first_moment[i] + new_1 * g
                 v = beta_2 * second_moment[i] + new_2 * g * g
                 first_moment[i] = m
                 second_moment[i] = v
-                parameters[i] = shrink * parameters[i] - step * m / (np.sqrt(correction_2 * v) + epsilon)
+                parameters[i] = shrink * p - step * m / (np.sqrt(correction_2 * v) + epsilon)
 
     return adam
