@@ -135,7 +135,7 @@ def check_moderate(argument: str, features: Array) -> None:
     if abs(float(features[row, column])) > _LARGEST_FEATURE:
         raise InvalidValueError(
             f"{argument}: {features[row, column]} in row {row}, column {column} is too large to add up squares of such "
-            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
+            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale {argument}."
         )
 
 
