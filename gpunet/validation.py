@@ -207,14 +207,14 @@ def check_features(
     """
     array = _numeric_array(argument, values)
     if array.ndim != 2:
-        hint = f" For one example use {argument}.reshape(1, -1)." if array.ndim == 1 else ""
+        hint = f" Reshape your data: {argument}.reshape(1, -1) is one example." if array.ndim == 1 else ""
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected two dimensions (rows, columns).{hint}")
     if columns is not None and array.shape[1] != columns:
         raise ShapeError(f"{argument}: got {array.shape[1]} columns. Expected {columns}.")
     if array.shape[0] == 0:
         raise ShapeError(f"{argument}: got no rows, shape {array.shape}. Expected at least one.")
     if array.shape[1] == 0:
-        raise ShapeError(f"{argument}: got no columns, shape {array.shape}. Expected at least one.")
+        raise ShapeError(f"{argument}: got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
     return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
 
 
@@ -456,7 +456,9 @@ def _finite(argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = Tru
     place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
     value = element(array, position)
     suffix = f", too large for {np.dtype(dtype)}" if np.isfinite(value) else ""
-    raise NonFiniteError(f"{argument}: {value} in {place}{suffix}. Expected finite numbers.", position[0])
+    raise NonFiniteError(
+        f"{argument}: {value} in {place}{suffix}. Expected finite numbers, not NaN or infinity.", position[0]
+    )
 
 
 def pieces(array: Array) -> Iterator[slice]:

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 # More than the weights' moving about at a usable learning rate adds to the loss of weights of zero, 1.
 _LARGE_LOSS = 10.0
+_USUAL_RATE = 0.01
 
 
 @dataclass
@@ -33,17 +34,21 @@ class WidrowHoffRule:
     ----------
     weights : ndarray, (m,)
         Changed in place.
-    learning_rate : float
+    learning_rate : float or None
+        None takes :func:`default_rate` of the rows at hand.
     batch_size : int or None
         Rows per update; None takes all of them.
     epoch : int
         Epochs so far.
+    last_rate : float
+        Of the last epoch.
     """
 
     weights: Array
-    learning_rate: float
+    learning_rate: float | None
     batch_size: int | None
     epoch: int = 0
+    last_rate: float = 0.0
 
     def learn_epoch(self, inputs: Array, targets: Array, order: Array | slice = slice(None)) -> float:
         """Apply the rule and return the mean of (y - yhat)^2 over the rows with the weights that it leaves.
@@ -54,12 +59,13 @@ class WidrowHoffRule:
             The loss became infinite.
         """
         self.epoch += 1
+        self.last_rate = default_rate(inputs) if self.learning_rate is None else self.learning_rate
         with np.errstate(over="ignore", invalid="ignore"):
             self._learn(inputs[order], targets[order])
             loss = float(np.mean((targets - inputs @ self.weights) ** 2))
         if not math.isfinite(loss):
             raise TrainingDivergedError(
-                f"learning_rate: with {self.learning_rate!r} the loss became {loss} in epoch {self.epoch}. Below "
+                f"learning_rate: with {self.last_rate!r} the loss became {loss} in epoch {self.epoch}. Below "
                 f"2 / max ||x||^2 = {single_example_bound(inputs):.6g} nothing can diverge.",
                 self.epoch,
             )
@@ -68,13 +74,13 @@ class WidrowHoffRule:
     def _learn(self, inputs: Array, targets: Array) -> None:
         if self.batch_size == 1:
             for x, target in zip(inputs, targets, strict=True):
-                self.weights += self.learning_rate * (target - x @ self.weights) * x
+                self.weights += self.last_rate * (target - x @ self.weights) * x
             return
         size = self.batch_size or len(inputs)
         for start in range(0, len(inputs), size):
             batch = inputs[start : start + size]
             errors = targets[start : start + size] - batch @ self.weights
-            self.weights += self.learning_rate / len(batch) * (errors @ batch)
+            self.weights += self.last_rate / len(batch) * (errors @ batch)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -100,8 +106,8 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
 
     Parameters
     ----------
-    learning_rate : float
-        eta, above 0.
+    learning_rate : float or None
+        eta, above 0. None takes 0.01, or half of 2 / max ||(x, 1)||^2 where that is less, so that nothing diverges.
     epochs : int
         Passes over the examples.
     batch_size : int or None
@@ -117,6 +123,8 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
     ----------
     history_ : dict of str to list
         ``"loss"``: the mean of (y - yhat)^2 over the examples after each epoch; it is 1 before the first.
+    learning_rate_ : float
+        eta of the last epoch.
     coef_, intercept_, classes_, n_iter_, n_features_in_, feature_names_in_
         See :class:`gpunet.classic.binary_classifier.LinearClassifier`.
 
@@ -132,7 +140,7 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
     ['b']
     """
 
-    learning_rate: float = parameter(0.01, check_number, above=True)
+    learning_rate: float | None = parameter(None, check_number, above=True, optional=True)
     epochs: int = parameter(50, check_integer, minimum=1)
     batch_size: int | None = parameter(1, check_integer, minimum=1, optional=True)
     bias: bool = parameter(True, check_flag)
@@ -144,6 +152,8 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
 
     def _new_rule(self, inputs: Array) -> WidrowHoffRule:
         """Return the rule; raise where the weights provably diverge."""
+        if self.learning_rate is None:
+            return self._empty_rule(inputs.shape[1])
         if self.batch_size is None or self.batch_size >= len(inputs):
             bound = rate_bound(inputs)
             if self.learning_rate >= bound:
@@ -176,6 +186,7 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
     def _adopt(self, rule: WidrowHoffRule, history: list[float]) -> None:
         super()._adopt(rule, history)
         self._set_weights(rule.weights)
+        self.learning_rate_ = rule.last_rate
 
     def _advice(self, history: list[float]) -> str:
         if history[-1] <= _LARGE_LOSS:
@@ -184,6 +195,11 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
             f"the loss is {history[-1]:.3g} after {len(history)} epochs, and 1 with weights of zero. A lower learning "
             "rate may help."
         )
+
+
+def default_rate(inputs: Array) -> float:
+    """Return 0.01, or half of :func:`single_example_bound` where that is less."""
+    return min(_USUAL_RATE, single_example_bound(inputs) / 2)
 
 
 def rate_bound(inputs: Array) -> float:

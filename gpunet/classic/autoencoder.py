@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.classic.estimator import after_fit, check_schedule, learns, parameter
-from gpunet.classic.inputs import column_names
 from gpunet.classic.pretrained_network import PretrainedNetwork
 from gpunet.classic.pretraining import check_hidden_layer_sizes, unroll
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
+from gpunet.classic.transformer import Transformer
 from gpunet.network import Network
 from gpunet.schedules import Schedule
 from gpunet.validation import check_flag, check_integer
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Autoencoder(PretrainedNetwork):
+class Autoencoder(Transformer, PretrainedNetwork):
     """Sigmoid layers down to a code and back up, trained on the cross-entropy between v and its reconstruction.
 
     Parameters
@@ -40,17 +40,18 @@ class Autoencoder(PretrainedNetwork):
         Of the last machine, for a linear code.
     learning_rate : float or Schedule
         The loss is a sum over d elements: 0.005 suits hundreds of them, 0.03 suits tens.
-    pretraining_epochs, pretraining_learning_rate, epochs, batch_size, momentum, l2, initializer, seed, dtype, device
+    pretraining_epochs, pretraining_learning_rate, epochs, batch_size, momentum, l2, initializer, seed
+    scale_inputs, dtype, device
         See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
 
     Attributes
     ----------
     network_, encoder_, decoder_ : gpunet.Network
-        All layers, those up to the code, and those after it.
+        All layers, those up to the code, and those after it: from numbers from 0 to 1, and to them.
     machines_, history_
         See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
-    n_features_in_, feature_names_in_
-        See :class:`gpunet.classic.estimator.Estimator`.
+    scaling_, n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.unit_inputs.UnitInputEstimator` and :class:`gpunet.classic.estimator.Estimator`.
 
     Examples
     --------
@@ -60,8 +61,6 @@ class Autoencoder(PretrainedNetwork):
     >>> compressor.transform(X).shape, compressor.reconstruct(X).shape
     ((60, 2), (60, 9))
     """
-
-    _estimator_type: ClassVar[str | None] = "transformer"
 
     hidden_layer_sizes: Sequence[int] = parameter((256, 64, 16), check_hidden_layer_sizes)
     linear_code: bool = parameter(True, check_flag)
@@ -76,12 +75,11 @@ class Autoencoder(PretrainedNetwork):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1, here and in every other method.
+            Numbers from 0 to 1, or any numbers with ``scale_inputs``.
         y : ignored
         """
         given = self._checked_parameters()
-        names = column_names("X", X)
-        features = given._new_data("X", X)
+        features, scaling, names = given._new_units(X)
         network, machines, history = given._learn(
             given._random_network(features.shape[1]),
             features,
@@ -93,7 +91,7 @@ class Autoencoder(PretrainedNetwork):
         encoder, decoder = split_at_code(network, self.device)
         self._adopt(network, machines, history)
         self.encoder_, self.decoder_ = encoder, decoder
-        self._set_columns(features.shape[1], names)
+        self._set_units(features.shape[1], names, scaling)
         return self
 
     def _random_network(self, inputs: int) -> Network:
@@ -115,27 +113,27 @@ class Autoencoder(PretrainedNetwork):
         return unroll(machines, seed=self.seed, dtype=self.dtype, device=self.device)
 
     @after_fit
-    def transform(self, X: npt.ArrayLike) -> Array:
-        """Return the code of each row, (n, m_k)."""
-        return self.encoder_.predict(self._check_inputs(X))
+    def transform(self, X: npt.ArrayLike) -> Any:
+        """Return the code of each row, (n, m_k): an ndarray, or the data frame that :meth:`set_output` asked for."""
+        return self._in_container(self.encoder_.predict(self._check_inputs(X)), X)
 
-    def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
-        """Return ``fit(X).transform(X)``."""
-        return self.fit(X).transform(X)
+    def _features_out(self) -> int:
+        return self.encoder_.layer_sizes[-1]
 
     @after_fit
     def inverse_transform(self, codes: npt.ArrayLike) -> Array:
-        """Return what the decoder makes of codes, (n, d): probabilities."""
-        return self.decoder_.predict_proba(self.decoder_.check_inputs(self.decoder_.on_host("codes", codes), "codes"))
+        """Return what the decoder makes of codes, (n, d): probabilities, as numbers such as X holds."""
+        inputs = self.decoder_.check_inputs(self.decoder_.on_host("codes", codes), "codes")
+        return self._restored(self.decoder_.predict_proba(inputs))
 
     @after_fit
     def reconstruct(self, X: npt.ArrayLike) -> Array:
         """Return ``inverse_transform(transform(X))``."""
-        return self.network_.predict_proba(self._check_inputs(X))
+        return self._restored(self.network_.predict_proba(self._check_inputs(X)))
 
     @after_fit
     def reconstruction_error(self, X: npt.ArrayLike) -> Array:
-        """Return the mean squared difference between each row and its reconstruction, float64 (n,)."""
+        """Return the mean squared difference between each row and its reconstruction, from 0 to 1, float64 (n,)."""
         data = self._check_inputs(X)
         return np.square(self.network_.predict_proba(data).astype(np.float64) - data).mean(axis=1)
 

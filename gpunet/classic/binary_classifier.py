@@ -12,9 +12,8 @@ import numpy.typing as npt
 
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import Estimator, after_fit, learns
-from gpunet.classic.inputs import check_moderate, column_names, encode_two_classes, share_right
+from gpunet.classic.inputs import check_moderate, encode_two_classes, share_right
 from gpunet.errors import ConvergenceWarning, InvalidValueError
-from gpunet.validation import check_features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,15 +65,14 @@ class BinaryClassifier(Estimator, ABC, Generic[Rule]):
         X : array_like, (n, d)
             Numbers of at most 1e140.
         y : array_like, (n,)
-            Two different labels.
+            Two different labels. One column of them, (n, 1), is taken with a warning, here and in every other method.
 
         Returns
         -------
         self
         """
         given = self._checked_parameters()
-        names = column_names("X", X)
-        features = check_features("X", X, None, np.float64)
+        features, names = given._new_features(X)
         classes, signs = encode_two_classes("y", y, len(features))
         inputs = given._inputs(features, signs)
         rule = given._new_rule(inputs)
@@ -171,8 +169,7 @@ class LinearClassifier(BinaryClassifier[Rule]):
         """
         given = self._checked_parameters()
         is_fitted = self.__sklearn_is_fitted__()
-        names = None if is_fitted else column_names("X", X)
-        features = self._fitted_features(X) if is_fitted else check_features("X", X, None, np.float64)
+        features, names = (self._fitted_features(X), None) if is_fitted else given._new_features(X)
         known = self.classes_ if is_fitted else None
         if classes is not None:
             settled, _ = encode_two_classes("classes", classes, 2)

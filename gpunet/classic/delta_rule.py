@@ -12,20 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
-from gpunet.classic.inputs import column_names
+from gpunet.classic.inputs import check_given, check_moderate, read_numbers
+from gpunet.classic.unit_scaling import UnitScaling, learn_scaling
 from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
 from gpunet.validation import (
     LARGEST_SIZE,
-    check_features,
     check_flag,
     check_integer,
     check_number,
     check_rate,
     check_targets,
     is_sequence,
+    read_array,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class DeltaRule(Estimator):
     epochs : int
         Presentations of all patterns at most.
     tolerance : float
-        Training ends with the first epoch after which every output is this close to its target. 0 runs all epochs.
+        Training ends with the first epoch after which every output unit is this close to its target. 0 runs all epochs.
+    scale_targets : bool
+        Whether targets with numbers below 0 or above 1 are mapped to [0, 1], each column from its smallest and its
+        largest number in ``fit``; predictions are in their units all the same. False refuses such targets. Where all
+        numbers are from 0 to 1, they are taken as they are.
     initial_range : float
         Initial weights are uniform in plus or minus this, above 0 and at most 1e38; initial biases are 0.
     shuffle : bool
@@ -83,7 +88,7 @@ class DeltaRule(Estimator):
     seed : int
         Draws the initial weights and the orders.
     dtype, device : str
-        See :class:`gpunet.Network`.
+        See :class:`gpunet.Network`; ``"float32"`` is the other dtype.
 
     Attributes
     ----------
@@ -94,6 +99,8 @@ class DeltaRule(Estimator):
         Epochs done.
     history_ : dict of str to list
         ``"error"``: E in each epoch, each pattern's E_p taken when its turn came.
+    target_scaling_ : UnitScaling or None
+        How targets are mapped to [0, 1]; None where they are taken as they are.
     n_outputs_ : int
     n_features_in_, feature_names_in_
         See :class:`gpunet.classic.estimator.Estimator`.
@@ -120,9 +127,10 @@ class DeltaRule(Estimator):
     epochs: int = parameter(2000, check_integer, minimum=1)
     tolerance: float = parameter(0.0, check_number)
     initial_range: float = parameter(1.0, check_number, above=True, maximum=_LARGEST_RANGE)
+    scale_targets: bool = parameter(True, check_flag)
     shuffle: bool = parameter(False, check_flag)
     seed: int = parameter(0, check_seed)
-    dtype: npt.DTypeLike = parameter("float32", check_float_type)
+    dtype: npt.DTypeLike = parameter("float64", check_float_type)
     device: str = "auto"
 
     @learns
@@ -133,12 +141,14 @@ class DeltaRule(Estimator):
         ----------
         X : array_like, (n, d)
         y : array_like, (n, c) or (n,)
-            Targets from 0 to 1. A sigmoid never gets to 0 or 1; the paper uses 0.1 and 0.9 where it wants them reached.
+            Targets from 0 to 1, or any numbers with ``scale_targets``. A sigmoid never gets to 0 or 1; the paper uses
+            0.1 and 0.9 where it wants them reached.
         """
         given = self._checked_parameters()
-        names = column_names("X", X)
-        features = check_features("X", X, None, np.float64)
-        targets = check_targets("y", y, len(features), None, np.float64, probabilities=True)
+        features, names = given._new_features(X)
+        numbers = _read_targets(y, len(features), None)
+        scaling = learn_scaling("y", numbers, scales=given.scale_targets)
+        targets = numbers if scaling is None else scaling.scaled(numbers)
         by_pattern = given.update == "pattern"
         # The library's J is the mean of the E_p, the paper's E their sum.
         step = given.learning_rate if by_pattern else given.learning_rate * len(features)
@@ -160,11 +170,12 @@ class DeltaRule(Estimator):
         )
         self.network_ = network
         self._set_columns(features.shape[1], names)
+        self.target_scaling_: UnitScaling | None = scaling
         self.n_outputs_ = targets.shape[1]
         self.converged_ = reached.stopped
         self.n_iter_ = len(history)
         self.history_: dict[str, list[float]] = {"error": [record.loss * len(features) for record in history]}
-        self._is_vector = np.ndim(y) == 1
+        self._is_vector = read_array("y", y).ndim == 1
         if given.tolerance > 0 and not self.converged_:
             warnings.warn(
                 f"DeltaRule: after {self.n_iter_} epochs E is {self.history_['error'][-1]:.3g} and not every output is "
@@ -176,10 +187,14 @@ class DeltaRule(Estimator):
 
     @after_fit
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the outputs for X: (n, c), or (n,) where ``fit`` was given such targets."""
-        self._check_columns(X)
-        outputs = self.network_.predict(X)
+        """Return the outputs for X, float64 (n, c), or (n,) where ``fit`` was given such targets."""
+        outputs = self._outputs(X)
         return outputs[:, 0] if self._is_vector else outputs
+
+    def _outputs(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs for X in the units of the targets, float64 (n, c)."""
+        units = _unit_outputs(self.network_, self._fitted_features(X))
+        return units if self.target_scaling_ is None else self.target_scaling_.restored(units)
 
     @after_fit
     def hidden_outputs(self, X: npt.ArrayLike) -> Array:
@@ -187,9 +202,9 @@ class DeltaRule(Estimator):
         network = self.network_
         if len(network.layer_sizes) == 2:
             raise InvalidValueError("hidden_outputs: this network has no hidden units.")
-        self._check_columns(X)
+        features = network.check_inputs(self._fitted_features(X))
         with network.lock:
-            network.forward(network.backend.asarray(network.check_inputs(X)))
+            network.forward(network.backend.asarray(features))
             # Each layer is a linear map and the activation behind it: the last two belong to the outputs.
             return network.backend.to_numpy(network.layers[-3].output).copy()
 
@@ -199,8 +214,8 @@ class DeltaRule(Estimator):
 
         An output whose targets are all the same counts 1 where it equals them, else 0.
         """
-        outputs = self.predict(X).reshape(-1, self.n_outputs_)
-        targets = check_targets("y", y, len(outputs), self.n_outputs_, np.float64, probabilities=True)
+        outputs = self._outputs(X)
+        targets = _read_targets(y, len(outputs), self.n_outputs_)
         residual = ((targets - outputs) ** 2).sum(axis=0)
         total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         explained = np.where(residual == 0, 1.0, 0.0)
@@ -226,6 +241,22 @@ class DeltaRule(Estimator):
         return tags
 
 
+def _read_targets(y: npt.ArrayLike, rows: int, columns: int | None) -> Array:
+    """Return targets as finite float64 numbers (rows, columns), or raise."""
+    check_given("y", y)
+    numbers = read_numbers("y", y)
+    if numbers.dtype.kind == "b":
+        numbers = numbers.astype(np.float64)
+    targets = check_targets("y", numbers, rows, columns, np.float64)
+    check_moderate("y", targets)
+    return targets
+
+
+def _unit_outputs(network: Network, features: Array) -> Array:
+    """Return the output units, from 0 to 1, float64 (n, c)."""
+    return network.predict(features).reshape(len(features), -1).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class _Uniform:
     """Initial weights uniform in plus or minus a limit, whatever the layer's size."""
@@ -249,5 +280,5 @@ class _Reached(Callback):
         self.stopped = False
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        distances = np.abs(run.network.predict(self.features) - self.targets)
+        distances = np.abs(_unit_outputs(run.network, self.features) - self.targets)
         self.stopped = run.stop = bool((distances <= self.tolerance).all())

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.classic.inputs import check_same_names, column_names
-from gpunet.errors import NotFittedError, unknown_name
+from gpunet.classic.inputs import check_same_names, column_names, read_features
+from gpunet.classic.scikit_learn import not_fitted_error
+from gpunet.errors import unknown_name
 from gpunet.schedules import Schedule, as_schedule
-from gpunet.validation import check_dtype, check_features, check_integer
+from gpunet.validation import check_dtype, check_integer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,7 +96,7 @@ class Estimator:
             target_tags=TargetTags(required=kind in ("classifier", "regressor")),
             classifier_tags=ClassifierTags(multi_class=False) if kind == "classifier" else None,
             regressor_tags=RegressorTags() if kind == "regressor" else None,
-            transformer_tags=TransformerTags() if kind == "transformer" else None,
+            transformer_tags=TransformerTags(preserves_dtype=[]) if kind == "transformer" else None,
             input_tags=InputTags(),
         )
 
@@ -111,10 +112,19 @@ class Estimator:
                 setattr(given, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
         return given
 
+    def _new_features(self, X: npt.ArrayLike) -> tuple[Array, Array | None]:
+        """Return X as :meth:`_read` does, and the names of its columns, for ``fit``."""
+        names = column_names("X", X)
+        return self._read("X", X), names
+
     def _fitted_features(self, X: npt.ArrayLike) -> Array:
-        """Return X as a finite float64 array (n, n_features_in_), its columns those of ``fit``, or raise."""
+        """Return X as :meth:`_read` does, its columns those of ``fit``, or raise."""
         self._check_columns(X)
-        return check_features("X", X, self.n_features_in_, np.float64)
+        return self._read("X", X, self.n_features_in_)
+
+    def _read(self, argument: str, values: npt.ArrayLike, columns: int | None = None) -> Array:
+        """Return ``values`` as a finite float64 array (n, columns), or raise."""
+        return read_features(argument, values, columns, np.float64, type(self).__name__)
 
     def _check_columns(self, X: npt.ArrayLike) -> None:
         """Raise InvalidValueError where the names of X's columns are known and not those of ``fit``."""
@@ -204,7 +214,7 @@ def after_fit(method: Callable[Concatenate[Any, _P], _Result]) -> Callable[Conca
     def checked(self: Estimator, /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         if not self.__sklearn_is_fitted__():
             who = type(self).__name__
-            raise NotFittedError(f"{method.__name__}: this {who} is not fitted yet. Expected fit(...) first.")
+            raise not_fitted_error()(f"{method.__name__}: this {who} is not fitted yet. Expected fit(...) first.")
         return method(self, *args, **kwargs)
 
     if method.__doc__:

@@ -1,6 +1,7 @@
 """What estimators are given, checked where it enters: names of columns, values of X, labels.
 
-Names of columns follow scikit-learn's rule: those of ``fit``, in the same order.
+Names of columns follow scikit-learn's rule: those of ``fit``, in the same order. Some messages are scikit-learn's own,
+word for word: its tools look for them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.backends import Backend, select_backend
+from gpunet.classic.scikit_learn import column_vector_warning
 from gpunet.columns import table_columns
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from gpunet.validation import check_features, is_on_cuda, read_array
+from gpunet.validation import check_features, read_array
 
 Array = npt.NDArray[Any]
 
@@ -82,61 +83,99 @@ def _shown(names: list[str]) -> str:
     return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
 
 
-def check_probabilities(
-    argument: str, values: npt.ArrayLike, columns: int | None, dtype: npt.DTypeLike, device: str | Backend
-) -> Array:
-    """Return ``values``, for use on a device, as a finite C-contiguous host array (n, columns) of numbers from 0 to 1.
-
-    An array in CUDA memory will do where the device is CUDA.
+def read_numbers(argument: str, values: object) -> Array:
+    """Return any array-like as an array; one of objects that are numbers as float64.
 
     Raises
     ------
-    ShapeError, InvalidTypeError, NonFiniteError
-        See :func:`gpunet.validation.check_features`.
+    InvalidTypeError
+        Masked or sparse values, or objects that are no numbers; text is left to the caller.
     InvalidValueError
-        A number below 0 or above 1; the message has the row and the column.
+        Complex numbers.
+    ShapeError
+        Rows of different lengths.
     """
-    if is_on_cuda(values):
-        backend = select_backend(device)
-        values = backend.to_numpy(backend.take(argument, values))
-    array = check_features(argument, values, columns, dtype)
-    if array.min() < 0 or array.max() > 1:
-        row, column = np.argwhere((array < 0) | (array > 1))[0]
-        raise InvalidValueError(
-            f"{argument}: {array[row, column]} in row {row}, column {column} is out of range. Expected numbers from 0 "
-            "to 1, such as scikit-learn's MinMaxScaler(clip=True) makes."
+    array = read_array(argument, values)
+    if array.dtype.kind == "c":  # for scikit-learn it is the value that is wrong, not the type
+        raise InvalidValueError(f"{argument}: Complex data not supported, got dtype {array.dtype}.")
+    if array.dtype != object or array.ndim == 0 or any(isinstance(value, (str, bytes)) for value in array.flat):
+        return array
+    try:
+        return array.astype(np.float64)
+    except Exception as error:  # an object's own methods run here, and raise what they like
+        raise InvalidTypeError(f"{argument}: got objects that are no numbers ({error}).") from None
+
+
+def read_features(argument: str, values: object, columns: int | None, dtype: npt.DTypeLike, estimator: str) -> Array:
+    """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``.
+
+    Parameters
+    ----------
+    columns : int or None
+        What ``fit`` had; None takes any number.
+    estimator : str
+        Whose ``fit`` that was.
+
+    Raises
+    ------
+    ShapeError, InvalidTypeError, InvalidValueError, NonFiniteError
+        See :func:`read_numbers` and :func:`gpunet.validation.check_features`.
+    """
+    array = read_numbers(argument, values)
+    if columns is not None and array.ndim == 2 and array.shape[1] not in (0, columns):
+        raise ShapeError(
+            f"{argument} has {array.shape[1]} features, but {estimator} is expecting {columns} features as input."
         )
-    return array
+    return check_features(argument, array, None, dtype)
 
 
 def check_moderate(argument: str, features: Array) -> None:
     """Raise InvalidValueError where a feature is so large that scores or squares of it would overflow."""
     row, column = np.unravel_index(np.abs(features).argmax(), features.shape)
-    if abs(features[row, column]) > _LARGEST_FEATURE:
+    if abs(float(features[row, column])) > _LARGEST_FEATURE:
         raise InvalidValueError(
             f"{argument}: {features[row, column]} in row {row}, column {column} is too large to add up squares of such "
-            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale the features."
+            f"numbers. Expected at most {_LARGEST_FEATURE:g}: scale {argument}."
         )
 
 
-def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
+def check_given(argument: str, y: object) -> None:
+    """Raise InvalidValueError where there are no targets."""
+    if y is None:
+        raise InvalidValueError(f"{argument}: this estimator requires y to be passed, but the target y is None.")
+
+
+def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: bool = True) -> Array:
     """Return labels of any kind (numbers, text, booleans) as an array (rows,).
+
+    One column of them, (rows, 1), will do: with ``warns``, it is warned of in the line that called ``fit``, three calls
+    above.
 
     Raises
     ------
+    InvalidValueError
+        None.
     ShapeError, NonFiniteError
         Not one label per row; NaN or infinity.
     InvalidTypeError
         Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
     """
+    check_given(argument, y)
     labels = read_array(argument, y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+        if warns:
+            warnings.warn(
+                f"A column-vector {argument} was passed when a 1d array was expected: {argument}.ravel() makes it one.",
+                column_vector_warning(),
+                stacklevel=4,
+            )
     if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
         kinds = set(map(type, labels))
         if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
             labels = np.array(labels.tolist())
     if labels.ndim != 1:
-        hint = f" Use {argument}.ravel()." if labels.ndim == 2 and labels.shape[1] == 1 else ""
-        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).{hint}")
+        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).")
     if len(labels) != rows:
         raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
     if labels.dtype.kind not in "iufbU":
@@ -149,7 +188,34 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int) -> Array:
 
 def share_right(predicted: Array, y: npt.ArrayLike) -> float:
     """Return the fraction of the rows whose label is predicted, the score of every classifier."""
-    return float(np.mean(predicted == check_label_vector("y", y, len(predicted))))
+    return float(np.mean(predicted == check_label_vector("y", y, len(predicted), warns=False)))
+
+
+def encode_classes(argument: str, y: npt.ArrayLike, rows: int) -> tuple[Array, Array]:
+    """Return the labels that there are, sorted, and the number of each row's among them, (rows,).
+
+    Raises
+    ------
+    InvalidValueError
+        Fewer than two, or measurements: see :func:`_distinct`.
+    ShapeError, InvalidTypeError, NonFiniteError
+        See :func:`check_label_vector`.
+    """
+    classes, numbers = _distinct(argument, check_label_vector(argument, y, rows))
+    if len(classes) < 2:
+        raise InvalidValueError(f"{argument}: got {_classes_shown(classes)}. Expected at least two classes.")
+    return classes, numbers
+
+
+def _distinct(argument: str, labels: Array) -> tuple[Array, Array]:
+    """Return :func:`encode_classes` of labels; raise where there are more than two with fractions: no labels."""
+    classes, numbers = np.unique(labels, return_inverse=True)
+    if classes.dtype.kind == "f" and len(classes) > 2 and (classes != np.trunc(classes)).any():
+        raise InvalidValueError(
+            f"{argument}: Unknown label type: continuous. Got {_classes_shown(classes)}. Expected labels; numbers with "
+            "fractions are for a regressor."
+        )
+    return classes, numbers
 
 
 def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Array | None = None) -> tuple[Array, Array]:
@@ -166,12 +232,14 @@ def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Arra
     """
     labels = check_label_vector(argument, y, rows)
     if classes is None:
-        classes = np.unique(labels)
-        if len(classes) != 2:
-            shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
-            more = ", ..." if len(classes) > _LABELS_SHOWN else ""
-            count = f"{len(classes)} class{'es' if len(classes) != 1 else ''}"
-            raise InvalidValueError(f"{argument}: got {count} ({shown}{more}). Expected exactly two classes.")
+        classes, _ = _distinct(argument, labels)
+        if len(classes) > 2:
+            raise InvalidValueError(
+                f"{argument}: got {_classes_shown(classes)}. Only binary classification is supported. The type of the "
+                "target is multiclass."
+            )
+        if len(classes) < 2:
+            raise InvalidValueError(f"{argument}: got {_classes_shown(classes)}. Expected exactly two classes.")
     strange = (labels != classes[0]) & (labels != classes[1])
     if strange.any():
         row = int(np.argmax(strange))
@@ -179,3 +247,9 @@ def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Arra
             f"{argument}: label {labels.tolist()[row]!r} in row {row} is not known. Expected one of {classes.tolist()}."
         )
     return classes, np.where(labels == classes[1], 1.0, -1.0)
+
+
+def _classes_shown(classes: Array) -> str:
+    shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
+    more = ", ..." if len(classes) > _LABELS_SHOWN else ""
+    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({shown}{more})"

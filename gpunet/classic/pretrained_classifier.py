@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.estimator import after_fit, learns
-from gpunet.classic.inputs import check_label_vector, check_same_names, column_names, share_right
+from gpunet.classic.inputs import check_same_names, column_names, encode_classes, share_right
 from gpunet.classic.pretrained_network import PretrainedNetwork
 from gpunet.classic.pretraining import encoder_network
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
-from gpunet.errors import InvalidValueError
+from gpunet.classic.unit_scaling import as_units
 from gpunet.network import Network
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class PretrainedClassifier(PretrainedNetwork):
     Parameters
     ----------
     hidden_layer_sizes, pretraining_epochs, pretraining_learning_rate, epochs, learning_rate, batch_size
-    momentum, l2, initializer, seed, dtype, device
+    momentum, l2, initializer, seed, scale_inputs, dtype, device
         See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
 
     Attributes
@@ -38,8 +38,8 @@ class PretrainedClassifier(PretrainedNetwork):
         The labels, sorted.
     machines_, network_, history_
         See :class:`gpunet.classic.pretrained_network.PretrainedNetwork`.
-    n_features_in_, feature_names_in_
-        See :class:`gpunet.classic.estimator.Estimator`.
+    scaling_, n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.unit_inputs.UnitInputEstimator` and :class:`gpunet.classic.estimator.Estimator`.
 
     Examples
     --------
@@ -60,27 +60,25 @@ class PretrainedClassifier(PretrainedNetwork):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1, here and in every other method.
+            Numbers from 0 to 1, or any numbers with ``scale_inputs``.
         y : array_like, (n,)
             Labels: numbers, text or booleans; at least two different ones.
         unlabelled : array_like, (n', d), or None
             More rows for pre-training alone, which uses X as well.
         """
         given = self._checked_parameters()
-        names = column_names("X", X)
-        features = given._new_data("X", X)
-        classes, labels = np.unique(check_label_vector("y", y, len(features)), return_inverse=True)
-        if len(classes) < 2:
-            raise InvalidValueError(f"y: got one class ({classes.tolist()[0]!r}). Expected at least two.")
+        features, scaling, names = given._new_units(X)
+        classes, labels = encode_classes("y", y, len(features))
         seen = features
         if unlabelled is not None:
             check_same_names("unlabelled", column_names("unlabelled", unlabelled), names, type(self).__name__)
-            seen = np.concatenate([features, given._new_data("unlabelled", unlabelled, features.shape[1])])
+            more = given._read("unlabelled", unlabelled, features.shape[1])
+            seen = np.concatenate([features, as_units("unlabelled", more, scaling)])
         layers = [features.shape[1], *given.hidden_layer_sizes, len(classes)]
         network = Network(layers, activation="sigmoid", batch_norm=False, **given._network_arguments())
         self._adopt(*given._learn(network, seen, features, labels))
         self.classes_ = classes
-        self._set_columns(features.shape[1], names)
+        self._set_units(features.shape[1], names, scaling)
         return self
 
     def _network_arguments(self) -> dict[str, Any]:
@@ -107,4 +105,6 @@ class PretrainedClassifier(PretrainedNetwork):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = True
+        # Hundreds of pre-trained sigmoids need more updates than the few rows of scikit-learn's checks give them.
+        tags.classifier_tags.poor_score = True
         return tags

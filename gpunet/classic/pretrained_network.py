@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpunet.backends import Backend
-from gpunet.classic.estimator import Estimator, check_float_type, check_schedule, check_seed, parameter
-from gpunet.classic.inputs import check_probabilities
+from gpunet.classic.estimator import check_schedule, check_seed, parameter
 from gpunet.classic.pretraining import check_hidden_layer_sizes, pretrain_stack
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
+from gpunet.classic.unit_inputs import UnitInputEstimator
 from gpunet.initializers import Initializer
 from gpunet.network import Network
 from gpunet.optimizers import SGD
@@ -25,7 +24,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PretrainedNetwork(Estimator, ABC):
+class PretrainedNetwork(UnitInputEstimator, ABC):
     """An estimator whose network begins as a stack of machines.
 
     Parameters
@@ -47,9 +46,8 @@ class PretrainedNetwork(Estimator, ABC):
     initializer : str, callable or None
         Of the layers that are not pre-trained; None takes Xavier's.
     seed : int
-    dtype : str or dtype
-    device : str or Backend
-        See :class:`gpunet.Network`.
+    scale_inputs, dtype, device
+        See :class:`gpunet.classic.unit_inputs.UnitInputEstimator`.
 
     Attributes
     ----------
@@ -70,17 +68,10 @@ class PretrainedNetwork(Estimator, ABC):
     l2: float = parameter(0.0, check_number)
     initializer: str | Initializer | None = None
     seed: int = parameter(0, check_seed)
-    dtype: npt.DTypeLike = parameter("float32", check_float_type)
-    device: str | Backend = "auto"
-
-    def _new_data(self, argument: str, X: npt.ArrayLike, columns: int | None = None) -> Array:
-        """Return data to learn from as a host array (n, columns) of numbers from 0 to 1, or raise."""
-        return check_probabilities(argument, X, columns, self.dtype, self.device)
 
     def _check_inputs(self, X: npt.ArrayLike) -> Array:
         """Return X as a host array (n, d) of numbers from 0 to 1, or raise."""
-        self._check_columns(X)
-        return check_probabilities("X", X, self.n_features_in_, self.network_.dtype, self.network_.backend)
+        return self._fitted_units(X, self.network_.dtype, self.network_.backend)
 
     def _learn(
         self, network: Network, unlabelled: Array, features: Array, targets: Array, **arguments: Any

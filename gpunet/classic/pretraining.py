@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
-from gpunet.errors import InvalidTypeError, InvalidValueError, NotFittedError, ShapeError, TrainingDivergedError, shown
+from gpunet.classic.scikit_learn import not_fitted_error
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError, shown
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.schedules import Schedule, as_schedule
@@ -87,6 +89,7 @@ def pretrain_stack(
             l2=l2,
             hidden_units="gaussian" if is_code else "bernoulli",
             seed=int(host_generator(seed, Purpose.SEEDS, number).integers(2**63)),
+            scale_inputs=False,
             dtype=dtype,
             device=device,
         )
@@ -96,7 +99,7 @@ def pretrain_stack(
             message = f"pre-training of layer {number} of {len(sizes)}: {error}"
             raise TrainingDivergedError(message, error.epoch, error.step, error.layer) from error
         if number < len(sizes):
-            X = machine.transform(X)
+            X = np.asarray(machine.transform(X))
     return machines
 
 
@@ -106,7 +109,7 @@ def encoder_network(machines: Sequence[RestrictedBoltzmannMachine], outputs: int
     Parameters
     ----------
     machines : sequence of RestrictedBoltzmannMachine
-        Fitted, the lowest first.
+        Fitted, the lowest first. The network's inputs are its visible units, from 0 to 1, whatever its ``scaling_``.
     outputs : int
         Units of the last layer, which has the initial weights that ``arguments`` ask for.
     **arguments
@@ -170,7 +173,7 @@ def _layers(machines: Sequence[RestrictedBoltzmannMachine]) -> tuple[list[int], 
                 f"machines[{number}]: got {type(machine).__name__}. Expected a RestrictedBoltzmannMachine."
             )
         if not machine.__sklearn_is_fitted__():
-            raise NotFittedError(f"machines[{number}]: is not fitted yet. Expected fit(...) first.")
+            raise not_fitted_error()(f"machines[{number}]: is not fitted yet. Expected fit(...) first.")
         hidden, visible = machine.components_.shape
         if sizes and sizes[-1] != visible:
             raise ShapeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,10 @@ from gpunet.backends import Backend, select_backend
 from gpunet.classic.contrastive_divergence import ContrastiveDivergence
 from gpunet.classic.device_machine import SAMPLING_DRAWS, DeviceMachine
 from gpunet.classic.epochs import epoch_orders
-from gpunet.classic.estimator import (
-    Estimator,
-    after_fit,
-    check_float_type,
-    check_name,
-    check_schedule,
-    check_seed,
-    learns,
-    parameter,
-)
+from gpunet.classic.estimator import after_fit, check_name, check_schedule, check_seed, learns, parameter
 from gpunet.classic.hidden_units import HIDDEN_UNITS
-from gpunet.classic.inputs import check_probabilities, column_names
+from gpunet.classic.transformer import Transformer
+from gpunet.classic.unit_inputs import UnitInputEstimator
 from gpunet.errors import InvalidValueError, TrainingDivergedError
 from gpunet.initializers import Normal
 from gpunet.optimizers import SGD
@@ -50,7 +42,7 @@ _INITIAL_STD = 0.01
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class RestrictedBoltzmannMachine(Estimator):
+class RestrictedBoltzmannMachine(Transformer, UnitInputEstimator):
     """A model of binary vectors v by hidden units h without links among either: p(v, h) = exp(-E(v, h)) / Z.
 
     E(v, h) = -a.v - b.h - h.(W v), so p(h_j = 1 | v) = sigmoid(b + W v)_j and p(v_i = 1 | h) = sigmoid(a + W^T h)_i.
@@ -84,10 +76,8 @@ class RestrictedBoltzmannMachine(Estimator):
         ``"bernoulli"``, or ``"gaussian"`` for linear ones with E(v, h) = -a.v + ||h - b||^2 / 2 - h.(W v).
     seed : int
         Draws the initial weights, the order of the rows and every sample; the same bits on every device.
-    dtype : str or dtype
-        ``"float32"`` or ``"float64"``.
-    device : str or Backend
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ...; see :class:`gpunet.Network`.
+    scale_inputs, dtype, device
+        See :class:`gpunet.classic.unit_inputs.UnitInputEstimator`.
 
     Attributes
     ----------
@@ -98,8 +88,8 @@ class RestrictedBoltzmannMachine(Estimator):
         learning. Empty for persistent chains, which do not begin at v.
     n_updates_ : int
         Updates so far.
-    n_features_in_, feature_names_in_
-        See :class:`gpunet.classic.estimator.Estimator`.
+    scaling_, n_features_in_, feature_names_in_
+        See :class:`gpunet.classic.unit_inputs.UnitInputEstimator` and :class:`gpunet.classic.estimator.Estimator`.
 
     References
     ----------
@@ -115,8 +105,6 @@ class RestrictedBoltzmannMachine(Estimator):
     (4, 2)
     """
 
-    _estimator_type: ClassVar[str | None] = "transformer"
-
     n_components: int = parameter(256, check_integer, minimum=1, maximum=LARGEST_SIZE)
     learning_rate: float | Schedule = parameter(0.1, check_schedule)
     epochs: int = parameter(10, check_integer, minimum=1)
@@ -128,8 +116,6 @@ class RestrictedBoltzmannMachine(Estimator):
     l2: float = parameter(0.0, check_number)
     hidden_units: str = parameter("bernoulli", check_name, names=HIDDEN_UNITS)
     seed: int = parameter(0, check_seed)
-    dtype: npt.DTypeLike = parameter("float32", check_float_type)
-    device: str | Backend = "auto"
 
     # --- learning ---------------------------------------------------------------------------------------------------
 
@@ -140,12 +126,11 @@ class RestrictedBoltzmannMachine(Estimator):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1.
+            Numbers from 0 to 1, or any numbers with ``scale_inputs``.
         y : ignored
         """
         given = self._checked_parameters()
-        names = column_names("X", X)
-        data = check_probabilities("X", X, None, given.dtype, self.device)
+        data, scaling, names = given._new_units(X)
         learner = given._new_learner(data.shape[1])
         learner.machine.set_parameters(*self._initial_parameters(data.shape[1]))
         on_device = learner.machine.backend.asarray(data)
@@ -153,14 +138,10 @@ class RestrictedBoltzmannMachine(Estimator):
         updates = learner.updates(len(data))
         for order in epoch_orders(len(data), given.epochs, seed=given.seed, stride=updates):
             errors.append(self._learn(learner, on_device, order, len(errors) * updates, len(errors) + 1))
-        self._set_columns(data.shape[1], names)
+        self._set_units(data.shape[1], names, scaling)
         self._gibbs_calls, self.reconstruction_errors_ = 0, ([] if given.persistent else errors)
         self._adopt(learner, given.epochs * updates)
         return self
-
-    def fit_transform(self, X: npt.ArrayLike, y: object = None) -> Array:
-        """Return ``fit(X).transform(X)``."""
-        return self.fit(X).transform(X)
 
     @learns
     def partial_fit(self, X: npt.ArrayLike, y: object = None) -> Self:
@@ -173,15 +154,15 @@ class RestrictedBoltzmannMachine(Estimator):
         Parameters
         ----------
         X : array_like, (n, d)
-            Numbers from 0 to 1, with the columns of the first call.
+            With the columns of the first call, which settles ``scaling_``.
         y : ignored
         """
         given = self._checked_parameters()
         fitted = self.__sklearn_is_fitted__()
-        names = column_names("X", X)
         if fitted:
-            self._check_columns(X)
-        data = check_probabilities("X", X, self.n_features_in_ if fitted else None, given.dtype, self.device)
+            data = self._fitted_units(X, given.dtype, self.device)
+        else:
+            data, scaling, names = given._new_units(X)
         learner = self._learner_of(given) if fitted else given._new_learner(data.shape[1])
         updates = self.n_updates_ if fitted else 0
         learner.machine.set_parameters(*(self._learnt() if fitted else self._initial_parameters(data.shape[1])))
@@ -189,7 +170,7 @@ class RestrictedBoltzmannMachine(Estimator):
         order = np.arange(len(data), dtype=np.int32)
         self._learn(learner, learner.machine.backend.asarray(data), order, updates, 1)
         if not fitted:
-            self._set_columns(data.shape[1], names)
+            self._set_units(data.shape[1], names, scaling)
             self._gibbs_calls, self.reconstruction_errors_ = 0, []
         self._adopt(learner, updates + learner.updates(len(data)))
         return self
@@ -246,21 +227,30 @@ class RestrictedBoltzmannMachine(Estimator):
     # --- what it knows ----------------------------------------------------------------------------------------------
 
     @after_fit
-    def transform(self, X: npt.ArrayLike) -> Array:
-        """Return E(h | v) of each row of X, ndarray (n, m): probabilities, or s = W v + b for Gaussian units."""
-        machine, data = self._ready(X)
-        return machine.hidden_means_of(data)
+    def transform(self, X: npt.ArrayLike) -> Any:
+        """Return E(h | v) of each row of X, (n, m): probabilities, or s = W v + b for Gaussian units.
+
+        An ndarray, or the data frame that :meth:`set_output` asked for.
+        """
+        return self._in_container(self._hidden_means(X), X)
 
     @after_fit
     def inverse_transform(self, H: npt.ArrayLike) -> Array:
-        """Return p(v = 1 | h) of each row of H, (n, m): ndarray (n, d)."""
+        """Return p(v = 1 | h) of each row of H, (n, m), as numbers such as X holds: ndarray (n, d)."""
         machine = self._device_machine()
-        return machine.visible_means_of(check_features("H", H, machine.hidden, machine.dtype))
+        return self._restored(machine.visible_means_of(check_features("H", H, machine.hidden, machine.dtype)))
 
     @after_fit
     def reconstruct(self, X: npt.ArrayLike) -> Array:
-        """Return p(v = 1 | h) with h the mean hidden units of each row of X, ndarray (n, d)."""
-        return self.inverse_transform(self.transform(X))
+        """Return :meth:`inverse_transform` of the mean hidden units of each row of X, ndarray (n, d)."""
+        return self.inverse_transform(self._hidden_means(X))
+
+    def _hidden_means(self, X: npt.ArrayLike) -> Array:
+        machine, data = self._ready(X)
+        return machine.hidden_means_of(data)
+
+    def _features_out(self) -> int:
+        return len(self.components_)
 
     @after_fit
     def free_energy(self, X: npt.ArrayLike) -> Array:
@@ -297,7 +287,8 @@ class RestrictedBoltzmannMachine(Estimator):
     def gibbs(self, X: npt.ArrayLike, steps: int = 1) -> Array:
         """Return v after ``steps`` rounds of drawing h given v, then v given h: 0 and 1, ndarray (n, d).
 
-        Every call draws other bits; those of the first call after ``fit`` follow from the seed.
+        Every call draws other bits; those of the first call after ``fit`` follow from the seed. They are bits with
+        ``scale_inputs`` too.
         """
         steps = check_integer("steps", steps, 1, SAMPLING_DRAWS)
         return self._gibbs(*self._ready(X), steps)
@@ -319,9 +310,8 @@ class RestrictedBoltzmannMachine(Estimator):
 
     def _ready(self, X: npt.ArrayLike) -> tuple[DeviceMachine, Array]:
         """Return the machine on its device, and X on the host."""
-        self._check_columns(X)
         machine = self._device_machine()
-        return machine, check_probabilities("X", X, self.n_features_in_, machine.dtype, machine.backend)
+        return machine, self._fitted_units(X, machine.dtype, machine.backend)
 
     def _learnt(self) -> tuple[Array, Array, Array]:
         """Return W, b and a as they stand in the attributes, which may have been set by hand."""

@@ -238,6 +238,22 @@ def test_an_unstable_rate_that_is_not_refused_is_warned_of():
     assert model.history_["loss"][-1] > 10
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, None])
+def test_the_default_rate_is_one_at_which_nothing_diverges(batch_size):
+    """0.01 for features of about 1; half of what is safe for the others, whatever their size."""
+    X, y = classes()
+    model = Adaline(batch_size=batch_size).fit(X, y)
+    assert model.learning_rate_ == 0.01
+    assert model.history_ == Adaline(batch_size=batch_size, learning_rate=0.01).fit(X, y).history_
+    for scale in (30.0, 1e120):
+        large = Adaline(batch_size=batch_size).fit(scale * X, y)
+        assert large.learning_rate_ == pytest.approx(1 / np.square(with_ones(scale * X)).sum(axis=1).max())
+        assert large.history_["loss"][-1] < 1
+        assert large.partial_fit(X[:1], y[:1]).learning_rate_ == 0.01
+    with pytest.raises(InvalidValueError, match=r"^learning_rate: 0\.01 diverges"):
+        Adaline(learning_rate=0.01).fit(30 * X, y)
+
+
 def test_rates_in_messages_are_plain_numbers():
     with pytest.raises(InvalidValueError, match=r"^learning_rate: 50\.0 diverges"):
         Adaline(learning_rate=np.float64(50)).fit([[1.0], [-1.0]], [0, 1])
@@ -269,5 +285,5 @@ def test_partial_fit_keeps_to_the_first_classes_and_features():
     model = Adaline().partial_fit([[1.0, 2.0]], ["b"], classes=["a", "b"])
     with pytest.raises(InvalidValueError, match="'c' in row 0"):
         model.partial_fit([[1.0, 2.0]], ["c"])
-    with pytest.raises(ShapeError, match="Expected 2"):
+    with pytest.raises(ShapeError, match="X has 1 features, but Adaline is expecting 2"):
         model.partial_fit([[1.0]], ["b"])

@@ -171,5 +171,5 @@ def test_what_is_no_table_has_no_names():
 
 def test_a_table_of_another_width_without_names_is_refused_by_its_width():
     model = Perceptron().fit(pd.DataFrame(X), Y)
-    with pytest.raises(ShapeError, match=r"X: got 2 columns\. Expected 3"):
+    with pytest.raises(ShapeError, match="X has 2 features, but Perceptron is expecting 3"):
         model.predict(pd.DataFrame(X[:, :2]))

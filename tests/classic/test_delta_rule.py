@@ -160,6 +160,29 @@ def test_score_is_r_squared():
     assert model.score(X, model.predict(X)) == 1.0
 
 
+def test_targets_of_any_size_are_learnt_as_numbers_from_0_to_1_and_predicted_in_their_units():
+    generator = np.random.default_rng(0)
+    X, T = generator.uniform(size=(20, 3)), generator.uniform(size=(20, 2))
+    T[:2] = [0, 0], [1, 1]
+    y = [-3.0, 700.0] + [5.0, 0.25] * T
+    model, units = delta_rule(epochs=9).fit(X, y), delta_rule(epochs=9).fit(X, (y - y.min(axis=0)) / np.ptp(y, axis=0))
+    np.testing.assert_allclose(model.predict(X), y.min(axis=0) + np.ptp(y, axis=0) * units.predict(X), rtol=1e-12)
+    assert model.history_ == units.history_
+    assert model.score(X, y) == pytest.approx(r2_score(y, model.predict(X)), rel=1e-12)
+    assert units.target_scaling_ is None
+    one = delta_rule(epochs=9).fit(X, y[:, 0])
+    assert one.predict(X).shape == (20,)
+    assert one.predict(X).dtype == np.float64
+    assert delta_rule(epochs=1, scale_targets=False).fit(X, T).history_ == delta_rule(epochs=1).fit(X, T).history_
+
+
+def test_targets_may_be_objects_and_booleans():
+    for y in (Y_XOR.astype(object), Y_XOR.astype(bool), Y_XOR.astype(bool)[:, np.newaxis]):
+        model = delta_rule(epochs=3).fit(X_XOR, y)
+        assert model.history_ == delta_rule(epochs=3).fit(X_XOR, Y_XOR).history_
+        assert model.predict(X_XOR).shape == y.shape
+
+
 def test_tolerance_ends_training_as_soon_as_outputs_are_near():
     model = delta_rule(learning_rate=0.5, tolerance=0.2, seed=0).fit(X_XOR, Y_XOR)
     one_less = delta_rule(learning_rate=0.5, epochs=model.n_iter_ - 1).fit(X_XOR, Y_XOR)
@@ -178,7 +201,7 @@ def test_outputs_far_from_their_targets_are_reported():
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        ([0, 1, 1, 2], InvalidValueError, "y: 2 in row 3, column 0"),
+        ([0, 1, 1, 2], InvalidValueError, r"y: 2\.0 in row 3, column 0"),
         ([0, -0.5, 1, 1], InvalidValueError, "y: -0.5 in row 1"),
         ([0, np.nan, 1, 1], NonFiniteError, "y: nan in row 1"),
         ([0, 1, 1], ShapeError, "y"),
@@ -187,11 +210,12 @@ def test_outputs_far_from_their_targets_are_reported():
         (np.zeros((4, 1, 1)), ShapeError, "y"),
         ([[0], [1, 1], [0], [0]], ShapeError, "y"),
         (["a", "b", "c", "d"], InvalidTypeError, "y"),
-        (None, InvalidTypeError, "y"),
+        (None, InvalidValueError, "y: this estimator requires y"),
+        ([0, 1e200, 1, 1], InvalidValueError, r"y: 1e\+200 in row 1, column 0 is too large"),
     ],
 )
 def test_targets_that_make_no_sense_are_refused_and_change_nothing(y, error, message):
-    model = delta_rule(epochs=1).fit(X_XOR, Y_XOR)
+    model = delta_rule(epochs=1, scale_targets=False).fit(X_XOR, Y_XOR)
     network, history = model.network_, model.history_
     with pytest.raises(error, match=message):
         model.fit(X_XOR, y)

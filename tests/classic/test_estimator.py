@@ -9,13 +9,23 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn.exceptions
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import gpunet
-from gpunet.classic import Adaline, DeltaRule, Madaline, Perceptron
+from gpunet.classic import (
+    Adaline,
+    DeltaRule,
+    Madaline,
+    Perceptron,
+    PretrainedClassifier,
+    RestrictedBoltzmannMachine,
+    encoder_network,
+)
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
 from tests.helpers import classic
 
@@ -80,7 +90,7 @@ def test_repr_is_a_call_with_what_differs_from_the_defaults():
     assert repr(Perceptron()) == "Perceptron()"
     assert repr(Madaline(hidden_units=3, output="majority")) == "Madaline(hidden_units=3, output='majority')"
     assert repr(Adaline(batch_size=None)) == "Adaline(batch_size=None)"
-    assert repr(Adaline(learning_rate=float("0.01"), epochs=int("50"))) == "Adaline()"
+    assert repr(Madaline(learning_rate=float("0.1"), max_epochs=int("100"))) == "Madaline()"
     assert repr(Perceptron(max_epochs=1000.0)) == "Perceptron(max_epochs=1000.0)"
     assert repr(DeltaRule(hidden_units=np.array([3, 2]))) == "DeltaRule(hidden_units=array([3, 2]))"
 
@@ -121,6 +131,33 @@ def test_labels_of_one_kind_may_be_objects(low, high, kind):
     assert model.score(X, labels) == 1.0
 
 
+@pytest.mark.parametrize("kind", [*CLASSIFIERS, PretrainedClassifier])
+def test_labels_in_one_column_are_taken_with_a_warning_at_the_line_of_fit(kind):
+    model, same = classic.small(kind), classic.fit_quietly(classic.small(kind), classic.X, classic.Y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataConversionWarning)
+        warnings.simplefilter("ignore", gpunet.ConvergenceWarning)
+        model.fit(classic.X, classic.Y[:, np.newaxis])
+    (warning,) = caught
+    assert warning.category is DataConversionWarning
+    assert warning.filename == __file__
+    assert "A column-vector y was passed when a 1d array was expected: y.ravel()" in str(warning.message)
+    np.testing.assert_array_equal(model.predict(classic.X), same.predict(classic.X))
+    assert model.score(classic.X, classic.Y[:, np.newaxis]) == same.score(classic.X, classic.Y)
+
+
+@pytest.mark.parametrize("kind", classic.KINDS)
+def test_objects_that_are_numbers_are_read_as_numbers(kind):
+    """As a data frame's columns of several dtypes come; missing values and text are refused."""
+    objects = classic.X.astype(object)
+    model, same = (classic.fit_quietly(classic.small(kind), X, classic.Y) for X in (objects, classic.X))
+    assert model.score(objects, classic.Y) == same.score(classic.X, classic.Y)
+    for value, message in ((None, "nan in row 1, column 2"), ("0.5", "got dtype object"), ({}, "got objects that")):
+        objects[1, 2] = value
+        with pytest.raises((InvalidTypeError, NonFiniteError), match=f"X: {message}"):
+            model.score(objects, classic.Y)
+
+
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 @pytest.mark.parametrize(
     ("labels", "message"),
@@ -145,9 +182,13 @@ def test_other_numbers_of_classes_are_refused_by_name(kind, labels, message):
         ([[1.0], [np.inf]], [0, 1], NonFiniteError, "X: inf in row 1, column 0"),
         ([1.0, 2.0], [0, 1], ShapeError, r"X: got shape \(2,\).*X\.reshape"),
         (np.empty((0, 3)), [], ShapeError, "X: got no rows"),
-        (np.empty((2, 0)), [0, 1], ShapeError, "X: got no columns"),
+        (np.empty((2, 0)), [0, 1], ShapeError, r"X: got 0 feature\(s\)"),
         ([[1.0], [2.0]], [0, 1, 1], ShapeError, "y: got 3 labels for 2 rows"),
-        ([[1.0], [2.0]], [[0], [1]], ShapeError, r"y: got shape \(2, 1\).*y\.ravel"),
+        ([[1.0], [2.0]], None, InvalidValueError, "y: this estimator requires y to be passed"),
+        ([[1.0], [2.0], [3.0]], [0.5, 1, 2], InvalidValueError, r"y: Unknown label type: continuous\. Got 3 classes"),
+        ([[1j], [2.0]], [0, 1], InvalidValueError, "X: Complex data not supported, got dtype complex128"),
+        ([[{}], [2.0]], [0, 1], InvalidTypeError, "X: got objects that are no numbers"),
+        (np.array([["2.5"], [2.0]], object), [0, 1], InvalidTypeError, r"X: got dtype object \('2.5' in row 0"),
         ([[1.0], [2.0]], [[0, 1], [1, 0]], ShapeError, r"y: got shape \(2, 2\)"),
         ([[1.0], [2.0]], [None, 1], InvalidTypeError, "y: got dtype object"),
         ([[1.0], [2.0]], np.array([True, 1], object), InvalidTypeError, "y: got dtype object"),
@@ -172,7 +213,7 @@ def test_prediction_needs_the_features_of_fit(kind):
     X, y = separable()
     model = small(kind).fit(X, y)
     assert model.n_features_in_ == 3
-    with pytest.raises(ShapeError, match=r"X: got 2 columns\. Expected 3"):
+    with pytest.raises(ShapeError, match=f"X has 2 features, but {kind.__name__} is expecting 3 features as input"):
         model.predict(X[:, :2])
     with pytest.raises(NonFiniteError, match="X: nan in row 0, column 1"):
         model.predict([[0.0, np.nan, 0.0]])
@@ -242,9 +283,30 @@ def test_fitted_estimators_are_pickled(kind):
 
 
 def test_scikit_learn_is_not_imported():
-    code = (
-        "import sys, gpunet.classic as c;"
-        "c.Perceptron(max_epochs=None).fit([[0.], [1.]], [0, 1]).predict([[2.]]); repr(c.Adaline());"
-        "sys.exit(any(name.split('.')[0] in ('sklearn', 'scipy') for name in sys.modules))"
-    )
+    code = """
+import sys, warnings, gpunet, gpunet.classic as c
+
+with warnings.catch_warnings(record=True) as caught:
+    c.Perceptron(max_epochs=None).fit([[0.0], [1.0]], [[0], [1]]).predict([[2.0]])
+assert [warning.category for warning in caught] == [UserWarning]
+repr(c.Adaline())
+try:
+    c.Madaline().predict([[2.0]])
+except gpunet.NotFittedError as error:
+    assert type(error) is gpunet.NotFittedError
+machine = c.RestrictedBoltzmannMachine(n_components=2, device="cpu").fit([[-3.0], [7.0]])
+assert machine.transform([[2.0]]).shape == (1, 2)
+assert machine.get_feature_names_out().tolist() == ["restrictedboltzmannmachine0", "restrictedboltzmannmachine1"]
+sys.exit(any(name.split(".")[0] in ("sklearn", "scipy") for name in sys.modules))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_to_scikit_learn_the_error_before_fit_is_its_own():
+    with pytest.raises(sklearn.exceptions.NotFittedError) as caught:
+        Perceptron().predict([[1.0]])
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(error, gpunet.NotFittedError)
+    assert str(error) == str(caught.value)
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        encoder_network([RestrictedBoltzmannMachine()], 2)

@@ -305,7 +305,7 @@ def test_partial_fit_keeps_to_the_first_classes_and_features():
         model.partial_fit([[1.0, 2.0]], [1])
     with pytest.raises(InvalidValueError, match=r"classes: got \['b', 'c'\]"):
         model.partial_fit([[1.0, 2.0]], ["b"], classes=["b", "c"])
-    with pytest.raises(ShapeError, match=r"X: got 1 columns\. Expected 2"):
+    with pytest.raises(ShapeError, match="X has 1 features, but Perceptron is expecting 2"):
         model.partial_fit([[1.0]], ["b"])
     assert model.coef_.tolist() == before
     with pytest.raises(InvalidValueError, match="1 class"):

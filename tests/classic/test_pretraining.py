@@ -238,13 +238,14 @@ def test_a_search_through_a_pipeline_with_labels_that_are_text():
         (lambda X, y: (2 * X, y), InvalidValueError, r"X: .* is out of range. Expected numbers from 0 to 1"),
         (lambda X, y: (X * np.nan, y), NonFiniteError, "X: nan in row 0"),
         (lambda X, y: (X, y[:-1]), ShapeError, "y: got 239 labels for 240 rows"),
-        (lambda X, y: (X, np.zeros_like(y)), InvalidValueError, r"y: got one class \(0\)"),
-        (lambda X, y: (X, ["a"] * 240), InvalidValueError, r"y: got one class \('a'\)"),
+        (lambda X, y: (X, np.zeros_like(y)), InvalidValueError, r"y: got 1 class \(0\). Expected at least two"),
+        (lambda X, y: (X, ["a"] * 240), InvalidValueError, r"y: got 1 class \('a'\)"),
+        (lambda X, y: (X, X[:, 0] + y), InvalidValueError, r"y: Unknown label type: continuous"),
     ],
 )
 def test_bad_data_are_refused(change, error, message):
     with pytest.raises(error, match=message):
-        classifier().fit(*change(*images()))
+        classifier(scale_inputs=False).fit(*change(*images()))
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba"])
@@ -261,7 +262,7 @@ def test_pixels_that_were_not_scaled_as_for_fit_are_refused(method):
 
 def test_bad_unlabelled_rows_are_refused_by_that_name():
     X, y = images()
-    with pytest.raises(ShapeError, match=r"unlabelled: got 19 columns. Expected 20"):
+    with pytest.raises(ShapeError, match=r"unlabelled has 19 features, but PretrainedClassifier is expecting 20"):
         classifier().fit(X, y, unlabelled=X[:, 1:])
     with pytest.raises(InvalidValueError, match=r"unlabelled: .* is out of range"):
         classifier().fit(X, y, unlabelled=-X)

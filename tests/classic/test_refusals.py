@@ -33,9 +33,10 @@ from tests.test_hostile_calls import HOSTILE
 
 FLAG = [(0, InvalidTypeError), (None, InvalidTypeError), ("no", InvalidTypeError)]
 COUNT = [(0, InvalidValueError), (-1, InvalidValueError), (2.5, InvalidTypeError), ("many", InvalidTypeError)]
-RATE = [(-0.1, InvalidValueError), (math.nan, InvalidValueError), ("fast", InvalidTypeError), (None, InvalidTypeError)]
+RATE = [(-0.1, InvalidValueError), (math.nan, InvalidValueError), ("fast", InvalidTypeError)]
 # For every estimator that has the parameter.
 BAD = {
+    **dict.fromkeys(["scale_inputs", "scale_targets"], FLAG),
     **dict.fromkeys(["averaged", "bias", "shuffle", "persistent", "sample_visible", "linear_code"], FLAG),
     **dict.fromkeys(["epochs", "max_epochs", "batch_size", "gibbs_steps", "n_components", "max_flips"], COUNT),
     **dict.fromkeys(["learning_rate", "pretraining_learning_rate", "code_learning_rate", "l2", "tolerance"], RATE),
@@ -76,6 +77,7 @@ SPECIAL = [
     (RestrictedBoltzmannMachine, {"hidden_units": ["gaussian"]}, InvalidValueError, "hidden_units"),
     (RestrictedBoltzmannMachine, {"hidden_units": "gausian"}, InvalidValueError, "'gausian' is not.*mean 'gaussian'"),
     *((kind, {"learning_rate": 0}, InvalidValueError, "learning_rate") for kind in KINDS[1:4]),
+    *((kind, {"learning_rate": None}, InvalidTypeError, "learning_rate") for kind in KINDS[2:]),
 ]
 CASES = [
     *((kind, {name: value}, error, name) for kind in KINDS for name in BAD for value, error in BAD[name]),

@@ -37,7 +37,7 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 
 def _rule(settings: Settings, **arguments: Any) -> DeltaRule:
-    return DeltaRule(**{"device": settings.device, "seed": settings.seed, **arguments})
+    return DeltaRule(**{"device": settings.device, "seed": settings.seed, "dtype": "float32", **arguments})
 
 
 def _xor(settings: Settings, seeds: int, epochs: int) -> dict[str, Any]:
