@@ -18,7 +18,7 @@ from gpunet.files import as_path, replacing
 from gpunet.interchange.whole_model import WholeModel, whole_model
 from gpunet.network import Network, on_network
 from gpunet.serialization import require_safetensors
-from gpunet.validation import check_flag
+from gpunet.validation import check_flag, is_sequence, read_array
 
 Array = npt.NDArray[Any]
 
@@ -137,10 +137,14 @@ def load_state_dict(
     if layers is None:
         order = sorted(modules, key=_natural) if is_file else list(modules)
     else:
+        if isinstance(layers, str) or not is_sequence(layers):
+            raise InvalidTypeError(f"layers: got {shown(layers)}. Expected a list of the names of modules.")
         order = list(layers)
         for name in order:
-            if name not in modules:
-                raise InvalidValueError(f"layers: {name!r} is none of the modules: {', '.join(modules)}.")
+            if not isinstance(name, str) or name not in modules:
+                raise InvalidValueError(
+                    f"layers: {shown(name)} is none of the modules: {', '.join(sorted(modules, key=_natural))}."
+                )
     linear = [name for name in order if "running_mean" not in modules[name]]
     norms = [name for name in order if "running_mean" in modules[name]]
     with_norm = [place for place, has_norm in enumerate(network.batch_norm, start=1) if has_norm]
@@ -178,13 +182,13 @@ def _translated(
         if name not in network.shapes:
             hint = " bias_before_batch_norm=True makes one that has." if name.startswith("b") and part == "bias" else ""
             raise InvalidValueError(f"source: {entry!r} is nothing that the network has in layer {place}.{hint}")
-        shape = tuple(np.shape(tensor))
-        if shape != network.shapes[name]:
+        array = read_array(f"source: {entry!r}", network.on_host(entry, tensor))
+        if array.shape != network.shapes[name]:
             raise ShapeError(
-                f"source: {entry!r} has shape {shape}. Expected {network.shapes[name]}, that of {name}; "
+                f"source: {entry!r} has shape {array.shape}. Expected {network.shapes[name]}, that of {name}; "
                 "layers=[...] says which modules to take, in order."
             )
-        values[name] = tensor
+        values[name] = array
     missing = [part for part, name in kinds.items() if f"{name}{place}" in network.shapes and part not in parts]
     if [part for part in missing if part != "bias" or kinds is BATCH_NORM]:
         raise InvalidValueError(f"source: {module!r} lacks {missing[0]!r}, which layer {place} of the network has.")
@@ -210,10 +214,10 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 def _read(path: Path) -> dict[str, Array]:
     """Return the tensors of a safetensors file, those of 16 bits as float32."""
     safetensors = require_safetensors()
+    if not path.is_file():
+        raise MissingFileError(f"source: there is no file {str(path)!r}.")
     try:
         entries = safetensors.deserialize(path.read_bytes())
-    except FileNotFoundError:
-        raise MissingFileError(f"source: there is no file {str(path)!r}.") from None
     except safetensors.SafetensorError as error:
         reason = " ".join(str(error).split())
         raise FileFormatError(f"source: {str(path)!r} cannot be read as safetensors ({reason}).") from None
