@@ -12,7 +12,7 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train lecture figures test test-oracle test-gpu benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
+.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ GPU_PYTEST := -m pytest -m gpu -o addopts=-ra -o filterwarnings=default -p no:ca
 
 test-gpu: $(if $(filter command line environment,$(origin PYTHON)),,$(VENV)/.dev $(VENV)/.gpu) ## run the kernel tests on a GPU; PYTHON=python3 installs nothing
 	$(if $(filter command line environment,$(origin PYTHON)),PYTHONPATH=. $(PYTHON),$(BIN)/python) $(GPU_PYTEST)
+
+test-installs: $(VENV)/.dev ## wheel and source distribution in clean environments, oldest and newest packages; VERSIONS='3.10 3.14'
+	$(PIP_INSTALL) uv
+	$(BIN)/python tests/check_installs.py $(VERSIONS)
 
 BENCHMARK = -m benchmarks --results $(or $(RESULTS),benchmarks/results)
 

@@ -50,10 +50,18 @@ from gpunet.errors import (
     ShapeError,
     TrainingDivergedError,
 )
-from gpunet.interchange import from_sklearn, from_torch, to_sklearn, to_torch
+from gpunet.interchange import (
+    export_onnx,
+    export_safetensors,
+    export_torch,
+    from_sklearn,
+    from_torch,
+    load_state_dict,
+    to_sklearn,
+    to_torch,
+)
 from gpunet.network import Network
 from gpunet.network_file import load
-from gpunet.onnx_export import export_onnx
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate, WarmUpRate
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
@@ -124,11 +132,14 @@ __all__ = [
     "estimators",
     "evaluate",
     "export_onnx",
+    "export_safetensors",
+    "export_torch",
     "fit",
     "from_sklearn",
     "from_torch",
     "lecture",
     "load",
+    "load_state_dict",
     "to_sklearn",
     "to_torch",
 ]

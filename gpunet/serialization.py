@@ -80,7 +80,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Array], he
             np.savez(file, **arrays, **{_HEADER: np.array(text)})  # type: ignore[arg-type]
         else:
             # Not its save_file, whose errors do not say whether the disk is full.
-            file.write(_safetensors().numpy.save(arrays, {_HEADER: text}))
+            file.write(require_safetensors().numpy.save(arrays, {_HEADER: text}))
     return path
 
 
@@ -199,7 +199,7 @@ def _open_npz(path: Path, called: str) -> Iterator[StoredTensors]:
 
 @contextlib.contextmanager
 def _open_safetensors(path: Path, called: str) -> Iterator[StoredTensors]:
-    safetensors = _safetensors()
+    safetensors = require_safetensors()
     with contextlib.ExitStack() as closing:
         try:
             archive = closing.enter_context(safetensors.safe_open(path, framework="numpy"))
@@ -250,11 +250,12 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
     if path.suffix not in SUFFIXES:
         raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
     if path.suffix == ".safetensors":
-        _safetensors()
+        require_safetensors()
     return path
 
 
-def _safetensors() -> ModuleType:
+def require_safetensors() -> ModuleType:
+    """Return the package, or raise MissingDependencyError."""
     with optional_package("safetensors", extra="cli", purpose="a .safetensors file"):
         import safetensors
         import safetensors.numpy

@@ -144,16 +144,16 @@ def check_rate(argument: str, value: Any) -> float:
     return rate
 
 
-def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def check_dtype(dtype: npt.DTypeLike, argument: str = "dtype") -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
     try:
         checked = np.dtype(dtype)
     except Exception:  # also what an object's own attribute "dtype" raises
         checked = None
     if checked is None or dtype is None:  # for NumPy, None is float64
-        raise InvalidTypeError(f"dtype: got {shown(dtype)}. Expected 'float32' or 'float64'.")
+        raise InvalidTypeError(f"{argument}: got {shown(dtype)}. Expected 'float32' or 'float64'.")
     if checked.name not in ("float32", "float64"):
-        raise InvalidValueError(f"dtype: got {checked.name!r}. Expected 'float32' or 'float64'.")
+        raise InvalidValueError(f"{argument}: got {checked.name!r}. Expected 'float32' or 'float64'.")
     return checked.newbyteorder("=")
 
 

@@ -70,6 +70,8 @@ WRITERS = {
     "network": lambda path: gpunet.Network([2, 2], device="cpu").save(path),
     "network read": lambda path: gpunet.load(path, device="cpu"),
     "onnx": lambda path: gpunet.export_onnx(gpunet.Network([2, 2], device="cpu"), path),
+    "weights": lambda path: gpunet.export_safetensors(gpunet.Network([2, 2], device="cpu"), path),
+    "weights read": lambda path: gpunet.load_state_dict(gpunet.Network([2, 2], device="cpu"), path),
     "history": lambda path: gpunet.History().save(path),
     "plot": lambda path: gpunet.History().plot(path),
     "text": lambda path: write_text(path, ""),
@@ -83,7 +85,7 @@ WRITERS = {
 def test_what_is_no_path(tmp_path, monkeypatch, write, path):
     monkeypatch.chdir(tmp_path)
     error = gpunet.InvalidValueError if isinstance(path, str) else gpunet.InvalidTypeError
-    with pytest.raises(error, match=r"^path: .*Expected a path"):
+    with pytest.raises(error, match=r"^(path|source): .*Expected a path"):
         write(path)
     assert names(tmp_path) == []
 

@@ -55,6 +55,7 @@ WRITERS = {
     "checkpoint.npz": lambda path: fit(path, small_network()),
     "history.json": lambda path: gpunet.fit(small_network(), *learnable(40), epochs=1).save(path),
     "history.pdf": lambda path: gpunet.fit(small_network(), *learnable(40), epochs=1).plot(path),
+    "weights.safetensors": lambda path: gpunet.export_safetensors(small_network(), path),
     "model.onnx": lambda path: gpunet.export_onnx(small_network(), path),
     "figure.png": lambda path: save_figure(panels(1, 1, title="x")[0], path),
     "figure.svg": lambda path: save_figure(panels(1, 1, title="x")[0], path),

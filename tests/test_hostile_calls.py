@@ -173,7 +173,12 @@ def places() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         ),
         "lsuv": (data_initializers.lsuv, {"network": None, "X": X, "tolerance": 0.1, "max_iterations": 9}),
         "data_dependent": (data_initializers.data_dependent, {"network": None, "X": X, "balance": None}),
-        "export_onnx": (gpunet.export_onnx, {"network": None, "path": "model.onnx"}),
+        "export_onnx": (
+            gpunet.export_onnx,
+            {"network": None, "path": "model.onnx", "bare": False, "dtype": None, "input_dtype": None},
+        ),
+        "export_safetensors": (gpunet.export_safetensors, {"network": None, "path": "w.safetensors", "bare": False}),
+        "load_state_dict": (gpunet.load_state_dict, {"network": None, "source": {}, "layers": None}),
         "load": (gpunet.load, {"path": "model.npz", "device": "cpu", "activations": ()}),
         "Activation": (
             gpunet.Activation,

@@ -378,7 +378,7 @@ def test_evaluation_prediction_and_onnx(tmp_path: Path, precision: str) -> None:
     found = gpunet.evaluate(net, X, y)
     assert found.accuracy == np.mean(net.predict(X) == y)
     np.testing.assert_allclose(net.predict_proba(X).sum(axis=1), 1, atol=1e-6)
-    path = gpunet.export_onnx(net, tmp_path / "network.onnx")
+    path = gpunet.export_onnx(net, tmp_path / "network.onnx", bare=True)
     (logits, _) = reference.ReferenceEvaluator(str(path)).run(None, {"X": X.astype(np.float32)})
     largest = np.abs(logits).max()
     np.testing.assert_allclose(net.logits(X), logits, atol=4 * ROUNDING[precision] * largest)

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a network",
     "predict": "print a model's predictions",
     "evaluate": "print a model's loss, accuracy and confusions",
+    "export": "write a model for other tools: ONNX, PyTorch, safetensors; scaling and class names inside",
     "lecture": "run the experiments of the lecture on k-layer networks",
     "info": "print versions, devices, and what is missing for a GPU; of a FILE, what it holds and whether it is whole",
     "verify": "check a GPU, or the CPU: every operation against the specification; status 1 where one is wrong",

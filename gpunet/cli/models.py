@@ -1,8 +1,10 @@
-"""Reading the model that ``predict`` and ``evaluate`` are given."""
+"""The model that ``predict``, ``evaluate`` and ``export`` are given."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+from pathlib import Path
 
 from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
 from gpunet.network import Network
@@ -29,3 +31,11 @@ def load_model(arguments: argparse.Namespace) -> Network:
         if not message.startswith("path: "):
             raise
         raise type(error)(f"MODEL: {message.removeprefix('path: ')}") from None
+
+
+def refuse_to_replace(argument: str, out: Path, *read: str) -> None:
+    """Raise InvalidValueError if what is to be written would replace a file that it is made from."""
+    for one in read:
+        with contextlib.suppress(OSError):  # one of them is not there
+            if out.samefile(one):
+                raise InvalidValueError(f"{argument}: {out} is {one}, which is read. Expected another file.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import io
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.cli.arguments import Parser, set_command
-from gpunet.cli.models import load_model
+from gpunet.cli.models import load_model, refuse_to_replace
 from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
 from gpunet.cli.output import print_json, print_lines
 from gpunet.cli.progress import telling
@@ -46,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     GpunetError, OSError
     """
-    _check_out(arguments)
+    if arguments.out is not None:
+        refuse_to_replace("--out", arguments.out, arguments.data, arguments.model)
     network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
     names = preparation.class_names
@@ -90,14 +90,6 @@ def run(arguments: argparse.Namespace) -> None:
         _write_table(sys.stdout, list(map(printable, cells)), map(printable, names or ()), probabilities)
     else:
         print_lines(*cells)
-
-
-def _check_out(arguments: argparse.Namespace) -> None:
-    """Raise InvalidValueError if the predictions would replace what they are made from."""
-    for read in (arguments.data, arguments.model):
-        with contextlib.suppress(OSError):  # one of them is not there
-            if arguments.out is not None and arguments.out.samefile(read):
-                raise InvalidValueError(f"--out: {arguments.out} is {read}, which is read. Expected another file.")
 
 
 def _write_table(file: TextIO, cells: Sequence[str], names: Iterable[str], probabilities: Array | None) -> None:

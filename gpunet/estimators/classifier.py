@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpunet.errors import InvalidValueError
 from gpunet.estimators.perceptron import MultilayerPerceptron
+from gpunet.interchange.whole_model import WholeModel
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -173,6 +174,14 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     def _class_scores(self, inputs: Array) -> Array:
         return self.network_.finite_logits(inputs)[:, : len(self.classes_)]
+
+    def whole_model(self) -> WholeModel:
+        whole = super().whole_model()
+        if self._is_multilabel:
+            return whole
+        if len(self.classes_) < 2:
+            raise InvalidValueError("network: the classifier has learnt one class alone. Expected two or more.")
+        return replace(whole, classes=self.classes_)
 
     @property
     def _is_multilabel(self) -> bool:

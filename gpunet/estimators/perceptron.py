@@ -19,9 +19,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpunet.activations import Activation
 from gpunet.backends import Backend, select_backend
+from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown, unknown_name
 from gpunet.estimators.stopping import NotConvergedWarning, Plateau, Printer
 from gpunet.initializers import Initializer
+from gpunet.interchange.whole_model import WholeModel
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import Schedule
@@ -351,6 +353,16 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         return self._scaled(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
 
+    def whole_model(self) -> WholeModel:
+        """Return the network with its scaling and classes, for :func:`gpunet.export_onnx` and others."""
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        return WholeModel(
+            self.network_,
+            () if self._scaler is None else (as_scaling(self._scaler),),
+            feature_names=None if names is None else tuple(names.tolist()),
+        )
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
 
@@ -374,6 +386,11 @@ def standardising(argument: str, values: Array, weights: Array | None) -> Standa
             f"{values[:, column].max():g}, cannot be standardised in double precision."
         )
     return scaler
+
+
+def as_scaling(scaler: StandardScaler) -> Scaling:
+    """Return what scikit-learn's object does."""
+    return Scaling(scaler.mean_.tolist(), scaler.scale_.tolist())
 
 
 def _renamed(activation: Any) -> Any:

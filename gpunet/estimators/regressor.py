@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 
 from gpunet.errors import ShapeError
-from gpunet.estimators.perceptron import MultilayerPerceptron, standardising
+from gpunet.estimators.perceptron import MultilayerPerceptron, as_scaling, standardising
+from gpunet.interchange.whole_model import WholeModel
 from gpunet.validation import check_flag
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         if self._target_scaler is not None:
             outputs = self._target_scaler.inverse_transform(outputs.astype(np.float64))
         return outputs[:, 0] if self._is_single else outputs
+
+    def whole_model(self) -> WholeModel:
+        whole = super().whole_model()
+        scaler = self._target_scaler
+        return whole if scaler is None else replace(whole, target_scaling=as_scaling(scaler))
 
     def _loss(self) -> str:
         return "squared_error"

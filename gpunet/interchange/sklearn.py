@@ -8,40 +8,76 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, optional_package, shown
-from gpunet.network import Network, on_network
+from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.network import Network
+from gpunet.validation import check_flag
 
 Array = npt.NDArray[Any]
 
 _ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 
 
-@on_network
-def to_sklearn(network: Network, classes: npt.ArrayLike | None = None) -> Any:
-    """Return a network as a fitted estimator of ``sklearn.neural_network`` with the same probabilities or predictions.
+def to_sklearn(network: Any, classes: npt.ArrayLike | None = None, *, bare: bool = False) -> Any:
+    """Return a model as fitted estimators of scikit-learn with the same probabilities or predictions.
 
     Parameters
     ----------
-    network : Network
-        Without batch norm, with one of scikit-learn's activations in all hidden layers.
+    network : Network, MLPClassifier or MLPRegressor
+        Without batch norm, with one of scikit-learn's activations in all hidden layers. Scaling, units and class names
+        are those that ``gpunet train`` left in ``network.metadata``, or those of gpunet's fitted estimator.
     classes : array_like, (c,), or None
-        What the labels stand for, sorted; None for 0 to c - 1. Not with sigmoid cross-entropy or squared error.
+        What the labels stand for, if not what the model says; by default 0 to c - 1. Not with sigmoid cross-entropy or
+        squared error.
+    bare : bool
+        Whether to leave scaling and units out: the estimator takes what the network takes.
 
     Returns
     -------
     sklearn.neural_network.MLPClassifier or MLPRegressor
+        Or, where inputs are scaled, an ``sklearn.pipeline.Pipeline`` of a ``StandardScaler`` and such an estimator. The
+        units of targets are in the weights of its last layer.
 
     Raises
     ------
     MissingDependencyError
         scikit-learn is not installed.
+    InvalidTypeError
+        It is neither a network nor a fitted estimator.
     InvalidValueError, ShapeError
         The network has what such an estimator has not, or another number of classes.
     """
+    whole = whole_model(network, bare=check_flag("bare", bare))
     with optional_package("scikit-learn", extra="sklearn", purpose="an estimator of scikit-learn", module="sklearn"):
-        from sklearn.neural_network import MLPClassifier, MLPRegressor
-        from sklearn.preprocessing import LabelBinarizer
+        from sklearn.pipeline import Pipeline
 
+    with whole.network.lock:
+        estimator = _estimator(whole, whole.classes if classes is None else np.asarray(classes))
+    steps = [(f"scaling{place}", _scaler(step)) for place, step in enumerate(whole.steps, start=1)]
+    if not steps:
+        return estimator
+    if whole.feature_names is not None:
+        steps[0][1].feature_names_in_ = np.array(whole.feature_names, object)
+    return Pipeline([*steps, ("network", estimator)])
+
+
+def _scaler(scaling: Scaling) -> Any:
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_ = np.array(scaling.offset), np.array(scaling.scale)
+    scaler.var_ = scaler.scale_**2
+    scaler.n_features_in_, scaler.n_samples_seen_ = len(scaling.offset), 0
+    return scaler
+
+
+def _estimator(whole: WholeModel, classes: Array | None) -> Any:
+    """Return the network as an estimator, which takes scaled inputs."""
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.preprocessing import LabelBinarizer
+
+    network = whole.network
     theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
     hidden = {str(activation) for activation in network.activations}
     if any(network.batch_norm):
@@ -59,22 +95,28 @@ def to_sklearn(network: Network, classes: npt.ArrayLike | None = None) -> Any:
         "hidden_layer_sizes": network.layer_sizes[1:-1],
         "activation": theirs[hidden.pop()] if hidden else "identity",
     }
-    if network.is_classifier and outputs == 2:  # one output there: the difference
-        W[-1], b[-1], outputs = W[-1][:, 1:] - W[-1][:, :1], b[-1][1:] - b[-1][:1], 1
+    if network.is_classifier:
+        labels = np.arange(outputs) if classes is None else classes
+        if labels.shape != (outputs,) or len(np.unique(labels)) < outputs:
+            raise ShapeError(f"classes: got {shown(classes)}. Expected {outputs} labels, each once.")
+        order = np.argsort(labels)  # theirs are always sorted
+        W[-1], b[-1] = W[-1][:, order], b[-1][order]
+        if outputs == 2:  # one output there: the difference
+            W[-1], b[-1], outputs = W[-1][:, 1:] - W[-1][:, :1], b[-1][1:] - b[-1][:1], 1
+    else:
+        several = np.vstack([np.eye(outputs, dtype=int), np.ones((1, outputs), int)])
+        labels = several if outputs > 1 else np.arange(2)
     if network.has_probabilities:
         estimator = MLPClassifier(**parameters)
-        labels = np.arange(network.layer_sizes[-1]) if classes is None else np.asarray(classes)
-        if labels.shape != (network.layer_sizes[-1],) or not np.array_equal(labels, np.unique(labels)):
-            raise ShapeError(f"classes: got {shown(classes)}. Expected {network.layer_sizes[-1]} labels, sorted.")
-        several = np.eye(len(labels), dtype=int)[[0, 0]] if not network.is_classifier else None
-        if several is not None:
-            several[1] = 1
-        estimator._label_binarizer = LabelBinarizer().fit(labels if several is None else several)
+        estimator._label_binarizer = LabelBinarizer().fit(labels)
         estimator.classes_ = estimator._label_binarizer.classes_
         estimator.out_activation_ = "softmax" if network.is_classifier and outputs > 1 else "logistic"
     else:
         estimator = MLPRegressor(**parameters)
         estimator.out_activation_ = "identity"
+        if whole.target_scaling is not None:
+            scale, offset = np.array(whole.target_scaling.scale), np.array(whole.target_scaling.offset)
+            W[-1], b[-1] = W[-1] * scale, b[-1] * scale + offset
     estimator.coefs_, estimator.intercepts_ = [np.ascontiguousarray(one) for one in W], b
     estimator.n_features_in_, estimator.n_outputs_ = network.layer_sizes[0], outputs
     estimator.n_layers_, estimator.n_iter_ = len(network.layer_sizes), 0

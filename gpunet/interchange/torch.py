@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +15,31 @@ import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS, Activation, Identity
 from gpunet.backends import Backend
+from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, optional_package, shown
-from gpunet.network import Network, on_network
+from gpunet.files import as_path, replacing
+from gpunet.interchange.state_dict import state_dict
+from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.network import Network
+from gpunet.validation import check_flag
 
 Array = npt.NDArray[Any]
 
 
-@on_network
-def to_torch(network: Network) -> Any:
-    """Return a network as a PyTorch module with the same outputs: logits, or the numbers of a regression.
+def to_torch(network: Any, *, bare: bool = False) -> Any:
+    """Return a model as a PyTorch module: from raw rows to logits, or to the numbers of a regression in their units.
 
     Its parts are called ``linear1``, ``batch_norm1``, ``activation1``, ``dropout1``, ..., and so are the entries of its
-    ``state_dict()``: ``linear1.weight`` is W1, ``batch_norm1.weight`` gamma1, ``batch_norm1.bias`` beta1. The loss is
-    not a part of it. The module is on the CPU, in evaluation mode, and shares no memory with the network.
+    ``state_dict()``: ``linear1.weight`` is W1, ``batch_norm1.weight`` gamma1, ``batch_norm1.bias`` beta1. Where inputs
+    or targets are scaled, ``scaling1`` before and ``target_scaling`` after the rest do it, in float64. The loss is not
+    a part of it. The module is on the CPU, in evaluation mode, and shares no memory with the network.
 
     Parameters
     ----------
-    network : Network
+    network : Network, MLPClassifier or MLPRegressor
+        Scaling is that which ``gpunet train`` left in ``network.metadata``, or that of the fitted estimator.
+    bare : bool
+        Whether to leave scaling out: the module takes what the network takes.
 
     Returns
     -------
@@ -37,45 +49,102 @@ def to_torch(network: Network) -> Any:
     ------
     MissingDependencyError
         PyTorch is not installed.
+    InvalidTypeError
+        It is neither a network nor a fitted estimator.
     InvalidValueError
         An activation is the user's own.
     """
+    whole = whole_model(network, bare=check_flag("bare", bare))
     with optional_package("torch", extra="oracle", purpose="a PyTorch module"):
         import torch
-        from torch import nn
 
-    values = network.get_parameters() | network.get_state()
-    modules: OrderedDict[str, Any] = OrderedDict()
+    with whole.network.lock:
+        module = _sequential(torch, whole)
+        module.load_state_dict({name: torch.from_numpy(values) for name, values in state_dict(whole).items()})
+    return module.eval()
+
+
+def export_torch(network: Any, path: str | os.PathLike[str], *, bare: bool = False) -> Path:
+    """Write :func:`to_torch`'s module as a program that PyTorch runs without gpunet: ``torch.export.load(path)``.
+
+    It takes float64 or, where nothing is scaled, what the network takes, (n, d) with any n.
+
+    Parameters
+    ----------
+    network : Network, MLPClassifier or MLPRegressor
+    path : path
+        Ends in ``.pt2``. Missing folders are created; an older file is replaced at once or not at all.
+    bare : bool
+        As of :func:`to_torch`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    MissingDependencyError, InvalidTypeError, InvalidValueError
+        As :func:`to_torch`; or the file name has another ending.
+    OSError
+        The file cannot be written.
+    """
+    path = as_path(path)
+    if path.suffix != ".pt2":
+        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .pt2.")
+    module = to_torch(network, bare=bare)
+    import torch
+
+    whole = whole_model(network, bare=bare)
+    dtype = torch.float64 if whole.steps else getattr(torch, whole.network.dtype.name)
+    rows = torch.zeros((2, whole.network.layer_sizes[0]), dtype=dtype)
+    program = torch.export.export(module, (rows,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    with replacing(path) as file:
+        file.write(content.getvalue())
+    return path
+
+
+def _sequential(torch: Any, whole: WholeModel) -> Any:
+    """Return the modules of a model, their numbers not yet its own."""
+    nn, network = torch.nn, whole.network
     dtype = getattr(torch, network.dtype.name)
+    modules: OrderedDict[str, Any] = OrderedDict()
+    for place, step in enumerate(whole.steps, start=1):
+        kept = dtype if place == len(whole.steps) else torch.float64
+        modules[f"scaling{place}"] = _scaling(torch, step, lambda x, offset, scale: (x - offset) / scale, kept)
     hidden = len(network.layer_sizes) - 2
     for number in range(1, hidden + 2):
-        W, b = values[f"W{number}"], values.get(f"b{number}")
-        linear = nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=dtype)
-        tensors = {"weight": W} if b is None else {"weight": W, "bias": b}
-        modules[f"linear{number}"] = _filled(torch, linear, tensors)
+        inputs, outputs = network.layer_sizes[number - 1 : number + 1]
+        modules[f"linear{number}"] = nn.Linear(inputs, outputs, bias=f"b{number}" in network.shapes, dtype=dtype)
         activation = network.output_activation if number > hidden else network.activations[number - 1]
         if number <= hidden and network.batch_norm[number - 1]:
-            norm = nn.BatchNorm1d(
-                len(W),
+            modules[f"batch_norm{number}"] = nn.BatchNorm1d(
+                outputs,
                 eps=network.batch_norm_epsilon,
                 momentum=network.configuration["batch_norm_momentum"],
                 affine=network.scale_shift,
                 dtype=dtype,
             )
-            names = {"running_mean": "running_mean", "running_var": "running_variance"}
-            names |= {"weight": "gamma", "bias": "beta"} if network.scale_shift else {}
-            tensors = {theirs: values[f"{ours}{number}"] for theirs, ours in names.items()}
-            modules[f"batch_norm{number}"] = _filled(torch, norm, tensors | {"num_batches_tracked": network.steps})
         if number <= hidden or not isinstance(activation, Identity):
             modules[f"activation{number}"] = _module(nn, activation)
         if number <= hidden and network.configuration["dropout"][number - 1] > 0:
             modules[f"dropout{number}"] = nn.Dropout(network.configuration["dropout"][number - 1])
-    return nn.Sequential(modules).eval()
+    if whole.target_scaling is not None:
+        modules["target_scaling"] = _scaling(
+            torch, whole.target_scaling, lambda x, offset, scale: x * scale + offset, torch.float64
+        )
+    return nn.Sequential(modules)
 
 
-def _filled(torch: Any, module: Any, tensors: dict[str, Any]) -> Any:
-    module.load_state_dict({name: torch.tensor(values) for name, values in tensors.items()})
-    return module
+def _scaling(torch: Any, scaling: Scaling, function: Callable[[Any, Any, Any], Any], dtype: Any) -> Any:
+    """Return a function of x, offset and scale as a module of PyTorch's own, so that it is pickled without gpunet."""
+    module, graph = torch.nn.Module(), torch.fx.Graph()
+    for name in ("offset", "scale"):
+        module.register_buffer(name, torch.zeros(len(scaling.offset), dtype=torch.float64))
+    x, offset, scale = map(torch.fx.Proxy, (graph.placeholder("x"), graph.get_attr("offset"), graph.get_attr("scale")))
+    graph.output(function(x.double(), offset, scale).to(dtype).node)
+    return torch.fx.GraphModule(module, graph)
 
 
 def _module(nn: Any, activation: Activation) -> Any:

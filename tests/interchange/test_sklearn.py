@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import gpunet
+from tests.helpers.whole_models import CASES
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 
@@ -52,8 +54,43 @@ def test_what_scikit_learn_has_not_is_refused() -> None:
         gpunet.to_sklearn(gpunet.Network([4, 5, 3], device="cpu"))
     with pytest.raises(gpunet.InvalidValueError, match="gelu"):
         gpunet.to_sklearn(gpunet.Network([4, 5, 3], activation="gelu", batch_norm=False, device="cpu"))
-    with pytest.raises(gpunet.ShapeError, match="3 labels, sorted"):
-        gpunet.to_sklearn(gpunet.Network([4, 3], device="cpu"), classes=["b", "a", "c"])
+    for classes in (["b", "a", "b"], ["a", "b"]):
+        with pytest.raises(gpunet.ShapeError, match="3 labels, each once"):
+            gpunet.to_sklearn(gpunet.Network([4, 3], device="cpu"), classes=classes)
     for estimator in (MLPClassifier(), 3):
         with pytest.raises(gpunet.InvalidTypeError, match="fitted MLPClassifier"):
             gpunet.from_sklearn(estimator)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_of_raw_rows_keeps_its_scaling(case: str) -> None:
+    """It was lost: ``to_sklearn(estimator.network_)`` takes what the estimator's own ``StandardScaler`` makes."""
+    model, X, answers, probabilities = CASES[case](batch_norm=False)
+    theirs = gpunet.to_sklearn(model)
+    assert [name for name, _ in theirs.steps] == ["scaling1", "network"]
+    X = pd.DataFrame(X, columns=getattr(theirs[0], "feature_names_in_", None))
+    if probabilities is None:
+        np.testing.assert_allclose(theirs.predict(X), answers, rtol=1e-6, atol=1e-6 * np.ptp(answers))
+        return
+    np.testing.assert_array_equal(theirs.predict(X), answers)
+    order = [list(classes_of(model)).index(one) for one in theirs.classes_] if answers.ndim == 1 else slice(None)
+    np.testing.assert_allclose(theirs.predict_proba(X), probabilities[:, order], rtol=0, atol=1e-6)
+
+
+def classes_of(model: Any) -> Any:
+    return gpunet.data.class_names(model) if isinstance(model, gpunet.Network) else model.classes_
+
+
+def test_the_network_alone_when_asked() -> None:
+    model, X, _, probabilities = CASES["text"]()
+    theirs = gpunet.to_sklearn(model, classes=["a", "b", "ü"], bare=True)
+    inputs = (X - X.mean(axis=0)) / X.std(axis=0)
+    np.testing.assert_allclose(theirs.predict_proba(inputs), probabilities, rtol=0, atol=1e-6)
+
+
+def test_the_names_of_columns_come_along() -> None:
+    model, X, answers, _ = CASES["trained classifier"](batch_norm=False)
+    frame = pd.DataFrame(X, columns=gpunet.to_sklearn(model)[0].feature_names_in_)
+    np.testing.assert_array_equal(gpunet.to_sklearn(model).predict(frame), answers)
+    with pytest.raises(ValueError, match="feature names should match"):
+        gpunet.to_sklearn(model).predict(frame.rename(columns={"column 0": "year"}))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 
 import gpunet
 from gpunet.activations import ACTIVATIONS
+from tests.helpers.whole_models import CASES
 
 pytestmark = pytest.mark.oracle
 torch = pytest.importorskip("torch", reason="run by `make test-oracle`, which installs it")
@@ -109,3 +114,46 @@ def test_what_pytorch_has_not_is_refused() -> None:
         gpunet.to_torch(gpunet.Network([2, 3, 2], activation=own, device="cpu"))
     with pytest.raises(gpunet.InvalidTypeError, match="Expected a torch"):
         gpunet.from_torch("model.pt")
+
+
+def as_answers(model: Any, outputs: Any) -> Any:
+    """Return probabilities, or numbers, of a module's outputs."""
+    network = model if isinstance(model, gpunet.Network) else model.network_
+    outputs = torch.as_tensor(outputs)
+    if network.loss == "squared_error":
+        return outputs.numpy()
+    return (torch.softmax(outputs, 1) if network.is_classifier else torch.sigmoid(outputs)).numpy()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_of_raw_rows_keeps_its_scaling(case: str) -> None:
+    model, X, answers, probabilities = CASES[case](batch_norm=True)
+    module = gpunet.to_torch(model)
+    assert next(iter(module.state_dict())) == "scaling1.offset"
+    content = io.BytesIO()
+    torch.save(module, content)
+    content.seek(0)
+    for one in (module, torch.load(content, weights_only=False)):
+        with torch.no_grad():
+            found = as_answers(model, one(torch.tensor(X)))
+        expected = answers.reshape(len(X), -1) if probabilities is None else probabilities
+        tolerance = 1e-6 * np.ptp(answers) if probabilities is None else 1e-6
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=tolerance)
+    assert next(iter(gpunet.to_torch(model, bare=True).state_dict())) == "linear1.weight"
+
+
+def test_a_program_runs_in_pytorch_without_gpunet(tmp_path: Path) -> None:
+    model, X, _, probabilities = CASES["trained classifier"]()
+    gpunet.export_torch(model, tmp_path / "new" / "model.pt2")
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys, numpy, torch\n"
+        "module = torch.export.load('new/model.pt2').module()\n"
+        "X = torch.tensor(numpy.load('X.npy'))\n"
+        "numpy.save('found.npy', torch.cat([module(X[:1]), module(X[1:])]).softmax(1).detach().numpy())\n"
+        "assert 'gpunet' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), probabilities, rtol=0, atol=1e-6)
+    with pytest.raises(gpunet.InvalidValueError, match=r"Expected \.pt2"):
+        gpunet.export_torch(model, tmp_path / "model.pt")

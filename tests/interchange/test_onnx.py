@@ -1,4 +1,4 @@
-"""Exported models compute what the network computes, under ONNX's own reference evaluator."""
+"""Exported networks compute what the network computes, under ONNX's own reference evaluator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpunet
-from gpunet.onnx_export import export_onnx
+from gpunet import export_onnx
 from tests.helpers.networks import ACTIVATIONS, random_problem, randomise
 
 reference = pytest.importorskip("onnx.reference", reason="onnx is in the extra 'onnx'")
@@ -30,7 +30,8 @@ def test_the_exported_model_is_the_network(tmp_path, activation, batch_norm, sca
     randomise(network)
     path = export_onnx(network, tmp_path / "new" / "model.onnx")
     session = reference.ReferenceEvaluator(str(path))
-    logits, probabilities = session.run(None, {"X": X.astype(np.float32)})
+    labels, probabilities, logits = session.run(None, {"X": X.astype(np.float32)})
+    np.testing.assert_array_equal(labels, logits.argmax(axis=1))
     np.testing.assert_allclose(logits, network.logits(X), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(probabilities, network.predict_proba(X), rtol=1e-4, atol=1e-6)
 
@@ -49,9 +50,12 @@ def test_output_activations(tmp_path, activation):
         [5, 4, 3], output_activation=activation, loss="squared_error", device="cpu", dtype="float64"
     )
     X, _ = random_problem(7, 5, 2)
-    session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
+    whole = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
+    assert whole.output_names == ["variable"]
+    session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx", bare=True)))
     assert session.output_names == ["logits" if activation == "identity" else "outputs"]
     (outputs,) = session.run(None, {"X": X})
+    np.testing.assert_array_equal(whole.run(None, {"X": X})[0], outputs)
     np.testing.assert_allclose(outputs, network.predict(X), rtol=1e-6, atol=1e-7)
 
 
@@ -59,7 +63,8 @@ def test_sigmoid_probabilities(tmp_path):
     network = gpunet.Network([5, 4, 3], loss="sigmoid_cross_entropy", device="cpu", dtype="float64")
     X, _ = random_problem(7, 5, 2)
     session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
-    logits, probabilities = session.run(None, {"X": X})
+    labels, probabilities, logits = session.run(None, {"X": X})
+    np.testing.assert_array_equal(labels, network.predict(X))
     np.testing.assert_allclose(logits, network.logits(X), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(probabilities, network.predict_proba(X), rtol=1e-6, atol=1e-7)
 

@@ -1,0 +1,93 @@
+"""A network together with what stands before and after it: from raw rows to answers in the data's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.data.preparation import Preparation
+from gpunet.data.scaling import Scaling
+from gpunet.errors import InvalidTypeError
+from gpunet.network import Network
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """What other tools need to answer as ``gpunet predict`` or an estimator does.
+
+    Attributes
+    ----------
+    network : Network
+    steps : tuple of Scaling
+        What raw rows go through before the network, in order; each is computed in double precision.
+    target_scaling : Scaling or None
+        What the targets of a regression went through; the outputs go back through it.
+    classes : ndarray, (c,), or None
+        What the labels stand for, where they stand for something: text, or integers, numbers, truth values.
+    feature_names : tuple of str, or None
+        The columns of a raw row.
+    """
+
+    network: Network
+    steps: tuple[Scaling, ...] = ()
+    target_scaling: Scaling | None = None
+    classes: Array | None = None
+    feature_names: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """An estimator: it knows what it has around its network."""
+
+    def whole_model(self) -> WholeModel:
+        """Return it."""
+
+
+def whole_model(model: Any, *, bare: bool = False) -> WholeModel:
+    """Return what is known around a network.
+
+    Parameters
+    ----------
+    model : Network, MLPClassifier or MLPRegressor
+        A network tells by its metadata, which ``gpunet train`` writes; the estimators are fitted ones.
+    bare : bool
+        Whether to leave all of it out.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is something else.
+    FileFormatError
+        The metadata are damaged.
+    """
+    if isinstance(model, Whole):
+        whole = model.whole_model()
+    elif isinstance(model, Network):
+        whole = WholeModel(model) if bare else _of_metadata(model)
+    else:
+        raise InvalidTypeError(
+            f"network: got {type(model).__name__}. Expected a gpunet.Network, or a fitted gpunet.MLPClassifier or "
+            "gpunet.MLPRegressor."
+        )
+    return WholeModel(whole.network) if bare else whole
+
+
+def _of_metadata(network: Network) -> WholeModel:
+    metadata = network.metadata
+    if "data" not in metadata:
+        classes = metadata.get("classes")
+        is_known = network.is_classifier and isinstance(classes, list) and len(classes) == network.layer_sizes[-1]
+        return WholeModel(network, classes=np.asarray(classes) if is_known else None)
+    preparation = Preparation.from_metadata(metadata, network.layer_sizes, "network")
+    return WholeModel(
+        network,
+        (preparation.scaling,),
+        preparation.target_scaling,
+        None if preparation.class_names is None else np.array(preparation.class_names),
+        tuple(preparation.feature_names),
+    )
