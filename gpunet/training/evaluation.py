@@ -103,7 +103,7 @@ class DeviceData:
         """Return what brings batches of at most ``rows`` rows of what stays on the host; None where nothing does."""
         if not self.fed:
             return None
-        return self._backend.feed([getattr(self, name) for name in self.fed], self._dtype, rows)
+        return self._backend.feed([getattr(self, name) for name in self.fed], [self._dtype] * len(self.fed), rows)
 
     def buffer(self, name: str, rows: int) -> Array:
         """Return a buffer on the device for so many rows of ``features``, ``targets`` or ``weights``."""
