@@ -356,13 +356,15 @@ class Network(LayerStack):
                 argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities, whole=whole
             )
 
-    def check_weights(self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight") -> Array:
+    def check_weights(
+        self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight", *, some: bool = True
+    ) -> Array:
         """Return weights as an array (rows,) of the network's dtype, each at least 0 and not all 0, or raise.
 
-        On the host or on the device, as with :meth:`check_inputs`.
+        On the host or on the device, as with :meth:`check_inputs`. With ``some=False``, all may be 0.
         """
         with self._taken(argument, weights) as values:
-            return check_weights(argument, values, rows, self.dtype)
+            return check_weights(argument, values, rows, self.dtype, some=some)
 
     @contextmanager
     def _taken(self, argument: str, values: npt.ArrayLike) -> Iterator[npt.ArrayLike | DeviceArray]:

@@ -320,8 +320,13 @@ def check_parameter(name: str, values: Any, shape: tuple[int, ...], dtype: np.dt
     return array
 
 
-def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -> Array:
-    """Return ``values`` as a finite (rows,) array of weights of at least 0, not all 0, each 0 or normal in ``dtype``.
+def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike, *, some: bool = True) -> Array:
+    """Return ``values`` as a finite (rows,) array of weights of at least 0, each 0 or normal in ``dtype``.
+
+    Parameters
+    ----------
+    some : bool
+        Whether one of them must be above 0.
 
     Raises
     ------
@@ -336,7 +341,7 @@ def check_weights(argument: str, values: Any, rows: int, dtype: npt.DTypeLike) -
         raise InvalidValueError(
             f"{argument}: weight {element(given, negative)} in row {negative[0]} is negative. Expected at least 0."
         )
-    if not given.any():
+    if some and not given.any():
         raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
     check_no_underflow(argument, array, given > 0)
     with np.errstate(over="ignore"):

@@ -196,14 +196,14 @@ class Backend:
         """Return how much memory the device has left for arrays; None where it is the host's."""
         return None
 
-    def feed(self, sources: Sequence[Array], dtype: npt.DTypeLike, rows: int) -> Feed:
+    def feed(self, sources: Sequence[Array], dtypes: Sequence[npt.DTypeLike], rows: int) -> Feed:
         """Return what brings batches of host arrays, which stay there, into buffers on the device.
 
         Parameters
         ----------
         sources : sequence of ndarray, (N, ...)
             Numbers of any dtype and layout.
-        dtype : dtype
+        dtypes : sequence of dtype
             Of the buffers.
         rows : int
             Of the largest batch.

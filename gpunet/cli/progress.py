@@ -83,8 +83,8 @@ class ProgressBar(Callback):
         )
         self._task = self._bar.add_task(
             "",
-            total=run.epochs * run.steps_per_epoch,
-            completed=len(run.history) * run.steps_per_epoch,
+            total=run.epochs * (run.steps_per_epoch or 1),
+            completed=_done(run),
             epoch=len(run.history),
             epochs=run.epochs,
             result=self._fit_columns(run.epochs, []),
@@ -97,8 +97,8 @@ class ProgressBar(Callback):
         if now - self._updated < _SECONDS_BETWEEN_UPDATES:
             return
         self._updated = now
-        done = len(run.history) * run.steps_per_epoch + run.step_in_epoch
-        self._bar.update(self._task, completed=done, epoch=run.epoch)
+        inside = 0 if run.steps_per_epoch is None else run.step_in_epoch
+        self._bar.update(self._task, completed=_done(run) + inside, epoch=run.epoch)
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
         parts = [f"loss {format_score(record.loss)}"]
@@ -107,9 +107,8 @@ class ProgressBar(Callback):
         elif record.validation_loss is not None:
             parts.append(f"validation loss {format_score(record.validation_loss)}")
         parts.append(f"{record.samples_per_second:,.0f} samples/s")
-        done = len(run.history) * run.steps_per_epoch
         result = self._fit_columns(run.epochs, parts)
-        self._bar.update(self._task, completed=done, epoch=record.epoch, result=result)
+        self._bar.update(self._task, completed=_done(run), epoch=record.epoch, result=result)
 
     def on_fit_end(self, run: Run) -> None:
         self._bar.stop()
@@ -120,6 +119,11 @@ class ProgressBar(Callback):
         result = fitting(parts, width - _SHORTEST_BAR)
         self._bar_column.bar_width = max(_SHORTEST_BAR, min(_LONGEST_BAR, width - len(result)))
         return result
+
+
+def _done(run: Run) -> int:
+    """Return the steps of the finished epochs; where nobody knows how many an epoch has, the epochs."""
+    return len(run.history) * (run.steps_per_epoch or 1)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class DiagnosticsCallback(Callback):
 
     def on_step_end(self, run: Run) -> None:
         """Keep the parameters before the last update of an epoch."""
-        if run.step_in_epoch == run.steps_per_epoch - 1:
+        if run.steps_per_epoch is not None and run.step_in_epoch == run.steps_per_epoch - 1:
             self._keep(run)
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:

@@ -17,7 +17,8 @@ class Run:
     network : Network
     epochs : int
         Epochs that were asked for.
-    steps_per_epoch : int
+    steps_per_epoch : int or None
+        None where ``batches=`` have no length.
     epoch : int
         The current one, from 1.
     step_in_epoch : int
@@ -30,7 +31,7 @@ class Run:
 
     network: Network
     epochs: int
-    steps_per_epoch: int
+    steps_per_epoch: int | None
     epoch: int = 0
     step_in_epoch: int = 0
     history: History = field(default_factory=History)

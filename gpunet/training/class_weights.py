@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 def weigh_classes(
-    network: Network, class_weight: Mapping[int, float] | npt.ArrayLike | str | None, labels: Array
+    network: Network, class_weight: Mapping[int, float] | npt.ArrayLike | str | None, labels: Array | None
 ) -> Array | None:
     """Return a weight per class, (c,), of the network's dtype, on its device; None for equal weights.
 
@@ -26,8 +26,8 @@ def weigh_classes(
     class_weight : mapping, array_like (c,), "balanced" or None
         A mapping gives some labels their weight and the others 1. ``"balanced"`` gives n / (c' count of the label)
         with c' the number of labels that occur.
-    labels : array of int32, (n,)
-        On the device.
+    labels : array of int32, (n,), or None
+        On the device; None where nobody knows them yet.
 
     Raises
     ------
@@ -40,6 +40,11 @@ def weigh_classes(
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise InvalidValueError(f"class_weight: {class_weight!r} is not known. Expected 'balanced'.")
+        if labels is None:
+            raise InvalidValueError(
+                "class_weight: 'balanced' counts all labels, and batches= bring them one by one. Expected a mapping or "
+                "one weight per class."
+            )
         weights = _balanced(network, labels)
     else:
         weights = _given(network, class_weight)
@@ -76,13 +81,14 @@ def combine_weights(
     if per_class is None:
         return sample_weight
     with network.backend.array_module():
-        per_row: Array = np.take(per_class, labels)
-        _combine(per_row, sample_weight)
+        per_row = weigh_rows(np.take(per_class, labels), sample_weight)
+        if not per_row.any():
+            raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")
         return network.backend.asarray(per_row)
 
 
-def _combine(per_row: Array, sample_weight: Array | None) -> None:
-    """Multiply the weights of the rows' classes by the rows' own, or raise."""
+def weigh_rows(per_row: Array, sample_weight: Array | None) -> Array:
+    """Return the weights of the rows' classes, which change, multiplied by the rows' own, or raise."""
     positive = per_row > 0
     with np.errstate(over="ignore"):
         if sample_weight is not None:
@@ -91,9 +97,8 @@ def _combine(per_row: Array, sample_weight: Array | None) -> None:
         total = float(per_row.sum())
     if not np.isfinite(total):
         raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
-    if not positive.any():
-        raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")
     check_no_underflow("class_weight", per_row, positive)
+    return per_row
 
 
 def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:

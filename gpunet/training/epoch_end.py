@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData, Evaluation, Scores, as_loss, loss_size
 from gpunet.training.step import TrainingSteps, read_by_steps
+from gpunet.training.stream import BatchStream
 
 Array = npt.NDArray[Any]
 
@@ -41,11 +42,11 @@ class EpochResult:
     penalty: float
     validation: Evaluation | None
 
-    @property
-    def loss(self) -> float:
-        """The weighted mean over the batches."""
-        batches = self.losses.tolist()
-        return math.fsum(loss * weight for loss, weight in batches) / math.fsum(weight for _, weight in batches)
+
+def mean_loss(losses: Array) -> float:
+    """Return the weighted mean over batches, from the loss and the sum of the weights of each."""
+    batches = losses.tolist()
+    return math.fsum(loss * weight for loss, weight in batches) / math.fsum(weight for _, weight in batches)
 
 
 class EpochEnd:
@@ -75,7 +76,10 @@ class EpochEnd:
     def run(self) -> Any:
         """Evaluate, and return the mark of the time when the weights were known to be good."""
         network, steps = self._network, self._steps
-        self._recorded[0](self._run, partial(read_by_steps, network, steps.data))
+        if isinstance(steps.data, BatchStream):  # whose last batch may have another length each time
+            self._run()
+        else:
+            self._recorded[0](self._run, partial(read_by_steps, network, steps.data))
         mark = network.backend.mark()
         if self._scores is not None and self._scores.data.fed:
             self._scores.run()
@@ -101,9 +105,9 @@ class EpochEnd:
         losses, after, of_parameters, of_state, scores = (results[part] for part in self._parts)
         loss = float(as_loss(network, after)[0])
         return EpochResult(
-            losses.reshape(-1, 2).copy(),
+            losses.reshape(-1, 2)[: len(self._steps.sizes)].copy(),
             loss,
             math.isfinite(loss) and not of_parameters[1] and not of_state[1],
             self._l2 * float(of_parameters[0]) if self._l2 else 0.0,
-            None if self._scores is None else self._scores.read(scores),
+            None if self._scores is None else self._scores.read(scores).evaluation(),
         )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.feed import Feed
+from gpunet.errors import InvalidTypeError, InvalidValueError
 from gpunet.fingerprint import fingerprint
-from gpunet.network import Network, on_network
+from gpunet.network import Network, check_network, on_network
 from gpunet.training.placement import place
+from gpunet.training.stream import Batches, begin_pass, check_batches, naming, parts_of
 from gpunet.validation import is_on_cuda
 
 Array = npt.NDArray[Any]
@@ -58,6 +60,8 @@ class DeviceData:
         See :func:`gpunet.training.placement.place`.
     once : bool
         Whether the rows are read once, and in order: whatever ``data_on`` says, they come piece by piece then.
+    some : bool
+        Whether a weight must be above 0.
 
     Attributes
     ----------
@@ -79,13 +83,14 @@ class DeviceData:
         prefix: str = "",
         data_on: str = "auto",
         once: bool = False,
+        some: bool = True,
     ) -> None:
         self.features = network.check_inputs(X, f"{prefix}X", whole=False)
         self.rows = self.features.shape[0]
         self.targets = network.check_targets(y, self.rows, f"{prefix}y", whole=False)
         weights = None
         if sample_weight is not None:
-            weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight")
+            weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight", some=some)
         self._backend, self._dtype = network.backend, network.dtype
         self.weights = None if weights is None else self._backend.asarray(weights)
         if self.targets.ndim == 1:
@@ -103,7 +108,7 @@ class DeviceData:
         """Return what brings batches of at most ``rows`` rows of what stays on the host; None where nothing does."""
         if not self.fed:
             return None
-        return self._backend.feed([getattr(self, name) for name in self.fed], self._dtype, rows)
+        return self._backend.feed([getattr(self, name) for name in self.fed], [self._dtype] * len(self.fed), rows)
 
     def buffer(self, name: str, rows: int) -> Array:
         """Return a buffer on the device for so many rows of ``features``, ``targets`` or ``weights``."""
@@ -138,9 +143,13 @@ class DeviceData:
         return fingerprint(array, to_numpy=self._backend.to_numpy)
 
 
-@on_network
 def evaluate(
-    network: Network, X: npt.ArrayLike, y: npt.ArrayLike, *, sample_weight: npt.ArrayLike | None = None
+    network: Network,
+    X: npt.ArrayLike | None = None,
+    y: npt.ArrayLike | None = None,
+    *,
+    sample_weight: npt.ArrayLike | None = None,
+    batches: Batches | None = None,
 ) -> Evaluation:
     """Return loss and accuracy of a network on data.
 
@@ -152,6 +161,9 @@ def evaluate(
         Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
     sample_weight : array_like, (n,), or None
         At least 0, not all 0; loss and accuracy are weighted means.
+    batches : iterable or callable, or None
+        Batches ``(X, y)`` or ``(X, y, sample_weight)`` in the place of the three, each looked at when its turn comes; a
+        function is called with 1.
 
     Returns
     -------
@@ -165,20 +177,81 @@ def evaluate(
         The data are not finite; or an output is NaN or infinite, as in :meth:`gpunet.Network.predict`. A loss of finite
         outputs that is too large for the network's dtype is infinity.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
-        data = DeviceData(network, X, y, sample_weight, once=True)
-        with network.backend.working(network.inference_work(data.rows)):
-            found = evaluate_on_device(network, data)
-    if not math.isfinite(found.loss):
+    check_network(network)
+    check_given(X, y, sample_weight, batches)
+    if batches is not None:
+        return evaluate_batches(network, check_batches("batches", batches, 1))
+    total = _score(network, X, y, sample_weight)
+    if X is not None and not math.isfinite(total.loss):
         network.finite_logits(X)
-    return found
+    return total.evaluation()
 
 
-def evaluate_on_device(network: Network, data: DeviceData) -> Evaluation:
-    """Return loss and accuracy of a network on data that are checked already."""
-    scores = Scores(network, data)
-    scores.run()
-    return scores.read(network.backend.to_numpy(scores.results))
+def check_given(X: Any, y: Any, sample_weight: Any, batches: Any) -> None:
+    """Raise unless there are either X and y, or batches."""
+    if batches is None:
+        for argument, values in (("X", X), ("y", y)):
+            if values is None:
+                raise InvalidTypeError(f"{argument}: got None. Expected X and y, or batches=.")
+        return
+    for argument, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+        if values is not None:
+            raise InvalidValueError(f"{argument}: is given beside batches=. Expected each batch to bring its own.")
+
+
+def evaluate_batches(network: Network, batches: Batches, argument: str = "batches", epoch: int = 1) -> Evaluation:
+    """Return loss and accuracy of a network on batches, which the user's code makes while it holds no lock."""
+    totals = []
+    for number, batch in enumerate(begin_pass(batches, epoch), start=1):
+        with naming(f"{argument}, batch {number}"):
+            X, y, sample_weight = parts_of(batch)
+            totals.append(_score(network, X, y, sample_weight, work=math.inf, some=False))
+            if not math.isfinite(totals[-1].loss):
+                network.finite_logits(X)
+    if not totals:
+        raise InvalidValueError(f"{argument}: there is none. Expected at least one.")
+    *sums, rows = zip(*totals, strict=True)
+    loss, weight, right, labels = map(math.fsum, sums)
+    if not weight:
+        raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
+    return Total(loss, weight, right, labels, sum(rows)).evaluation()
+
+
+@on_network
+def _score(
+    network: Network, X: Any, y: Any, sample_weight: Any, *, work: float | None = None, some: bool = True
+) -> Total:
+    """Return what a network makes of data; ``work`` None goes by their rows."""
+    with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
+        data = DeviceData(network, X, y, sample_weight, once=True, some=some)
+        with network.backend.working(network.inference_work(data.rows) if work is None else work):
+            scores = Scores(network, data)
+            scores.run()
+            return scores.read(network.backend.to_numpy(scores.results))
+
+
+class Total(NamedTuple):
+    """Sums over rows, from which the means are.
+
+    Attributes
+    ----------
+    loss, weight : float
+        Of the weighted losses, and of the weights.
+    right, labels : float
+        Of the weights of right labels, and of those of all labels; 0 where a loss has none.
+    rows : int
+    """
+
+    loss: float
+    weight: float
+    right: float
+    labels: float
+    rows: int
+
+    def evaluation(self) -> Evaluation:
+        """Return the means."""
+        accuracy = self.right / self.labels if self.labels else None
+        return Evaluation(self.loss / self.weight, accuracy, self.rows)
 
 
 class Scores:
@@ -213,17 +286,16 @@ class Scores:
             if network.has_probabilities:
                 network.loss_layer.score(outputs, targets, weights, result[-1:])
 
-    def read(self, results: Array) -> Evaluation:
+    def read(self, results: Array) -> Total:
         """Return what was found, from the results on the host."""
         network, data = self.network, self.data
         found = list(self._by_chunk(results))
         losses = [as_loss(network, result[:-1]).tolist() for result in found]
-        total = math.fsum(weight for _, weight in losses)
-        accuracy = None
-        if network.has_probabilities:
-            labels_per_row = data.targets.size // data.rows
-            accuracy = math.fsum(float(result[-1]) for result in found) / (total * labels_per_row)
-        return Evaluation(math.fsum(loss * weight for loss, weight in losses) / total, accuracy, data.rows)
+        loss, weight = math.fsum(loss * weight for loss, weight in losses), math.fsum(weight for _, weight in losses)
+        if not network.has_probabilities:
+            return Total(loss, weight, 0.0, 0.0, data.rows)
+        right = math.fsum(float(result[-1]) for result in found)
+        return Total(loss, weight, right, weight * (data.targets.size // data.rows), data.rows)
 
     def _by_chunk(self, results: Array) -> Iterator[Array]:
         size = loss_size(self.network) + 1

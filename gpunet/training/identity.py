@@ -15,6 +15,7 @@ from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.optimizers import Optimizer
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.settings import FitSettings
+from gpunet.training.stream import BatchStream
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +62,7 @@ class RunIdentity:
         cls,
         network: Network,
         settings: FitSettings,
-        data: DeviceData,
+        data: DeviceData | BatchStream,
         held_out: DeviceData | None,
         sample_weight: Array | None,
         class_weight: Array | None,
@@ -72,7 +73,8 @@ class RunIdentity:
         ----------
         network : Network
         settings : FitSettings
-        data, held_out : DeviceData
+        data : DeviceData or BatchStream
+        held_out : DeviceData or None
         sample_weight : array, (n,), or None
             On the device, like the data.
         class_weight : array, (c,), or None
@@ -81,7 +83,7 @@ class RunIdentity:
         weights = {"sample_weight": sample_weight, "class_weight": class_weight}
         return cls(
             network={name: value for name, value in network.configuration.items() if name != "initializer"},
-            settings=settings.fixed(data.rows),
+            settings=settings.fixed(None if isinstance(data, BatchStream) else data.rows),
             optimizer=optimizer.name,
             hyperparameters=optimizer.hyperparameters,
             data={

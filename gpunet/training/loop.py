@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,16 +20,17 @@ from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.random import Purpose, host_generator
 from gpunet.training.callbacks import Callback, Run
-from gpunet.training.checkpoint import read_checkpoint, write_checkpoint
+from gpunet.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from gpunet.training.class_weights import combine_weights, weigh_classes
 from gpunet.training.early_stopping import BestWeights, EarlyStopping
-from gpunet.training.epoch_end import EpochEnd, EpochResult
-from gpunet.training.evaluation import DeviceData
+from gpunet.training.epoch_end import EpochEnd, EpochResult, mean_loss
+from gpunet.training.evaluation import DeviceData, check_given, evaluate_batches
 from gpunet.training.history import EpochRecord, History
 from gpunet.training.identity import RunIdentity
 from gpunet.training.settings import FitSettings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.step import TrainingSteps
+from gpunet.training.stream import Batches, BatchStream
 
 Array = npt.NDArray[Any]
 
@@ -38,9 +40,10 @@ LOOK_EVERY = 16 * GOOD_WEIGHTS_EVERY
 
 def fit(
     network: Network,
-    X: npt.ArrayLike,
-    y: npt.ArrayLike,
+    X: npt.ArrayLike | None = None,
+    y: npt.ArrayLike | None = None,
     *,
+    batches: Batches | None = None,
     epochs: int = 20,
     batch_size: int = 128,
     optimizer: Optimizer | None = None,
@@ -48,6 +51,7 @@ def fit(
     clip_norm: float | None = None,
     shuffle: bool = True,
     validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    validation_batches: Batches | None = None,
     class_weight: Mapping[int, float] | npt.ArrayLike | str | None = None,
     sample_weight: npt.ArrayLike | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -71,6 +75,11 @@ def fit(
         read where it is, and so is one of any dtype that stays on the host: it must not change meanwhile.
     y : array_like
         Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
+    batches : iterable or callable, or None
+        Batches ``(X, y)`` or ``(X, y, sample_weight)`` on the host, in the place of the three, of any lengths: one pass
+        is an epoch. An iterator is good for one epoch; a function is called with the number of each epoch, from 1, and
+        returns an iterable. Each batch is checked when its turn comes, and an error then has its number; those of the
+        first batch come before anything changes. ``batch_size``, ``shuffle`` and ``data_on`` do not apply.
     epochs : int
         At least 1. With ``resume``, the total of the run.
     batch_size : int
@@ -85,13 +94,15 @@ def fit(
         Whether the order changes from epoch to epoch; False keeps the order of X.
     validation : (X, y), or None
         Evaluated after each epoch, in inference mode.
+    validation_batches : iterable or callable, or None
+        In the place of ``validation``, like ``batches``.
     class_weight : mapping, array_like (c,), "balanced" or None
         How much each class counts: a mapping gives some labels their weight and the others 1; ``"balanced"`` gives
-        n / (c' count of the label), with c' the number of labels that occur.
+        n / (c' count of the label), with c' the number of labels that occur, and is not for ``batches``.
     sample_weight : array_like, (n,), or None
         At least 0. A batch's loss is its weighted mean.
     early_stopping : EarlyStopping or None
-        Needs ``validation``. At the end, also of all epochs, the weights of the best epoch are restored.
+        Needs validation. At the end, also of all epochs, the weights of the best epoch are restored.
     callbacks : sequence of Callback
     checkpoint : path or None
         Written after each epoch. Its digests of the data are computed on the host, piece by piece.
@@ -101,7 +112,10 @@ def fit(
         BLAS threads and versions, or the same GPU. Other data or weights, another network, optimiser (momentum, betas,
         ...), batch size, ``shuffle``, ``l2``, ``clip_norm`` or monitored quantity is refused by name. Another learning
         rate or arithmetic, and a checkpoint of an older gpunet that does not record all of this, is told by a
-        :class:`gpunet.ResumeWarning`. ``epochs``, ``callbacks``, ``data_on`` and the patience may change.
+        :class:`gpunet.ResumeWarning`. Of ``batches`` nothing is known but their attribute ``fingerprint``, a text, if
+        there is one: the result is that of a whole run where each epoch brings what it would have brought then, as a
+        list does, or a function that goes by the epoch's number. ``epochs``, ``callbacks``, ``data_on`` and the
+        patience may change.
     data_on : str
         Where features, and targets of several numbers, are that come on the host: ``"device"``; ``"host"``, whence each
         batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
@@ -125,7 +139,7 @@ def fit(
         The loss became NaN or infinite. The network holds the last weights known to give a finite loss (at most 16
         steps old; with early stopping those of the best epoch), and the error says at which step and in which layer
         it was seen first and has the history so far. On a device it may be up to 256 steps until that is noticed; no
-        update follows the loss meanwhile.
+        update follows the loss meanwhile. With ``batches``, the layer is that of the last batch by then.
     OSError
         The checkpoint cannot be written. The network has the weights after the epoch then, and an older checkpoint is
         still there.
@@ -144,31 +158,63 @@ def fit(
         checkpoint=checkpoint,
         resume=resume,
         data_on=data_on,
+        batches=batches,
+        validation_batches=validation_batches,
     )
+    check_given(X, y, sample_weight, batches)
     with network.in_training, settings.optimizer.in_training:
         with network.lock:
-            data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
-            if data.rows < network.minimum_batch:
-                raise ShapeError(
-                    f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
-                )
-            per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
-            data.weights = combine_weights(network, per_class, data.targets, own_weights)
-            with network.backend.working(network.training_work(data.rows)):
-                held_out = None
+            data, own_weights, per_class = _data(network, settings, X, y, sample_weight, class_weight)
+            # Nobody knows how many batches there will be; of what comes in batches, much is likely.
+            work = math.inf if isinstance(data, BatchStream) else network.training_work(data.rows)
+            with network.backend.working(work):
+                held_out = identity = resumed = None
                 if validation is not None:
                     held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)
-                identity = None
                 if settings.checkpoint is not None:
                     identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
-                run = _Loop(network, data, held_out, settings, identity)
-        # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
-        with np.errstate(over="ignore", invalid="ignore"):
-            try:
+                    resumed = _resumed(network, settings, identity)
+        try:
+            done = 0 if resumed is None else len(resumed.history)
+            if isinstance(data, BatchStream) and done < settings.epochs:
+                data.begin(done + 1)
+            with network.lock, network.backend.working(work):
+                run = _Loop(network, data, held_out, settings, work, identity, resumed)
+            # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
+            with np.errstate(over="ignore", invalid="ignore"):
                 return run.run()
-            finally:
-                with network.lock:
-                    network.backend.synchronize()  # nothing reads the caller's arrays any more, whatever has happened
+        finally:
+            if isinstance(data, BatchStream):
+                data.close()
+            with network.lock:
+                network.backend.synchronize()  # nothing reads the caller's arrays any more, whatever has happened
+
+
+def _data(
+    network: Network, settings: FitSettings, X: Any, y: Any, sample_weight: Any, class_weight: Any
+) -> tuple[DeviceData | BatchStream, Array | None, Array | None]:
+    """Return the data of a run, the rows' weights among them without those of their classes, and the latter."""
+    if settings.batches is not None:
+        per_class = weigh_classes(network, class_weight, None)
+        on_host = None if per_class is None else network.backend.to_numpy(per_class)
+        return BatchStream(network, settings.batches, on_host), None, per_class
+    data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
+    if data.rows < network.minimum_batch:
+        raise ShapeError(
+            f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."
+        )
+    per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
+    data.weights = combine_weights(network, per_class, data.targets, own_weights)
+    return data, own_weights, per_class
+
+
+def _resumed(network: Network, settings: FitSettings, identity: RunIdentity) -> Checkpoint | None:
+    """Return the checkpoint that the run goes on from, if there is one."""
+    if not settings.resume or settings.checkpoint is None or not settings.checkpoint.exists():
+        return None
+    return read_checkpoint(
+        settings.checkpoint, network, settings.optimizer, settings.early_stopping, identity, settings.epochs
+    )
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
@@ -194,30 +240,30 @@ class _Loop:
     def __init__(
         self,
         network: Network,
-        data: DeviceData,
+        data: DeviceData | BatchStream,
         held_out: DeviceData | None,
         settings: FitSettings,
+        work: float,
         identity: RunIdentity | None,
+        checkpoint: Checkpoint | None,
     ) -> None:
         self.network = network
         self.backend = network.backend
         self.data = data
-        self.work = network.training_work(data.rows)
+        self.work = work
         self.has_order = False  # on the device
         self.settings = settings
         self.optimizer = settings.optimizer
         self.identity = identity
-        checkpoint = None
-        path = settings.checkpoint
-        if settings.resume and path is not None and identity is not None and path.exists():
-            checkpoint = read_checkpoint(
-                path, network, self.optimizer, settings.early_stopping, identity, settings.epochs
-            )
-
         self.best = None if settings.early_stopping is None else BestWeights(network, settings.early_stopping)
         self.optimizer.attach(network.backend, network.flat_parameters)
-        sizes = [rows.stop - rows.start for rows in batch_slices(data.rows, settings.batch_size, network.minimum_batch)]
-        self.progress = Run(network, settings.epochs, len(sizes))
+        sizes: list[int] = []
+        steps_per_epoch = data.steps_per_epoch if isinstance(data, BatchStream) else None
+        if isinstance(data, DeviceData):
+            slices = batch_slices(data.rows, settings.batch_size, network.minimum_batch)
+            sizes = [rows.stop - rows.start for rows in slices]
+            steps_per_epoch = len(sizes)
+        self.progress = Run(network, settings.epochs, steps_per_epoch)
         if checkpoint is not None:
             checkpoint.apply(network, self.optimizer, self.best)
             self.progress.history = checkpoint.history
@@ -233,9 +279,10 @@ class _Loop:
             clip_norm=settings.clip_norm,
             good=self.good,
             is_watched=is_watched,
+            most=LOOK_EVERY if isinstance(data, BatchStream) else None,
         )
         alone = self.backend.synchronous or is_watched
-        self.passes = windows(len(sizes), 1 if alone else GOOD_WEIGHTS_EVERY)
+        self.windows = windows(len(sizes), 1 if alone else GOOD_WEIGHTS_EVERY)
         self.look_every = 1 if self.backend.synchronous else GOOD_WEIGHTS_EVERY if is_watched else LOOK_EVERY
         self.end = EpochEnd(self.steps, held_out, settings.l2)
         self.first_step = network.steps + 1
@@ -288,26 +335,30 @@ class _Loop:
         with self._turn():
             begun = self.backend.mark()
             self.steps.begin(self._order(epoch))
-        rate, looked = 0.0, 0
-        for first, stop in self.passes:
+        rate, self.looked = 0.0, 0
+        self.earlier: list[Array] = []
+        for first, stop in self._windows(epoch):
             with self._turn():
                 rate = self.steps(first, stop)
-                if stop - looked >= self.look_every:
-                    self._check_losses(epoch, looked, self.backend.to_numpy(self.steps.losses[looked:stop]))
-                    looked = stop
-            self.progress.step_in_epoch = stop
+                if stop - self.looked >= self.look_every:
+                    self._look(epoch, stop)
+            self.progress.step_in_epoch += stop - first
             for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
         with self._turn():
             trained = self.end.run()
             found = self.end.read()
-            self._check_losses(epoch, looked, found.losses[looked:])
+            self._check_losses(epoch, self.looked, found.losses[self.looked :])
+        if self.settings.validation_batches is not None and found.is_finite:
+            batches = self.settings.validation_batches
+            found = replace(found, validation=evaluate_batches(self.network, batches, "validation_batches", epoch))
+        with self._turn():
             self._check_end(epoch, found)
             self.steps.take_back_skipped()
             return EpochRecord(
                 epoch=epoch,
                 step=self.network.steps,
-                loss=found.loss,
+                loss=mean_loss(np.concatenate([*self.earlier, found.losses])),
                 penalty=found.penalty,
                 learning_rate=rate,
                 samples_per_second=self.data.rows / self.backend.seconds_between(begun, trained),
@@ -316,8 +367,36 @@ class _Loop:
                 validation_accuracy=None if found.validation is None else found.validation.accuracy,
             )
 
+    def _windows(self, epoch: int) -> Iterator[tuple[int, int]]:
+        """Yield the epoch's windows, as first step and the step after the last; a stream's as its batches come."""
+        stream = self.data
+        if isinstance(stream, DeviceData):
+            yield from self.windows
+            return
+        if stream.epoch != epoch:
+            stream.begin(epoch)
+        while stream.ready is not None:
+            with self._turn():
+                if self.steps.is_full:
+                    self._look(epoch, len(self.steps.sizes))
+                    self.earlier.append(self.backend.to_numpy(self.steps.losses).copy())
+                    self.steps.take_back_skipped()
+                    self.steps.begin(None)
+                    self.looked = 0
+                self.steps.add()
+            number = len(self.steps.sizes)
+            yield number - 1, number
+            stream.advance()
+
+    def _look(self, epoch: int, stop: int) -> None:
+        """Look at the losses up to step ``stop`` that nobody has looked at."""
+        self._check_losses(epoch, self.looked, self.backend.to_numpy(self.steps.losses[self.looked : stop]))
+        self.looked = stop
+
     def _order(self, epoch: int) -> Array | None:
-        """Return the order of the rows in this epoch; None where it is that of the epoch before."""
+        """Return the order of the rows in this epoch; None where it is that of the epoch before, or of a stream."""
+        if isinstance(self.data, BatchStream):
+            return None
         if self.has_order and not self.settings.shuffle:
             return None
         order = np.arange(self.data.rows, dtype=np.int32)

@@ -15,6 +15,7 @@ from gpunet.serialization import check_path
 from gpunet.training.callbacks import Callback
 from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.placement import check_place
+from gpunet.training.stream import Batches, check_batches
 from gpunet.validation import check_flag, check_integer, check_json, check_number
 
 
@@ -33,12 +34,14 @@ class FitSettings:
     checkpoint: Path | None
     resume: bool
     data_on: str
+    batches: Batches | None
+    validation_batches: Batches | None
 
-    def fixed(self, rows: int) -> dict[str, Any]:
-        """Return the numbers that a run cannot change when it goes on from a checkpoint."""
+    def fixed(self, rows: int | None) -> dict[str, Any]:
+        """Return what a run cannot change when it goes on from a checkpoint; ``rows`` is None with batches."""
         return {
-            "rows": rows,
-            "batch_size": self.batch_size,
+            "rows": "of batches=" if rows is None else rows,
+            "batch_size": "of batches=" if rows is None else self.batch_size,
             "shuffle": self.shuffle,
             "l2": self.l2,
             "clip_norm": self.clip_norm,
@@ -60,6 +63,8 @@ def check_settings(
     checkpoint: str | os.PathLike[str] | None,
     resume: bool,
     data_on: str,
+    batches: Any,
+    validation_batches: Any,
 ) -> FitSettings:
     """Return the arguments of ``fit`` as settings, or raise."""
     check_network(network)
@@ -72,12 +77,15 @@ def check_settings(
         )
     if validation is not None and (not isinstance(validation, (tuple, list)) or len(validation) != 2):
         raise InvalidTypeError("validation: expected a pair (X, y).")
+    if validation is not None and validation_batches is not None:
+        raise InvalidValueError("validation_batches: are given beside validation=. Expected one of them.")
     if checkpoint is not None:
         check_json("metadata", network.metadata)
     if early_stopping is not None:
-        _check_early_stopping(early_stopping, network, validation)
+        _check_early_stopping(early_stopping, network, validation or validation_batches)
+    epochs = check_integer("epochs", epochs, 1)
     return FitSettings(
-        epochs=check_integer("epochs", epochs, 1),
+        epochs=epochs,
         batch_size=_check_batch_size(batch_size, network),
         optimizer=optimizer,
         l2=check_number("l2", l2),
@@ -88,6 +96,10 @@ def check_settings(
         checkpoint=None if checkpoint is None else _check_checkpoint(checkpoint),
         resume=_check_resume(resume, checkpoint),
         data_on=check_place(data_on),
+        batches=None if batches is None else check_batches("batches", batches, epochs),
+        validation_batches=None
+        if validation_batches is None
+        else check_batches("validation_batches", validation_batches, epochs),
     )
 
 

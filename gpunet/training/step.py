@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.activations import Activation
+from gpunet.backends.feed import Feed
 from gpunet.backends.reference.training import PLACE, Tally
 from gpunet.errors import GpunetError
 from gpunet.mixed_precision import GROWTH_INTERVAL
@@ -21,6 +22,7 @@ from gpunet.optimizers import Optimizer
 from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
+from gpunet.training.stream import BatchStream
 
 Array = npt.NDArray[Any]
 
@@ -38,16 +40,16 @@ class TrainingSteps:
     losses) is on the device for a whole epoch, and moves on there: so a whole window of steps is one launch too, where
     nobody looks on in between, once there have been more like it. What callbacks change in network and optimiser counts
     from the next step on. Where data stay on the host, the batch is brought before each step, which is a launch of its
-    own then, and the next one is while the device works.
+    own then, and the next one is while the device works. A stream's batches are added one by one (:meth:`add`).
 
     Parameters
     ----------
     network : Network
     optimizer : Optimizer
         Attached to the network's parameters.
-    data : DeviceData
+    data : DeviceData or BatchStream
     sizes : sequence of int
-        The rows of each batch of an epoch.
+        The rows of each batch of an epoch; none yet for a stream.
     l2 : float
     clip_norm : float or None
         The largest norm that the gradient of J may have.
@@ -55,6 +57,8 @@ class TrainingSteps:
         Gets the weights at the start of each window of steps.
     is_watched : bool
         Whether somebody may look, and change something, between any two steps.
+    most : int or None
+        For so many steps there is room until :meth:`begin`; None for as many as ``sizes`` has.
 
     Attributes
     ----------
@@ -66,13 +70,14 @@ class TrainingSteps:
         self,
         network: Network,
         optimizer: Optimizer,
-        data: DeviceData,
+        data: DeviceData | BatchStream,
         sizes: Sequence[int],
         *,
         l2: float,
         clip_norm: float | None,
         good: GoodWeights | None = None,
         is_watched: bool = False,
+        most: int | None = None,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -83,31 +88,41 @@ class TrainingSteps:
         self._good = good
         self._is_watched = is_watched
         self._backend = backend = network.backend
-        rows = max(sizes)
-        self._features = data.buffer("features", rows)
-        self._targets = data.buffer("targets", rows)
-        self._weights = None if data.weights is None else data.buffer("weights", rows)
-        self._feed = data.feed(rows)
-        buffers = {"features": self._features, "targets": self._targets}
-        self._fed = [buffers[name] for name in data.fed]
         self._starts = list(accumulate(sizes, initial=0))
         self._host_order = np.zeros(0, np.int32)
         self._clip = None if clip_norm is None else backend.zeros(1, network.dtype)
 
-        self._order = backend.zeros(sum(sizes), np.int32)
+        steps = len(sizes) if most is None else most
+        self._order = backend.zeros(max(1, sum(sizes)), np.int32)
         self._place = backend.zeros(PLACE, np.int64)
-        self.losses = backend.zeros((len(sizes), 2), np.float64)
+        self.losses = backend.zeros((steps, 2), np.float64)
         self._planned: list[tuple[float, ...]] = []  # what the updates of this epoch read, as far as that is known
-        self._host_table = np.zeros((len(sizes), optimizer.scalar_count), network.dtype)
+        self._host_table = np.zeros((steps, optimizer.scalar_count), network.dtype)
         self._table = backend.zeros(self._host_table.shape, network.dtype)
         self._recorded: dict[tuple[int, ...], RecordedStep] = {}  # by the sizes of their batches
         self._windows: Counter[tuple[int, ...]] = Counter()
         self._made = 0  # of the steps that are being done, the complete ones
+        self._rows = 0
+        self._feed: Feed | None = None
+        if sizes:
+            self._allocate(max(sizes))
         if network.loss_scale is not None:
             network.loss_scale.count_skipped()  # those of a run that did not come to its end
 
+    def _allocate(self, rows: int) -> None:
+        """Make buffers for batches of at most so many rows; recorded steps have those before."""
+        data = self.data
+        self._rows = rows
+        self._recorded.clear()
+        self._features = data.buffer("features", rows)
+        self._targets = data.buffer("targets", rows)
+        self._weights = None if data.weights is None else data.buffer("weights", rows)
+        self._feed = data.feed(rows)
+        buffers = {"features": self._features, "targets": self._targets, "weights": self._weights}
+        self._fed = [buffer for name in data.fed if (buffer := buffers[name]) is not None]
+
     def begin(self, order: Array | None) -> None:
-        """Begin an epoch.
+        """Begin an epoch; or with a stream, go on in it when there is no room for more steps.
 
         Parameters
         ----------
@@ -120,7 +135,26 @@ class TrainingSteps:
         windows = 0 if self._good is None else self._good.begin_epoch()
         self._backend.copy(np.array([0, 0, windows], np.int64), self._place)
         self._planned = []
+        if isinstance(self.data, BatchStream):
+            self.sizes = ()
         self._prepare(0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another step before the next :meth:`begin`."""
+        return len(self.sizes) == len(self.losses)
+
+    def add(self) -> None:
+        """Add a step for the batch that the stream has ready, and begin to bring it."""
+        assert isinstance(self.data, BatchStream)
+        arrays = self.data.arrays()
+        rows = len(arrays[0])
+        if rows > self._rows:
+            self._allocate(rows)
+        assert self._feed is not None
+        self.sizes += (rows,)
+        self._feed.sources = tuple(arrays)
+        self._feed.prepare(slice(0, rows))
 
     def __call__(self, first: int, stop: int) -> float:
         """Do the steps ``first`` to ``stop - 1`` of the epoch, in one window, and return the last learning rate.
@@ -161,7 +195,7 @@ class TrainingSteps:
         if self._planned[number : number + 1] == [scalars]:
             return
         self._planned[number:] = [scalars]
-        for ahead in range(step + 1, step + len(self.sizes) - number):
+        for ahead in range(step + 1, step + len(self.losses) - number):
             try:
                 self._planned.append(self.optimizer.scalars_after(ahead))
             except Exception:  # told when it is the turn of that step
@@ -246,16 +280,17 @@ class TrainingSteps:
     def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:
         """Return the batch whose turn it is: features, targets and weights."""
         data, (features, targets, weights) = self.data, self._batch(rows)
-        self._backend.gather_batch(
-            self._order,
-            None if "features" in data.fed else data.features,
-            features,
-            None if "targets" in data.fed else data.targets,
-            targets,
-            data.weights,
-            weights,
-            first=self._place[1:2],
-        )
+        if isinstance(data, DeviceData):
+            self._backend.gather_batch(
+                self._order,
+                None if "features" in data.fed else data.features,
+                features,
+                None if "targets" in data.fed else data.targets,
+                targets,
+                data.weights,
+                weights,
+                first=self._place[1:2],
+            )
         return features, targets, weights
 
     def _prepare(self, number: int) -> None:
@@ -278,12 +313,18 @@ class TrainingSteps:
         self.network.loss_layer(self.network.forward(features), targets, weights)
 
     def repeat(self, number: int, steps: int) -> None:
-        """Run the batch of step ``number``, ``steps`` having been done before, through the network once more."""
-        place = [number, self._starts[number], 0]
-        self._backend.copy(np.array(place, np.int64), self._place)
+        """Run the batch of step ``number``, ``steps`` having been done before, through the network once more.
+
+        A stream has gone on since then: of that, it is the last batch.
+        """
         self.network.set_step(steps)
-        self._prepare(number)
-        self._deliver(self.sizes[number])
+        if isinstance(self.data, BatchStream):
+            number = -1
+        else:
+            place = [number, self._starts[number], 0]
+            self._backend.copy(np.array(place, np.int64), self._place)
+            self._prepare(number)
+            self._deliver(self.sizes[number])
         features, targets, weights = self._gather(self.sizes[number])
         self.network.loss_layer(self.network.forward(features, training=True), targets, weights)
 

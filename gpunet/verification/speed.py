@@ -323,7 +323,7 @@ class _Clock(Callback):
     def on_step_end(self, run: Run) -> None:
         if run.epoch == run.epochs and run.step_in_epoch in (1, run.steps_per_epoch):
             self._marks.append(self._device.record_event())
-            self._steps = run.steps_per_epoch - 1
+            self._steps = run.step_in_epoch - 1
 
     @property
     def milliseconds(self) -> float:

@@ -207,13 +207,13 @@ def _accesses(operation: _Operation) -> tuple[list[Span], list[Span]]:
 class Lane:
     """What brings batches from the host; see :class:`gpunet.backends.devices.device.Lane`."""
 
-    def __init__(self, device: EmulatedDevice, dtype: DTypeLike) -> None:
+    def __init__(self, device: EmulatedDevice, dtypes: Sequence[DTypeLike]) -> None:
         self._device = device
-        self._dtype = dtype
+        self._dtypes = dtypes
         self._staged: list[np.ndarray] = []
 
     def stage(self, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        self._staged = [np.empty(shape, self._dtype) for shape in shapes]
+        self._staged = [np.empty(shape, dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
         return self._staged
 
     def send(self) -> None:
@@ -375,9 +375,9 @@ class EmulatedDevice:
         """Return how much memory arrays could still be given: more than any test has."""
         return 1 << 40
 
-    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: DTypeLike) -> Lane:
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[DTypeLike]) -> Lane:
         """Return a lane whose copies are made when they are received: this device does one thing at a time."""
-        return Lane(self, dtype)
+        return Lane(self, dtypes)
 
     # ----------------------------------------------------------------------------------------------- kernels
 

@@ -459,7 +459,7 @@ def test_divergence(network_of: Callable[..., Network]) -> None:
 
 def test_the_batch_that_diverged_is_looked_at(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not the one that came last, by when somebody looked."""
-    bug = "        self._prepare(number)\n        self._deliver(self.sizes[number])\n"
+    bug = "            self._prepare(number)\n            self._deliver(self.sizes[number])\n"
     (expected,) = failures_of(machine.network, ("device",))
     plant(monkeypatch, step, bug, "")
     (found,) = failures_of(machine.network, ("host",))

@@ -193,8 +193,8 @@ class Broken(SmallDevice):
 class BatchBefore(SmallDevice):
     """A batch of what stays on the host is taken before it has been copied."""
 
-    def copy_lane(self, shapes: Any, dtype: Any) -> Any:
-        lane = super().copy_lane(shapes, dtype)
+    def copy_lane(self, shapes: Any, dtypes: Any) -> Any:
+        lane = super().copy_lane(shapes, dtypes)
         stage, before = lane.stage, []
 
         def late(wanted: Any) -> Any:

@@ -240,8 +240,8 @@ class CudaBackend(Backend):
     def free_bytes(self) -> int:
         return self.device.free_bytes()
 
-    def feed(self, sources: Sequence[Array], dtype: npt.DTypeLike, rows: int) -> Feed:
-        return LaneFeed(sources, self.device, dtype, rows)
+    def feed(self, sources: Sequence[Array], dtypes: Sequence[npt.DTypeLike], rows: int) -> Feed:
+        return LaneFeed(sources, self.device, dtypes, rows)
 
     def take(self, argument: str, values: Any) -> Array:
         try:

@@ -19,15 +19,15 @@ class LaneFeed(Feed):
     ----------
     sources : sequence of ndarray, (N, ...)
     device : Device
-    dtype : dtype
+    dtypes : sequence of dtype
         Of the buffers.
     rows : int
         Of the largest batch.
     """
 
-    def __init__(self, sources: Sequence[Array], device: Device, dtype: npt.DTypeLike, rows: int) -> None:
+    def __init__(self, sources: Sequence[Array], device: Device, dtypes: Sequence[npt.DTypeLike], rows: int) -> None:
         super().__init__(sources)
-        self._lane = device.copy_lane(batch_shapes(sources, rows), dtype)
+        self._lane = device.copy_lane(batch_shapes(sources, rows), dtypes)
 
     def prepare(self, rows: Array | slice) -> None:
         count = len(rows) if isinstance(rows, np.ndarray) else rows.stop - rows.start

@@ -290,9 +290,9 @@ class CupyDevice:
             limit = int(pool.get_limit())
             return min(free, max(limit - int(pool.used_bytes()), 0)) if limit else free
 
-    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> Lane:
-        with self._using("a buffer for batches"), self._memory_errors(lane_bytes(shapes, dtype)):
-            return CopyLane(self._cupy, self._stream, self._using, shapes, dtype)
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> Lane:
+        with self._using("a buffer for batches"), self._memory_errors(lane_bytes(shapes, dtypes)):
+            return CopyLane(self._cupy, self._stream, self._using, shapes, dtypes)
 
     # --- kernels ----------------------------------------------------------------------------------------------------
 

@@ -162,8 +162,8 @@ class Device(Protocol):
     def free_bytes(self) -> int:
         """Return how much memory arrays could still be given."""
 
-    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> Lane:
-        """Return what brings batches of so many arrays, at most so large, from the host; not while capturing."""
+    def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> Lane:
+        """Return what brings batches of such arrays, at most so large, from the host; not while capturing."""
 
     def array_module(self) -> AbstractContextManager[Any]:
         """Return a context in which array expressions run on this device, in order with its other operations.

@@ -20,9 +20,10 @@ Array = npt.NDArray[Any]
 ALIGNMENT = 512
 
 
-def lane_bytes(shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> int:
-    """Return the size of a buffer for arrays of these shapes."""
-    return sum(math.ceil(math.prod(shape) * np.dtype(dtype).itemsize / ALIGNMENT) for shape in shapes) * ALIGNMENT
+def lane_bytes(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> int:
+    """Return the size of a buffer for arrays of these shapes and dtypes."""
+    sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in zip(shapes, dtypes, strict=True))
+    return sum(math.ceil(size / ALIGNMENT) for size in sizes) * ALIGNMENT
 
 
 class CopyLane:
@@ -47,8 +48,8 @@ class CopyLane:
         Takes what is done, in words, and returns a context in which this thread alone uses the device and its stream.
     shapes : sequence of tuple of int
         Of the largest batch.
-    dtype : dtype
-        Of every array.
+    dtypes : sequence of dtype
+        Of each array.
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class CopyLane:
         stream: Any,
         using: Callable[[str], AbstractContextManager[None]],
         shapes: Sequence[tuple[int, ...]],
-        dtype: npt.DTypeLike,
+        dtypes: Sequence[npt.DTypeLike],
     ) -> None:
-        size = lane_bytes(shapes, dtype)
+        size = lane_bytes(shapes, dtypes)
         self._runtime = cupy.cuda.runtime
         self._using = using
-        self._dtype = np.dtype(dtype)
+        self._dtypes = [np.dtype(dtype) for dtype in dtypes]
         self._compute, self._copying = stream, cupy.cuda.Stream(non_blocking=True)
         self._pinned = [np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size) for _ in range(2)]
         self._buffer = cupy.empty(size, np.uint8)
@@ -83,12 +84,12 @@ class CopyLane:
             self._copied[self._turn].synchronize()
         pinned = self._pinned[self._turn]
         return [
-            np.frombuffer(pinned, self._dtype, math.prod(shape), start).reshape(shape)
-            for start, shape in self._places()
+            np.frombuffer(pinned, dtype, math.prod(shape), start).reshape(shape)
+            for start, shape, dtype in self._places()
         ]
 
     def send(self) -> None:
-        size = lane_bytes(self._shapes, self._dtype)
+        size = lane_bytes(self._shapes, self._dtypes)
         with self._using("a copy of a batch from the host"):
             self._copying.wait_event(self._taken)
             self._move(self._buffer.data.ptr, self._pinned[self._turn].ctypes.data, size, self._copying)
@@ -97,14 +98,17 @@ class CopyLane:
     def receive(self, destinations: Sequence[Array]) -> None:
         with self._using("a copy of a batch"):
             self._compute.wait_event(self._copied[self._turn])
-            for (start, _), destination in zip(self._places(), destinations, strict=True):
+            for (start, _, _), destination in zip(self._places(), destinations, strict=True):
                 there: Any = destination
                 self._move(there.data.ptr, self._buffer.data.ptr + start, there.nbytes, self._compute)
             self._taken.record(self._compute)
 
-    def _places(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Return where each array of the batch begins, and its shape."""
-        return [(lane_bytes(self._shapes[:place], self._dtype), shape) for place, shape in enumerate(self._shapes)]
+    def _places(self) -> list[tuple[int, tuple[int, ...], np.dtype[Any]]]:
+        """Return where each array of the batch begins, its shape and its dtype."""
+        return [
+            (lane_bytes(self._shapes[:place], self._dtypes[:place]), shape, dtype)
+            for place, (shape, dtype) in enumerate(zip(self._shapes, self._dtypes, strict=True))
+        ]
 
     def _move(self, destination: int, source: int, size: int, stream: Any) -> None:
         self._runtime.memcpyAsync(destination, source, size, self._runtime.memcpyDefault, stream.ptr)

@@ -95,7 +95,7 @@ def operations(backend: CudaBackend) -> dict[str, Callable[[], Any]]:
     square = backend.zeros((2, 2), np.float32)
     other = backend.zeros((2, 2), np.float32)
     replay = backend.capture(lambda: backend.copy(square, other))
-    lane = backend.device.copy_lane([(2, 2)], np.float32)
+    lane = backend.device.copy_lane([(2, 2)], [np.float32])
     lane.stage([(2, 2)])
     return {
         "zeros": lambda: backend.zeros(3, np.float32),
@@ -106,7 +106,7 @@ def operations(backend: CudaBackend) -> dict[str, Callable[[], Any]]:
         "replay": replay,
         "to_numpy": lambda: backend.to_numpy(square),
         "event": backend.device.record_event,
-        "lane": lambda: backend.device.copy_lane([(2, 2)], np.float32),
+        "lane": lambda: backend.device.copy_lane([(2, 2)], [np.float32]),
         "send": lane.send,
         "receive": lambda: lane.receive([other]),
     }

@@ -1,0 +1,204 @@
+"""Batches that an iterable brings, one after the other, in its own order and of its own lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from operator import length_hint
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.backends.feed import Feed
+from gpunet.errors import GpunetError, InvalidTypeError, InvalidValueError, ShapeError, shown
+from gpunet.network import Network
+from gpunet.training.class_weights import weigh_rows
+from gpunet.validation import is_on_cuda
+
+Array = npt.NDArray[Any]
+
+# What `fit` takes: a pass over it is an epoch; a function gets the number of the epoch, from 1.
+Batches: TypeAlias = Iterable[Any] | Callable[[int], Iterable[Any]]
+
+_EXPECTED = "(X, y) or (X, y, sample_weight)"
+
+
+class HostBatch(NamedTuple):
+    """A batch as the network takes it, on the host: of its dtypes, finite, C-contiguous."""
+
+    features: Array
+    targets: Array
+    weights: Array | None
+
+
+def check_batches(argument: str, batches: Any, passes: int) -> Batches:
+    """Return batches that can be gone through so many times, or raise."""
+    if not callable(batches) and not isinstance(batches, Iterable):
+        raise InvalidTypeError(
+            f"{argument}: got {shown(batches)}. Expected an iterable of {_EXPECTED}, or a function of the epoch's "
+            "number that returns one."
+        )
+    if isinstance(batches, Iterator) and passes > 1:
+        raise InvalidValueError(
+            f"{argument}: got a {type(batches).__name__}, which ends after one epoch, for {passes}. Expected what can "
+            "be gone through again, such as a list, or a function of the epoch's number that returns an iterator."
+        )
+    return batches
+
+
+def begin_pass(batches: Batches, epoch: int) -> Iterator[Any]:
+    """Return the batches of an epoch."""
+    return iter(batches(epoch) if callable(batches) else batches)
+
+
+def parts_of(batch: Any) -> tuple[Any, Any, Any]:
+    """Return features, targets and weights, or None for no weights, as the iterable gave them."""
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+        raise InvalidTypeError(f"got {shown(batch)}. Expected {_EXPECTED}.")
+    return batch[0], batch[1], batch[2] if len(batch) == 3 else None
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Let the errors of gpunet begin with the place of a batch."""
+    try:
+        yield
+    except GpunetError as error:
+        error.args = (f"{place}: {error}", *error.args[1:])
+        raise
+
+
+class BatchStream:
+    """The batches of a run, each taken from the iterable when its turn comes, and checked; data of ``TrainingSteps``.
+
+    The iterable may write the next batch over the last one: that is asked for when nobody reads the last one any more.
+
+    Parameters
+    ----------
+    network : Network
+    batches : iterable or callable
+    class_weights : ndarray, (c,), or None
+        On the host, of the network's dtype.
+
+    Attributes
+    ----------
+    epoch : int
+        Whose batches these are; 0 before the first.
+    ready : HostBatch or None
+        The next batch; None after the last one.
+    rows : int
+        Of this epoch's batches so far.
+    steps_per_epoch : int or None
+        Where the iterable has a length.
+    fingerprint : str or None
+        What the iterable says of its data, in its attribute of this name.
+    fed : tuple of str
+        All that a batch consists of.
+    weights : ndarray or None
+        None where batches have none.
+    """
+
+    # Two of them hold other arrays at each step, and no step reads those.
+    not_recorded = ("epoch", "ready", "rows", "weights")
+    features = targets = None
+
+    def __init__(self, network: Network, batches: Batches, class_weights: Array | None) -> None:
+        self._network = network
+        self._batches = batches
+        self._class_weights = class_weights
+        self._iterator: Iterator[Any] = iter(())
+        self._number = 0
+        self.epoch, self.rows = 0, 0
+        self.ready: HostBatch | None = None
+        self.steps_per_epoch = length_hint(batches) or None
+        self.fingerprint: str | None = getattr(batches, "fingerprint", None)
+        self.fed: tuple[str, ...] = ("features", "targets")
+        self.weights: Array | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Go to the first batch of an epoch.
+
+        Raises
+        ------
+        InvalidValueError
+            There is none.
+        """
+        self.close()
+        self.epoch, self.rows, self._number = epoch, 0, 0
+        self._iterator = begin_pass(self._batches, epoch)
+        self.advance()
+        if self.ready is None:
+            raise InvalidValueError(f"batches: epoch {epoch} has none. Expected at least one in every epoch.")
+
+    def advance(self) -> None:
+        """Go to the next batch.
+
+        Raises
+        ------
+        GpunetError
+            It does not fit the network; the message has its number.
+        """
+        self.ready = None
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            return
+        self._number += 1
+        with naming(f"batches, batch {self._number} of epoch {self.epoch}"):
+            self.ready = self._checked(*parts_of(batch))
+        self.rows += len(self.ready.features)
+
+    def close(self) -> None:
+        """Let go of the iterator, which may be in the middle of an epoch."""
+        close = getattr(self._iterator, "close", None)
+        if callable(close):
+            close()
+        self._iterator, self.ready = iter(()), None
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> HostBatch:
+        network = self._network
+        for argument, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            if is_on_cuda(values):
+                raise InvalidTypeError(
+                    f"{argument}: is in CUDA memory. Expected batches on the host; fit(network, X, y) takes arrays "
+                    "where they are."
+                )
+        features = network.check_inputs(X)
+        rows = len(features)
+        if rows < network.minimum_batch:
+            raise ShapeError(f"X: got {rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch.")
+        targets = network.check_targets(y, rows)
+        weights = None
+        if sample_weight is not None:
+            weights = network.check_weights(sample_weight, rows, some=False)
+        if self._class_weights is not None:
+            weights = weigh_rows(np.take(self._class_weights, targets), weights)
+        is_first = self._number == 1 and self.weights is None
+        if not is_first and (weights is None) != (self.weights is None):
+            raise InvalidValueError(
+                f"sample_weight: got {'none' if weights is None else 'some'}, unlike the batches before. Expected all "
+                "batches with weights, or all without."
+            )
+        if weights is not None:
+            self.fed, self.weights = ("features", "targets", "weights"), weights
+        return HostBatch(features, targets, weights)
+
+    def digest(self, name: str) -> str | None:
+        """Return what the iterable says of its data; for other data of this name there is nothing to ask."""
+        return self.fingerprint
+
+    def arrays(self) -> list[Array]:
+        """Return the arrays of the next batch, in the order of ``fed``."""
+        assert self.ready is not None
+        return [getattr(self.ready, name) for name in self.fed]
+
+    def feed(self, rows: int) -> Feed:
+        """Return what brings batches of at most ``rows`` rows to the device."""
+        arrays = self.arrays()
+        return self._network.backend.feed(arrays, [array.dtype for array in arrays], rows)
+
+    def buffer(self, name: str, rows: int) -> Array:
+        """Return a buffer on the device for so many rows of ``features``, ``targets`` or ``weights``."""
+        array = getattr(self.ready, name)
+        return self._network.backend.zeros((rows, *array.shape[1:]), array.dtype)
