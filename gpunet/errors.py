@@ -8,11 +8,15 @@ raised before any state changes.
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _LONGEST_SHOWN = 80
+# Whose lines a warning does not point to: packages that call gpunet for the user, and what they are built of.
+_NOT_THE_USERS = {"gpunet", "sklearn", "joblib", "contextlib", "functools"}
 
 
 class GpunetError(Exception):
@@ -110,6 +114,14 @@ class ResumeWarning(UserWarning):
 
 class NoKernelWarning(UserWarning):
     """Something has no CUDA kernel yet and runs as array expressions on the device: right, and slower."""
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the user's that called gpunet, however many calls lie between, also of scikit-learn."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def shown(value: object) -> str:

@@ -25,6 +25,7 @@ from gpunet.errors import (
     unknown_name,
 )
 from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, draw, get_initializer, reading
+from gpunet.labels import CLASSES, check_labels, known_classes, learn_classes
 from gpunet.layer_stack import LayerStack
 from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear
 from gpunet.parameters import flat_values
@@ -38,7 +39,6 @@ from gpunet.validation import (
     check_flag,
     check_integer,
     check_json,
-    check_labels,
     check_normal,
     check_number,
     check_parameter,
@@ -130,7 +130,8 @@ class Network(LayerStack):
         The ``rate`` and the ``seed`` of dropout and the ``momentum`` of batch norm may be set:
         ``network.layers[2].rate = 0.1`` where that is a dropout layer. Those of the network, its arguments, may not.
     metadata : dict
-        Anything JSON can hold (class names, scaling of the inputs); saved with the network.
+        Anything JSON can hold (class names, scaling of the inputs); saved with the network. ``"class_labels"`` are
+        what :attr:`classes` tells.
     lock : TurnLock
         Held by each of the network's methods and by the functions of gpunet that take it.
 
@@ -343,18 +344,44 @@ class Network(LayerStack):
         with self._taken(argument, X) as values:
             return check_features(argument, values, self.layer_sizes[0], self.dtype, whole=whole)
 
-    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True) -> Array:
-        """Return y as labels, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
+    @property
+    def classes(self) -> Array | None:
+        """What :meth:`predict` returns for each output of a classifier, (c,); None for 0 to c - 1.
 
-        On the host or on the device, as with :meth:`check_inputs`.
+        ``metadata["class_labels"]`` holds them: :func:`gpunet.fit` learns them, and they may be set there.
         """
-        outputs = self.layer_sizes[-1]
+        return known_classes(self.metadata, self.layer_sizes[-1]) if self.is_classifier else None
+
+    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True) -> Array:
+        """Return y as places of classes, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
+
+        On the host or on the device, as with :meth:`check_inputs`; labels other than 0 to c - 1 on the host.
+        """
+        outputs, classes = self.layer_sizes[-1], self.classes
+        if classes is not None:
+            y = self.on_host(argument, y)
         with self._taken(argument, y) as values:
             if self.is_classifier:
-                return check_labels(argument, values, rows, outputs)
+                return check_labels(argument, values, rows, outputs, classes)
             return check_targets(
                 argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities, whole=whole
             )
+
+    def learn_classes(self, y: npt.ArrayLike) -> bool:
+        """Take the different labels of y for the network's classes, sorted, and return whether that was needed.
+
+        It is not where they are 0 to c - 1, where ``metadata`` tell the classes, and where the network has been
+        trained: its outputs stand for something then. Labels in CUDA memory are not read for this.
+
+        Raises
+        ------
+        InvalidTypeError, InvalidValueError
+            Labels of several kinds; or more or fewer of them than outputs.
+        """
+        count = self.layer_sizes[-1]
+        if not self.is_classifier or self.steps or (isinstance(self.metadata, Mapping) and CLASSES in self.metadata):
+            return False
+        return not is_on_cuda(y) and learn_classes(self.metadata, "y", y, count)
 
     def check_weights(
         self, weights: npt.ArrayLike, rows: int, argument: str = "sample_weight", *, some: bool = True
@@ -394,7 +421,7 @@ class Network(LayerStack):
     def logits(self, X: npt.ArrayLike) -> Any:
         """Return the outputs for X in inference mode, a new array (n, c), whatever they are: also NaN or infinity.
 
-        They are the scores before softmax or sigmoid, or, for squared error, what :meth:`predict` returns.
+        They are the scores before softmax or sigmoid, or, for squared error, the predictions.
 
         Parameters
         ----------
@@ -468,9 +495,10 @@ class Network(LayerStack):
         Returns
         -------
         array
-            Of the library of X, as in :meth:`logits`. Softmax: the most probable label of each row, int64 (n,).
-            Sigmoid: 1 where a label's probability is above 1/2 and 0 elsewhere, int64 (n, c). Squared error: numbers of
-            the network's dtype, (n, c).
+            Of the library of X, as in :meth:`logits`. Softmax: the most probable label of each row, (n,): one of
+            :attr:`classes`, int64 where they are None; text is always NumPy's. Sigmoid: 1 where a label's probability
+            is above 1/2 and 0 elsewhere, int64 (n, c). Squared error: numbers of the network's dtype, (n, c), or (n,)
+            for one output.
 
         Raises
         ------
@@ -483,6 +511,12 @@ class Network(LayerStack):
         outputs = self._finite_outputs(X)
         with self.backend.array_module():
             predictions = self.loss_layer.predict(outputs)
+            classes = self.classes
+            if classes is not None and classes.dtype.kind == "U":
+                return classes[self.backend.to_numpy(predictions)]
+            if classes is not None:
+                on_device = is_on_cuda(X)
+                predictions = np.take(self.backend.asarray(classes) if on_device else classes, predictions)
         return self.backend.give(predictions, X)
 
     @in_turn
@@ -530,7 +564,8 @@ class Network(LayerStack):
         ----------
         X : array_like, (n, d)
         y : array_like
-            Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
+            Labels (n,): those of :attr:`classes`; or numbers (n, c) for squared error, from 0 to 1 for sigmoid
+            cross-entropy.
         l2 : float
             The lecture's lambda; the gradient of the term is 2 l2 W_i.
         sample_weight : array_like, (n,), or None

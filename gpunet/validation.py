@@ -218,42 +218,6 @@ def check_features(
     return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
 
 
-def check_labels(argument: str, values: Any, rows: int, classes: int) -> Array:
-    """Return ``values`` as an int32 array of ``rows`` labels from 0 to ``classes - 1``.
-
-    Raises
-    ------
-    InvalidTypeError
-        Not integers (floats, text, booleans, objects).
-    ShapeError
-        Not one-dimensional, or of another length.
-    InvalidValueError
-        A label out of range; the message has the row.
-    """
-    expected = f"integer labels 0 to {classes - 1}; numpy.unique({argument}, return_inverse=True)[1] makes them"
-    array = _numeric_array(argument, values, expected, integers=True)
-    if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
-        raise ShapeError(
-            f"{argument}: got shape {array.shape}. Expected integer labels ({rows},), not one-hot rows: "
-            f"use {argument}.argmax(axis=1)."
-        )
-    if array.ndim != 1:
-        raise ShapeError(f"{argument}: got shape {array.shape}. Expected one label per row, shape ({rows},).")
-    if array.shape[0] != rows:
-        raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
-    if array.dtype.kind not in "iu":
-        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected {expected}.")
-    wide = array.astype(np.int64, copy=False)  # of unsigned ones, what is too large for that becomes negative
-    wrong = first((wide < 0) | (wide >= classes))
-    if wrong is not None:
-        hint = f" Labels that start at 1 need {argument} - 1." if wide.min() == 1 and wide.max() == classes else ""
-        raise InvalidValueError(
-            f"{argument}: label {element(array, wrong)} in row {wrong[0]} is out of range. "
-            f"Expected 0 to {classes - 1}.{hint}"
-        )
-    return _contiguous(array, np.int32)
-
-
 def check_targets(
     argument: str,
     values: Any,
@@ -416,20 +380,15 @@ def read_array(argument: str, values: Any) -> Array:
         ) from None
 
 
-def _numeric_array(
-    argument: str, values: Any, expected: str = "numbers", *, booleans: bool = False, integers: bool = False
-) -> Array:
-    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too.
-
-    ``integers`` says what an array of objects should be converted to, floats otherwise.
-    """
+def _numeric_array(argument: str, values: Any, *, booleans: bool = False) -> Array:
+    """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
     array = values.array if isinstance(values, DeviceArray) else read_array(argument, values)
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         odd, hint = _first_odd(array), ""
         # Such as a DataFrame whose columns have several dtypes, or dtypes that may lack values.
         if array.dtype == object and array.ndim and array.size and not odd:
-            hint = f" They are numbers, so {argument}.astype({'int' if integers else 'float'}) does it."
-        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{odd}. Expected {expected}.{hint}")
+            hint = f" They are numbers, so {argument}.astype(float) does it."
+        raise InvalidTypeError(f"{argument}: got dtype {array.dtype}{odd}. Expected numbers.{hint}")
     return array
 
 

@@ -115,7 +115,7 @@ class Autoencoder(Transformer, PretrainedNetwork):
     @after_fit
     def transform(self, X: npt.ArrayLike) -> Any:
         """Return the code of each row, (n, m_k): an ndarray, or the data frame that :meth:`set_output` asked for."""
-        return self._in_container(self.encoder_.predict(self._check_inputs(X)), X)
+        return self._in_container(self.encoder_.finite_logits(self._check_inputs(X)), X)
 
     def _features_out(self) -> int:
         return self.encoder_.layer_sizes[-1]

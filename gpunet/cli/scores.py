@@ -108,13 +108,13 @@ def regression_quality(preparation: Preparation, targets: Array, outputs: Array)
     preparation : Preparation
     targets : ndarray of float64, (n,)
         Not scaled.
-    outputs : ndarray, (n, 1)
-        Of a network, so standardised.
+    outputs : ndarray, (n,)
+        Predictions of a network, so standardised.
     """
     from sklearn.metrics import mean_squared_error, r2_score
 
     assert preparation.target_scaling is not None
     scaled = preparation.network_targets(targets)
-    predictions = outputs.astype(np.float64)
+    predictions = outputs.astype(np.float64).reshape(scaled.shape)
     r2 = float(r2_score(scaled, predictions)) if len(targets) > 1 else None
     return r2, float(mean_squared_error(scaled, predictions)) ** 0.5 * preparation.target_scaling.scale[0]

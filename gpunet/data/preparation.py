@@ -108,7 +108,7 @@ class Preparation:
         The network's own dtype would round them: 1,700,000,060 is 1,700,000,000 in float32.
         """
         assert self.target_scaling is not None
-        return self.target_scaling.invert(outputs.astype(np.float64))[:, 0]
+        return self.target_scaling.invert(outputs.astype(np.float64).reshape(-1, 1))[:, 0]
 
     def check_range(self, data: DataSet, dtype: np.dtype[Any]) -> None:
         """Raise unless all of a data set, once it is scaled, is within the range of a network's dtype.

@@ -78,7 +78,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return the predictions, (n,), or (n, c) where ``fit`` was given several targets."""
         inputs = self._inputs(X)
-        outputs = self.network_.predict(inputs)
+        outputs = self.network_.finite_logits(inputs)
         if self._target_scaler is not None:
             outputs = self._target_scaler.inverse_transform(outputs.astype(np.float64))
         return outputs[:, 0] if self._is_single else outputs

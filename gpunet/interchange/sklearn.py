@@ -11,6 +11,7 @@ from gpunet.backends import Backend
 from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, optional_package, shown
 from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.labels import CLASSES
 from gpunet.network import Network
 from gpunet.validation import check_flag
 
@@ -126,7 +127,8 @@ def _estimator(whole: WholeModel, classes: Array | None) -> Any:
 def from_sklearn(estimator: Any, *, seed: int = 0, device: str | Backend = "auto") -> Network:
     """Return a fitted estimator of ``sklearn.neural_network`` as a network with the same probabilities or predictions.
 
-    Labels are the places of the estimator's classes, which ``metadata["classes"]`` lists.
+    It predicts the estimator's labels: text, booleans and integers, which its metadata hold. Of labels of another kind
+    they are the places.
 
     Parameters
     ----------
@@ -170,6 +172,6 @@ def from_sklearn(estimator: Any, *, seed: int = 0, device: str | Backend = "auto
     network.set_parameters(
         {f"{kind}{number}": one for kind, all_ in (("W", W), ("b", b)) for number, one in enumerate(all_, start=1)}
     )
-    if classes is not None:
-        network.metadata["classes"] = np.asarray(classes).tolist()
+    if classes is not None and network.is_classifier:
+        network.metadata[CLASSES] = np.asarray(classes).tolist()
     return network

@@ -80,9 +80,7 @@ def whole_model(model: Any, *, bare: bool = False) -> WholeModel:
 def _of_metadata(network: Network) -> WholeModel:
     metadata = network.metadata
     if "data" not in metadata:
-        classes = metadata.get("classes")
-        is_known = network.is_classifier and isinstance(classes, list) and len(classes) == network.layer_sizes[-1]
-        return WholeModel(network, classes=np.asarray(classes) if is_known else None)
+        return WholeModel(network, classes=network.classes)
     preparation = Preparation.from_metadata(metadata, network.layer_sizes, "network")
     return WholeModel(
         network,

@@ -76,13 +76,13 @@ class Loss(Part, ABC):
 
     @staticmethod
     def predict(outputs: Array) -> Array:
-        """Return what a user takes for the prediction: labels of type int64, or the outputs themselves.
+        """Return what a user takes for the prediction: labels of type int64, or the outputs, (n,) where c is 1.
 
         Parameters
         ----------
         outputs : array, (n, c)
         """
-        return outputs
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs
 
     @staticmethod
     def probabilities(outputs: Array) -> Array:

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 def weigh_classes(
-    network: Network, class_weight: Mapping[int, float] | npt.ArrayLike | str | None, labels: Array | None
+    network: Network, class_weight: Mapping[Any, float] | npt.ArrayLike | str | None, labels: Array | None
 ) -> Array | None:
     """Return a weight per class, (c,), of the network's dtype, on its device; None for equal weights.
 
@@ -51,14 +51,17 @@ def weigh_classes(
     return network.backend.asarray(weights.astype(network.dtype))
 
 
-def _given(network: Network, class_weight: Mapping[int, float] | npt.ArrayLike) -> Array:
+def _given(network: Network, class_weight: Mapping[Any, float] | npt.ArrayLike) -> Array:
     classes = network.layer_sizes[-1]
     weights = np.ones(classes, network.dtype)
     if isinstance(class_weight, Mapping):
+        known = range(classes) if network.classes is None else network.classes.tolist()
+        places = {label: place for place, label in enumerate(known)}
         for label, weight in class_weight.items():
-            if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-                raise InvalidValueError(f"class_weight: label {shown(label)} is not one of 0 to {classes - 1}.")
-            weights[label] = _check_weight(label, weight, network.dtype)
+            if label not in places:
+                expected = f"0 to {classes - 1}" if network.classes is None else shown(known)
+                raise InvalidValueError(f"class_weight: label {shown(label)} is not one of {expected}.")
+            weights[places[label]] = _check_weight(label, weight, network.dtype)
         return weights
     values = read_array("class_weight", network.on_host("class_weight", class_weight))
     if values.dtype.kind not in "iuf":

@@ -158,7 +158,8 @@ def evaluate(
     network : Network
     X : array_like, (n, d)
     y : array_like
-        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
+        Labels (n,), as :meth:`gpunet.Network.predict` returns them; or numbers (n, c) for squared error, from 0 to 1
+        for sigmoid cross-entropy.
     sample_weight : array_like, (n,), or None
         At least 0, not all 0; loss and accuracy are weighted means.
     batches : iterable or callable, or None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gpunet.backends.half import HALF_DTYPES
 from gpunet.errors import ShapeError, TrainingDivergedError
+from gpunet.labels import CLASSES
 from gpunet.mixed_precision import SMALLEST_SCALE
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
@@ -52,7 +53,7 @@ def fit(
     shuffle: bool = True,
     validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     validation_batches: Batches | None = None,
-    class_weight: Mapping[int, float] | npt.ArrayLike | str | None = None,
+    class_weight: Mapping[Any, float] | npt.ArrayLike | str | None = None,
     sample_weight: npt.ArrayLike | None = None,
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callback] = (),
@@ -74,12 +75,16 @@ def fit(
         What is in CUDA memory stays there; so do the other arrays. One of the network's dtype that is C-contiguous is
         read where it is, and so is one of any dtype that stays on the host: it must not change meanwhile.
     y : array_like
-        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy.
+        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy. Labels other than 0 to
+        c - 1 (text, booleans, any integers; c different ones, on the host) are learnt, sorted, by a network that has
+        not been trained: from then on :meth:`Network.predict` returns and everything expects these, also of a network
+        read from a file. See :attr:`Network.classes`.
     batches : iterable or callable, or None
         Batches ``(X, y)`` or ``(X, y, sample_weight)`` on the host, in the place of the three, of any lengths: one pass
         is an epoch. An iterator is good for one epoch; a function is called with the number of each epoch, from 1, and
         returns an iterable. Each batch is checked when its turn comes, and an error then has its number; those of the
-        first batch come before anything changes. ``batch_size``, ``shuffle`` and ``data_on`` do not apply.
+        first batch come before anything changes. ``batch_size``, ``shuffle`` and ``data_on`` do not apply. No labels
+        are learnt from them: ``network.metadata["class_labels"]`` tells others than 0 to c - 1.
     epochs : int
         At least 1. With ``resume``, the total of the run.
     batch_size : int
@@ -97,8 +102,9 @@ def fit(
     validation_batches : iterable or callable, or None
         In the place of ``validation``, like ``batches``.
     class_weight : mapping, array_like (c,), "balanced" or None
-        How much each class counts: a mapping gives some labels their weight and the others 1; ``"balanced"`` gives
-        n / (c' count of the label), with c' the number of labels that occur, and is not for ``batches``.
+        How much each class counts: a mapping gives some labels their weight and the others 1, an array each class in
+        the order of the outputs; ``"balanced"`` gives n / (c' count of the label), with c' the number of labels that
+        occur, and is not for ``batches``.
     sample_weight : array_like, (n,), or None
         At least 0. A batch's loss is its weighted mean.
     early_stopping : EarlyStopping or None
@@ -163,7 +169,7 @@ def fit(
     )
     check_given(X, y, sample_weight, batches)
     with network.in_training, settings.optimizer.in_training:
-        with network.lock:
+        with network.lock, _learning_classes(network, y):
             data, own_weights, per_class = _data(network, settings, X, y, sample_weight, class_weight)
             # Nobody knows how many batches there will be; of what comes in batches, much is likely.
             work = math.inf if isinstance(data, BatchStream) else network.training_work(data.rows)
@@ -215,6 +221,18 @@ def _resumed(network: Network, settings: FitSettings, identity: RunIdentity) -> 
     return read_checkpoint(
         settings.checkpoint, network, settings.optimizer, settings.early_stopping, identity, settings.epochs
     )
+
+
+@contextlib.contextmanager
+def _learning_classes(network: Network, y: npt.ArrayLike | None) -> Iterator[None]:
+    """Let a network learn which labels there are, and forget them if the run cannot begin: nothing has changed then."""
+    has_learnt = y is not None and network.learn_classes(y)
+    try:
+        yield
+    except BaseException:
+        if has_learnt:
+            del network.metadata[CLASSES]
+        raise
 
 
 def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:

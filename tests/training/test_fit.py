@@ -237,7 +237,8 @@ def test_regression():
     history = gpunet.fit(network, X, targets, epochs=100, batch_size=64, optimizer=gpunet.Adam(0.01))
     assert history["loss"][-1] < 0.05 * history["loss"][0]
     assert gpunet.evaluate(network, X, targets).accuracy is None
-    assert network.predict(X).shape == (400, 1)
+    assert network.predict(X).shape == (400,)
+    assert network.logits(X).shape == (400, 1)
 
 
 def test_a_new_optimizer_does_not_repeat_the_order_of_the_examples():

@@ -385,6 +385,22 @@ def test_labels_of_any_integers(machine: Machine, dtype: str) -> None:
     assert gpunet.evaluate(network, machine.late(X), machine.late(labels)) == expected
 
 
+@pytest.mark.parametrize("kind", Machine.KINDS)
+def test_labels_that_a_network_was_told(machine: Machine, kind: str) -> None:
+    """Numbers come back where the rows are; text, which no device holds, on the host."""
+    wrap = machine.on_gpu(kind)
+    network, told = machine.network(), machine.network()
+    gpunet.fit(network, wrap(X), wrap(Y), epochs=1)
+    expected = network.predict(X)
+    told.metadata["class_labels"] = [10, 20, 30, 40]
+    gpunet.fit(told, wrap(X), wrap(10 * Y + 10), epochs=1)
+    found = told.predict(wrap(X))
+    assert type(found) is type(network.predict(wrap(X)))
+    np.testing.assert_array_equal(told.on_host("found", found), 10 * expected + 10)
+    told.metadata["class_labels"] = ["a", "b", "c", "d"]
+    assert told.predict(wrap(X)).tolist() == ["abcd"[label] for label in expected]
+
+
 def test_class_weights_may_be_on_the_device(machine: Machine) -> None:
     given = np.array([1.0, 2.0, 0.5, 3.0])
     losses = [
@@ -453,6 +469,7 @@ BAD: dict[str, tuple[str, Any]] = {
 def test_bad_data_raise_what_host_arrays_raise(machine: Machine, case: str, kind: str) -> None:
     argument, value = BAD[case]
     network = machine.network()
+    network.set_step(1)  # labels of other kinds are learnt before the first step
     if kind == "PyTorch":
         for name in ("complex64", "uint64", "bool", "float16"):
             setattr(machine.torch, name, np.dtype(name))
