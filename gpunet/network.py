@@ -479,7 +479,7 @@ class Network(LayerStack):
         """
         if not self.has_probabilities:
             raise InvalidValueError(f"predict_proba: a network with loss={self.loss!r} has no probabilities.")
-        outputs = self._finite_outputs(X)
+        outputs = self.finite_outputs(X)
         with self.backend.array_module():
             probabilities = self.loss_layer.probabilities(outputs)
         return self.backend.give(probabilities, X)
@@ -508,7 +508,7 @@ class Network(LayerStack):
             X is not finite; or an output is NaN or infinite, which no label and no number stands for: the message has
             the first such row and says whether a parameter is the cause. :meth:`logits` returns such outputs.
         """
-        outputs = self._finite_outputs(X)
+        outputs = self.finite_outputs(X)
         with self.backend.array_module():
             predictions = self.loss_layer.predict(outputs)
             classes = self.classes
@@ -528,9 +528,11 @@ class Network(LayerStack):
         ShapeError, InvalidTypeError, NonFiniteError
             As in :meth:`predict`.
         """
-        return self.backend.give(self._finite_outputs(X), X)
+        return self.backend.give(self.finite_outputs(X), X)
 
-    def _finite_outputs(self, X: npt.ArrayLike) -> Array:
+    @in_turn
+    def finite_outputs(self, X: npt.ArrayLike) -> Array:
+        """Return :meth:`finite_logits` where X is, for expressions within the backend's ``array_module``."""
         with np.errstate(over="ignore", invalid="ignore"):  # told with its row instead
             outputs = self._outputs(X)
         with self.backend.array_module():

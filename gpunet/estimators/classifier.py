@@ -14,9 +14,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, shown
 from gpunet.estimators.perceptron import MultilayerPerceptron
 from gpunet.interchange.whole_model import WholeModel
+from gpunet.validation import is_on_cuda
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -148,32 +149,48 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return the label of each row, (n,); with several labels per row 0 or 1 for each, (n, c)."""
-        inputs = self._inputs(X)
-        if self._is_multilabel:
-            return self.network_.predict(inputs)
-        return self.classes_[np.argmax(self._class_scores(inputs), axis=1)]
+        outputs, backend = self._scores(X), self.network_.backend
+        with self._beside(X):
+            found = self.network_.loss_layer.predict(outputs)
+            if not self._is_multilabel:
+                if not is_on_cuda(X):
+                    return self.classes_[found]
+                if self.classes_.dtype.kind not in "biuf":  # no device holds text
+                    return self.classes_[backend.to_numpy(found)]
+                found = np.take(backend.asarray(self.classes_), found)
+        return self._given(found, X)
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Return the probability of each class, (n, c), in the order of ``classes_``."""
-        inputs = self._inputs(X)
-        if self._is_multilabel or len(self.classes_) > 1:
-            return self.network_.predict_proba(inputs)
-        return np.ones((len(inputs), 1), self.network_.dtype)
+        outputs = self._scores(X)
+        with self._beside(X):
+            probabilities = self.network_.loss_layer.probabilities(outputs)
+        return self._given(probabilities, X)
 
     def predict_log_proba(self, X: npt.ArrayLike) -> Array:
         """Return the logarithms of :meth:`predict_proba`."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+        outputs = self._scores(X)
+        with self._beside(X), np.errstate(divide="ignore"):
+            logarithms = np.log(self.network_.loss_layer.probabilities(outputs))
+        return self._given(logarithms, X)
 
     def decision_function(self, X: npt.ArrayLike) -> Array:
         """Return the scores before softmax or sigmoid, (n, c); for two classes that of the second, (n,)."""
-        scores = self._class_scores(self._inputs(X))
-        if self._is_multilabel or len(self.classes_) != 2:
-            return scores
-        return scores[:, 1] - scores[:, 0]
+        outputs = self._scores(X)
+        with self._beside(X):
+            if not self._is_multilabel and len(self.classes_) == 2:
+                outputs = outputs[:, 1] - outputs[:, 0]
+        return self._given(outputs, X)
 
-    def _class_scores(self, inputs: Array) -> Array:
-        return self.network_.finite_logits(inputs)[:, : len(self.classes_)]
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Return the accuracy; with several labels per row the share of rows with all of them right."""
+        return float(super().score(*self._on_host({"X": X, "y": y, "sample_weight": sample_weight})))
+
+    def _scores(self, X: npt.ArrayLike) -> Array:
+        """Return the outputs that stand for classes, where X is: not the second one of a single class."""
+        outputs = self._outputs_for(X)
+        with self._beside(X):
+            return outputs[:, : len(self.classes_)].astype(outputs.dtype, order="C", copy=False)
 
     def whole_model(self) -> WholeModel:
         whole = super().whole_model()
@@ -232,7 +249,15 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
                 wrong = y[int(np.argmax(unknown))]
                 raise InvalidValueError(f"y: the label {str(wrong)!r} is not one of {self.classes_.tolist()}.")
         if self.class_weight is not None:
-            per_row = compute_sample_weight(self.class_weight, y)
+            try:
+                per_row = compute_sample_weight(self.class_weight, y)
+            except (ValueError, TypeError, KeyError) as error:
+                reason = " ".join(str(error).split())
+                raise InvalidValueError(f"class_weight: got {shown(self.class_weight)} ({reason}).") from None
+            if not (np.isfinite(per_row) & (per_row >= 0)).all():
+                raise InvalidValueError(
+                    f"class_weight: got {shown(self.class_weight)}. Expected finite weights of at least 0."
+                )
             weights = per_row if weights is None else per_row * weights
             if not weights.any():
                 raise InvalidValueError("class_weight: every row has weight 0. Expected at least one above 0.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,8 +20,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gpunet.activations import Activation
 from gpunet.backends import Backend, select_backend
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown, unknown_name
-from gpunet.estimators.stopping import NotConvergedWarning, Plateau, Printer
+from gpunet.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NonFiniteError,
+    ShapeError,
+    shown,
+    unknown_name,
+    warn_user,
+)
+from gpunet.estimators.full_batch import FullBatch
+from gpunet.estimators.stopping import InverseScaling, NotConvergedWarning, Plateau, Printer
 from gpunet.initializers import Initializer
 from gpunet.interchange.whole_model import WholeModel
 from gpunet.network import Network
@@ -29,7 +38,18 @@ from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import Schedule
 from gpunet.training import Callback, EarlyStopping, History, fit
 from gpunet.training.settings import check_callbacks
-from gpunet.validation import LARGEST_SIZE, check_each_size, check_flag, check_integer, check_number, is_sequence
+from gpunet.validation import (
+    LARGEST_SIZE,
+    DeviceArray,
+    check_each_size,
+    check_features,
+    check_flag,
+    check_integer,
+    check_number,
+    check_rate,
+    is_on_cuda,
+    is_sequence,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +59,15 @@ Array = npt.NDArray[Any]
 # scikit-learn's names, and gpunet's for the same functions.
 _ACTIVATIONS = {"logistic": "sigmoid"}
 _LARGEST_BATCH = 200
+# What solver="lbfgs" has not, and what says so.
+_NOT_AT_ONCE: dict[str, Any] = {
+    "batch_norm": False,
+    "dropout": 0.0,
+    "clip_norm": None,
+    "schedule": None,
+    "callbacks": (),
+}
+_RATE_RULES = ("constant", "invscaling", "adaptive")
 # What a network is made with; another value does not count before the next network.
 _OF_THE_NETWORK = ("hidden_layer_sizes", "activation", "batch_norm", "dropout", "precision", "scale_inputs")
 
@@ -55,7 +84,9 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     solver: str = "adam"
     alpha: float = 1e-4
     batch_size: int | str = "auto"
+    learning_rate: str = "constant"
     learning_rate_init: float = 1e-3
+    power_t: float = 0.5
     max_iter: int = 200
     shuffle: bool = True
     random_state: int | np.random.RandomState | None = None
@@ -70,6 +101,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     beta_2: float = 0.999
     epsilon: float = 1e-8
     n_iter_no_change: int = 10
+    max_fun: int = 15000
     batch_norm: bool | Sequence[bool] = False
     dropout: float | Sequence[float] = 0.0
     initializer: str | Initializer | None = None
@@ -84,7 +116,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     network_: Network = field(init=False)
     history_: History = field(init=False)
     n_outputs_: int = field(init=False)
-    _optimizer: Optimizer = field(init=False)
+    _optimizer: Optimizer | None = field(init=False)
     _scaler: StandardScaler | None = field(init=False)
     _made_with: dict[str, str] = field(init=False)
 
@@ -182,6 +214,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         if goes_on:
             self._check_same_network()
         try:
+            X, y, sample_weight = self._on_host({"X": X, "y": y, "sample_weight": sample_weight})
             X, y = validate_data(
                 self, X, y, reset=not goes_on, dtype=(np.float64, np.float32), multi_output=True, ensure_min_samples=1
             )
@@ -201,56 +234,116 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     def _train(
         self, X: Array, targets: Array, weights: Array | None, epochs: int, goes_on: bool, is_part: bool
     ) -> None:
-        generator = check_random_state(self.random_state)
-        stops_early = check_flag("early_stopping", self.early_stopping) and not is_part
-        patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
+        generator = _generator(self.random_state)
+        at_once = self._learns_at_once(is_part)
+        stops_early = check_flag("early_stopping", self.early_stopping) and not (is_part or at_once)
         tolerance = check_number("tol", self.tol)
+        evaluations = check_integer("max_fun", self.max_fun, 1)
         rows = len(X)
         validation = None
         if stops_early:
             X, targets, weights, validation = self._split(X, targets, weights, generator.randint(2**31))
-        batch_size = self._batch_size(rows, len(X))
+        batch_size = len(X) if at_once else self._batch_size(rows, len(X))
         mean_weight = 1.0 if weights is None else float(weights.mean())
         l2 = check_number("alpha", self.alpha) / (2 * min(batch_size, len(X)) * mean_weight)
+        optimizer: Optimizer | None
         if not goes_on:
             network = self._new_network(X, generator.randint(2**31))
             self._made_with = {name: repr(getattr(self, name)) for name in _OF_THE_NETWORK}
-            optimizer, history = self._new_optimizer(), History()
+            optimizer, history, self._rows_done = None, History(), 0
         else:
             # Of copies: what was learnt before is still there if this fails.
             network, optimizer, history = copy.deepcopy((self.network_, self._optimizer, self.history_))
         done = len(history)
-        plateau = Plateau(tolerance, patience)
-        callbacks = check_callbacks(self.callbacks)
-        watches: list[Callback] = [] if stops_early or is_part else [plateau]
-        if self.verbose:
-            watches.append(Printer(done))
+        watches: list[Callback] = [Printer(done)] if check_flag("verbose", self.verbose) else []
+        if at_once:
+            optimizer = None
+            found, is_over = FullBatch(epochs, evaluations, tolerance, l2).run(network, X, targets, weights, watches)
+        else:
+            optimizer = self._new_optimizer() if optimizer is None else optimizer
+            found, is_over = self._train_in_batches(
+                network,
+                X,
+                targets,
+                optimizer,
+                watches,
+                tolerance,
+                is_part,
+                epochs=epochs,
+                batch_size=batch_size,
+                l2=0.0 if optimizer.decays_weights else l2,
+                sample_weight=weights,
+                validation=validation,
+                early_stopping=EarlyStopping(epochs, 0.0, self._monitor) if stops_early else None,  # a plateau ends it
+            )
+        history.records.extend(replace(record, epoch=record.epoch + done) for record in found)
+        history.stopped_early = stops_early and is_over
+        history.best_epoch = None if found.best_epoch is None else found.best_epoch + done
+        self.network_, self._optimizer, self.history_ = network, optimizer, history
+        self._rows_done += len(X) * len(found)
+        if not (is_part or is_over):
+            warn_user(
+                f"max_iter: {len(found)} epochs are over and the {'validation' if stops_early else 'loss'} was still "
+                "improving. More epochs, or a higher learning_rate_init, may help.",
+                NotConvergedWarning,
+            )
+
+    def _train_in_batches(
+        self,
+        network: Network,
+        X: Array,
+        targets: Array,
+        optimizer: Optimizer,
+        watches: list[Callback],
+        tolerance: float,
+        is_part: bool,
+        **settings: Any,
+    ) -> tuple[History, bool]:
+        """Run ``gpunet.fit``, and return its history and whether a plateau ended it."""
+        rule, power = self._rate_rule(), check_number("power_t", self.power_t)
+        plateau = Plateau(
+            tolerance,
+            check_integer("n_iter_no_change", self.n_iter_no_change, 1),
+            self._monitor if settings["early_stopping"] is not None else None,
+            optimizer if rule == "adaptive" else None,
+        )
+        if not is_part:
+            watches = [plateau, *watches]
+        if rule == "invscaling":
+            watches.append(InverseScaling(optimizer, self.learning_rate_init, power, self._rows_done, len(X)))
         found = fit(
             network,
             X,
             targets,
-            epochs=epochs,
-            batch_size=batch_size,
             optimizer=optimizer,
-            l2=0.0 if optimizer.decays_weights else l2,
             clip_norm=self.clip_norm,
             shuffle=check_flag("shuffle", self.shuffle),
-            sample_weight=weights,
-            validation=validation,
-            early_stopping=EarlyStopping(patience, tolerance, self._monitor) if stops_early else None,
-            callbacks=[*watches, *callbacks],
+            callbacks=[*watches, *check_callbacks(self.callbacks)],
+            **settings,
         )
-        history.records.extend(replace(record, epoch=record.epoch + done) for record in found)
-        history.stopped_early = found.stopped_early
-        history.best_epoch = None if found.best_epoch is None else found.best_epoch + done
-        self.network_, self._optimizer, self.history_ = network, optimizer, history
-        if not is_part and len(found) == epochs and not (found.stopped_early or plateau.is_over):
-            warnings.warn(
-                f"max_iter: {epochs} epochs are over and the {'validation' if stops_early else 'loss'} was still "
-                "improving. More epochs, or a higher learning_rate_init, may help.",
-                NotConvergedWarning,
-                stacklevel=4,
-            )
+        return found, plateau.is_over
+
+    def _learns_at_once(self, is_part: bool) -> bool:
+        """Say whether ``solver="lbfgs"`` is to learn, which refuses what it would have to leave out."""
+        if self.optimizer is not None or self.solver != "lbfgs":
+            return False
+        if is_part:
+            raise InvalidValueError(f"solver: {self.solver!r} learns all rows at once. Expected another, or fit.")
+        for name, without in _NOT_AT_ONCE.items():
+            given = getattr(self, name)
+            if np.any(given) if isinstance(without, (bool, float)) else given not in (without, []):
+                raise InvalidValueError(
+                    f"{name}: got {shown(given)} with solver='lbfgs', which learns all rows at once. Expected "
+                    f"{without!r}, or another solver: 'adam', 'adamw' or 'sgd'."
+                )
+        return True
+
+    def _rate_rule(self) -> str:
+        """Return how the learning rate changes after an epoch: as in scikit-learn, of ``solver="sgd"`` alone."""
+        if not isinstance(self.learning_rate, str) or self.learning_rate not in _RATE_RULES:
+            raise unknown_name("learning_rate", self.learning_rate, _RATE_RULES)
+        is_used = self.solver == "sgd" and self.optimizer is None and self.schedule is None
+        return self.learning_rate if is_used else "constant"
 
     def _split(
         self, X: Array, targets: Array, weights: Array | None, seed: int
@@ -258,9 +351,14 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         """Hold a part of the rows out, of each class its share."""
         fraction = check_number("validation_fraction", self.validation_fraction, above=True, maximum=1.0)
         is_labels = self._monitor == "validation_accuracy" and targets.ndim == 1
-        train, held_out = train_test_split(
-            np.arange(len(X)), test_size=fraction, random_state=seed, stratify=targets if is_labels else None
-        )
+        try:
+            train, held_out = train_test_split(
+                np.arange(len(X)), test_size=fraction, random_state=seed, stratify=targets if is_labels else None
+            )
+        except ValueError as error:
+            raise InvalidValueError(
+                f"validation_fraction: {fraction} of {len(X)} rows cannot be held out ({error})."
+            ) from None
         kept = None if weights is None else weights[train]
         return X[train], targets[train], kept, (X[held_out], targets[held_out])
 
@@ -271,9 +369,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             return min(_LARGEST_BATCH, rows)
         size = check_integer("batch_size", self.batch_size, 1)
         if size > training_rows:
-            warnings.warn(
-                f"batch_size: {size} is more than the {training_rows} rows: all of them are one batch", stacklevel=5
-            )
+            warn_user(f"batch_size: {size} is more than the {training_rows} rows: all of them are one batch")
         return size
 
     def _new_network(self, X: Array, seed: int) -> Network:
@@ -282,8 +378,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             hidden: tuple[int, ...] = (check_integer("hidden_layer_sizes", widths, 1, LARGEST_SIZE),)
         else:
             hidden = check_each_size("hidden_layer_sizes", widths)
-        precision = "float32" if self.precision in ("auto", "float64") else self.precision
-        backend = select_backend(self.device, precision)
+        backend, precision = self._backend()
         is_double = self.precision == "float64"
         if self.precision == "auto":
             is_double = backend.device_name == "cpu" and X.dtype == np.float64
@@ -300,6 +395,11 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             device=backend,
         )
 
+    def _backend(self) -> tuple[Backend, str]:
+        """Return where a new network is to run, and its precision."""
+        precision = "float32" if self.precision in ("auto", "float64") else self.precision
+        return select_backend(self.device, precision), precision
+
     def _new_optimizer(self) -> Optimizer:
         if self.optimizer is not None:
             if not isinstance(self.optimizer, Optimizer):
@@ -309,10 +409,11 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         if self.schedule is not None:
             rate = self.schedule
         if self.solver == "sgd":
-            return SGD(rate, momentum=self.momentum, nesterov=self.nesterovs_momentum and self.momentum > 0)
+            nesterov = check_flag("nesterovs_momentum", self.nesterovs_momentum)
+            return SGD(rate, momentum=self.momentum, nesterov=nesterov and check_rate("momentum", self.momentum) > 0)
         kinds: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
-        if self.solver not in kinds:
-            raise unknown_name("solver", self.solver, ("sgd", *kinds))
+        if not isinstance(self.solver, str) or self.solver not in kinds:
+            raise unknown_name("solver", self.solver, ("sgd", "lbfgs", *kinds))
         return kinds[self.solver](rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
 
     # --- scaling ----------------------------------------------------------------------------------------------------
@@ -349,9 +450,41 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     # --- predicting -------------------------------------------------------------------------------------------------
 
     def _inputs(self, X: npt.ArrayLike) -> Array:
-        """Return X as the network takes it."""
+        """Return X as the network takes it, where X is."""
         check_is_fitted(self)
-        return self._scaled(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
+        if not is_on_cuda(X):
+            return self._scaled(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
+        backend = self.network_.backend
+        array = backend.take("X", X)
+        with backend.array_module():
+            dtype = np.float32 if array.dtype.kind == "f" and array.dtype.itemsize < 8 else np.float64
+            array = check_features("X", DeviceArray(array), self.n_features_in_, dtype)
+            if self._scaler is not None:
+                array = (array - backend.asarray(self._scaler.mean_)) / backend.asarray(self._scaler.scale_)
+        return array
+
+    def _outputs_for(self, X: npt.ArrayLike) -> Array:
+        """Return the network's outputs for X, where X is."""
+        inputs = self._inputs(X)
+        return self.network_.finite_outputs(inputs)
+
+    def _beside(self, X: Any) -> AbstractContextManager[Any]:
+        """Return a context for array expressions with the outputs for X."""
+        return self.network_.backend.array_module() if is_on_cuda(X) else nullcontext()
+
+    def _given(self, result: Array, X: Any) -> Any:
+        """Return a result as an array of the library of X where that is in CUDA memory, otherwise as it is."""
+        return self.network_.backend.give(result, X) if is_on_cuda(X) else result
+
+    def _on_host(self, arguments: Mapping[str, Any]) -> list[Any]:
+        """Return what is in CUDA memory as copies on the host, and all else as it is."""
+        if not any(map(is_on_cuda, arguments.values())):
+            return list(arguments.values())
+        backend = self.network_.backend if hasattr(self, "network_") else self._backend()[0]
+        return [
+            backend.to_numpy(backend.take(name, values)) if is_on_cuda(values) else values
+            for name, values in arguments.items()
+        ]
 
     def whole_model(self) -> WholeModel:
         """Return the network with its scaling and classes, for :func:`gpunet.export_onnx` and others."""
@@ -391,6 +524,15 @@ def standardising(argument: str, values: Array, weights: Array | None) -> Standa
 def as_scaling(scaler: StandardScaler) -> Scaling:
     """Return what scikit-learn's object does."""
     return Scaling(scaler.mean_.tolist(), scaler.scale_.tolist())
+
+
+def _generator(random_state: Any) -> np.random.RandomState:
+    try:
+        return check_random_state(random_state)
+    except (ValueError, TypeError):
+        raise InvalidValueError(
+            f"random_state: got {shown(random_state)}. Expected an integer from 0 to 2^32 - 1, a RandomState, or None."
+        ) from None
 
 
 def _renamed(activation: Any) -> Any:

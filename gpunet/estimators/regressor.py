@@ -13,7 +13,7 @@ from sklearn.utils import column_or_1d
 from gpunet.errors import ShapeError
 from gpunet.estimators.perceptron import MultilayerPerceptron, as_scaling, standardising
 from gpunet.interchange.whole_model import WholeModel
-from gpunet.validation import check_flag
+from gpunet.validation import check_flag, is_on_cuda
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,11 +77,18 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """Return the predictions, (n,), or (n, c) where ``fit`` was given several targets."""
-        inputs = self._inputs(X)
-        outputs = self.network_.finite_logits(inputs)
-        if self._target_scaler is not None:
-            outputs = self._target_scaler.inverse_transform(outputs.astype(np.float64))
-        return outputs[:, 0] if self._is_single else outputs
+        outputs = self._outputs_for(X)
+        backend, scaler = self.network_.backend, self._target_scaler
+        with self._beside(X):
+            if scaler is not None:
+                scale, mean = (backend.asarray(one) if is_on_cuda(X) else one for one in (scaler.scale_, scaler.mean_))
+                outputs = outputs.astype(np.float64) * scale + mean
+            outputs = outputs[:, 0] if self._is_single else outputs
+        return self._given(outputs, X)
+
+    def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Return the coefficient of determination, R^2."""
+        return float(super().score(*self._on_host({"X": X, "y": y, "sample_weight": sample_weight})))
 
     def whole_model(self) -> WholeModel:
         whole = super().whole_model()

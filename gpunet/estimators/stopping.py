@@ -1,4 +1,4 @@
-"""Watching the epochs of an estimator: when the loss no longer falls, and what is printed."""
+"""Watching the epochs of an estimator: when to stop, how the learning rate changes, and what is printed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from sklearn.exceptions import ConvergenceWarning as SklearnConvergenceWarning
 
 from gpunet.errors import ConvergenceWarning
+from gpunet.optimizers import Optimizer
 from gpunet.training import Callback, EpochRecord, Run
 
 
@@ -14,20 +15,32 @@ class NotConvergedWarning(ConvergenceWarning, SklearnConvergenceWarning):  # typ
     """``max_iter`` epochs were over before the loss had stopped falling; scikit-learn's warning, and gpunet's."""
 
 
+# What scikit-learn divides the learning rate by, and below which it ends training instead.
+_DIVISOR, _SMALLEST_RATE = 5.0, 1e-6
+
+
 class Plateau(Callback):
-    """Ends training when the cost has not fallen by more than ``tolerance`` for more than ``patience`` epochs.
+    """Acts when the cost has not improved by more than ``tolerance`` for more than ``patience`` epochs.
 
     Parameters
     ----------
     tolerance : float
     patience : int
+    monitor : str or None
+        ``"validation_loss"`` or ``"validation_accuracy"``, to look at that instead of the cost.
+    divided : Optimizer or None
+        Whose learning rate is divided by 5, as long as it is above 1e-6; otherwise, training ends.
 
     Attributes
     ----------
     is_over : bool
     """
 
-    def __init__(self, tolerance: float, patience: int) -> None:
+    def __init__(
+        self, tolerance: float, patience: int, monitor: str | None = None, divided: Optimizer | None = None
+    ) -> None:
+        self._monitor = monitor
+        self._divided = divided
         self._tolerance = tolerance
         self._patience = patience
         self._best = math.inf
@@ -39,10 +52,40 @@ class Plateau(Callback):
         return self._waited > self._patience
 
     def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
-        cost = record.loss + record.penalty
-        self._waited = self._waited + 1 if cost > self._best - self._tolerance else 0
-        self._best = min(self._best, cost)
+        value = record.loss + record.penalty
+        if self._monitor is not None:
+            value = getattr(record, self._monitor) * (-1 if self._monitor == "validation_accuracy" else 1)
+        self._waited = self._waited + 1 if value > self._best - self._tolerance else 0
+        self._best = min(self._best, value)
+        if self.is_over and self._divided is not None and self._divided.learning_rate > _SMALLEST_RATE:
+            self._divided.learning_rate /= _DIVISOR
+            self._waited = 0
         run.stop = run.stop or self.is_over
+
+
+class InverseScaling(Callback):
+    """Makes the learning rate ``initial / (rows + 1)^power`` after each epoch, with all rows that were gone over.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    initial, power : float
+    done : int
+        Rows before this run.
+    rows : int
+        Rows of an epoch.
+    """
+
+    def __init__(self, optimizer: Optimizer, initial: float, power: float, done: int, rows: int) -> None:
+        self._optimizer = optimizer
+        self._initial = initial
+        self._power = power
+        self._done = done
+        self._rows = rows
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        self._done += self._rows
+        self._optimizer.learning_rate = self._initial * (self._done + 1.0) ** -self._power
 
 
 class Printer(Callback):

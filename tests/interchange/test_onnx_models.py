@@ -141,7 +141,7 @@ def test_any_number_of_rows_and_the_names_of_the_columns(tmp_path: Path) -> None
 
 def test_classes_that_came_with_another_library(tmp_path: Path) -> None:
     network = gpunet.Network([2, 3], device="cpu")
-    network.metadata["classes"] = ["b", "a", "c"]
+    network.metadata["class_labels"] = ["b", "a", "c"]
     session = Session("onnxruntime", gpunet.export_onnx(network, tmp_path / "model.onnx"))
     X = np.eye(2, dtype=np.float32)
     assert session(X)["label"].tolist() == [["b", "a", "c"][label] for label in network.predict(X)]
