@@ -144,7 +144,7 @@ def test_classes_that_came_with_another_library(tmp_path: Path) -> None:
     network.metadata["class_labels"] = ["b", "a", "c"]
     session = Session("onnxruntime", gpunet.export_onnx(network, tmp_path / "model.onnx"))
     X = np.eye(2, dtype=np.float32)
-    assert session(X)["label"].tolist() == [["b", "a", "c"][label] for label in network.predict(X)]
+    assert session(X)["label"].tolist() == network.predict(X).tolist()
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
