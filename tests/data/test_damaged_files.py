@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gpunet
-from gpunet.data import Preparation, load_for_model, load_for_training, split_rows, tables
+from gpunet.data import Preparation, archives, load_for_model, load_for_training, split_rows
 from tests.helpers.mutation import mutants
 
 MUTANTS = 150
@@ -189,7 +189,7 @@ def test_a_small_file_of_large_arrays_is_refused_before_anything_is_allocated(
     assert most_allocated(claimed, "has not the bytes that its shape") < 2**20
     # True to the last byte: 2^24 zeros, which Deflate makes 16 KB and float64 2^27 bytes.
     write_archive(path, array_file((2**16, 256), bytes(2**24)), y=array_file((2**16,), bytes(2**16)))
-    monkeypatch.setattr(tables, "_UNQUESTIONED_BYTES", 2**20)
+    monkeypatch.setattr(archives, "_UNQUESTIONED_BYTES", 2**20)
     assert most_allocated(path, r"X takes 134,217,728 bytes in float64, of a file of 16,\d+ bytes") < 2**20
 
 
