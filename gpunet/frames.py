@@ -87,7 +87,7 @@ def frame_numbers(argument: str, values: Any) -> Array | None:
         return None
     array = np.empty(frame.shape)
     for place, name in enumerate(frame.columns):
-        column = column_values(argument, name, frame[name])
+        column = column_values(argument, name, frame.get_column(name))
         if isinstance(column, list):
             row = next((row for row, text in enumerate(column) if text is not None), 0)
             raise InvalidTypeError(
@@ -104,7 +104,7 @@ def frame_numbers(argument: str, values: Any) -> Array | None:
     return array
 
 
-def column_values(argument: str, name: Any, series: Any, as_text: bool = False) -> Values:
+def column_values(argument: str, name: Any, series: Any, as_text: bool = False, hint: str = "") -> Values:
     """Return a column of narwhals' as float64 numbers, NaN where missing, or as text, None where missing.
 
     Parameters
@@ -115,6 +115,8 @@ def column_values(argument: str, name: Any, series: Any, as_text: bool = False) 
     series : narwhals.Series
     as_text : bool
         Return numbers as text too: ``1``, not ``1.0``, of an integer.
+    hint : str
+        What a message says at its end.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def column_values(argument: str, name: Any, series: Any, as_text: bool = False) 
         series, kind = series.cast(narwhals.String), narwhals.String()
     if is_number or kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
         return object_values(argument, name, series.to_list(), as_text)
-    raise InvalidTypeError(f"{argument}, column {name!r}: holds {kind}. Expected numbers or text.")
+    raise InvalidTypeError(f"{argument}, column {name!r}: holds {kind}. Expected numbers or text{hint}.")
 
 
 def object_values(argument: str, name: Any, values: Sequence[Any], as_text: bool = False) -> Values:

@@ -104,7 +104,7 @@ class Wanted:
             if name not in names:
                 raise InvalidValueError(f"{source.header}: the column {name!r}, which the model needs, is not there.")
             if name not in chosen:
-                raise InvalidValueError(f"drop: leaves out {name!r}, which the model needs. Expected other columns.")
+                raise InvalidValueError(f"columns and drop leave out {name!r}, which the model needs.")
         passed_over = {*self.expected, *(self.known or ())}
         for name in chosen:
             if name not in passed_over:

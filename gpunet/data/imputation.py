@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.data.options import check_missing
 from gpunet.errors import InvalidValueError, optional_package
 from gpunet.validation import check_number
 
@@ -84,7 +85,8 @@ class Imputation:
         indicated = list(content["indicated"])
         if set(fill) != set(names) - set(text) or not set(indicated) <= set(names):
             raise ValueError("its imputation is of other columns")
-        return cls(str(content["strategy"]), fill, indicated)
+        check_missing(content["strategy"])
+        return cls(content["strategy"], fill, indicated)
 
     def apply(self, values: Array, names: Sequence[str]) -> Array:
         """Return the columns without missing numbers, and the indicators behind them, (n, d + k)."""

@@ -138,17 +138,16 @@ def _read(source: Any, wanted: Wanted) -> RawData:
                 f"{path}: the model was not trained on a table, so it knows no target column for it."
             )
         return read_parquet(path, wanted) if suffix in PARQUET else read_text(path, wanted)
-    if not is_table:
-        _refuse_choices(source, wanted)
-    if source in NAMED_SETS:
-        return NAMED_SETS[source]()
-    if suffix not in SUFFIXES:
+    if source not in NAMED_SETS and suffix not in SUFFIXES:
         expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
         if path.exists():
             raise InvalidValueError(f"data: {source!r} ends in {path.suffix!r}. Expected a {expected}.")
         raise InvalidValueError(f"{unknown_name('data', source, NAMED_SETS)} A file needs the ending of a {expected}.")
-    if not path.exists():
+    if source not in NAMED_SETS and not path.exists():
         raise MissingFileError(f"data: there is no file {source!r}.")
+    _refuse_choices(source, wanted)
+    if source in NAMED_SETS:
+        return NAMED_SETS[source]()
     return read_npz(path, wanted.need_target, wanted.accept_missing)
 
 

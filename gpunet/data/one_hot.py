@@ -110,5 +110,5 @@ class OneHot:
                 if category not in set(known):
                     rows = np.flatnonzero(places == place)
                     where = raw.row_place(int(rows[0]))
-                    count = f" and {len(rows) - 1} rows more" if len(rows) > 1 else ""
+                    count = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
                     yield f"{raw.feature_place(raw.feature_names.index(name))}: {category!r} in {where}{count}"

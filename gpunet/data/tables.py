@@ -16,9 +16,9 @@ from gpunet.data.datasets import RawData
 from gpunet.data.numerals import MISSING, is_number, with_point
 from gpunet.data.source import Source
 from gpunet.data.text_files import DAMAGED_GZIP, WHITESPACE, TextFile
-from gpunet.data.values import Categories, FeatureReader
+from gpunet.data.values import Categories, FeatureReader, leaving_out
 from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, ShapeError, optional_package
-from gpunet.frames import Values, column_values, known_frame, object_values, table_columns
+from gpunet.frames import Values, column_values, known_frame, object_values
 
 Array = npt.NDArray[Any]
 
@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": ",", ".data": ","}
 PARQUET = (".parquet", ".pq")
 _OTHER_SEPARATORS = (";", "\t", "|", ",")
+_GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -94,7 +95,9 @@ def read_parquet(path: Path, wanted: Wanted) -> RawData:
                 needed = [*needed, str(wanted.target)]
             written = dict(zip(names, file.schema_arrow.names, strict=True))
             table = file.read([written[name] for name in needed], use_pandas_metadata=False)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system; Arrow's own have no number
+            raise
         raise FileFormatError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
     return _read_table(table, source, written, wanted, _name(path), path)
 
@@ -115,7 +118,8 @@ def read_rows(rows: Any, wanted: Wanted, argument: str = "data") -> RawData:
     MissingDependencyError, ShapeError, FileFormatError, InvalidValueError, InvalidTypeError, NonFiniteError
         See :func:`read_text`.
     """
-    if table_columns(rows) and (frame := known_frame(argument, rows)) is not None:
+    # The class is asked, because polars computes the columns of a LazyFrame.
+    if hasattr(type(rows), "columns") and (frame := known_frame(argument, rows)) is not None:
         source = Source(argument, len(frame.columns))
         written = dict(zip(clean_names(source, list(map(str, frame.columns))), frame.columns, strict=True))
         return _read_table(rows, source, written, wanted, argument, None)
@@ -146,7 +150,8 @@ def _read_table(
     reader = FeatureReader(source, wanted)
 
     def values(name: str, as_text: bool) -> Values:
-        return column_values(source.label, name, frame[written[name]], as_text)
+        hint = "" if wanted.expected is not None or name == wanted.target else f"; {leaving_out(name)}"
+        return column_values(source.label, name, frame.get_column(written[name]), as_text, hint)
 
     read = _read_features(
         features, len(frame), lambda name: reader.read(name, values(name, name in wanted.categorical))
@@ -209,14 +214,17 @@ def _read_first(text: TextFile) -> list[str]:
 
 def _unreadable(text: TextFile, error: Exception) -> FileFormatError:
     reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+    if isinstance(error, DAMAGED_GZIP):
+        return FileFormatError(f"{text.path}: is no whole gzip file ({reason}).")
     hint = ""
     if isinstance(error, UnicodeError):
         with text.path.open("rb") as file:
-            is_wide = file.read(2) in _BYTE_ORDER_MARKS
-        hint = f' encoding="{"utf-16" if is_wide else "cp1252"}" may be what it was written in.'
-    elif isinstance(error, DAMAGED_GZIP):
-        return FileFormatError(f"{text.path}: is no whole gzip file ({reason}).")
-    return FileFormatError(f"{text.path}: cannot be read as a table in {text.encoding} ({reason}).{hint}")
+            start = file.read(2)
+        hint = f' encoding="{"utf-16" if start in _BYTE_ORDER_MARKS else "cp1252"}" may be what it was written in.'
+        if start == _GZIP:
+            hint = " It is compressed: its name needs the ending .gz."
+    encoding = text.encoding.removesuffix("-sig")
+    return FileFormatError(f"{text.path}: cannot be read as a table in {encoding} ({reason}).{hint}")
 
 
 def _check_separator(source: Source, separator: str, names: list[str], known: Sequence[str | None]) -> None:

@@ -72,7 +72,7 @@ class TextFile:
         def kept(text: str) -> str:
             nonlocal line
             line = text
-            return re.sub("[ \t]+", " ", text.strip(" \t")) if self.separator == WHITESPACE else text
+            return re.sub("[ \t]+", " ", text.strip(" \t\r\n")) if self.separator == WHITESPACE else text
 
         delimiter = " " if self.separator == WHITESPACE else self.separator
         with self.open() as file:

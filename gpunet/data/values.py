@@ -77,9 +77,9 @@ class FeatureReader:
             number = np.nan if text is None else self._number(text)
             if text is None and not self.wanted.accept_missing:
                 self._refuse_missing(name, row)
-            if number is None:
+            if text is not None and number is None:
                 problem = f"{text!r} is not a number. Features must be numbers"
-                self.source.refuse(name, row, problem + self._text_hint(name), InvalidTypeError)
+                self.source.refuse(name, row, problem + self._text_hint(name, text), InvalidTypeError)
             numbers[row] = number
         return numbers
 
@@ -110,11 +110,17 @@ class FeatureReader:
         return numbers
 
     def _refuse_missing(self, name: str, row: int) -> None:
-        hint = "" if self.wanted.expected is not None else f'; missing="mean" fills it in, drop="{name}" leaves out all'
-        problem = f"the value is missing. Expected a number{hint}"
-        self.source.refuse(name, row, problem, InvalidValueError)
+        hint = "" if self.wanted.expected is not None else f'; missing="mean" fills such in, {leaving_out(name)}'
+        self.source.refuse(name, row, f"the value is missing. Expected one{hint}", InvalidValueError)
 
-    def _text_hint(self, name: str) -> str:
+    def _text_hint(self, name: str, text: str) -> str:
+        if self.wanted.options.decimal == "." and is_number(text.replace(",", ".")):
+            return '; decimal="," reads such'
         if self.wanted.expected is not None:
             return ""
-        return f'; categorical="{name}" makes inputs of text, drop="{name}" leaves it out'
+        return f'; categorical="{name}" makes inputs of text, {leaving_out(name)}'
+
+
+def leaving_out(name: str) -> str:
+    """Return how a column is left out, for a message."""
+    return f'drop="{name}" leaves the column out'
