@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from gpunet.frames import Values, column_values, known_frame, object_values
 
 Array = npt.NDArray[Any]
 
+TAB = "\t"
 # What separates the values in a text file of that ending, unless the user says otherwise.
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": ",", ".data": ","}
+SEPARATORS = {".csv": ",", ".tsv": TAB, ".tab": TAB, ".txt": ",", ".data": ","}
 PARQUET = (".parquet", ".pq")
-_OTHER_SEPARATORS = (";", "\t", "|", ",")
+_OTHER_SEPARATORS = (";", TAB, "|", ",")
 _GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -63,7 +65,7 @@ def read_text(path: Path, wanted: Wanted) -> RawData:
     first = _read_first(text)
     source = Source(str(path), len(first), text)
     names = wanted.names_without_header(source, len(first)) if options.no_header else clean_names(source, first)
-    _check_separator(source, separator, names, [wanted.target, *(wanted.expected or ())])
+    _check_separator(source, text, names, [wanted.target, *(wanted.expected or ())])
     features = wanted.features(source, names)
 
     frame = _read_frame(source, text, names, features, wanted)
@@ -227,16 +229,19 @@ def _unreadable(text: TextFile, error: Exception) -> FileFormatError:
     return FileFormatError(f"{text.path}: cannot be read as a table in {encoding} ({reason}).{hint}")
 
 
-def _check_separator(source: Source, separator: str, names: list[str], known: Sequence[str | None]) -> None:
-    if len(names) > 1 or names[0] in known:
+def _check_separator(source: Source, text: TextFile, names: Sequence[str], known: Sequence[str | None]) -> None:
+    """Raise if another separator would give the header the names that are looked for, or more than one name."""
+    wanted = {name for name in known if name is not None}
+    if wanted & set(names) or (len(names) > 1 and not wanted):
         return
-    likely = max(_OTHER_SEPARATORS, key=names[0].count)
-    if likely in names[0] and likely != separator:
-        written = "tab" if likely == "\t" else likely
-        raise FileFormatError(
-            f"{source.header}: one column only; the separator looks like {likely!r}, expected {separator!r}. "
-            f'sep="{written}" reads such.'
-        )
+    for likely in _OTHER_SEPARATORS:
+        found = [name.strip() for name in _read_first(replace(text, separator=likely))]
+        if wanted & set(found) or len(names) == 1 < len(found):
+            alone = "one column only; " if len(names) == 1 else ""
+            raise FileFormatError(
+                f"{source.header}: {alone}the separator looks like {likely!r}, expected {text.separator!r}. "
+                f'sep="{"tab" if likely == TAB else likely}" reads such.'
+            )
 
 
 def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequence[str], wanted: Wanted) -> Any:

@@ -82,6 +82,7 @@ def test_a_row_too_short_is_no_missing_value(tmp_path: Path) -> None:
 HELPFUL = {
     "semicolons": ("a;b;y\n1;2;u\n", {}, "looks like ';', expected ','. sep=\";\" reads such"),
     "tabs": ("a\tb\ty\n1\t2\tu\n", {}, 'sep="tab" reads such'),
+    "semicolons among commas": ("a, in m;b;y\n1;2;u\n", {}, "line 1: the separator looks like ';'"),
     "commas": ("a,b,y\n1,2,u\n", {"options": TableOptions(sep=";")}, 'sep="," reads such'),
     "decimal commas": ("a;y\n1,5;u\n", {"options": TableOptions(sep=";")}, 'decimal="," reads such'),
     "pandas' index": (",a,y\n0,1,u\n", {}, 'column 1 has no name, as pandas writes the index.* drop="Unnamed: 0"'),
