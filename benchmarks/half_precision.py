@@ -60,7 +60,7 @@ def train(data: str, precision: str, seed: int, epochs: int = EPOCHS, device: st
     assert known.targets is not None
     split = split_rows(known, seed)
     preparation = Preparation.learn(known, split, seed)
-    sizes = [len(preparation.feature_names), *LAYERS, preparation.outputs]
+    sizes = [len(preparation.input_columns), *LAYERS, preparation.outputs]
     network = gpunet.Network(sizes, seed=seed, precision=precision, device=device)
     network.metadata = preparation.to_metadata()
     inputs, targets = scale_inputs(network, known.features), preparation.network_targets(known.targets)

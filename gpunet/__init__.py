@@ -49,6 +49,7 @@ from gpunet.errors import (
     ResumeWarning,
     ShapeError,
     TrainingDivergedError,
+    UnknownCategoryWarning,
 )
 from gpunet.interchange import (
     export_onnx,
@@ -123,6 +124,7 @@ __all__ = [
     "StepRate",
     "Tanh",
     "TrainingDivergedError",
+    "UnknownCategoryWarning",
     "WarmUpRate",
     "__version__",
     "classic",

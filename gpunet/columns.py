@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from gpunet.errors import InvalidValueError
+from gpunet.frames import in_order, table_columns
 
 
 def numbered_names(columns: int) -> list[str]:
@@ -18,10 +17,11 @@ def numbered_names(columns: int) -> list[str]:
 def known_columns(metadata: Any, columns: int) -> list[str] | None:
     """Return the names of a network's inputs, if its metadata are of ``gpunet train`` and tell them, or None.
 
-    Names that only stand for numbers, because an NPZ file has none, are not known.
+    Names that only stand for numbers, because an NPZ file has none, are not known; neither are those of features that
+    are not the inputs.
     """
     data = metadata.get("data") if isinstance(metadata, Mapping) else None
-    if not isinstance(data, Mapping):
+    if not isinstance(data, Mapping) or data.get("one_hot") is not None or data.get("imputation") is not None:
         return None
     names = data.get("feature_names")
     if not isinstance(names, list) or len(names) != columns or not all(isinstance(name, str) for name in names):
@@ -29,16 +29,8 @@ def known_columns(metadata: Any, columns: int) -> list[str] | None:
     return None if data.get("target_name") is None and names == numbered_names(columns) else names
 
 
-def table_columns(values: Any) -> list[Any] | None:
-    """Return what a table (a DataFrame of any library) calls its columns; None for what is no table."""
-    try:
-        return list(values.columns)
-    except Exception:  # whatever an object's own attribute of that name is, or raises
-        return None
-
-
 def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) -> Any:
-    """Return the columns of a table (a DataFrame of any library) in the order of ``names``, as an array.
+    """Return the columns of a table (a DataFrame of any library) in the order of ``names``.
 
     What has no names of columns, or has others than text, comes back as it is; so does everything if ``names`` is None.
 
@@ -61,4 +53,4 @@ def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) ->
             f"{argument}: {problem}. Expected the columns of the network's training data, in any order; "
             f"{argument}.to_numpy() goes by their order alone."
         )
-    return np.asarray(values)[:, [places[name] for name in names]]
+    return in_order(argument, values, names)

@@ -112,6 +112,10 @@ class ResumeWarning(UserWarning):
     """A run goes on from a checkpoint, but perhaps not bit for bit as it would have gone on without interruption."""
 
 
+class UnknownCategoryWarning(UserWarning):
+    """Data for a trained model hold a text that none of its training rows had."""
+
+
 class NoKernelWarning(UserWarning):
     """Something has no CUDA kernel yet and runs as array expressions on the device: right, and slower."""
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown
+from gpunet.frames import frame_numbers, table_columns
 
 Array = npt.NDArray[Any]
 
@@ -383,6 +384,8 @@ def read_array(argument: str, values: Any) -> Array:
 def _numeric_array(argument: str, values: Any, *, booleans: bool = False) -> Array:
     """Return ``values`` as an array of numbers, whatever array-like it is; ``booleans`` lets (n,) of them pass too."""
     array = values.array if isinstance(values, DeviceArray) else read_array(argument, values)
+    if array.dtype == object and table_columns(values) and (found := frame_numbers(argument, values)) is not None:
+        return found
     if array.dtype.kind not in "iufb" or (array.dtype.kind == "b" and array.ndim == 1 and not booleans):
         odd, hint = _first_odd(array), ""
         # Such as a DataFrame whose columns have several dtypes, or dtypes that may lack values.

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.scikit_learn import column_vector_warning
-from gpunet.columns import table_columns
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
+from gpunet.frames import table_columns
 from gpunet.validation import check_features, read_array
 
 Array = npt.NDArray[Any]

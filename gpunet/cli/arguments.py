@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -82,15 +83,18 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None)
 def in_options(message: str, command: argparse.ArgumentParser) -> str:
     """Return a message of the library, which speaks of arguments, with the options that set them here.
 
-    ``batch_size: 1 is`` becomes ``--batch-size: 1 is``, and ``task="regression"`` becomes ``--task regression``; where
-    an argument has no option, as the name of an experiment, ``name: 'x' is`` becomes ``NAME: 'x' is``.
+    ``batch_size: 1 is`` becomes ``--batch-size: 1 is``, ``task="regression"`` becomes ``--task regression``, and
+    ``no_header=True`` becomes ``--no-header``; where an argument has no option, as the name of an experiment,
+    ``name: 'x' is`` becomes ``NAME: 'x' is``.
     """
     for action in command._get_positional_actions():
         message = re.sub(rf"^{action.dest}(?=: )", str(action.metavar or action.dest), message)
     for flag in command._option_string_actions:
-        argument = re.escape(flag.removeprefix("--").replace("-", "_"))
+        argument = flag.removeprefix("--").replace("-", "_")
         message = re.sub(rf"^{argument}(?=: )", flag, message)
-        message = re.sub(rf'\b{argument}="(\w+)"', rf"{flag} \1", message)
+        for found in re.finditer(rf'\b{argument}="([^"]+)"', message):
+            message = message.replace(found[0], f"{flag} {shlex.quote(found[1])}")
+        message = message.replace(f"{argument}=True", flag)
     return message
 
 

@@ -29,7 +29,7 @@ def sklearn_score(
 
     assert data.targets is not None
     rows = np.concatenate([split.train, split.validation])
-    inputs, test_inputs = preparation.inputs(data.features[rows]), preparation.inputs(data.features[split.test])
+    inputs, test_inputs = preparation.inputs_of(data, rows), preparation.inputs_of(data, split.test)
     targets = preparation.network_targets(data.targets)
     model = (MLPRegressor if preparation.class_names is None else MLPClassifier)(
         hidden_layer_sizes=hidden, batch_size=min(batch_size, len(rows)), max_iter=epochs, random_state=seed

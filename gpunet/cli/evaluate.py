@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model
-from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
+from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import telling
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
-from gpunet.data import DataSet, Preparation, load_for_model, scale_inputs, split_rows
+from gpunet.data import DataSet, Preparation, load_for_model, split_rows
 from gpunet.errors import InvalidValueError
 from gpunet.network import Network
 
@@ -31,6 +31,7 @@ def declare(parser: Parser) -> None:
         "--all", action="store_true", help="also the rows it was trained on (default: of the training data, the rest)"
     )
     add_device(parser)
+    add_table(parser.add_argument_group("table"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_rich()
     network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
-    data = load_for_model(arguments.data, preparation, need_target=True)
+    data = load_for_model(arguments.data, preparation, need_target=True, options=table_options(arguments))
     preparation.check_range(data, network.dtype)
     is_training_data = data.fingerprint() == preparation.fingerprint
     rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
@@ -96,7 +97,7 @@ def _confusions(network: Network, preparation: Preparation, data: DataSet, rows:
     from sklearn.metrics import confusion_matrix
 
     assert data.targets is not None
-    predictions = network.predict(scale_inputs(network, data.features[rows]))
+    predictions = network.predict(preparation.inputs_of(data, rows))
     labels = range(len(preparation.class_names))
     table: list[list[int]] = confusion_matrix(data.targets[rows], predictions, labels=list(labels)).tolist()
     return table

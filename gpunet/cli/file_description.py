@@ -78,6 +78,7 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
             "task": data.task,
             "target": data.target_name,
             "features": data.feature_names,
+            "inputs": [column.name for column in data.input_columns],
             "class_names": data.class_names,
             "fingerprint": data.fingerprint,
         }
@@ -114,5 +115,7 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("data", "none named: 'gpunet train' did not write it"))
     else:
         what = f"{len(data['class_names'])} classes" if data["class_names"] else f"the numbers {data['target']}"
-        lines.append(("data", f"{data['name']}, {data['task']}: {len(data['features'])} features, {what}"))
+        features, inputs = len(data["features"]), len(data["inputs"])
+        made = "" if features == inputs else f" as {inputs} inputs"
+        lines.append(("data", f"{data['name']}, {data['task']}: {features} features{made}, {what}"))
     return lines

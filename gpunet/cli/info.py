@@ -33,6 +33,8 @@ OPTIONAL_PACKAGES = {
     "numba": "cpu",
     "pandas": "data",
     "mlxtend": "data",
+    "narwhals": "data",
+    "pyarrow": "parquet",
     "matplotlib": "plot",
     "onnx": "onnx",
 }

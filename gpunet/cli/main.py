@@ -13,7 +13,7 @@ import numpy as np
 from gpunet.cli.arguments import in_options, parse_arguments
 from gpunet.cli.commands import build_parser
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
-from gpunet.errors import GpunetError, ResumeWarning
+from gpunet.errors import GpunetError, ResumeWarning, UnknownCategoryWarning
 from gpunet.signals import EXIT_SIGNAL, Interruption, interrupts
 
 EXIT_ERROR = 2
@@ -91,11 +91,12 @@ def _warnings_as_lines() -> Iterator[None]:
         show = warnings.showwarning
 
         def show_as_line(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, ResumeWarning):
+            if issubclass(category, (ResumeWarning, UnknownCategoryWarning)):
                 complain(f"warning: {message}")
             else:
                 show(message, category, *place, **options)
 
         warnings.showwarning = show_as_line
-        warnings.simplefilter("always", ResumeWarning)
+        for category in (ResumeWarning, UnknownCategoryWarning):
+            warnings.simplefilter("always", category)
         yield

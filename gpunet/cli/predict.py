@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model, refuse_to_replace
-from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device
+from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device, add_table, table_options
 from gpunet.cli.output import print_json, print_lines
 from gpunet.cli.progress import telling
 from gpunet.cli.readers import csv_file
 from gpunet.cli.scores import naming_rows
 from gpunet.cli.streams import printable
 from gpunet.cli.threads import suitable_threads
-from gpunet.data import Preparation, load_for_model, scale_inputs
+from gpunet.data import Preparation, load_for_model
 from gpunet.errors import InvalidValueError
 from gpunet.files import write_text
 
@@ -36,6 +36,7 @@ def declare(parser: Parser) -> None:
     parser.add_argument("--out", type=csv_file, metavar="FILE.csv", help="write a table instead of printing")
     parser.add_argument("--probabilities", action="store_true", help="add a column per class")
     add_device(parser)
+    add_table(parser.add_argument_group("table"))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,9 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     names = preparation.class_names
     if arguments.probabilities and names is None:
         raise InvalidValueError(f"--probabilities: {arguments.model} predicts numbers, which have none.")
-    data = load_for_model(arguments.data, preparation, need_target=False)
+    data = load_for_model(arguments.data, preparation, need_target=False, options=table_options(arguments))
     preparation.check_range(data, network.dtype)
-    inputs = scale_inputs(network, data.features)
+    inputs = preparation.inputs_of(data)
 
     predictions: list[str] | list[float]
     cells: list[str]

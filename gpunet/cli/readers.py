@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,8 @@ def widths(text: str) -> list[int]:
 
 
 def names(text: str) -> list[str]:
-    """Read a list such as ``"80,90"``."""
-    return [name.strip() for name in text.split(",")]
+    """Read a list such as ``"80,90"``; a name with a comma in it is quoted: ``'"b, c",d'``."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def folder(text: str) -> Path:

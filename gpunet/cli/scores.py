@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.data import DataSet, Preparation, scale_inputs
+from gpunet.data import DataSet, Preparation
 from gpunet.errors import NonFiniteError
 from gpunet.network import Network
 from gpunet.training import evaluate
@@ -88,7 +88,7 @@ def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: 
         A feature or target is too large for the network's dtype once it is scaled, or an output is not finite.
     """
     assert data.targets is not None
-    inputs, targets = scale_inputs(network, data.features[rows]), data.targets[rows]
+    inputs, targets = preparation.inputs_of(data, rows), data.targets[rows]
     with naming_rows(data, rows):
         found = evaluate(network, inputs, preparation.network_targets(targets))
     if preparation.class_names is not None:

@@ -14,13 +14,14 @@ from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
 from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
-from gpunet.cli.options import DATA_HELP, add_device, add_seed
+from gpunet.cli.options import DATA_HELP, add_device, add_seed, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require, require_rich
 from gpunet.cli.progress import ProgressBar, is_watched, note, telling
-from gpunet.cli.readers import folder, number, whole_number, widths
+from gpunet.cli.readers import folder, names, number, whole_number, widths
 from gpunet.cli.scores import Score, format_score, score_rows
 from gpunet.cli.threads import suitable_threads
-from gpunet.data import DataSet, Preparation, Split, load_for_training, scale_inputs, split_rows
+from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
+from gpunet.data.options import STRATEGIES
 from gpunet.data.targets import TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
@@ -63,9 +64,22 @@ def declare(parser: Parser) -> None:
     )
 
     data = parser.add_argument_group("data")
-    data.add_argument("--target", metavar="NAME", help="the target column of a .csv file")
+    data.add_argument("--target", metavar="NAME", help="the target column of a table")
     data.add_argument("--task", choices=TASKS, help="numbers as targets need it (default: classification)")
     add_seed(data, "split, weights and order")
+    add_table(data)
+    data.add_argument(
+        "--categorical",
+        type=names,
+        default=[],
+        metavar="A,B,...",
+        help="columns of categories, an input for each; auto: those that hold text",
+    )
+    data.add_argument(
+        "--missing",
+        choices=STRATEGIES,
+        help="what stands for missing numbers, beside an input that tells where (default: refuse them)",
+    )
 
     network = parser.add_argument_group("network")
     network.add_argument(
@@ -183,7 +197,14 @@ def run(arguments: argparse.Namespace) -> None:
     _require_packages(arguments)
     if arguments.momentum is not None and arguments.optimizer != SGD.name:
         raise InvalidValueError(f"--momentum: only sgd has it. Expected --optimizer sgd, got {arguments.optimizer}.")
-    data = load_for_training(arguments.data, target=arguments.target, task=arguments.task)
+    data = load_for_training(
+        arguments.data,
+        target=arguments.target,
+        task=arguments.task,
+        options=table_options(arguments),
+        categorical=arguments.categorical,
+        missing=arguments.missing,
+    )
     split = split_rows(data, arguments.seed)
     preparation = Preparation.learn(data, split, arguments.seed)
     network = _network(arguments, preparation)
@@ -247,7 +268,7 @@ def _what_is_replaced(arguments: argparse.Namespace, folder: Path, preparation: 
 
 def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network:
     network = Network(
-        [len(preparation.feature_names), *arguments.layers, preparation.outputs],
+        [len(preparation.input_columns), *arguments.layers, preparation.outputs],
         activation=arguments.activation,
         batch_norm=not arguments.no_batch_norm,
         dropout=arguments.dropout,
@@ -281,7 +302,7 @@ def _optimizer(arguments: argparse.Namespace, steps: int) -> Optimizer:
 def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
     arguments, data, split, network = job.arguments, job.data, job.split, job.network
     assert data.targets is not None
-    inputs = scale_inputs(network, data.features)
+    inputs = job.preparation.inputs_of(data)
     targets = job.preparation.network_targets(data.targets)
     steps = arguments.epochs * len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
     l2 = arguments.l2

@@ -3,6 +3,7 @@
 from gpunet.data.datasets import DataSet
 from gpunet.data.loading import load_for_model, load_for_training
 from gpunet.data.named import NAMED_SETS
+from gpunet.data.options import TableOptions
 from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
 from gpunet.data.splits import Split, split_rows
@@ -14,6 +15,7 @@ __all__ = [
     "Preparation",
     "Scaling",
     "Split",
+    "TableOptions",
     "class_names",
     "load_for_model",
     "load_for_training",

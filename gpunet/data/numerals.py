@@ -15,7 +15,7 @@ import re
 _NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 # Where numbers belong; as the name of a class, "NA" or "None" is text like any other.
-MISSING = ("", "#N/A", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan", "<NA>")
+MISSING = ("", "?", "#N/A", "N/A", "NA", "n/a", "NULL", "null", "None", "NaN", "nan", "-NaN", "-nan", "<NA>")
 _MISSING = frozenset(text.lower() for text in MISSING)
 
 
@@ -27,6 +27,13 @@ def is_number(text: str) -> bool:
 def is_integer(text: str) -> bool:
     """Whether a text, without blanks around it, is an integer."""
     return _INTEGER.fullmatch(text) is not None
+
+
+def with_point(text: str, decimal: str) -> str | None:
+    """Return a text with its decimal sign made a point; None if it has a point, which is no decimal sign then."""
+    if decimal == ".":
+        return text
+    return None if "." in text else text.replace(decimal, ".")
 
 
 def is_missing(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.datasets import DataSet
+from gpunet.data.imputation import Imputation
+from gpunet.data.inputs import Input, input_columns, unscaled_inputs
+from gpunet.data.one_hot import OneHot
 from gpunet.data.scaling import Scaling
 from gpunet.data.splits import LARGEST_SEED, Split
 from gpunet.data.targets import CLASSIFICATION, REGRESSION, TASKS
@@ -23,6 +26,8 @@ Array = npt.NDArray[Any]
 class Preparation:
     """The link between a model and its data; kept in ``network.metadata``.
 
+    Features become inputs in three steps: missing values are filled in, text is encoded one-hot, all is scaled.
+
     Attributes
     ----------
     data_set : str
@@ -34,7 +39,7 @@ class Preparation:
     target_name : str or None
         The target column of a table.
     scaling : Scaling
-        Of the features.
+        Of the inputs; those that are 0 or 1, of categories and of missing values, stay as they are.
     target_scaling : Scaling or None
         Of the targets of a regression.
     seed : int
@@ -42,6 +47,12 @@ class Preparation:
     fingerprint, test_fingerprint : str
         Digests of the whole data set and of its test part: they tell whether data are those the model was trained on,
         and whether a split made again is the one that was used.
+    column_names : list of str, or None
+        All columns of the table that it was trained on.
+    imputation : Imputation or None
+        None: data must be complete.
+    one_hot : OneHot or None
+        None: all features are numbers.
     """
 
     data_set: str
@@ -54,22 +65,34 @@ class Preparation:
     seed: int
     fingerprint: str
     test_fingerprint: str
+    column_names: list[str] | None = None
+    imputation: Imputation | None = None
+    one_hot: OneHot | None = None
 
     @classmethod
     def learn(cls, data: DataSet, split: Split, seed: int) -> Preparation:
-        """Return the preparation of a data set; scalings see the training part only.
+        """Return the preparation of a data set; every step learns from the training part only.
 
         Raises
         ------
         NonFiniteError
             A column cannot be standardised.
+        InvalidValueError
+            A column has no value in any training row.
         """
         assert data.targets is not None
-        columns = data.features.shape[1]
+        names, categories, train = data.feature_names, data.raw.categories, data.features[split.train]
+        imputation = None if data.missing is None else Imputation.learn(data.missing, train, names, list(categories))
+        one_hot = OneHot.learn(train, names, categories) if categories else None
         if data.raw.largest is None:
-            scaling = Scaling.standardising(data.features[split.train], data.feature_names)
+            columns = input_columns(names, imputation, one_hot)
+            scaling = Scaling.standardising(
+                unscaled_inputs(train, names, imputation, one_hot, categories),
+                [column.name for column in columns],
+                [column.is_flag for column in columns],
+            )
         else:
-            scaling = Scaling.dividing(columns, data.raw.largest)
+            scaling = Scaling.dividing(len(names), data.raw.largest)
         target_scaling = None
         if data.class_names is None:
             name = data.raw.target_name or "y"
@@ -85,6 +108,9 @@ class Preparation:
             seed=seed,
             fingerprint=data.fingerprint(),
             test_fingerprint=data.fingerprint(split.test),
+            column_names=data.raw.column_names,
+            imputation=imputation,
+            one_hot=one_hot,
         )
 
     @property
@@ -92,9 +118,26 @@ class Preparation:
         """How many outputs the network has: one per class, or one."""
         return 1 if self.class_names is None else len(self.class_names)
 
-    def inputs(self, features: Array) -> Array:
-        """Return what goes into the network, float64 (n, d)."""
-        return self.scaling.apply(features)
+    @property
+    def input_columns(self) -> list[Input]:
+        """What each input of the network is made of."""
+        return input_columns(self.feature_names, self.imputation, self.one_hot)
+
+    def inputs(self, features: Array, categories: Mapping[str, Sequence[str]] | None = None) -> Array:
+        """Return what goes into the network, float64 (n, inputs).
+
+        Parameters
+        ----------
+        features : ndarray of float64, (n, d)
+        categories : mapping of str to sequence of str, or None
+            What the places in columns of text stand for, in these features; None where there is no text.
+        """
+        unscaled = unscaled_inputs(features, self.feature_names, self.imputation, self.one_hot, categories or {})
+        return self.scaling.apply(unscaled)
+
+    def inputs_of(self, data: DataSet, rows: Array | slice = slice(None)) -> Array:
+        """Return what goes into the network of some rows of a data set."""
+        return self.inputs(data.features[rows], data.raw.categories)
 
     def network_targets(self, targets: Array) -> Array:
         """Return what the network learns: labels as they are, numbers scaled, (n, 1)."""
@@ -118,8 +161,10 @@ class Preparation:
         NonFiniteError
             The message has the line and the column.
         """
-        raw = data.raw
-        parts = [(self.inputs(data.features), data.features, raw.feature_place)]
+        raw, features = data.raw, [column.feature for column in self.input_columns]
+        parts: list[tuple[Array, Array, Callable[[int], str]]] = [
+            (self.inputs_of(data), data.features[:, features], lambda column: raw.feature_place(features[column]))
+        ]
         if data.targets is not None and self.target_scaling is not None:
             numbers = data.targets.reshape(-1, 1)
             parts.append((self.network_targets(numbers), numbers, lambda column: raw.target_place))
@@ -161,21 +206,28 @@ class Preparation:
             )
         try:
             content = dict(metadata["data"])
+            names, one_hot, imputation = content["feature_names"], content.get("one_hot"), content.get("imputation")
+            if one_hot is not None:
+                content["one_hot"] = OneHot.from_metadata(one_hot, names)
+            if imputation is not None:
+                text = [] if one_hot is None else one_hot["categories"]
+                content["imputation"] = Imputation.from_metadata(imputation, names, text)
             scaling = Scaling.from_metadata(content.pop("scaling"), layer_sizes[0])
             target_scaling = content.pop("target_scaling")
             if target_scaling is not None:
                 target_scaling = Scaling.from_metadata(target_scaling, 1)
             preparation = cls(**content, scaling=scaling, target_scaling=target_scaling)
             preparation._check_types()
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise FileFormatError(f"{source}: its data preparation is damaged ({error}).") from None
-        if (len(preparation.feature_names), preparation.outputs) != (layer_sizes[0], layer_sizes[-1]):
+        if (len(preparation.input_columns), preparation.outputs) != (layer_sizes[0], layer_sizes[-1]):
             raise FileFormatError(f"{source}: its data preparation does not fit its layers {tuple(layer_sizes)}.")
         return preparation
 
     def _check_types(self) -> None:
         """Raise TypeError or ValueError unless everything is what :meth:`learn` makes of it."""
-        for names in (self.feature_names, [] if self.class_names is None else self.class_names):
+        given = [names for names in (self.class_names, self.column_names) if names is not None]
+        for names in (self.feature_names, *given):
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise TypeError("expected lists of names")
             if len(set(names)) < len(names):

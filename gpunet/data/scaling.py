@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Scaling:
     scale: list[float]
 
     @classmethod
-    def standardising(cls, values: Array, names: list[str]) -> Scaling:
+    def standardising(cls, values: Array, names: list[str], are_flags: Sequence[bool] | None = None) -> Scaling:
         """Return the scaling that gives each column mean 0 and standard deviation 1; constant columns keep scale 1.
 
         Parameters
@@ -37,6 +37,8 @@ class Scaling:
             The rows to learn from: of a training set, the training part only.
         names : list of str
             The columns' names, for the error message.
+        are_flags : sequence of bool, or None
+            Which columns are 0 or 1 and stay so; None for none.
 
         Raises
         ------
@@ -54,6 +56,8 @@ class Scaling:
                 f"column {names[column]!r}: its numbers, from {values[:, column].min():g} to "
                 f"{values[:, column].max():g}, cannot be standardised in double precision."
             )
+        if are_flags is not None:
+            mean, deviation = np.where(are_flags, 0.0, mean), np.where(are_flags, 1.0, deviation)
         return cls(mean.tolist(), deviation.tolist())
 
     @classmethod

@@ -1,266 +1,295 @@
-"""CSV files, read by pandas, and NPZ files; whatever is wrong is refused with file, column and line."""
+"""Tables: text files, read by pandas, Parquet files, read by Arrow, and DataFrames of any library."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.columns import numbered_names
+from gpunet.data.choice import Wanted, clean_names
 from gpunet.data.datasets import RawData
-from gpunet.data.line_numbers import Record, find_record, first_longer_record, line_number, read_records
-from gpunet.data.numerals import MISSING, is_missing, is_number
-from gpunet.errors import (
-    FileFormatError,
-    GpunetError,
-    InvalidTypeError,
-    InvalidValueError,
-    NonFiniteError,
-    ShapeError,
-    optional_package,
-    unknown_name,
-)
-from gpunet.npz import Kind, open_npz
+from gpunet.data.numerals import MISSING, is_number, with_point
+from gpunet.data.source import Source
+from gpunet.data.text_files import DAMAGED_GZIP, WHITESPACE, TextFile
+from gpunet.data.values import Categories, FeatureReader, leaving_out
+from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, ShapeError, optional_package
+from gpunet.frames import Values, column_values, known_frame, object_values
 
 Array = npt.NDArray[Any]
 
-_MOST_NAMES = 12
-# What the features of a compressed file may take in float64, however small it is, and beyond that per byte of the file.
-_UNQUESTIONED_BYTES = 2**30
-_MOST_BYTES_PER_BYTE = 128
-_OTHER_SEPARATORS = (";", "\t", "|")
+TAB = "\t"
+# What separates the values in a text file of that ending, unless the user says otherwise.
+SEPARATORS = {".csv": ",", ".tsv": TAB, ".tab": TAB, ".txt": ",", ".data": ","}
+PARQUET = (".parquet", ".pq")
+_OTHER_SEPARATORS = (";", TAB, "|", ",")
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_csv(path: Path, target: str | None, expected: Sequence[str] | None, need_target: bool) -> RawData:
-    """Read a table.
+def table_suffix(path: Path) -> str:
+    """Return the ending that says what a file holds: ``.csv`` of ``table.CSV.gz``."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
+
+
+def read_text(path: Path, wanted: Wanted) -> RawData:
+    """Read a table in a text file.
 
     Parameters
     ----------
     path : Path
-        Comma-separated, UTF-8, names in the first line.
-    target : str or None
-        Name of the target column.
-    expected : sequence of str, or None
-        The feature columns that a model wants, in its order; None takes every column but the target.
-    need_target : bool
-        Whether the target column must be there; where not, it is not read.
+        A ``.csv`` or ``.tsv`` file, ``.gz`` or not.
+    wanted : Wanted
 
     Raises
     ------
     OSError, MissingDependencyError
     FileFormatError
-        Empty, not UTF-8, ragged, separated by something else than commas, or columns without a name or with the same
-        name.
+        Empty, of another encoding, ragged, separated by something else, damaged, or two columns have the same name.
     InvalidValueError, InvalidTypeError, NonFiniteError
         A column that is missing or not expected; a value that is missing or not a finite number.
     """
-    names = _read_header(path)
-    _check_separator(path, names, [target, *(expected or ())])
-    if target is None and need_target:
-        raise InvalidValueError(f"target: {path} needs the name of its target column. It has {_listing(names)}.")
-    if target is not None and need_target and target not in names:
-        raise InvalidValueError(f"{path}, line 1: {unknown_name('target column', target, names)}")
-    features = [name for name in names if name != target]
-    if not features:
-        raise FileFormatError(f"{path}: has no column besides the target {target!r}. Expected features.")
-    if expected is not None:
-        _check_columns(path, features, expected)
-        features = list(expected)
+    options = wanted.options
+    separator = options.sep or SEPARATORS[table_suffix(path)]
+    if options.decimal == separator:
+        raise InvalidValueError(
+            f"decimal: {separator!r} separates the values of {path} too. Expected sep to be another character, as ';'."
+        )
+    text = TextFile(path, separator, options.encoding, not options.no_header)
+    first = _read_first(text)
+    source = Source(str(path), len(first), text)
+    names = wanted.names_without_header(source, len(first)) if options.no_header else clean_names(source, first)
+    _check_separator(source, text, names, [wanted.target, *(wanted.expected or ())])
+    features = wanted.features(source, names)
 
-    frame = _read_frame(path, names, target)
-    numbers = np.empty((len(frame), len(features)))
-    for place, name in enumerate(features):
-        numbers[:, place] = _feature_column(path, name, frame[name])
-    targets = _target_column(path, str(target), frame[target]) if need_target else None
-    return RawData(numbers, targets, features, path.stem, "table", path, target)
-
-
-def _read_header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            _, names = next(read_records(file), (0, None))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise FileFormatError(f"{path}: cannot be read as a UTF-8 text table ({error}).") from None
-    if names is None:
-        raise FileFormatError(f"{path}: is empty. Expected a line of column names and rows of numbers.")
-    seen = set()
-    for number, name in enumerate(names, start=1):
-        if not name.strip():
-            raise FileFormatError(f"{path}, line 1: column {number} has no name. Expected one (or no such column).")
-        if name in seen:
-            raise FileFormatError(f"{path}, line 1: the column name {name!r} occurs twice. Expected different names.")
-        seen.add(name)
-    return names
+    frame = _read_frame(source, text, names, features, wanted)
+    reader = FeatureReader(source, wanted)
+    read = _read_features(features, len(frame), lambda name: reader.read(name, _text_values(frame[name])))
+    targets = None
+    if wanted.need_target:
+        targets = _target_column(source, str(wanted.target), _text_values(frame[wanted.target]), options.decimal)
+    return _raw_data(read, targets, features, names, wanted, source, _name(path), path)
 
 
-def _check_separator(path: Path, names: list[str], known: Sequence[str | None]) -> None:
-    if len(names) > 1 or names[0] in known:
-        return
-    likely = max(_OTHER_SEPARATORS, key=names[0].count)
-    if likely in names[0]:
-        raise FileFormatError(f"{path}, line 1: one column only; the separator looks like {likely!r}, expected ','.")
-
-
-def _read_frame(path: Path, names: list[str], target: str | None) -> Any:
-    with optional_package("pandas", extra="data", purpose="reading a .csv file"):
-        import pandas
-    try:
-        with warnings.catch_warnings():
-            # With index_col=False pandas only warns of rows that are longer than the header, and drops their ends.
-            warnings.simplefilter("error", pandas.errors.ParserWarning)
-            frame = pandas.read_csv(
-                path,
-                header=0,
-                names=names,
-                index_col=False,
-                skipinitialspace=True,
-                encoding="utf-8-sig",
-                keep_default_na=False,
-                na_values={name: list(MISSING) for name in names if name != target},
-                dtype={target: str} if target in names else None,
-                low_memory=False,
-            )
-    except (UnicodeDecodeError, pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
-        _refuse_longer_record(path, len(names))
-        reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise FileFormatError(f"{path}: cannot be read as a table ({reason}).") from None
-    if len(frame) == 0:
-        raise FileFormatError(f"{path}: has column names but no rows. Expected at least one.")
-    return frame
-
-
-def _feature_column(path: Path, name: str, column: Any) -> Array:
-    """Return a column of finite numbers or refuse its first bad value."""
-    missing = column.isna().to_numpy()
-    if missing.any():
-        _refuse_missing(path, name, int(np.argmax(missing)))
-    if column.dtype.kind not in "iufb":
-        return _text_column(path, name, [str(value) for value in column])
-    return _finite_column(path, name, column.to_numpy(dtype=np.float64))
-
-
-def _text_column(path: Path, name: str, values: list[str]) -> Array:
-    """Return a column that pandas left as text, because of one value or more, as numbers, or refuse the first bad."""
-    texts = [value.strip() for value in values]
-    for row, text in enumerate(texts):
-        if is_missing(text):
-            _refuse_missing(path, name, row)
-        if not is_number(text):
-            _refuse(path, name, row, f"{values[row]!r} is not a number. Features must be numbers", InvalidTypeError)
-    return _finite_column(path, name, np.array(list(map(float, texts))))
-
-
-def _finite_column(path: Path, name: str, numbers: Array) -> Array:
-    finite = np.isfinite(numbers)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        _refuse(path, name, row, f"{numbers[row]} is not a finite number", NonFiniteError)
-    return numbers
-
-
-def _target_column(path: Path, name: str, column: Any) -> Array:
-    """Return a column as text, without blanks around it; objects, because one long text would make all of them long."""
-    # Rows that end before the target column are missing values, whatever the column's type.
-    values = ["" if missing else str(value).strip() for value, missing in zip(column, column.isna(), strict=True)]
-    if "" in values:
-        _refuse(path, name, values.index(""), "the target is missing", InvalidValueError)
-    return np.array(values, dtype=object)
-
-
-def _refuse_missing(path: Path, column: str, row: int) -> NoReturn:
-    _refuse(path, column, row, "the value is missing. Expected a number", InvalidValueError)
-
-
-def _refuse(path: Path, column: str, row: int, problem: str, kind: type[GpunetError]) -> NoReturn:
-    header, record = find_record(path, -1), find_record(path, row)
-    # A comma too few moves values into other columns, and the last column is then missing: no fault of that column.
-    if header is not None and record is not None and record.values != header.values:
-        raise _ragged(path, record, header.values)
-    raise kind(f"{path}, line {line_number(path, row)}, column {column!r}: {problem}.")
-
-
-def _refuse_longer_record(path: Path, columns: int) -> None:
-    with contextlib.suppress(UnicodeDecodeError):  # pandas says where
-        record = first_longer_record(path, columns)
-        if record is not None:
-            raise _ragged(path, record, columns) from None
-
-
-def _ragged(path: Path, record: Record, columns: int) -> FileFormatError:
-    values = "1 value" if record.values == 1 else f"{record.values} values"
-    return FileFormatError(f"{path}: line {record.line} has {values}, expected {columns}.")
-
-
-def _check_columns(path: Path, names: Sequence[str], expected: Sequence[str]) -> None:
-    for name in expected:
-        if name not in names:
-            raise InvalidValueError(f"{path}, line 1: the column {name!r}, which the model needs, is not there.")
-    for name in names:
-        if name not in expected:
-            raise InvalidValueError(f"{path}, line 1: {unknown_name('column', name, expected)} The model has no such.")
-
-
-def _listing(names: Sequence[str]) -> str:
-    return ", ".join([*names[:_MOST_NAMES], "..."] if len(names) > _MOST_NAMES else names)
-
-
-def read_npz(path: Path, need_target: bool) -> RawData:
-    """Read the arrays X, (n, d), and y, (n,), of an NPZ file; y only where it is needed, and nothing else.
+def read_parquet(path: Path, wanted: Wanted) -> RawData:
+    """Read a Parquet file; only the columns that are needed leave it.
 
     Raises
     ------
-    OSError
-    FileFormatError
-        Not an NPZ file, damaged, without X or y, with objects in them, or a small file of very large arrays.
-    ShapeError, InvalidTypeError, NonFiniteError
+    OSError, MissingDependencyError, FileFormatError, InvalidValueError, InvalidTypeError, NonFiniteError
+        See :func:`read_text`.
     """
-    keys = ("X", "y") if need_target else ("X",)
-    with open_npz(path, called=f"{path}:") as archive:
-        for key in keys:
-            if key not in archive.names:
-                held = _listing(sorted(archive.names)) or "nothing"
-                raise FileFormatError(f"{path}: has no array {key!r}. Expected X and y; it holds {held}.")
-        features, targets = archive.kind("X"), archive.kind("y") if need_target else None
-        _check_features(path, features)
-        if targets is not None:
-            _check_targets(path, targets, features.shape[0])
-        arrays = {key: archive.read(key) for key in keys}
-    names = numbered_names(features.shape[1])
-    return RawData(_finite_features(path, arrays["X"]), arrays.get("y"), names, path.stem, "arrays", path)
+    with optional_package("pyarrow", extra="parquet", purpose="reading a .parquet file"):
+        import pyarrow
+        from pyarrow import parquet
+    try:
+        with parquet.ParquetFile(path) as file:
+            source = Source(str(path), len(file.schema_arrow.names))
+            names = clean_names(source, file.schema_arrow.names)
+            needed = wanted.features(source, names)
+            if wanted.need_target:
+                needed = [*needed, str(wanted.target)]
+            written = dict(zip(names, file.schema_arrow.names, strict=True))
+            table = file.read([written[name] for name in needed], use_pandas_metadata=False)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system; Arrow's own have no number
+            raise
+        raise FileFormatError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
+    return _read_table(table, source, written, wanted, _name(path), path)
 
 
-def _check_features(path: Path, kind: Kind) -> None:
-    if len(kind.shape) != 2 or 0 in kind.shape:
-        raise ShapeError(f"{path}: X has the shape {kind.shape}. Expected (rows, columns), at least one of each.")
-    if kind.dtype.kind not in "iufb":
-        raise InvalidTypeError(f"{path}: X has the dtype {kind.dtype}. Expected numbers.")
-    needed, size = math.prod(kind.shape) * np.dtype(np.float64).itemsize, path.stat().st_size
-    if needed > max(_UNQUESTIONED_BYTES, _MOST_BYTES_PER_BYTE * size):
-        raise FileFormatError(
-            f"{path}: X takes {needed:,} bytes in float64, of a file of {size:,} bytes. Expected at most "
-            f"{_MOST_BYTES_PER_BYTE} times as many; numpy.savez, which does not compress, writes such arrays."
-        )
+def read_rows(rows: Any, wanted: Wanted, argument: str = "data") -> RawData:
+    """Read a DataFrame of pandas, polars, Arrow or another library that narwhals knows, or rows of Python's objects.
+
+    Parameters
+    ----------
+    rows : DataFrame or array_like
+        Without names of columns, they are the features that a model wants, in its order.
+    wanted : Wanted
+    argument : str
+        What messages call it.
+
+    Raises
+    ------
+    MissingDependencyError, ShapeError, FileFormatError, InvalidValueError, InvalidTypeError, NonFiniteError
+        See :func:`read_text`.
+    """
+    # The class is asked, because polars computes the columns of a LazyFrame.
+    if hasattr(type(rows), "columns") and (frame := known_frame(argument, rows)) is not None:
+        source = Source(argument, len(frame.columns))
+        written = dict(zip(clean_names(source, list(map(str, frame.columns))), frame.columns, strict=True))
+        return _read_table(rows, source, written, wanted, argument, None)
+    array = np.asarray(rows, dtype=object)
+    if wanted.expected is None:
+        raise InvalidTypeError(f"{argument}: got {type(rows).__name__}. Expected a file's name or a DataFrame.")
+    if array.ndim != 2 or 0 in array.shape or array.shape[1] != len(wanted.expected):
+        raise ShapeError(f"{argument}: got shape {array.shape}. Expected (rows, {len(wanted.expected)}).")
+    columns = dict(zip(wanted.expected, array.T, strict=True))
+    source = Source(argument, array.shape[1])
+    reader = FeatureReader(source, wanted)
+    read = _read_features(
+        list(columns),
+        len(array),
+        lambda name: reader.read(name, object_values(argument, name, columns[name], name in wanted.categorical)),
+    )
+    return _raw_data(read, None, list(columns), list(columns), wanted, source, argument, None)
 
 
-def _check_targets(path: Path, kind: Kind, rows: int) -> None:
-    if kind.shape != (rows,):
-        raise ShapeError(f"{path}: y has the shape {kind.shape}. Expected one target per row of X, ({rows},).")
-    if kind.dtype.kind not in "biufU":
-        raise InvalidTypeError(f"{path}: y has the dtype {kind.dtype}. Expected integers, numbers or text.")
+def _read_table(
+    table: Any, source: Source, written: Mapping[str, Any], wanted: Wanted, called: str, path: Path | None
+) -> RawData:
+    """Read the columns of a table in memory; ``written`` has what it calls each."""
+    frame, names = known_frame(source.label, table), list(written)
+    features = wanted.features(source, names)
+    if len(frame) == 0:
+        raise FileFormatError(f"{source.label}: has columns but no rows. Expected at least one.")
+    reader = FeatureReader(source, wanted)
+
+    def values(name: str, as_text: bool) -> Values:
+        hint = "" if wanted.expected is not None or name == wanted.target else f"; {leaving_out(name)}"
+        return column_values(source.label, name, frame.get_column(written[name]), as_text, hint)
+
+    read = _read_features(
+        features, len(frame), lambda name: reader.read(name, values(name, name in wanted.categorical))
+    )
+    targets = None
+    if wanted.need_target:
+        target = str(wanted.target)
+        targets = _target_column(source, target, values(target, as_text=True), ".")
+    return _raw_data(read, targets, features, names, wanted, source, called, path)
 
 
-def _finite_features(path: Path, array: Array) -> Array:
-    with np.errstate(over="ignore"):  # numbers of more than 64 bits
-        features = array.astype(np.float64, copy=False)
-    finite = np.isfinite(features)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise NonFiniteError(f"{path}: X has {features[row, column]} in row {row}, column {column}. Expected numbers.")
-    return features
+def _raw_data(
+    read: tuple[Array, dict[str, Categories]],
+    targets: Array | None,
+    features: list[str],
+    names: list[str],
+    wanted: Wanted,
+    source: Source,
+    called: str,
+    path: Path | None,
+) -> RawData:
+    return RawData(
+        read[0],
+        targets,
+        features,
+        called,
+        "table",
+        path,
+        wanted.target,
+        categories=read[1],
+        column_names=names,
+        source=source,
+    )
+
+
+def _read_features(
+    features: Sequence[str], rows: int, read: Callable[[str], tuple[Array, Categories | None]]
+) -> tuple[Array, dict[str, Categories]]:
+    numbers, categories = np.empty((rows, len(features))), {}
+    for place, name in enumerate(features):
+        numbers[:, place], found = read(name)
+        if found is not None:
+            categories[name] = found
+    return numbers, categories
+
+
+def _name(path: Path) -> str:
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
+
+
+def _read_first(text: TextFile) -> list[str]:
+    try:
+        record = next(text.records(), None)
+    except (UnicodeError, csv.Error, *DAMAGED_GZIP) as error:
+        raise _unreadable(text, error) from None
+    if record is None:
+        raise FileFormatError(f"{text.path}: is empty. Expected a line of column names and rows of numbers.")
+    return record.fields
+
+
+def _unreadable(text: TextFile, error: Exception) -> FileFormatError:
+    reason = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+    if isinstance(error, DAMAGED_GZIP):
+        return FileFormatError(f"{text.path}: is no whole gzip file ({reason}).")
+    hint = ""
+    if isinstance(error, UnicodeError):
+        with text.path.open("rb") as file:
+            start = file.read(2)
+        hint = f' encoding="{"utf-16" if start in _BYTE_ORDER_MARKS else "cp1252"}" may be what it was written in.'
+        if start == _GZIP:
+            hint = " It is compressed: its name needs the ending .gz."
+    encoding = text.encoding.removesuffix("-sig")
+    return FileFormatError(f"{text.path}: cannot be read as a table in {encoding} ({reason}).{hint}")
+
+
+def _check_separator(source: Source, text: TextFile, names: Sequence[str], known: Sequence[str | None]) -> None:
+    """Raise if another separator would give the header the names that are looked for, or more than one name."""
+    wanted = {name for name in known if name is not None}
+    if wanted & set(names) or (len(names) > 1 and not wanted):
+        return
+    for likely in _OTHER_SEPARATORS:
+        found = [name.strip() for name in _read_first(replace(text, separator=likely))]
+        if wanted & set(found) or len(names) == 1 < len(found):
+            alone = "one column only; " if len(names) == 1 else ""
+            raise FileFormatError(
+                f"{source.header}: {alone}the separator looks like {likely!r}, expected {text.separator!r}. "
+                f'sep="{"tab" if likely == TAB else likely}" reads such.'
+            )
+
+
+def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequence[str], wanted: Wanted) -> Any:
+    with optional_package("pandas", extra="data", purpose="reading a text table"):
+        import pandas
+    # What is no feature stays text: its numbers are nobody's, and "01" is another class than "1".
+    texts = {name for name in names if name not in features or name in wanted.categorical}
+    try:
+        with warnings.catch_warnings(), text.open() as file:
+            # With index_col=False pandas only warns of rows that are longer than the header, and drops their ends.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            frame = pandas.read_csv(
+                file,
+                sep=r"\s+" if text.separator == WHITESPACE else text.separator,
+                decimal=wanted.options.decimal,
+                header=0 if text.has_header else None,
+                names=names,
+                index_col=False,
+                skipinitialspace=True,
+                keep_default_na=False,
+                na_values={name: list(MISSING) for name in features},
+                dtype=dict.fromkeys(texts, str),
+                low_memory=False,
+            )
+    except (UnicodeError, pandas.errors.ParserError, pandas.errors.ParserWarning, *DAMAGED_GZIP) as error:
+        source.refuse_ragged()
+        raise _unreadable(text, error) from None
+    if len(frame) == 0:
+        raise FileFormatError(f"{text.path}: has column names but no rows. Expected at least one.")
+    # pandas takes the end of a row that is too short for missing values.
+    last = frame[names[-1]]
+    if (names[-1] in features or names[-1] != wanted.target) and (last.isna() | (last == "")).any():
+        source.refuse_ragged()
+    return frame
+
+
+def _text_values(column: Any) -> Values:
+    if column.dtype.kind in "iufb":
+        return column.to_numpy(dtype=np.float64)
+    return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+
+
+def _target_column(source: Source, name: str, values: Values, decimal: str) -> Array:
+    """Return a column as text, without blanks around it; objects, because one long text would make all of them long."""
+    texts = ["" if value is None else str(value).strip() for value in values]
+    if "" in texts:
+        source.refuse(name, texts.index(""), "the target is missing", InvalidValueError)
+    if decimal != ".":
+        plain = [with_point(text, decimal) for text in texts]
+        texts = [text if one is None or not is_number(one) else one for text, one in zip(texts, plain, strict=True)]
+    return np.array(texts, dtype=object)

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.columns import columns_in_order, known_columns
+from gpunet.data.loading import wanted_by
 from gpunet.data.preparation import Preparation
+from gpunet.data.tables import read_rows
 from gpunet.errors import InvalidTypeError, InvalidValueError
 from gpunet.validation import check_features
 
@@ -36,11 +38,12 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
         Loaded from a file that ``gpunet train`` wrote.
     X : array_like, (n, d)
         Features as they stand in the data set, in the order of its columns without the target; of a DataFrame in any
-        order, because the network knows their names.
+        order, because the network knows their names. Text and missing values where ``gpunet train`` was told what to
+        make of them.
 
     Returns
     -------
-    ndarray of float64, (n, d)
+    ndarray of float64, (n, inputs)
 
     Raises
     ------
@@ -50,6 +53,11 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
         X does not fit the network.
     InvalidValueError
         A DataFrame with other columns than the network knows.
+
+    Warns
+    -----
+    UnknownCategoryWarning
+        A text that no training row had.
 
     Examples
     --------
@@ -64,6 +72,11 @@ def scale_inputs(network: _Trained, X: npt.ArrayLike) -> Array:
     """
     preparation = _preparation(network)
     columns = len(preparation.feature_names)
+    if preparation.imputation is not None or preparation.one_hot is not None:
+        raw = read_rows(X, wanted_by(preparation, need_target=False), "X")
+        if preparation.one_hot is not None:
+            preparation.one_hot.warn_of_unknown(raw)
+        return preparation.inputs(raw.features, raw.categories)
     X = columns_in_order("X", X, known_columns(network.metadata, columns))
     return preparation.inputs(check_features("X", X, columns, np.float64))
 

@@ -30,7 +30,7 @@ OPTIONS = {
     "stray argument": (("info", "model.npz", "now"), "'now' is not known"),
     "unknown data": (("train", "digit"), "Did you mean 'digits'? Expected one of: digits, mnist5k. A file needs"),
     "missing table": (("train", "none.csv", "--target", "y"), "there is no file 'none.csv'"),
-    "other ending": (("train", "notes.txt"), "ends in '.txt'. Expected a .csv or .npz file"),
+    "other ending": (("train", "notes.md"), "ends in '.md'. Expected a .csv, .tsv, .tab, .txt, .data,"),
     "folder": (("train", "folder.csv", "--target", "y"), "folder.csv"),
     "layers of text": (("train", "digits", "--layers", "12,x"), "'x' is not an integer"),
     "no layers": (("train", "digits", "--layers", ""), "--layers"),
@@ -57,7 +57,7 @@ OPTIONS = {
     "patience": (("train", "digits", "--patience", "0"), "'0' is not an integer"),
     "class weight": (("train", "digits", "--class-weight", "even"), "invalid choice: 'even'"),
     "seed": (("train", "digits", "--seed", "4294967296"), "from 0 to 4294967295"),
-    "target of images": (("train", "digits", "--target", "y"), "--target: only a .csv file has columns"),
+    "target of images": (("train", "digits", "--target", "y"), "--target: only a table has columns"),
     "nothing to resume": (
         ("train", "digits", "--resume", "--out", "new"),
         "no checkpoint 'new/checkpoint.safetensors'",
@@ -79,6 +79,7 @@ OPTIONS = {
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("a,b\n1,2\n")
+    Path("notes.md").write_text("a,b\n1,2\n")
     Path("folder.csv").mkdir()
 
 

@@ -50,6 +50,7 @@ def test_a_model_and_a_checkpoint(capsys: Capture) -> None:
             "task": "classification",
             "target": "place",
             "features": ["width", "height", "depth"],
+            "inputs": ["width", "height", "depth"],
             "class_names": ["north", "south, far"],
             "fingerprint": network.metadata["data"]["fingerprint"],
         },

@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow.parquet import write_table as write_parquet
 
 import gpunet
-from gpunet.data import Preparation, load_for_model, load_for_training, split_rows, tables
+from gpunet.data import Preparation, archives, load_for_model, load_for_training, split_rows
 from tests.helpers.mutation import mutants
 
 MUTANTS = 150
 
 
+CHOICES: list[dict[str, Any]] = [
+    {},
+    {"task": "classification"},
+    {"task": "regression"},
+    {"missing": "median"},
+    {"missing": "mean", "categorical": ["auto"]},
+]
+
+
 def attempt(path: Path) -> bool:
     """Go the way of ``gpunet train`` and ``gpunet predict`` as far as the network; say whether there were data."""
-    target = "y" if path.suffix == ".csv" else None
+    target = None if path.suffix == ".npz" else "y"
     learned = False
-    for task in (None, "classification", "regression"):
+    for choice in CHOICES[: 4 if target is None else None]:
         try:
-            data = load_for_training(str(path), target=target, task=task)
+            data = load_for_training(str(path), target=target, **choice)
             preparation = Preparation.learn(data, split_rows(data, 0), 0)
-            load_for_model(str(path), preparation, need_target=False)
-            found = load_for_model(str(path), preparation, need_target=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", gpunet.UnknownCategoryWarning)
+                load_for_model(str(path), preparation, need_target=False)
+                found = load_for_model(str(path), preparation, need_target=True)
         except (gpunet.GpunetError, OSError):
             continue
         learned = True
-        assert np.isfinite(found.features).all()
+        assert np.isfinite(preparation.inputs_of(found)).all()
         assert found.fingerprint() == data.fingerprint() == preparation.fingerprint
     return learned
 
@@ -53,8 +68,19 @@ def archive(save: Any, X: Any, y: Any) -> bytes:
     return file.getvalue()
 
 
+def parquet() -> bytes:
+    file = io.BytesIO()
+    columns = {name: FEATURES[:, place] for place, name in enumerate("abc")}
+    columns |= {"text": ["u", None] * (ROWS // 2), "y": ["red", "blue"] * (ROWS // 2)}
+    write_parquet(pyarrow.table(columns), file)
+    return file.getvalue()
+
+
 SEEDS = {
     "text.csv": table("red blue"),
+    "missing.csv": b"a,b,y\n" + b"1,,red\n,u,blue\n2,v,red\n3,u,blue\n" * 5,
+    "packed.csv.gz": gzip.compress(table("red blue"), mtime=0),
+    "table.parquet": parquet(),
     "integers.csv": table("01 1"),
     "numbers.csv": table("1.5 2e-3"),
     "quoted.csv": b'\xef\xbb\xbf"a","b, c",y\r\n' + b'"1","2","x ""y"""\r\n3,4,"a\nb"\r\n' * 10,
@@ -64,6 +90,8 @@ SEEDS = {
     "booleans.npz": archive(np.savez, FEATURES > 0, FEATURES[:, 0] > 0),
 }
 PIECES = {
+    ".gz": [b"\x1f\x8b", b"\0" * 8, b"\xff" * 8],
+    ".parquet": [b"PAR1", b"\0" * 8, b"\xff" * 8],
     ".csv": [
         *(
             b",",
@@ -189,7 +217,7 @@ def test_a_small_file_of_large_arrays_is_refused_before_anything_is_allocated(
     assert most_allocated(claimed, "has not the bytes that its shape") < 2**20
     # True to the last byte: 2^24 zeros, which Deflate makes 16 KB and float64 2^27 bytes.
     write_archive(path, array_file((2**16, 256), bytes(2**24)), y=array_file((2**16,), bytes(2**16)))
-    monkeypatch.setattr(tables, "_UNQUESTIONED_BYTES", 2**20)
+    monkeypatch.setattr(archives, "_UNQUESTIONED_BYTES", 2**20)
     assert most_allocated(path, r"X takes 134,217,728 bytes in float64, of a file of 16,\d+ bytes") < 2**20
 
 

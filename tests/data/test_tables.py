@@ -9,7 +9,7 @@ import pytest
 
 import gpunet
 from gpunet.data import DataSet, load_for_training
-from gpunet.data.line_numbers import line_number
+from gpunet.data.text_files import TextFile
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_true_and_false_are_numbers(table: Path) -> None:
 
 def test_line_numbers_count_blank_lines_and_quoted_line_breaks(table: Path) -> None:
     table.write_text('\n"a\nb",y\n1,2\n\n   \n"3\n",4\n5,6\n')
-    assert [line_number(table, row) for row in range(3)] == [4, 8, 9]
+    assert [TextFile(table).line_number(row) for row in range(3)] == [4, 8, 9]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
