@@ -414,11 +414,13 @@ def _finite(argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = Tru
     with np.errstate(over="ignore"):
         checked = _contiguous(array, dtype) if whole else array
         for rows in pieces(checked):
-            wrong = first(~np.isfinite(_contiguous(checked[rows], dtype)))
-            if wrong is not None:
+            finite = np.isfinite(_contiguous(checked[rows], dtype))
+            if not finite.all():
                 break
         else:
             return checked
+    wrong = first(~finite)
+    assert wrong is not None
     position = (rows.start + wrong[0], *wrong[1:])
     place = f"row {position[0]}" + (f", column {position[1]}" if len(position) > 1 else "")
     value = element(array, position)

@@ -357,6 +357,8 @@ class _Loop:
         self.earlier: list[Array] = []
         for first, stop in self._windows(epoch):
             with self._turn():
+                if isinstance(self.data, BatchStream):
+                    self._add(epoch)
                 rate = self.steps(first, stop)
                 if stop - self.looked >= self.look_every:
                     self._look(epoch, stop)
@@ -394,17 +396,19 @@ class _Loop:
         if stream.epoch != epoch:
             stream.begin(epoch)
         while stream.ready is not None:
-            with self._turn():
-                if self.steps.is_full:
-                    self._look(epoch, len(self.steps.sizes))
-                    self.earlier.append(self.backend.to_numpy(self.steps.losses).copy())
-                    self.steps.take_back_skipped()
-                    self.steps.begin(None)
-                    self.looked = 0
-                self.steps.add()
-            number = len(self.steps.sizes)
-            yield number - 1, number
+            number = 0 if self.steps.is_full else len(self.steps.sizes)
+            yield number, number + 1
             stream.advance()
+
+    def _add(self, epoch: int) -> None:
+        """Add a step for the batch that the stream has ready; where there is no room, begin a new part of the epoch."""
+        if self.steps.is_full:
+            self._look(epoch, len(self.steps.sizes))
+            self.earlier.append(self.backend.to_numpy(self.steps.losses).copy())
+            self.steps.take_back_skipped()
+            self.steps.begin(None)
+            self.looked = 0
+        self.steps.add()
 
     def _look(self, epoch: int, stop: int) -> None:
         """Look at the losses up to step ``stop`` that nobody has looked at."""
