@@ -7,22 +7,25 @@ from __future__ import annotations
 _TILE_WORK = 16_000_000
 _FEW_TILES, _MOST_TILES = 4, 8
 _SMALL_SIDE, _LARGE_SIDE = 64, 256
-# Elements of a block of rows: what the passes over it find in a core's cache.
-_BLOCK = 131_072
+# Elements of a block of rows: at most what the passes over it find in a core's cache, at least what is worth handing
+# over.
+_BLOCK = 262_144
+_SMALL_BLOCK, _FEW_BLOCKS = 8192, 4
 _FEWEST_ROWS, _MOST_ROWS = 64, 512
 # Batches of at most so many rows are cut into columns, each of them normalised by one thread.
 _SMALL_BATCH = 512
 _COLUMNS = 64
 # Weights of at most so many elements are read by each block of rows, which stays in the cache from layer to layer.
-_SMALL_WEIGHTS = 65_536
+# In small batches, few rows to a block, only smaller ones are.
+_SMALL_WEIGHTS, _TINY_WEIGHTS = 65_536, 16_384
 _CHUNK = 65_536
 _LINE = 16
 
 
 def tile(m: int, n: int, k: int) -> tuple[int, int]:
     """Return the rows and columns of a product's tiles, (m, k) times (k, n)."""
-    if m > _SMALL_BATCH and n * k <= _SMALL_WEIGHTS:
-        return block_rows(m, n), n
+    if n * k <= (_SMALL_WEIGHTS if m > _SMALL_BATCH else _TINY_WEIGHTS):
+        return block_rows(m, max(n, k)), n
     wanted = 2 * m * n * k // _TILE_WORK
     rows, columns, count = m, n, 1
     while count < min(wanted, _MOST_TILES):
@@ -50,7 +53,9 @@ def _half(length: int) -> int:
 
 def block_rows(rows: int, columns: int) -> int:
     """Return how many rows a block has."""
-    return min(rows, max(_FEWEST_ROWS, min(_MOST_ROWS, _BLOCK // columns // _LINE * _LINE)))
+    fewest = max(_FEWEST_ROWS, _SMALL_BLOCK // columns // _LINE * _LINE)
+    share = -(-rows // (_FEW_BLOCKS * _LINE)) * _LINE
+    return min(rows, max(fewest, min(share, _BLOCK // columns // _LINE * _LINE)), _MOST_ROWS)
 
 
 def block_columns(rows: int, columns: int) -> int:

@@ -20,7 +20,7 @@ from gpunet.backends.cpu.blas import Blas, find_blas, one_thread
 from gpunet.environment import usable_cores
 
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
-_AWAKE_SECONDS = 100e-6
+_AWAKE_SECONDS = 300e-6
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
 _RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
 

@@ -59,15 +59,17 @@ def chained(phases: Sequence[Phase]) -> list[list[Phase]]:
     Phases are chained whose stripes are the same rows, if those are all that they share.
     """
     chains: list[list[Phase]] = []
-    memory = _Memory()
+    memory: _Memory | None = None  # of the last chain, once it matters
     for phase in phases:
-        joins = bool(chains) and phase.rows is not None and phase.rows == chains[-1][-1].rows
-        if joins and memory.takes(phase):
-            chains[-1].append(phase)
-        else:
-            chains.append([phase])
-            memory = _Memory()
-            memory.takes(phase)
+        if chains and phase.rows is not None and phase.rows == chains[-1][-1].rows:
+            if memory is None:
+                memory = _Memory()
+                memory.takes(chains[-1][0])
+            if memory.takes(phase):
+                chains[-1].append(phase)
+                continue
+        chains.append([phase])
+        memory = None
     return chains
 
 

@@ -261,26 +261,18 @@ def block_gradients(
             scale[j] *= factor[j]
         shift = copy_of_row(beta, columns, 0, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
+    gradient = local_array(A)  # which no other array overlaps, whatever is done in place
     for i in range(first, last):
         x, incoming = part_of_row(s, columns, i, left, width, A), part_of_row(dy, columns, i, left, width, A)
         kept = part_of_row(y, columns, i, left, width, A)
-        if dy == dz:  # where they are one array, the compiler has to see it
-            for j in range(width):
-                centred = x[j] - center[j]
-                z = centred * scale[j] + shift[j] if of_input else kept[j]
-                gradient = incoming[j] * activate(source, z, parameter)
-                incoming[j] = gradient
-                total[j] += gradient
-                dot[j] += gradient * centred
-        else:
-            outgoing = part_of_row(dz, columns, i, left, width, A)
-            for j in range(width):
-                centred = x[j] - center[j]
-                z = centred * scale[j] + shift[j] if of_input else kept[j]
-                gradient = incoming[j] * activate(source, z, parameter)
-                outgoing[j] = gradient
-                total[j] += gradient
-                dot[j] += gradient * centred
+        for j in range(width):
+            centred = x[j] - center[j]
+            z = centred * scale[j] + shift[j] if of_input else kept[j]
+            g = incoming[j] * activate(source, z, parameter)
+            gradient[j] = g
+            total[j] += g
+            dot[j] += g * centred
+        write_row(gradient, dz, columns, i, left, width, A)
     write_row(total, sums, columns, 0, left, width, A)
     write_row(dot, sums, columns, 1, left, width, A)
 
