@@ -59,8 +59,8 @@ class Imputation:
         with optional_package("scikit-learn", extra="cli", purpose="filling in missing values", module="sklearn"):
             from sklearn.impute import SimpleImputer
         missing: Array = np.isnan(values)
-        for name, lacks_all in zip(names, missing.all(axis=0).tolist(), strict=True):
-            if lacks_all:
+        for name, lacks in zip(names, missing.T, strict=True):
+            if lacks.all():
                 raise InvalidValueError(
                     f'column {name!r}: no training row has a value. Expected at least one; drop="{name}" leaves it out.'
                 )
@@ -69,7 +69,7 @@ class Imputation:
         if columns:
             imputer = SimpleImputer(strategy=strategy).fit(values[:, columns])
             fill = {names[place]: value for place, value in zip(columns, imputer.statistics_.tolist(), strict=True)}
-        indicated = [name for name, lacks_some in zip(names, missing.any(axis=0).tolist(), strict=True) if lacks_some]
+        indicated = [name for name, lacks in zip(names, missing.T, strict=True) if lacks.any()]
         return cls(strategy, fill, indicated)
 
     @classmethod
