@@ -405,6 +405,25 @@ class Named(Again):
     fingerprint = "rows of March"
 
 
+@pytest.mark.parametrize("names", [["d", "a", "c", "b"], [3, 0, 2, 5], [False, True]], ids=["text", "integers", "bool"])
+def test_labels_of_any_kind(names: list[Any]) -> None:
+    """The network has to know them: no batch has them all."""
+
+    def network() -> Network:
+        return Network([9, 12, len(names)], device="cpu:numpy", seed=1)
+
+    places = Y % len(names)
+    labels = np.array(names)[places]
+    knows = network()
+    knows.metadata["class_labels"] = names
+    expected = train(network(), batches=cut(X, places), class_weight=[2, 1, 1, 1][: len(names)])
+    assert_same(train(knows, batches=cut(X, labels), class_weight={names[0]: 2}), expected)
+    assert gpunet.evaluate(knows, batches=cut(X, labels)) == gpunet.evaluate(knows, batches=cut(X, labels.tolist()))
+    if labels.dtype.kind != "i":
+        with pytest.raises(gpunet.InvalidTypeError, match="batch 1 of epoch 1: y: got dtype"):
+            train(network(), batches=cut(X, labels))
+
+
 def test_weights_may_not_begin_in_a_later_epoch() -> None:
     network = Network([9, 12, 4], device="cpu:numpy", seed=1)
     with pytest.raises(gpunet.InvalidValueError, match="batch 1 of epoch 2: sample_weight: got some, unlike"):
