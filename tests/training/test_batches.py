@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.batches import batch_slices
 from gpunet.network import Network
 from gpunet.training import loop, step, stream
 from tests.backends.cuda.test_users_arrays import Machine
@@ -27,7 +28,7 @@ Parts = tuple[Any, ...]
 
 def cut(*arrays: Any, size: int = SIZE) -> list[Parts]:
     """Return the batches that fit takes of arrays in their order."""
-    slices = loop.batch_slices(len(arrays[0]), size, 2)
+    slices = batch_slices(len(arrays[0]), size, 2)
     return [tuple(array[rows] for array in arrays) for rows in slices]
 
 
@@ -116,7 +117,7 @@ def numbered(epoch: int) -> Iterator[Parts]:
     """Yield the batches of an epoch in the order of that epoch, all in the memory of one."""
     order = np.random.default_rng(epoch).permutation(len(X))
     features, labels = np.empty((SIZE, 9), np.float32), np.empty(SIZE, np.int32)
-    for rows in loop.batch_slices(len(X), SIZE, 2):
+    for rows in batch_slices(len(X), SIZE, 2):
         count = rows.stop - rows.start
         features[:count], labels[:count] = X[order[rows]], Y[order[rows]]
         yield features[:count], labels[:count]
