@@ -8,7 +8,7 @@ import pytest
 import gpunet
 from gpunet.activations import get_activation
 from gpunet.backends import NumpyBackend
-from gpunet.training.loop import batch_slices
+from gpunet.batches import batch_slices
 from tests.helpers.networks import ACTIVATIONS as OURS
 from tests.helpers.networks import random_problem, sizes
 

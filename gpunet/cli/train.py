@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gpunet.batches import batch_slices
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
@@ -30,7 +31,6 @@ from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate
 from gpunet.training import Callback, EarlyStopping, History, Run, fit
-from gpunet.training.loop import batch_slices
 from gpunet.validation import PRECISIONS
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"

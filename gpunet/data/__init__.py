@@ -4,6 +4,7 @@ from gpunet.data.datasets import DataSet
 from gpunet.data.loading import load_for_model, load_for_training
 from gpunet.data.named import NAMED_SETS
 from gpunet.data.options import TableOptions
+from gpunet.data.parquet import ParquetRows
 from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
 from gpunet.data.splits import Split, split_rows
@@ -12,6 +13,7 @@ from gpunet.data.trained import class_names, scale_inputs
 __all__ = [
     "NAMED_SETS",
     "DataSet",
+    "ParquetRows",
     "Preparation",
     "Scaling",
     "Split",

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.half import HALF_DTYPES
+from gpunet.batches import batch_slices
 from gpunet.errors import ShapeError, TrainingDivergedError
 from gpunet.labels import CLASSES
 from gpunet.mixed_precision import SMALLEST_SCALE
@@ -233,14 +234,6 @@ def _learning_classes(network: Network, y: npt.ArrayLike | None) -> Iterator[Non
         if has_learnt:
             del network.metadata[CLASSES]
         raise
-
-
-def batch_slices(rows: int, batch_size: int, minimum: int) -> list[slice]:
-    """Cut ``rows`` into batches; a remainder of fewer than ``minimum`` rows joins the batch before it."""
-    starts = list(range(0, rows, batch_size))
-    if len(starts) > 1 and rows - starts[-1] < minimum:
-        starts.pop()
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], rows], strict=True)]
 
 
 def windows(steps: int, length: int) -> list[tuple[int, int]]:

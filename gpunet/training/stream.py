@@ -113,6 +113,7 @@ class BatchStream:
         self._number = 0
         self._is_first = True
         self._fewest = network.minimum_batch
+        self._takes_places = network.is_classifier and network.classes is None
         self.epoch, self.rows = 0, 0
         self.ready: HostBatch | None = None
         self.steps_per_epoch = length_hint(batches) or None
@@ -203,7 +204,7 @@ class BatchStream:
     def _are_labels(self, y: Any, rows: int) -> bool:
         """Say whether the network's checks would pass y; it may be of another dtype than its labels."""
         return (
-            self._network.is_classifier
+            self._takes_places
             and type(y) in _PLAIN
             and y.shape == (rows,)
             and y.dtype.kind in "iu"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.batches import batch_slices
 from gpunet.network import Network
 from gpunet.training import loop, step, stream
 from tests.backends.cuda.test_users_arrays import Machine
@@ -27,7 +28,7 @@ Parts = tuple[Any, ...]
 
 def cut(*arrays: Any, size: int = SIZE) -> list[Parts]:
     """Return the batches that fit takes of arrays in their order."""
-    slices = loop.batch_slices(len(arrays[0]), size, 2)
+    slices = batch_slices(len(arrays[0]), size, 2)
     return [tuple(array[rows] for array in arrays) for rows in slices]
 
 
@@ -116,7 +117,7 @@ def numbered(epoch: int) -> Iterator[Parts]:
     """Yield the batches of an epoch in the order of that epoch, all in the memory of one."""
     order = np.random.default_rng(epoch).permutation(len(X))
     features, labels = np.empty((SIZE, 9), np.float32), np.empty(SIZE, np.int32)
-    for rows in loop.batch_slices(len(X), SIZE, 2):
+    for rows in batch_slices(len(X), SIZE, 2):
         count = rows.stop - rows.start
         features[:count], labels[:count] = X[order[rows]], Y[order[rows]]
         yield features[:count], labels[:count]
@@ -403,6 +404,25 @@ def test_a_run_goes_on_from_its_checkpoint(batches: Any, network_of: Callable[..
 
 class Named(Again):
     fingerprint = "rows of March"
+
+
+@pytest.mark.parametrize("names", [["d", "a", "c", "b"], [3, 0, 2, 5], [False, True]], ids=["text", "integers", "bool"])
+def test_labels_of_any_kind(names: list[Any]) -> None:
+    """The network has to know them: no batch has them all."""
+
+    def network() -> Network:
+        return Network([9, 12, len(names)], device="cpu:numpy", seed=1)
+
+    places = Y % len(names)
+    labels = np.array(names)[places]
+    knows = network()
+    knows.metadata["class_labels"] = names
+    expected = train(network(), batches=cut(X, places), class_weight=[2, 1, 1, 1][: len(names)])
+    assert_same(train(knows, batches=cut(X, labels), class_weight={names[0]: 2}), expected)
+    assert gpunet.evaluate(knows, batches=cut(X, labels)) == gpunet.evaluate(knows, batches=cut(X, labels.tolist()))
+    if labels.dtype.kind != "i":
+        with pytest.raises(gpunet.InvalidTypeError, match="batch 1 of epoch 1: y: got dtype"):
+            train(network(), batches=cut(X, labels))
 
 
 def test_weights_may_not_begin_in_a_later_epoch() -> None:

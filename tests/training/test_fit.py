@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 import gpunet
 from gpunet.backends import NumpyBackend
-from gpunet.training.loop import batch_slices
+from gpunet.batches import batch_slices
 from tests.helpers.networks import learnable, small_network
 
 

@@ -1,0 +1,315 @@
+"""Parquet files read in batches, in bounded memory: for ``gpunet.fit(batches=...)`` and ``gpunet.evaluate``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from gpunet.batches import batch_slices
+from gpunet.errors import (
+    FileFormatError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingFileError,
+    NonFiniteError,
+    optional_package,
+    shown,
+    unknown_name,
+)
+from gpunet.random import Purpose, host_generator
+from gpunet.validation import check_dtype, check_integer
+
+Array = npt.NDArray[Any]
+
+# Of the features of a window; two windows are held.
+_WINDOW_BYTES = 1 << 26
+# Decoded at a time: the numbers of a few hundred columns stay in a processor's cache meanwhile.
+_PIECE_ROWS = 2048
+# A remainder of one row joins the batch before it, which batch norm needs.
+_FEWEST = 2
+
+
+class ParquetRows:
+    """The rows of Parquet files, as batches for ``fit(batches=...)`` and ``evaluate(batches=...)``.
+
+    Iterating goes through the rows in the order of the files; :meth:`shuffled` gives each epoch an order of its own.
+    Windows of rows are decoded one after the other, the next by a thread while the batches of one are used: two windows
+    and what Arrow decodes at a time are all that is held.
+
+    Parameters
+    ----------
+    paths : path, or sequence of paths
+        Files of the same columns, or folders, of which all files that end in ``.parquet`` are read, in the order of
+        their names.
+    target : str or sequence of str
+        The column of the labels or numbers, y (n,), or the columns of numbers, y (n, c). Text and booleans are labels.
+    columns : sequence of str, or None
+        The features, in this order: integers, floats and booleans. None takes all other columns.
+    sample_weight : str or None
+        The column of the rows' weights.
+    batch_size : int
+        At least 2. A single row that is left over joins the batch before it.
+    dtype : dtype
+        ``"float32"`` or ``"float64"``, of features and numbers: the network's needs no conversion later.
+    window : int or None
+        Rows of a window; more where the batch size does not divide it. None takes 64 MiB of features.
+
+    Attributes
+    ----------
+    rows : int
+    columns : tuple of str
+    fingerprint : str
+        A digest of what the files say of themselves (rows, columns, sizes and statistics of their parts) and of these
+        arguments; checkpoints compare it.
+
+    Raises
+    ------
+    MissingFileError, FileFormatError, OSError, MissingDependencyError
+    InvalidValueError, InvalidTypeError
+        A column that is not there, or of no numbers; while iterating, with file and row: a value that is missing.
+    """
+
+    def __init__(
+        self,
+        paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        target: str | Sequence[str],
+        columns: Sequence[str] | None = None,
+        sample_weight: str | None = None,
+        batch_size: int = 128,
+        dtype: npt.DTypeLike = "float32",
+        window: int | None = None,
+    ) -> None:
+        with optional_package("pyarrow", extra="parquet", purpose="reading a .parquet file"):
+            import pyarrow.parquet
+        self._dtype = check_dtype(dtype)
+        self.batch_size = check_integer("batch_size", batch_size, _FEWEST)
+        self._paths = _files(paths)
+        self._metadata = []
+        for path in self._paths:
+            with _reading(path):
+                self._metadata.append(pyarrow.parquet.read_metadata(path))
+        self._targets = [target] if isinstance(target, str) else list(target)
+        self._has_columns_of_targets = not isinstance(target, str)
+        self._sample_weight = sample_weight
+        others = [*self._targets, *([] if sample_weight is None else [sample_weight])]
+        first = self._metadata[0].schema.to_arrow_schema()
+        self.columns = tuple(columns) if columns is not None else tuple(n for n in first.names if n not in others)
+        self._check_columns(others)
+        self._parts = [
+            (file, group, metadata.row_group(group).num_rows)
+            for file, metadata in enumerate(self._metadata)
+            for group in range(metadata.num_row_groups)
+        ]
+        self.rows = sum(rows for _, _, rows in self._parts)
+        if self.rows < _FEWEST:
+            raise FileFormatError(f"{self._paths[0]}: got {self.rows} rows in all. Expected at least {_FEWEST}.")
+        if window is None:
+            window = _WINDOW_BYTES // (self._dtype.itemsize * len(self.columns))
+        length = -(-check_integer("window", window, 1) // self.batch_size) * self.batch_size
+        self._windows = batch_slices(self.rows, length, _FEWEST)
+        self.fingerprint = self._digest(length)
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return sum(len(self._cut(window)) for window in self._windows)
+
+    def __iter__(self) -> Iterator[tuple[Array, ...]]:
+        for arrays in self._decoded(self._parts):
+            for rows in self._cut(slice(0, len(arrays[0]))):
+                yield tuple(array[rows] for array in arrays)
+
+    def shuffled(self, seed: int = 0) -> ShuffledRows:
+        """Return batches whose order is drawn anew for each epoch; every row comes once per epoch.
+
+        Parameters
+        ----------
+        seed : int
+            0 to 2**64 - 1. The order is a function of it, the epoch's number, the files and the window.
+        """
+        return ShuffledRows(self, check_integer("seed", seed, 0, 2**64 - 1))
+
+    def in_order_of(self, generator: np.random.Generator) -> Iterator[tuple[Array, ...]]:
+        """Yield batches of the files' row groups in a random order, and of each window's rows in a random order."""
+        parts = [self._parts[place] for place in generator.permutation(len(self._parts))]
+        for arrays in self._decoded(parts):
+            order = generator.permutation(len(arrays[0]))
+            for rows in self._cut(slice(0, len(order))):
+                yield tuple(array.take(order[rows], axis=0) for array in arrays)
+
+    def _cut(self, window: slice) -> list[slice]:
+        return batch_slices(window.stop - window.start, self.batch_size, _FEWEST)
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _check_columns(self, others: list[str]) -> None:
+        """Raise unless every file has the columns, and numbers in those of the features."""
+        from pyarrow import types
+
+        if not self.columns:
+            raise InvalidValueError(f"columns: {self._paths[0]} has none besides {', '.join(others)}.")
+        for path, metadata in zip(self._paths, self._metadata, strict=True):
+            schema = metadata.schema.to_arrow_schema()
+            for name in (*self.columns, *others):
+                if name not in schema.names:
+                    raise InvalidValueError(f"{path}: {unknown_name('column', name, schema.names)}")
+            numbers = [*self.columns, *(others if self._has_columns_of_targets else others[1:])]
+            for name in numbers:
+                kind = schema.field(name).type
+                if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+                    raise InvalidTypeError(
+                        f"{path}, column {name!r}: holds {kind}. Expected numbers; columns= names the features."
+                    )
+
+    def _digest(self, window: int) -> str:
+        digest = sha256(repr((self.columns, self._targets, self._sample_weight, self._dtype.str)).encode())
+        digest.update(repr((self.batch_size, window)).encode())
+        for metadata in self._metadata:
+            content = metadata.to_dict()
+            digest.update(repr(content["row_groups"]).encode())
+        return digest.hexdigest()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _decoded(self, parts: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Array, ...]]:
+        """Yield the windows: features, targets and perhaps weights. Each is decoded while the one before is used."""
+        windows = self._read(parts)
+        with ThreadPoolExecutor(1, "gpunet-parquet") as thread:
+            coming = thread.submit(next, windows, None)
+            while (window := coming.result()) is not None:
+                coming = thread.submit(next, windows, None)
+                yield window
+
+    def _read(self, parts: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Array, ...]]:
+        pieces = (piece for file, group, _ in parts for piece in self._pieces(file, group))
+        left: tuple[Array, ...] = ()
+        for window in self._windows:
+            wanted = window.stop - window.start
+            filled: list[tuple[Array, ...]] = []
+            features = np.empty((wanted, len(self.columns)), self._dtype)
+            done = 0
+            while done < wanted:
+                piece = left or next(pieces)
+                here = min(len(piece[0]), wanted - done)
+                features[done : done + here] = piece[0][:here]
+                filled.append(tuple(part[:here] for part in piece[1:]))
+                left = tuple(part[here:] for part in piece) if here < len(piece[0]) else ()
+                done += here
+            yield features, *(np.concatenate(part) for part in zip(*filled, strict=True))
+
+    def _pieces(self, file: int, group: int) -> Iterator[tuple[Array, ...]]:
+        """Yield a row group piece by piece: features, targets and perhaps weights."""
+        from pyarrow.parquet import ParquetFile
+
+        path = self._paths[file]
+        names = [*self.columns, *self._targets, *([] if self._sample_weight is None else [self._sample_weight])]
+        with _reading(path), ParquetFile(path, metadata=self._metadata[file], memory_map=True) as opened:
+            for batch in opened.iter_batches(
+                _PIECE_ROWS, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
+            ):
+                yield self._arrays(file, group, batch)
+
+    def _arrays(self, file: int, group: int, batch: Any) -> tuple[Array, ...]:
+        features = self._matrix(file, group, batch, self.columns)
+        if self._has_columns_of_targets:
+            targets = self._matrix(file, group, batch, self._targets)
+        else:
+            targets = self._vector(file, group, batch, self._targets[0])
+        if self._sample_weight is None:
+            return features, targets
+        return features, targets, self._vector(file, group, batch, self._sample_weight)
+
+    def _matrix(self, file: int, group: int, batch: Any, names: Sequence[str]) -> Array:
+        """Return columns of numbers as an array (n, columns), of the files' dtype where they share one."""
+        import pyarrow
+
+        chosen = batch.select(list(names))
+        kinds = set(chosen.schema.types)
+        if len(kinds) > 1 or pyarrow.bool_() in kinds:
+            fields = [pyarrow.field(name, pyarrow.float64()) for name in names]
+            chosen = chosen.cast(pyarrow.schema(fields), safe=False)
+        try:
+            matrix: Array = chosen.to_tensor().to_numpy()
+        except (TypeError, pyarrow.ArrowException):
+            self._refuse_missing(file, group, names)
+        with np.errstate(over="ignore"):  # told where the batch is checked
+            return matrix.astype(self._dtype, copy=False)
+
+    def _vector(self, file: int, group: int, batch: Any, name: str) -> Array:
+        column = batch.column(name)
+        if column.null_count:
+            self._refuse_missing(file, group, [name])
+        values = column.to_numpy(zero_copy_only=False)
+        return values.astype(np.str_) if values.dtype == object else values
+
+    def _refuse_missing(self, file: int, group: int, names: Sequence[str]) -> NoReturn:
+        """Raise for the first value that is missing in these columns of a row group."""
+        from pyarrow.parquet import ParquetFile
+
+        path = self._paths[file]
+        before = sum(rows for here, number, rows in self._parts if here == file and number < group)
+        with ParquetFile(path) as opened:
+            table = opened.read_row_group(group, columns=list(names))
+        for name in names:
+            missing = table[name].is_null().to_numpy()
+            if missing.any():
+                row = before + int(missing.argmax())
+                raise NonFiniteError(f"{path}, row {row}, column {name!r}: the value is missing. Expected a number.")
+        raise InvalidTypeError(f"{path}: its columns cannot be read as one array of numbers.")
+
+
+@dataclass(frozen=True)
+class ShuffledRows:
+    """Batches of :class:`ParquetRows` in an order of its own for each epoch; a function of the epoch's number."""
+
+    source: ParquetRows
+    seed: int
+
+    def __call__(self, epoch: int) -> Iterator[tuple[Array, ...]]:
+        return self.source.in_order_of(host_generator(self.seed, Purpose.SHUFFLE, epoch))
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+        return len(self.source)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the rows, and of the seed."""
+        return f"{self.source.fingerprint}-{self.seed}"
+
+
+def _files(paths: Any) -> list[Path]:
+    """Return the files that were named, those of folders in the order of their names."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if not isinstance(given, (list, tuple)) or not given:
+        raise InvalidTypeError(f"paths: got {shown(paths)}. Expected a path or a list of paths.")
+    files = []
+    for path in map(Path, given):
+        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not found or not found[0].exists():
+            what = "no .parquet file in the folder" if path.is_dir() else "no file"
+            raise MissingFileError(f"paths: there is {what} {str(path)!r}.")
+        files += found
+    return files
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file where Arrow cannot read it."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise FileFormatError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
