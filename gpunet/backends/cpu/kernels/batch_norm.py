@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import INLINED, OPTIONS
 from gpunet.backends.cpu.kernels.activation import activate
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
-SIGNATURE = void(int64, int64)
 # How many sums each block has: of the values; of what is centred, and of its squares. Backward, two of them are used.
 SUMS = 3
 
@@ -139,7 +139,7 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
     of it for a block of columns.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
@@ -206,7 +206,7 @@ def inference_kernel(source: str, A: Any, stamp: str) -> Any:
     activation's parameter.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def inference(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
@@ -300,7 +300,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     forward kernel.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def backward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)

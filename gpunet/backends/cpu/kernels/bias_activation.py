@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
 
 from gpunet.backends.cpu.elementary import OPTIONS
 from gpunet.backends.cpu.kernels.activation import activate
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at
-
-SIGNATURE = void(int64, int64)
 
 
 def forward_kernel(source: str, A: Any, stamp: str) -> Any:
@@ -20,7 +18,7 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
     Arguments: s, bias or 0, out, rows, columns, rows of a block, and, as float64, the activation's parameter.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, parameter = array_at(arguments, (7,), np.int64), A(array_at(arguments, (7,), np.float64)[6])
@@ -45,7 +43,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     activation's parameter. Phase 0 does a block of rows and writes its sums; 1 adds them up.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def backward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, parameter = array_at(arguments, (11,), np.int64), A(array_at(arguments, (11,), np.float64)[10])

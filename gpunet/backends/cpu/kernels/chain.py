@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, void
 
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at, call_stripe
 
 
-@cfunc(void(int64, int64), cache=True)
+@kernel()
 def run_chain(arguments: Any, stripe: Any) -> Any:
     """Do a stripe of each kernel.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import (
     WIDTH,
     add,
@@ -39,7 +40,7 @@ def _call(gemm: Any, long: Any, size: Any, product: Any) -> Any:
         call_dgemm(gemm, product)
 
 
-@cfunc(void(int64, int64), cache=True)
+@kernel()
 def gemm_tile(arguments: Any, stripe: Any) -> Any:
     """out[tile] = op(a)[rows] op(b)[columns], added to where asked for.
 
@@ -71,7 +72,7 @@ def gemm_over_rows_kernel(A: Any, stamp: str) -> Any:
     block. Whoever does the last block adds up the sums, in their order.
     """
 
-    @cfunc(void(int64, int64), cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def gemm_over_rows(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (12,), np.int64)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import INLINED, OPTIONS, exponential, logarithm_of_one_plus_share, select
 from gpunet.backends.cpu.kernels.batch_norm import part_of_row
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at
 
-SIGNATURE = void(int64, int64)
 # Of a loss: phase, outputs, targets, weights or 0, doutputs, loss, sums, rows, columns, rows of a block. Phase 0 adds
 # up the weights; 1 does a block of rows and writes its sum of losses; 2 adds those up.
 _WORDS = 10
@@ -42,7 +42,7 @@ def weighted_mean(given: Any, blocks: Any, A: Any) -> Any:
 def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
     """Compile softmax and cross-entropy with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def softmax_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -84,7 +84,7 @@ def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
 def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
     """Compile the cross-entropy of independent sigmoid outputs with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def sigmoid_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -120,7 +120,7 @@ def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
 def squared_error_kernel(A: Any, stamp: str) -> Any:
     """Compile half the squared error with its gradient."""
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def squared_error(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -157,7 +157,7 @@ def score_kernel(of_classes: bool, A: Any, stamp: str) -> Any:
     a block of rows and writes its sum; 1 adds those up.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def score(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (9,), np.int64)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS, select
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at, size_of
-
-SIGNATURE = void(int64, int64)
 
 
 @njit(inline="always")
@@ -33,7 +32,7 @@ def clip_kernel(A: Any, stamp: str) -> Any:
     squares of large numbers would overflow. 1 combines them.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def clip(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (10,), np.int64), array_at(arguments, (10,), np.float64)
@@ -80,7 +79,7 @@ def sgd_kernel(A: Any, stamp: str) -> Any:
     nesterov, and, as float64, l2 and momentum.
     """
 
-    @cfunc(SIGNATURE, cache=True, **ELEMENTWISE)
+    @kernel(**ELEMENTWISE)
     def sgd(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (12,), np.int64), array_at(arguments, (12,), np.float64)
@@ -120,7 +119,7 @@ def adam_kernel(A: Any, stamp: str) -> Any:
     a chunk, and, as float64, l2, beta_1, beta_2, epsilon, weight decay.
     """
 
-    @cfunc(SIGNATURE, cache=True, **ELEMENTWISE)
+    @kernel(**ELEMENTWISE)
     def adam(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (15,), np.int64), array_at(arguments, (15,), np.float64)

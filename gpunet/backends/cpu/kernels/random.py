@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import OPTIONS, select
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
-SIGNATURE = void(int64, int64)
 _QUADS = WIDTH // 4
 _SHIFT, _MASK = np.uint64(32), np.uint64(0xFFFFFFFF)
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -61,7 +61,7 @@ def dropout_forward_kernel(A: Any, stamp: str) -> Any:
     the seed, layer, and, as float64, the factor of what is kept.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def dropout_forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (12,), np.int64)
@@ -87,7 +87,7 @@ def dropout_backward_kernel(A: Any, stamp: str) -> Any:
     Arguments: dy, mask, dx, elements, elements of a chunk, and, as float64, the factor of what is kept.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def dropout_backward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, scale = array_at(arguments, (6,), np.int64), A(array_at(arguments, (6,), np.float64)[5])
@@ -109,7 +109,7 @@ def sample_bernoulli_kernel(A: Any, stamp: str) -> Any:
     seed, layer.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def sample_bernoulli(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (9,), np.int64)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import cfunc, int64, njit, void
+from numba import njit
 
 from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at, size_of
-
-SIGNATURE = void(int64, int64)
 
 
 @njit(inline="always")
@@ -30,7 +29,7 @@ def gather_kernel(stamp: str) -> Any:
     Arguments: source, index, out, first or 0, rows, bytes of a row, rows of a block.
     """
 
-    @cfunc(SIGNATURE, cache=True)
+    @kernel()
     def gather(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (7,), np.int64)
@@ -51,7 +50,7 @@ def count_kernel(A: Any, stamp: str) -> Any:
     Arguments: loss, losses, table, scalars, place, steps, rows, how many scalars there are, skipped or 0.
     """
 
-    @cfunc(SIGNATURE, cache=True)
+    @kernel()
     def count(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (9,), np.int64)
@@ -84,7 +83,7 @@ def copy_kernel(stamp: str) -> Any:
     Arguments: source, destination, bytes, bytes of a chunk (a multiple of 8).
     """
 
-    @cfunc(SIGNATURE, cache=True)
+    @kernel()
     def copy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (4,), np.int64)
@@ -100,7 +99,7 @@ def keep_kernel(A: Any, stamp: str) -> Any:
     Arguments: source, kept, losses, place, elements, elements of a chunk, steps of a window.
     """
 
-    @cfunc(SIGNATURE, cache=True)
+    @kernel()
     def keep(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (7,), np.int64)
@@ -127,7 +126,7 @@ def summarize_kernel(A: Any, stamp: str) -> Any:
     adds up.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def summarize(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (7,), np.int64)
