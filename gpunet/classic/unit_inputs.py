@@ -51,7 +51,7 @@ class UnitInputEstimator(Estimator):
     def _fitted_units(self, X: npt.ArrayLike, dtype: npt.DTypeLike, device: str | Backend) -> Array:
         """Return X, its columns those of ``fit``, as a host array (n, d) of numbers from 0 to 1, or raise."""
         self._check_columns(X)
-        features = read_on_host("X", X, self.n_features_in_, dtype, device, type(self).__name__)
+        features = read_features("X", on_host("X", X, device), self.n_features_in_, dtype, type(self).__name__)
         return as_units("X", features, self.scaling_)
 
     def _restored(self, units: Array) -> Array:
@@ -59,7 +59,7 @@ class UnitInputEstimator(Estimator):
         return units if self.scaling_ is None else self.scaling_.restored(units)
 
     def _read(self, argument: str, values: npt.ArrayLike, columns: int | None = None) -> Array:
-        return read_on_host(argument, values, columns, self.dtype, self.device, type(self).__name__)
+        return read_features(argument, on_host(argument, values, self.device), columns, self.dtype, type(self).__name__)
 
     def _set_units(self, columns: int, names: Array | None, scaling: UnitScaling | None) -> None:
         """Take over what ``fit`` knows of X."""
@@ -72,16 +72,9 @@ class UnitInputEstimator(Estimator):
         return tags
 
 
-def read_on_host(
-    argument: str,
-    values: npt.ArrayLike,
-    columns: int | None,
-    dtype: npt.DTypeLike,
-    device: str | Backend,
-    estimator: str,
-) -> Array:
-    """Return :func:`gpunet.classic.inputs.read_features`, also of an array in CUDA memory where the device is CUDA."""
-    if is_on_cuda(values):
-        backend = select_backend(device)
-        values = backend.to_numpy(backend.take(argument, values))
-    return read_features(argument, values, columns, dtype, estimator)
+def on_host(argument: str, values: npt.ArrayLike, device: str | Backend) -> npt.ArrayLike:
+    """Return an array in CUDA memory as one of the host's, where the device is CUDA; others as they are."""
+    if not is_on_cuda(values):
+        return values
+    backend = select_backend(device)
+    return backend.to_numpy(backend.take(argument, values))
