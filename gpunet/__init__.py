@@ -64,7 +64,16 @@ from gpunet.interchange import (
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate, WarmUpRate
+from gpunet.schedules import (
+    ConstantRate,
+    CosineRate,
+    CyclicalRate,
+    OneCycleRate,
+    ReduceOnPlateauRate,
+    Schedule,
+    StepRate,
+    WarmUpRate,
+)
 from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
 from gpunet.version import __version__
 
@@ -114,6 +123,7 @@ __all__ = [
     "Optimizer",
     "OutOfDeviceMemoryError",
     "ReLU",
+    "ReduceOnPlateauRate",
     "ResumeWarning",
     "Run",
     "Schedule",

@@ -28,7 +28,15 @@ from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate
+from gpunet.schedules import (
+    ConstantRate,
+    CosineRate,
+    CyclicalRate,
+    OneCycleRate,
+    ReduceOnPlateauRate,
+    Schedule,
+    StepRate,
+)
 from gpunet.training import Callback, EarlyStopping, History, Run, fit
 from gpunet.training.loop import batch_slices
 from gpunet.validation import PRECISIONS
@@ -48,6 +56,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "cosine": CosineRate,
     "cyclical": lambda rate, steps: CyclicalRate(rate / 10, rate, half_cycle=-(-steps // 6)),
     "one_cycle": lambda rate, steps: OneCycleRate(rate, max(steps, 2)),
+    "reduce_on_plateau": lambda rate, steps: ReduceOnPlateauRate(rate, patience=3),
 }
 
 
@@ -125,7 +134,8 @@ def declare(parser: Parser) -> None:
         "--schedule",
         choices=tuple(SCHEDULES),
         default="cosine",
-        help="step: a tenth after each third of the run; cyclical: three cycles, down to a tenth (default: cosine)",
+        help="step: a tenth after each third of the run; cyclical: three cycles, down to a tenth; reduce_on_plateau: a "
+        "tenth after four epochs without a better validation loss (default: cosine)",
     )
     training.add_argument(
         "--l2",

@@ -7,6 +7,7 @@ the history.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -47,6 +48,8 @@ class Checkpoint:
     moments : dict of str to ndarray, (p,)
         The optimiser's.
     steps, optimizer_step : int
+    schedule : dict
+        What the schedule of the learning rate has observed.
     loss_scale : dict or None
         Of a float16 network.
     history : History
@@ -58,6 +61,7 @@ class Checkpoint:
     moments: dict[str, Array]
     steps: int
     optimizer_step: int
+    schedule: dict[str, Any]
     loss_scale: dict[str, Any] | None
     history: History
     best: BestRecord | None
@@ -69,6 +73,7 @@ class Checkpoint:
         if network.loss_scale is not None and self.loss_scale is not None:
             network.loss_scale.restore(self.loss_scale)
         optimizer.step = self.optimizer_step
+        optimizer.schedule.restore(self.schedule)
         for name, flat in self.moments.items():
             network.backend.copy(flat, optimizer.moments[name])
         self.history.stopped_early = False
@@ -103,6 +108,7 @@ def write_checkpoint(
         "metadata": check_json("metadata", network.metadata),
         "steps": network.steps,
         "optimizer_step": optimizer.step,
+        "schedule": optimizer.schedule.state,
         "loss_scale": network.loss_scale_state,
         "history": history.to_dict(),
         "best": None,
@@ -148,7 +154,7 @@ def read_checkpoint(
             shapes |= _shapes(["best"], network.layout) | _shapes(["best"], network.state_layout)
         tensors = stored.read(shapes)
     try:
-        checkpoint = _parse(tensors, header, network, optimizer)
+        checkpoint = _parse(tensors, header, network, optimizer, identity)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
     if len(checkpoint.history) < epochs:
@@ -190,7 +196,11 @@ def _check_moments(path: str | os.PathLike[str], names: Iterable[str], optimizer
 
 
 def _parse(
-    tensors: Mapping[str, Array], header: Mapping[str, Any], network: Network, optimizer: Optimizer
+    tensors: Mapping[str, Array],
+    header: Mapping[str, Any],
+    network: Network,
+    optimizer: Optimizer,
+    identity: RunIdentity,
 ) -> Checkpoint:
     layouts = network.layout, network.state_layout
     values = {name: tensors[name] for layout in layouts for name in layout.specs}
@@ -217,12 +227,22 @@ def _parse(
         moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
         steps=steps,
         optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, LARGEST_STEP),
+        schedule=_observed(header, optimizer, identity),
         loss_scale=loss_scale,
         history=history,
         best=best,
     )
     network.check_values(values)
     return checkpoint
+
+
+def _observed(header: Mapping[str, Any], optimizer: Optimizer, identity: RunIdentity) -> dict[str, Any]:
+    """Return what the optimiser's schedule has to go on from: another one than the checkpoint's begins anew."""
+    schedule = copy.deepcopy(optimizer.schedule)
+    schedule.reset()
+    if header.get("learning_rate") == identity.learning_rate and "schedule" in header:
+        schedule.restore(header["schedule"])
+    return schedule.state
 
 
 def _shapes(prefixes: Iterable[str], layout: Layout) -> dict[str, tuple[int, ...]]:

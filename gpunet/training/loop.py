@@ -326,10 +326,17 @@ class _Loop:
                     with self._turn():
                         self.best.consider(record)
                     history.stopped_early = self.best.is_over
+                self._tell_schedule(record)
                 self._write_checkpoint()
                 for callback in self.settings.callbacks:
                     callback.on_epoch_end(self.progress, record)
         return history
+
+    def _tell_schedule(self, record: EpochRecord) -> None:
+        schedule = self.optimizer.schedule
+        value = None if schedule.monitor is None else getattr(record, schedule.monitor)
+        if value is not None:  # as after a callback that set a schedule which fit has not checked
+            schedule.observe(value)
 
     def _write_checkpoint(self) -> None:
         if self.settings.checkpoint is not None and self.identity is not None:

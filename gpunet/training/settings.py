@@ -82,7 +82,10 @@ def check_settings(
     if checkpoint is not None:
         check_json("metadata", network.metadata)
     if early_stopping is not None:
-        _check_early_stopping(early_stopping, network, validation or validation_batches)
+        if not isinstance(early_stopping, EarlyStopping):
+            raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
+        _check_monitored("early_stopping", early_stopping.monitor, network, validation or validation_batches)
+    _check_monitored("optimizer: its schedule", optimizer.schedule.monitor, network, validation or validation_batches)
     epochs = check_integer("epochs", epochs, 1)
     return FitSettings(
         epochs=epochs,
@@ -103,13 +106,14 @@ def check_settings(
     )
 
 
-def _check_early_stopping(early_stopping: EarlyStopping, network: Network, validation: Any) -> None:
-    if not isinstance(early_stopping, EarlyStopping):
-        raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
+def _check_monitored(what: str, monitor: str | None, network: Network, validation: Any) -> None:
+    """Raise where there will be no such quantity to watch."""
+    if monitor is None or not monitor.startswith("validation"):
+        return
     if validation is None:
-        raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
-    if early_stopping.monitor == "validation_accuracy" and not network.has_probabilities:
-        raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
+        raise InvalidValueError(f"{what}: needs validation=(X, y), got None.")
+    if monitor == "validation_accuracy" and not network.has_probabilities:
+        raise InvalidValueError(f"{what}: a network with loss={network.loss!r} has no accuracy.")
 
 
 def _check_batch_size(batch_size: int, network: Network) -> int:
