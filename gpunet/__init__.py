@@ -74,7 +74,7 @@ from gpunet.schedules import (
     StepRate,
     WarmUpRate,
 )
-from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
+from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, WeightAverage, evaluate, fit
 from gpunet.version import __version__
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnknownCategoryWarning",
     "WarmUpRate",
+    "WeightAverage",
     "__version__",
     "classic",
     "data",

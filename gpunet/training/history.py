@@ -25,7 +25,7 @@ class EpochRecord:
     epoch : int
         From 1.
     step : int
-        Updates done since the network was made.
+        Batches that the network was trained on since it was made.
     loss : float
         Mean of the data term over the epoch's batches, in training mode, weighted like the loss.
     penalty : float
