@@ -74,7 +74,19 @@ from gpunet.schedules import (
     StepRate,
     WarmUpRate,
 )
-from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, WeightAverage, evaluate, fit
+from gpunet.training import (
+    Callback,
+    EarlyStopping,
+    EpochRecord,
+    Evaluation,
+    History,
+    LossCurve,
+    ProgressBar,
+    Run,
+    WeightAverage,
+    evaluate,
+    fit,
+)
 from gpunet.version import __version__
 
 if TYPE_CHECKING:
@@ -110,6 +122,7 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "LeakyReLU",
+    "LossCurve",
     "MLPClassifier",
     "MLPRegressor",
     "Mish",
@@ -122,6 +135,7 @@ __all__ = [
     "OneCycleRate",
     "Optimizer",
     "OutOfDeviceMemoryError",
+    "ProgressBar",
     "ReLU",
     "ReduceOnPlateauRate",
     "ResumeWarning",

@@ -16,9 +16,9 @@ from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require, require_rich
-from gpunet.cli.progress import ProgressBar, is_watched, note, telling
+from gpunet.cli.progress import is_watched, note, telling
 from gpunet.cli.readers import folder, names, number, whole_number, widths
-from gpunet.cli.scores import Score, format_score, score_rows
+from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
 from gpunet.data.options import STRATEGIES
@@ -37,7 +37,8 @@ from gpunet.schedules import (
     Schedule,
     StepRate,
 )
-from gpunet.training import Callback, EarlyStopping, History, Run, fit
+from gpunet.training import Callback, EarlyStopping, History, ProgressBar, Run, fit
+from gpunet.training.history import format_score
 from gpunet.training.loop import batch_slices
 from gpunet.validation import PRECISIONS
 

@@ -262,7 +262,7 @@ def windows(steps: int, length: int) -> list[tuple[int, int]]:
 
 
 def _watches_steps(callback: Callback) -> bool:
-    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
+    return callback.every_step and getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
 
 
 class _Loop:
