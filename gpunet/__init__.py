@@ -64,8 +64,29 @@ from gpunet.interchange import (
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate, WarmUpRate
-from gpunet.training import Callback, EarlyStopping, EpochRecord, Evaluation, History, Run, evaluate, fit
+from gpunet.schedules import (
+    ConstantRate,
+    CosineRate,
+    CyclicalRate,
+    OneCycleRate,
+    ReduceOnPlateauRate,
+    Schedule,
+    StepRate,
+    WarmUpRate,
+)
+from gpunet.training import (
+    Callback,
+    EarlyStopping,
+    EpochRecord,
+    Evaluation,
+    History,
+    LossCurve,
+    ProgressBar,
+    Run,
+    WeightAverage,
+    evaluate,
+    fit,
+)
 from gpunet.version import __version__
 
 if TYPE_CHECKING:
@@ -101,6 +122,7 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "LeakyReLU",
+    "LossCurve",
     "MLPClassifier",
     "MLPRegressor",
     "Mish",
@@ -113,7 +135,9 @@ __all__ = [
     "OneCycleRate",
     "Optimizer",
     "OutOfDeviceMemoryError",
+    "ProgressBar",
     "ReLU",
+    "ReduceOnPlateauRate",
     "ResumeWarning",
     "Run",
     "Schedule",
@@ -126,6 +150,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnknownCategoryWarning",
     "WarmUpRate",
+    "WeightAverage",
     "__version__",
     "classic",
     "data",

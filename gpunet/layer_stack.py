@@ -347,13 +347,17 @@ class LayerStack:
             gradient = layer.backward(gradient, input_gradient or position > 0)
         return gradient
 
-    def unscale_gradients(self, interval: int = 0) -> None:
+    def unscale_gradients(self, interval: int = 0, batches: int = 1, loss: Array | None = None) -> None:
         """Divide ``gradients`` by the loss scale, if there is one; :meth:`backward` does that by itself.
 
         Parameters
         ----------
         interval : int
             In a step of training: the finite steps after which the scale grows. 0 leaves it.
+        batches : int
+            That a step takes its gradients from.
+        loss : array, (2,), or None
+            The mean of theirs; None for the last batch's.
         """
         if self.loss_scale is None:
             return
@@ -361,10 +365,11 @@ class LayerStack:
         last_bias = next(reversed(self.layout.slices.values()))
         self.backend.unscale_gradients(
             self.flat_gradients[: last_bias.start],
-            self.loss_layer.value,
+            self.loss_layer.value if loss is None else loss,
             self.loss_scale.on_device,
             self.loss_scale.guard,
             interval,
+            batches,
         )
 
     @property

@@ -78,7 +78,7 @@ class LossScale:
     on_device : array of float32, (4,)
         See :func:`gpunet.backends.reference.loss_scale.unscale_gradients`.
     newly_skipped : array of float32, (1,)
-        The last of these numbers: steps skipped since :meth:`count_skipped`.
+        The last of these numbers: batches of the steps skipped since :meth:`count_skipped`.
     guard : array of float32, (2,)
         What an optimiser's step takes for the loss: NaN where the gradients are not finite.
     """
@@ -114,7 +114,7 @@ class LossScale:
         return self._read()[0]
 
     def count_skipped(self) -> int:
-        """Return how many steps were skipped since this was last asked."""
+        """Return how many batches had a step that was skipped, since this was last asked."""
         skipped = int(self._read()[3])
         if skipped:
             self._backend.copy(np.zeros(1, np.float32), self.newly_skipped)

@@ -116,7 +116,7 @@ class Optimizer(ABC):
         if self._parameters is not parameters:
             for name in self._denominators:
                 check_normal(name, getattr(self, name), parameters.dtype)
-            step, moments = self.step, self.moments
+            step, moments, observed = self.step, self.moments, self.schedule.state
             goes_on = bool(self._weights_digest) and self._weights_digest == fingerprint(
                 parameters, to_numpy=backend.to_numpy
             )
@@ -125,12 +125,14 @@ class Optimizer(ABC):
             self.reset()
             if goes_on:
                 self.step = step
+                self.schedule.restore(observed)
                 for name in self.moments.keys() & moments.keys():
                     backend.copy(moments[name], self.moments[name])
 
     def reset(self) -> None:
-        """Forget the moments and count from step 0."""
+        """Forget the moments, and what the schedule has observed, and count from step 0."""
         self.step, self.moments, self._weights_digest = 0, {}, ""
+        self.schedule.reset()
         if self._parameters is None:
             return
         dtype = self._parameters.dtype

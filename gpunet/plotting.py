@@ -75,15 +75,32 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dots_per_inch: 
     """
     import matplotlib
 
-    path, endings = as_path(path), figure.canvas.get_supported_filetypes()
+    path = check_figure_path(path)
     ending = path.suffix.removeprefix(".").lower()
-    if ending not in endings:
-        known = ", ".join(f".{one}" for one in sorted(endings))
-        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected one of: {known}.")
     date = {"svg": "Date", "pdf": "CreationDate"}.get(ending)
     # Otherwise the ids in an SVG file are random.
     with matplotlib.rc_context({"svg.hashsalt": "gpunet"}), replacing(path) as file:
         figure.savefig(file, format=ending, dpi=dots_per_inch or "figure", metadata={date: None} if date else None)
+    return path
+
+
+def check_figure_path(path: str | os.PathLike[str], argument: str = "path") -> Path:
+    """Return a path for a figure, or raise.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    InvalidValueError, InvalidTypeError
+        It is no path, or matplotlib does not know the ending.
+    """
+    with optional_package("matplotlib", extra="plot", purpose="drawing figures"):
+        from matplotlib.backend_bases import FigureCanvasBase
+
+    path, endings = as_path(path), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in endings:
+        known = ", ".join(f".{one}" for one in sorted(endings))
+        raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected one of: {known}.")
     return path
 
 

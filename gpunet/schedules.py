@@ -1,24 +1,58 @@
-"""Learning rates as functions of the step: constant, step, cosine, cyclical, one cycle, with a warm-up.
+"""Learning rates as functions of the step: constant, step, cosine, cyclical, one cycle, with a warm-up, on a plateau.
 
 A schedule is called with the number of updates done so far, from 0, and returns the learning rate of the next one.
+One that follows what epochs come to is told after each of them.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from gpunet.errors import InvalidValueError
-from gpunet.validation import check_integer, check_number
+from gpunet.errors import InvalidValueError, unknown_name
+from gpunet.validation import check_integer, check_number, check_rate
+
+# What of an epoch may be watched, with the sign that makes lower better.
+MONITORED = {"loss": 1.0, "validation_loss": 1.0, "validation_accuracy": -1.0}
 
 
 class Schedule(ABC):
-    """A learning rate per step; subclasses define ``__call__``, and may be the user's own."""
+    """A learning rate per step; subclasses define ``__call__``, and may be the user's own.
+
+    Attributes
+    ----------
+    monitor : str or None
+        What :meth:`observe` is told of each epoch: a quantity of :class:`gpunet.EpochRecord`. None for nothing.
+    """
+
+    monitor: str | None = None
 
     @abstractmethod
     def __call__(self, step: int) -> float:
         """Return the learning rate of update ``step``, counted from 0."""
+
+    def observe(self, value: float) -> None:  # noqa: B027
+        """Take note of what an epoch came to. Rates may change between epochs only."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it has taken note of, as JSON can hold it; a checkpoint records it."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Go on from a :attr:`state`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is something else.
+        """
+
+    def reset(self) -> None:  # noqa: B027
+        """Forget what it has taken note of."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +215,127 @@ class WarmUpRate(Schedule):
         check_integer("steps", self.steps, 1)
 
     def __call__(self, step: int) -> float:
-        return as_schedule(self.schedule)(step) * min(1.0, (step + 1) / self.steps)
+        return self._warmed(step) * min(1.0, (step + 1) / self.steps)
+
+    @property
+    def _warmed(self) -> Schedule:
+        return as_schedule(self.schedule)
+
+    @property
+    def monitor(self) -> str | None:  # type: ignore[override]
+        return self._warmed.monitor
+
+    def observe(self, value: float) -> None:
+        self._warmed.observe(value)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self._warmed.state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._warmed.restore(state)
+
+    def reset(self) -> None:
+        self._warmed.reset()
+
+
+@dataclass
+class _Plateau:
+    """Where a rate that is reduced on plateaus stands.
+
+    Attributes
+    ----------
+    rate : float
+        The learning rate now.
+    best : float or None
+        The best value so far, its sign turned so that lower is better.
+    waited, cooling : int
+        Epochs since, and epochs of the cooldown that are left.
+    """
+
+    rate: float
+    best: float | None = None
+    waited: int = 0
+    cooling: int = 0
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateauRate(Schedule):
+    """Multiplied by ``factor`` where a quantity has not improved for more than ``patience`` epochs.
+
+    The numbers are those of PyTorch's ``ReduceLROnPlateau`` with a relative threshold and ``eps=0``. It belongs to one
+    run at a time: the optimiser that it was given to resets it together with its own step count.
+
+    Parameters
+    ----------
+    initial : float
+        The first learning rate.
+    factor : float
+        0 to 1, 1 excluded.
+    patience : int
+        Epochs without improvement that are waited for; the next one without reduces the rate.
+    threshold : float
+        An improvement is more than this part of the best value.
+    cooldown : int
+        Epochs after a reduction that are not counted.
+    minimum : float
+        The rate is not reduced below it.
+    monitor : str
+        ``"validation_loss"`` or ``"validation_accuracy"``, which need validation data, or ``"loss"``.
+    """
+
+    initial: float
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    cooldown: int = 0
+    minimum: float = 0.0
+    monitor: str = "validation_loss"
+    _plateau: _Plateau = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial)
+        check_rate("factor", self.factor)
+        check_integer("patience", self.patience, 0)
+        check_number("threshold", self.threshold)
+        check_integer("cooldown", self.cooldown, 0)
+        check_number("minimum", self.minimum)
+        if not isinstance(self.monitor, str) or self.monitor not in MONITORED:
+            raise unknown_name("monitor", self.monitor, MONITORED)
+        self.reset()
+
+    def __call__(self, step: int) -> float:
+        return self._plateau.rate
+
+    def observe(self, value: float) -> None:
+        plateau, value = self._plateau, MONITORED[self.monitor] * value
+        best = math.inf if plateau.best is None else plateau.best
+        if value < (best if math.isinf(best) else best - self.threshold * abs(best)):
+            plateau.best, plateau.waited = value, 0
+        else:
+            plateau.waited += 1
+        if plateau.cooling:
+            plateau.cooling, plateau.waited = plateau.cooling - 1, 0
+        if plateau.waited > self.patience:
+            reduced = max(plateau.rate * self.factor, self.minimum)
+            plateau.rate, plateau.waited, plateau.cooling = min(plateau.rate, reduced), 0, self.cooldown
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return asdict(self._plateau)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        best = state["best"]
+        restored = _Plateau(
+            rate=check_number("rate", state["rate"], maximum=self.initial),
+            best=None if best is None else check_number("best", best, minimum=-math.inf),
+            waited=check_integer("waited", state["waited"], 0, self.patience),
+            cooling=check_integer("cooling", state["cooling"], 0, self.cooldown),
+        )
+        object.__setattr__(self, "_plateau", restored)
+
+    def reset(self) -> None:
+        object.__setattr__(self, "_plateau", _Plateau(self.initial))
 
 
 def _half_cosine(start: float, stop: float, progress: float) -> float:

@@ -33,8 +33,8 @@ struct Unscale {
 template <int N>
 __global__ void __launch_bounds__(256)
     unscale_gradients(float* gradients /* [count] */, long long count, const float* loss /* [2] */,
-                      float* scale /* [4]: the scale, finite steps in a row, skipped steps in all and lately */,
-                      float* guard /* [2] */, int interval, float* partial /* [gridDim.x] */,
+                      float* scale /* [4]: the scale, finite steps in a row, skipped steps, their batches lately */,
+                      float* guard /* [2] */, int interval, int batches, float* partial /* [gridDim.x] */,
                       unsigned int* ticket /* [1] */) {
     constexpr float LARGEST = 0x1p24f;
     SHARED(float, scratch, [WARP_LANES]);
@@ -59,6 +59,6 @@ __global__ void __launch_bounds__(256)
     scale[1] = is_grown ? 0.0f : good;
     if (!is_good) {
         scale[2] += 1.0f;
-        scale[3] += 1.0f;
+        scale[3] += (float)batches;
     }
 }

@@ -147,7 +147,8 @@ NETWORK_ARGUMENTS = (
     *("dtype", "precision", "device"),
 )
 FIT_ARGUMENTS = (
-    *("network", "X", "y", "epochs", "batch_size", "optimizer", "l2", "clip_norm", "shuffle", "validation"),
+    *("network", "X", "y", "epochs", "batch_size", "optimizer", "l2", "clip_norm", "accumulate", "average", "shuffle"),
+    "validation",
     *("class_weight", "sample_weight", "early_stopping", "callbacks", "checkpoint", "resume"),
 )
 

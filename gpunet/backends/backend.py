@@ -108,6 +108,8 @@ class Backend:
     count_step = operation(training.count_step)
     keep_weights = operation(training.keep_weights)
     summarize = operation(training.summarize)
+    accumulate_gradients = operation(training.accumulate_gradients)
+    average_weights = operation(training.average_weights)
     score_classes = operation(score.score_classes)
     score_switches = operation(score.score_switches)
     narrow_pass = operation(narrow_pass.narrow_pass)

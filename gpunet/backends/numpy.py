@@ -288,6 +288,47 @@ class NumpyBackend(Backend):
         weights = vector[:weight_count]
         out[0], out[1] = np.dot(weights, weights), vector.size - np.count_nonzero(np.isfinite(vector))
 
+    def accumulate_gradients(
+        self, gradients: Array, accumulated: Array, loss: Array, mean: Array, *, is_first: bool, is_last: bool
+    ) -> None:
+        before = 0 * loss[1] if is_first else mean[1].copy()
+        mean[1] = before + loss[1]
+        if before == 0:
+            mean[0] = loss[0]
+            if not is_last:
+                accumulated[...] = gradients
+            return
+        share = loss[1] / mean[1]
+        mean[0] += share * (loss[0] - mean[0])
+        self._approach(accumulated, gradients, share, gradients if is_last else accumulated)
+
+    def average_weights(
+        self,
+        parameters: Array,
+        averaged_parameters: Array,
+        state: Array,
+        averaged_state: Array,
+        updates: Array,
+        loss: Array,
+        *,
+        decay: float,
+    ) -> None:
+        if not np.isfinite(loss[0]):
+            return
+        for values, averaged in ((parameters, averaged_parameters), (state, averaged_state)):
+            if updates[0]:
+                self._approach(averaged, values, 1 - decay, averaged)
+            else:
+                averaged[...] = values
+        updates += 1
+
+    def _approach(self, start: Array, goal: Array, share: float, out: Array) -> None:
+        """out = start + share (goal - start)."""
+        for part in chunks(0, start.size):
+            step = goal[part] - start[part]
+            step *= share
+            np.add(start[part], step, out=out[part])
+
     # --- random bits ------------------------------------------------------------------------------------------------
 
     def dropout_forward(

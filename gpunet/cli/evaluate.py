@@ -13,11 +13,12 @@ from gpunet.cli.models import load_model
 from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import telling
-from gpunet.cli.scores import Score, format_score, score_rows
+from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, load_for_model, split_rows
 from gpunet.errors import InvalidValueError
 from gpunet.network import Network
+from gpunet.training.history import format_score
 
 Array = npt.NDArray[Any]
 

@@ -14,6 +14,7 @@ from gpunet.data import DataSet, Preparation
 from gpunet.errors import NonFiniteError
 from gpunet.network import Network
 from gpunet.training import evaluate
+from gpunet.training.history import format_score
 
 Array = npt.NDArray[Any]
 
@@ -70,13 +71,6 @@ class Score:
         """Return rows, loss and quality for a table."""
         quality = self.accuracy if self.rmse is None else self.r2
         return [f"{self.rows:,}", format_score(self.loss), format_score(quality)]
-
-
-def format_score(value: float | None) -> str:
-    """Return four decimals of a number of ordinary size, four digits of a huge one."""
-    if value is None:
-        return "undefined"
-    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.3e}"
 
 
 def score_rows(network: Network, preparation: Preparation, data: DataSet, rows: Array) -> Score:

@@ -17,9 +17,9 @@ from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require, require_rich
-from gpunet.cli.progress import ProgressBar, is_watched, note, telling
+from gpunet.cli.progress import is_watched, note, telling
 from gpunet.cli.readers import folder, names, number, whole_number, widths
-from gpunet.cli.scores import Score, format_score, score_rows
+from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
 from gpunet.data.options import STRATEGIES
@@ -29,8 +29,17 @@ from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
-from gpunet.schedules import ConstantRate, CosineRate, CyclicalRate, OneCycleRate, Schedule, StepRate
-from gpunet.training import Callback, EarlyStopping, History, Run, fit
+from gpunet.schedules import (
+    ConstantRate,
+    CosineRate,
+    CyclicalRate,
+    OneCycleRate,
+    ReduceOnPlateauRate,
+    Schedule,
+    StepRate,
+)
+from gpunet.training import Callback, EarlyStopping, History, ProgressBar, Run, fit
+from gpunet.training.history import format_score
 from gpunet.validation import PRECISIONS
 
 MODEL, HISTORY, CHECKPOINT = "model.safetensors", "history.json", "checkpoint.safetensors"
@@ -48,6 +57,7 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "cosine": CosineRate,
     "cyclical": lambda rate, steps: CyclicalRate(rate / 10, rate, half_cycle=-(-steps // 6)),
     "one_cycle": lambda rate, steps: OneCycleRate(rate, max(steps, 2)),
+    "reduce_on_plateau": lambda rate, steps: ReduceOnPlateauRate(rate, patience=3),
 }
 
 
@@ -125,7 +135,8 @@ def declare(parser: Parser) -> None:
         "--schedule",
         choices=tuple(SCHEDULES),
         default="cosine",
-        help="step: a tenth after each third of the run; cyclical: three cycles, down to a tenth (default: cosine)",
+        help="step: a tenth after each third of the run; cyclical: three cycles, down to a tenth; reduce_on_plateau: a "
+        "tenth after four epochs without a better validation loss (default: cosine)",
     )
     training.add_argument(
         "--l2",

@@ -407,7 +407,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             return copy.deepcopy(self.optimizer)
         rate: float | Schedule = check_number("learning_rate_init", self.learning_rate_init, above=True)
         if self.schedule is not None:
-            rate = self.schedule
+            rate = copy.deepcopy(self.schedule)
         if self.solver == "sgd":
             nesterov = check_flag("nesterovs_momentum", self.nesterovs_momentum)
             return SGD(rate, momentum=self.momentum, nesterov=nesterov and check_rate("momentum", self.momentum) > 0)

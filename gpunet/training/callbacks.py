@@ -43,9 +43,16 @@ class Callback:
 
     What a callback changes counts from the next step on, on every device: the optimiser's hyperparameters, learning
     rate, moments and :meth:`~gpunet.Optimizer.reset`; the network's parameters and step count; rate and seed of dropout
-    and momentum of batch norm among ``run.network.layers``. A callback that overrides :meth:`on_step_end` keeps a
-    device from doing several steps at once.
+    and momentum of batch norm among ``run.network.layers``.
+
+    Attributes
+    ----------
+    every_step : bool
+        Whether :meth:`on_step_end`, where it is overridden, is to be called between any two steps: it keeps a device
+        from doing several at once. False calls it now and then, for those that only look on.
     """
+
+    every_step = True
 
     def on_fit_start(self, run: Run) -> None:
         """Training is about to start."""

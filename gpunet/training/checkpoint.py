@@ -7,6 +7,7 @@ the history.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -28,6 +29,8 @@ from gpunet.serialization import open_tensors, write_tensors
 from gpunet.training.early_stopping import BestRecord, BestWeights, EarlyStopping
 from gpunet.training.history import History
 from gpunet.training.identity import RunIdentity, check_same
+from gpunet.training.snapshot import Snapshot
+from gpunet.training.weight_average import AveragedWeights, AverageRecord
 from gpunet.validation import check_integer, check_json, check_number
 
 Array = npt.NDArray[Any]
@@ -47,34 +50,44 @@ class Checkpoint:
     moments : dict of str to ndarray, (p,)
         The optimiser's.
     steps, optimizer_step : int
+    schedule : dict
+        What the schedule of the learning rate has observed.
     loss_scale : dict or None
         Of a float16 network.
     history : History
     best : BestRecord or None
         Where early stopping stood.
+    average : AverageRecord or None
     """
 
     values: dict[str, Array]
     moments: dict[str, Array]
     steps: int
     optimizer_step: int
+    schedule: dict[str, Any]
     loss_scale: dict[str, Any] | None
     history: History
     best: BestRecord | None
+    average: AverageRecord | None
 
-    def apply(self, network: Network, optimizer: Optimizer, best: BestWeights | None) -> None:
-        """Put network, attached optimiser and early stopping into the checkpoint's state."""
+    def apply(
+        self, network: Network, optimizer: Optimizer, best: BestWeights | None, averages: AveragedWeights | None
+    ) -> None:
+        """Put network, attached optimiser, early stopping and average into the checkpoint's state."""
         network.set_parameters(self.values)
         network.set_step(self.steps)
         if network.loss_scale is not None and self.loss_scale is not None:
             network.loss_scale.restore(self.loss_scale)
         optimizer.step = self.optimizer_step
+        optimizer.schedule.restore(self.schedule)
         for name, flat in self.moments.items():
             network.backend.copy(flat, optimizer.moments[name])
         self.history.stopped_early = False
         if best is not None and self.best is not None:
             best.continue_from(self.best)
             self.history.stopped_early = best.is_over
+        if averages is not None and self.average is not None:
+            averages.continue_from(self.average)
 
 
 def write_checkpoint(
@@ -83,6 +96,7 @@ def write_checkpoint(
     optimizer: Optimizer,
     history: History,
     best: BestWeights | None,
+    averages: AveragedWeights | None,
     identity: RunIdentity,
 ) -> Path:
     """Write the state of a run after an epoch; the file appears whole or not at all.
@@ -103,13 +117,17 @@ def write_checkpoint(
         "metadata": check_json("metadata", network.metadata),
         "steps": network.steps,
         "optimizer_step": optimizer.step,
+        "schedule": optimizer.schedule.state,
         "loss_scale": network.loss_scale_state,
         "history": history.to_dict(),
         "best": None,
+        "average": None,
     }
+    if averages is not None:
+        tensors |= _tensors("average", averages.average)
+        header["average"] = {"updates": averages.updates}
     if best is not None and best.epoch is not None:
-        tensors |= _prefixed("best", network.layout.views(network.backend.to_numpy(best.snapshot.parameters)))
-        tensors |= _prefixed("best", network.state_layout.views(network.backend.to_numpy(best.snapshot.state)))
+        tensors |= _tensors("best", best.snapshot)
         header["best"] = {
             "monitor": best.rule.monitor,
             "value": best.value,
@@ -144,11 +162,12 @@ def read_checkpoint(
         header = stored.header
         notes = _check_header(path, header, stored.shapes, optimizer, early_stopping, identity)
         shapes = network.shapes | _shapes(optimizer.moment_names, network.layout)
-        if header.get("best") is not None:
-            shapes |= _shapes(["best"], network.layout) | _shapes(["best"], network.state_layout)
+        for one in ("best", "average"):
+            if header.get(one) is not None:
+                shapes |= _shapes([one], network.layout) | _shapes([one], network.state_layout)
         tensors = stored.read(shapes)
     try:
-        checkpoint = _parse(tensors, header, network, optimizer)
+        checkpoint = _parse(tensors, header, network, optimizer, identity)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
     if len(checkpoint.history) < epochs:
@@ -182,7 +201,7 @@ def _check_header(
 
 def _check_moments(path: str | os.PathLike[str], names: Iterable[str], optimizer: Optimizer) -> None:
     """Tell another momentum, which older checkpoints do not record, from damage: SGD has moments only with one."""
-    found = {name.partition(".")[0] for name in names if "." in name} - {"best"}
+    found = {name.partition(".")[0] for name in names if "." in name} - {"best", "average"}
     if not found and optimizer.moment_names:
         raise InvalidValueError(f"checkpoint: {str(path)!r} is of an optimizer with momentum=0.0. Expected another.")
     if found and not optimizer.moment_names:
@@ -190,7 +209,11 @@ def _check_moments(path: str | os.PathLike[str], names: Iterable[str], optimizer
 
 
 def _parse(
-    tensors: Mapping[str, Array], header: Mapping[str, Any], network: Network, optimizer: Optimizer
+    tensors: Mapping[str, Array],
+    header: Mapping[str, Any],
+    network: Network,
+    optimizer: Optimizer,
+    identity: RunIdentity,
 ) -> Checkpoint:
     layouts = network.layout, network.state_layout
     values = {name: tensors[name] for layout in layouts for name in layout.specs}
@@ -209,6 +232,13 @@ def _parse(
             parameters=_flat(tensors, "best", layouts[0], network.dtype),
             state=_flat(tensors, "best", layouts[1], network.dtype),
         )
+    average = None
+    if header.get("average") is not None:
+        average = AverageRecord(
+            updates=check_integer("average updates", header["average"]["updates"], 0, steps),
+            parameters=_flat(tensors, "average", layouts[0], network.dtype),
+            state=_flat(tensors, "average", layouts[1], network.dtype),
+        )
     loss_scale = header.get("loss_scale")
     if loss_scale is not None:
         LossScale.check(loss_scale)
@@ -217,16 +247,35 @@ def _parse(
         moments={name: _flat(tensors, name, layouts[0], network.dtype) for name in optimizer.moment_names},
         steps=steps,
         optimizer_step=check_integer("optimizer_step", header["optimizer_step"], 0, LARGEST_STEP),
+        schedule=_observed(header, optimizer, identity),
         loss_scale=loss_scale,
         history=history,
         best=best,
+        average=average,
     )
     network.check_values(values)
     return checkpoint
 
 
+def _observed(header: Mapping[str, Any], optimizer: Optimizer, identity: RunIdentity) -> dict[str, Any]:
+    """Return what the optimiser's schedule has to go on from: another one than the checkpoint's begins anew."""
+    schedule = copy.deepcopy(optimizer.schedule)
+    schedule.reset()
+    if header.get("learning_rate") == identity.learning_rate and "schedule" in header:
+        schedule.restore(header["schedule"])
+    return schedule.state
+
+
 def _shapes(prefixes: Iterable[str], layout: Layout) -> dict[str, tuple[int, ...]]:
     return {f"{prefix}.{name}": spec.shape for prefix in prefixes for name, spec in layout.specs.items()}
+
+
+def _tensors(prefix: str, snapshot: Snapshot) -> dict[str, Array]:
+    network, vectors = snapshot.network, (snapshot.parameters, snapshot.state)
+    named: dict[str, Array] = {}
+    for layout, vector in zip((network.layout, network.state_layout), vectors, strict=True):
+        named |= _prefixed(prefix, layout.views(network.backend.to_numpy(vector)))
+    return named
 
 
 def _prefixed(prefix: str, views: dict[str, Array]) -> dict[str, Array]:

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from gpunet.errors import unknown_name
 from gpunet.network import Network
+from gpunet.schedules import MONITORED
 from gpunet.training.history import EpochRecord
 from gpunet.training.snapshot import Snapshot
 from gpunet.validation import check_integer, check_number
 
 Array = npt.NDArray[Any]
 
-_SIGNS = {"validation_loss": 1.0, "validation_accuracy": -1.0}
+_SIGNS = {name: sign for name, sign in MONITORED.items() if name != "loss"}
 
 
 @dataclass(frozen=True)

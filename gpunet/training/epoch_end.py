@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData, Evaluation, Scores, as_loss, loss_size
 from gpunet.training.step import TrainingSteps, read_by_steps
 from gpunet.training.stream import BatchStream
+from gpunet.training.weight_average import AveragedWeights
 
 Array = npt.NDArray[Any]
 
@@ -58,13 +60,22 @@ class EpochEnd:
     held_out : DeviceData or None
         For validation.
     l2 : float
+    averages : AveragedWeights or None
+        What is validated instead of the weights that the steps left.
     """
 
-    def __init__(self, steps: TrainingSteps, held_out: DeviceData | None, l2: float) -> None:
+    def __init__(
+        self,
+        steps: TrainingSteps,
+        held_out: DeviceData | None,
+        l2: float,
+        averages: AveragedWeights | None = None,
+    ) -> None:
         network = steps.network
         self._steps = steps
         self._network = network
         self._l2 = l2
+        self._averages = averages
         losses, after = steps.losses.size, loss_size(network)
         scores = 0 if held_out is None else Scores.size(network, held_out)
         starts = np.cumsum([0, losses, after, 2, 2, scores]).tolist()
@@ -82,9 +93,9 @@ class EpochEnd:
             self._recorded[0](self._run, partial(read_by_steps, network, steps.data))
         mark = network.backend.mark()
         if self._scores is not None and self._scores.data.fed:
-            self._scores.run()
+            self._validate()
         elif self._scores is not None:
-            self._recorded[1](self._scores.run, partial(read_by_steps, network, self._scores.data))
+            self._recorded[1](self._validate, partial(read_by_steps, network, self._scores.data))
         return mark
 
     def _run(self) -> None:
@@ -97,6 +108,11 @@ class EpochEnd:
         backend.summarize(network.flat_parameters, of_parameters, weight_count=weight_count)
         if network.flat_state.size:
             backend.summarize(network.flat_state, of_state, weight_count=0)
+
+    def _validate(self) -> None:
+        assert self._scores is not None
+        with nullcontext() if self._averages is None else self._averages.in_place():
+            self._scores.run()
 
     def read(self) -> EpochResult:
         """Wait for the device and return what was found."""

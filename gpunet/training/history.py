@@ -8,12 +8,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpunet.errors import optional_package
+import numpy as np
+
 from gpunet.files import write_text
-from gpunet.plotting import save_figure
+from gpunet.plotting import label, look, panels, save_figure
 from gpunet.validation import check_flag, check_integer, check_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class EpochRecord:
     epoch : int
         From 1.
     step : int
-        Updates done since the network was made.
+        Batches that the network was trained on since it was made.
     loss : float
         Mean of the data term over the epoch's batches, in training mode, weighted like the loss.
     penalty : float
@@ -125,20 +129,33 @@ class History:
         OSError
             The file cannot be written; an older one is still there then.
         """
-        with optional_package("matplotlib", extra="plot", purpose="a plot of the history"):
-            from matplotlib.figure import Figure
-        figure = Figure(figsize=(7, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, quantities, label in (
-            (left, ("loss", "validation_loss"), "cross-entropy or squared error"),
-            (right, ("validation_accuracy",), "accuracy"),
-        ):
-            for quantity, style in zip(quantities, ("-", "--"), strict=False):
+        return save_figure(self.figure()[0], path)
+
+    def figure(self, beside: int = 0) -> tuple[Figure, list[Any]]:
+        """Return a figure of loss and, where there is one, accuracy over the epochs, and axes for more beside them.
+
+        Parameters
+        ----------
+        beside : int
+            How many axes.
+
+        Raises
+        ------
+        MissingDependencyError
+            The package matplotlib is not installed.
+        """
+        curves: list[tuple[tuple[str, ...], str]] = [(("loss", "validation_loss"), "loss")]
+        if any(accuracy is not None for accuracy in self["validation_accuracy"]):
+            curves.append((("validation_accuracy",), "accuracy"))
+        figure, (axes,) = panels(1, len(curves) + beside, title="")
+        for place, (quantities, name) in enumerate(curves):
+            for number, quantity in enumerate(quantities):
                 values = [float("nan") if value is None else value for value in self[quantity]]
-                axes.plot(self["epoch"], values, style, label=quantity.replace("_", " "))
-            axes.set(xlabel="epoch", ylabel=label)
-            axes.legend()
-        return save_figure(figure, path)
+                if not np.isnan(values).all() or number == 0:
+                    axes[place].plot(self["epoch"], values, label=quantity.replace("_", " "), **look(number, None))
+            label(axes[place], x="epoch", y=name)
+            axes[place].legend(fontsize=8)
+        return figure, list(axes[len(curves) :])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write :meth:`to_dict` as JSON, whole or not at all; missing folders are created.
@@ -150,6 +167,13 @@ class History:
         OSError
         """
         return write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def format_score(value: float | None) -> str:
+    """Return four decimals of a number of ordinary size, four digits of a huge one."""
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.3e}"
 
 
 def _or_null(value: Any) -> Any:

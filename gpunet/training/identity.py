@@ -14,7 +14,7 @@ from gpunet.fingerprint import fingerprint
 from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.optimizers import Optimizer
 from gpunet.training.evaluation import DeviceData
-from gpunet.training.settings import FitSettings
+from gpunet.training.settings import ADDED_SETTINGS, FitSettings
 from gpunet.training.stream import BatchStream
 
 Array = npt.NDArray[Any]
@@ -37,7 +37,7 @@ class RunIdentity:
     network : dict
         The network's arguments, the initialiser aside: its work is done.
     settings : dict
-        Rows, batch size, shuffle, l2, clip_norm.
+        Rows, batch size, shuffle, l2, clip_norm, accumulate, the decay of the average.
     optimizer : str
     hyperparameters : dict
         The optimiser's: momentum, betas, ...
@@ -124,7 +124,7 @@ class RunIdentity:
             The header is damaged.
         """
         check_same(source, "a network", ADDED_ARGUMENTS | found["network"], self.network)
-        check_same(source, "a run", found["settings"], self.settings)
+        check_same(source, "a run", ADDED_SETTINGS | found["settings"], self.settings)
         check_same(source, "a run", found, {"optimizer": self.optimizer})
         if "hyperparameters" in found:
             check_same(source, "an optimizer", found["hyperparameters"], self.hyperparameters)

@@ -33,6 +33,7 @@ from gpunet.training.settings import FitSettings, check_settings
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.step import TrainingSteps
 from gpunet.training.stream import Batches, BatchStream
+from gpunet.training.weight_average import AveragedWeights, WeightAverage
 
 Array = npt.NDArray[Any]
 
@@ -51,6 +52,8 @@ def fit(
     optimizer: Optimizer | None = None,
     l2: float = 0.0,
     clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: WeightAverage | None = None,
     shuffle: bool = True,
     validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     validation_batches: Batches | None = None,
@@ -96,6 +99,14 @@ def fit(
         The lecture's lambda: the gradient gets 2 l2 W_i.
     clip_norm : float or None
         The gradient of J is scaled down to this norm where it is larger.
+    accumulate : int
+        The batches of an update: it takes the mean of their gradients, weighted as the loss weighs their rows. Without
+        batch norm and dropout that is, to rounding, the gradient of one batch of so many times the size; batch norm
+        normalises each batch by itself, and each has dropout masks of its own. At the end of an epoch, the batches that
+        are left make an update. ``network.steps`` and ``EpochRecord.step`` count batches, ``optimizer.step`` updates.
+    average : WeightAverage or None
+        A moving average of the weights is what is validated, what early stopping keeps, and what the network has at the
+        end; until then, callbacks see the weights that are trained.
     shuffle : bool
         Whether the order changes from epoch to epoch; False keeps the order of X.
     validation : (X, y), or None
@@ -117,12 +128,12 @@ def fit(
         Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
         never interrupted, given the same arguments and the arithmetic of the same processor, BLAS library, number of
         BLAS threads and versions, or the same GPU. Other data or weights, another network, optimiser (momentum, betas,
-        ...), batch size, ``shuffle``, ``l2``, ``clip_norm`` or monitored quantity is refused by name. Another learning
-        rate or arithmetic, and a checkpoint of an older gpunet that does not record all of this, is told by a
-        :class:`gpunet.ResumeWarning`. Of ``batches`` nothing is known but their attribute ``fingerprint``, a text, if
-        there is one: the result is that of a whole run where each epoch brings what it would have brought then, as a
-        list does, or a function that goes by the epoch's number. ``epochs``, ``callbacks``, ``data_on`` and the
-        patience may change.
+        ...), batch size, ``shuffle``, ``l2``, ``clip_norm``, ``accumulate``, ``average`` or monitored quantity is
+        refused by name. Another learning rate or arithmetic, and a checkpoint of an older gpunet that does not record
+        all of this, is told by a :class:`gpunet.ResumeWarning`. Of ``batches`` nothing is known but their attribute
+        ``fingerprint``, a text, if there is one: the result is that of a whole run where each epoch brings what it
+        would have brought then, as a list does, or a function that goes by the epoch's number. ``epochs``,
+        ``callbacks``, ``data_on`` and the patience may change.
     data_on : str
         Where features, and targets of several numbers, are that come on the host: ``"device"``; ``"host"``, whence each
         batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
@@ -158,6 +169,8 @@ def fit(
         optimizer=optimizer,
         l2=l2,
         clip_norm=clip_norm,
+        accumulate=accumulate,
+        average=average,
         shuffle=shuffle,
         validation=validation,
         early_stopping=early_stopping,
@@ -242,7 +255,7 @@ def windows(steps: int, length: int) -> list[tuple[int, int]]:
 
 
 def _watches_steps(callback: Callback) -> bool:
-    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
+    return callback.every_step and getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
 
 
 class _Loop:
@@ -267,6 +280,7 @@ class _Loop:
         self.optimizer = settings.optimizer
         self.identity = identity
         self.best = None if settings.early_stopping is None else BestWeights(network, settings.early_stopping)
+        self.averages = None if settings.average is None else AveragedWeights(network, settings.average)
         self.optimizer.attach(network.backend, network.flat_parameters)
         sizes: list[int] = []
         steps_per_epoch = data.steps_per_epoch if isinstance(data, BatchStream) else None
@@ -276,7 +290,7 @@ class _Loop:
             steps_per_epoch = len(sizes)
         self.progress = Run(network, settings.epochs, steps_per_epoch)
         if checkpoint is not None:
-            checkpoint.apply(network, self.optimizer, self.best)
+            checkpoint.apply(network, self.optimizer, self.best, self.averages)
             self.progress.history = checkpoint.history
 
         is_watched = any(map(_watches_steps, settings.callbacks))
@@ -288,6 +302,8 @@ class _Loop:
             sizes,
             l2=settings.l2,
             clip_norm=settings.clip_norm,
+            accumulate=settings.accumulate,
+            averages=self.averages,
             good=self.good,
             is_watched=is_watched,
             most=LOOK_EVERY if isinstance(data, BatchStream) else None,
@@ -295,7 +311,7 @@ class _Loop:
         alone = self.backend.synchronous or is_watched
         self.windows = windows(len(sizes), 1 if alone else GOOD_WEIGHTS_EVERY)
         self.look_every = 1 if self.backend.synchronous else GOOD_WEIGHTS_EVERY if is_watched else LOOK_EVERY
-        self.end = EpochEnd(self.steps, held_out, settings.l2)
+        self.end = EpochEnd(self.steps, held_out, settings.l2, self.averages)
         self.first_step = network.steps + 1
 
     @contextlib.contextmanager
@@ -304,40 +320,72 @@ class _Loop:
         with self.network.lock, self.backend.working(self.work):
             yield
 
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the network have the average in a block, if there is one; not only while the lock is held."""
+        if self.averages is None:
+            yield
+            return
+        with self._turn():
+            self.averages.exchange()
+        try:
+            yield
+        finally:
+            with self._turn():
+                self.averages.take_back()
+
     def run(self) -> History:
         history = self.progress.history
         with contextlib.ExitStack() as ending:  # runs all of them, also when one raises, the last one first
             for callback in reversed(self.settings.callbacks):
                 ending.callback(callback.on_fit_end, self.progress)
-            ending.callback(self._restore_best)
+            ending.callback(self._keep_weights)
             for callback in self.settings.callbacks:
                 callback.on_fit_start(self.progress)
             while len(history) < self.settings.epochs and not (self.progress.stop or history.stopped_early):
                 record = self._epoch(len(history) + 1)
                 history.records.append(record)
                 if self.best is not None:
-                    with self._turn():
+                    with self._averaged(), self._turn():
                         self.best.consider(record)
                     history.stopped_early = self.best.is_over
+                self._tell_schedule(record)
                 self._write_checkpoint()
                 for callback in self.settings.callbacks:
                     callback.on_epoch_end(self.progress, record)
         return history
+
+    def _tell_schedule(self, record: EpochRecord) -> None:
+        schedule = self.optimizer.schedule
+        value = None if schedule.monitor is None else getattr(record, schedule.monitor)
+        if value is not None:  # as after a callback that set a schedule which fit has not checked
+            schedule.observe(value)
 
     def _write_checkpoint(self) -> None:
         if self.settings.checkpoint is not None and self.identity is not None:
             history = self.progress.history
             with self._turn():
                 write_checkpoint(
-                    self.settings.checkpoint, self.network, self.optimizer, history, self.best, self.identity
+                    self.settings.checkpoint,
+                    self.network,
+                    self.optimizer,
+                    history,
+                    self.best,
+                    self.averages,
+                    self.identity,
                 )
 
-    def _restore_best(self) -> None:
-        """Go back to the best weights; the optimiser's moments belong to later ones and are forgotten."""
+    def _keep_weights(self) -> None:
+        """Let the network have the best weights, or their average; the optimiser's moments belong to others then."""
+        with self._turn():
+            changed = self.best is not None and self.best.restore()
+            if self.averages is not None:
+                if self.best is None or self.best.epoch is None:
+                    self.averages.put()
+                changed = True
+            if changed:
+                self.optimizer.reset()
         if self.best is not None:
-            with self._turn():
-                if self.best.restore():
-                    self.optimizer.reset()
             self.progress.history.best_epoch = self.best.epoch
 
     def _epoch(self, epoch: int) -> EpochRecord:
@@ -359,12 +407,14 @@ class _Loop:
             for callback in self.settings.callbacks:
                 callback.on_step_end(self.progress)
         with self._turn():
+            self.steps.finish()
             trained = self.end.run()
             found = self.end.read()
             self._check_losses(epoch, self.looked, found.losses[self.looked :])
         if self.settings.validation_batches is not None and found.is_finite:
             batches = self.settings.validation_batches
-            found = replace(found, validation=evaluate_batches(self.network, batches, "validation_batches", epoch))
+            with self._averaged():
+                found = replace(found, validation=evaluate_batches(self.network, batches, "validation_batches", epoch))
         with self._turn():
             self._check_end(epoch, found)
             self.steps.take_back_skipped()
@@ -432,7 +482,8 @@ class _Loop:
         if not self.backend.synchronous:
             self.steps.repeat(first + wrong, steps)  # what others have run since then is in the layers
         what = f"the loss became {float(losses[wrong, 0])}"
-        self._diverged(what, epoch, steps + 1, first + wrong, steps + 1 > self.first_step)
+        has_updated = steps + 1 - self.first_step >= self.settings.accumulate
+        self._diverged(what, epoch, steps + 1, first + wrong, has_updated)
 
     def _check_end(self, epoch: int, found: EpochResult) -> None:
         """Raise if the epoch's last update, whose loss nobody has seen, left weights that give no finite loss."""
@@ -456,6 +507,7 @@ class _Loop:
         self.good.restore(finite)
         if self.best is not None:
             self.best.restore()
+        self.averages = None  # which may hold weights of the last updates, of which nobody knows whether they are good
         self.optimizer.reset()
         if self.network.loss_scale is not None:
             self.network.loss_scale.reset()

@@ -16,7 +16,11 @@ from gpunet.training.callbacks import Callback
 from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.placement import check_place
 from gpunet.training.stream import Batches, check_batches
+from gpunet.training.weight_average import WeightAverage
 from gpunet.validation import check_flag, check_integer, check_json, check_number
+
+# What the first checkpoints of version 1 do not say: it was as without.
+ADDED_SETTINGS: dict[str, Any] = {"accumulate": 1, "average": None}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class FitSettings:
     optimizer: Optimizer
     l2: float
     clip_norm: float | None
+    accumulate: int
+    average: WeightAverage | None
     shuffle: bool
     early_stopping: EarlyStopping | None
     callbacks: tuple[Callback, ...]
@@ -45,6 +51,8 @@ class FitSettings:
             "shuffle": self.shuffle,
             "l2": self.l2,
             "clip_norm": self.clip_norm,
+            "accumulate": self.accumulate,
+            "average": None if self.average is None else self.average.decay,
         }
 
 
@@ -56,6 +64,8 @@ def check_settings(
     optimizer: Optimizer | None,
     l2: float,
     clip_norm: float | None,
+    accumulate: int,
+    average: WeightAverage | None,
     shuffle: bool,
     validation: Any,
     early_stopping: EarlyStopping | None,
@@ -82,7 +92,10 @@ def check_settings(
     if checkpoint is not None:
         check_json("metadata", network.metadata)
     if early_stopping is not None:
-        _check_early_stopping(early_stopping, network, validation or validation_batches)
+        if not isinstance(early_stopping, EarlyStopping):
+            raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
+        _check_monitored("early_stopping", early_stopping.monitor, network, validation or validation_batches)
+    _check_monitored("optimizer: its schedule", optimizer.schedule.monitor, network, validation or validation_batches)
     epochs = check_integer("epochs", epochs, 1)
     return FitSettings(
         epochs=epochs,
@@ -90,6 +103,8 @@ def check_settings(
         optimizer=optimizer,
         l2=check_number("l2", l2),
         clip_norm=None if clip_norm is None else check_number("clip_norm", clip_norm, above=True),
+        accumulate=check_integer("accumulate", accumulate, 1),
+        average=_check_average(average),
         shuffle=check_flag("shuffle", shuffle),
         early_stopping=early_stopping,
         callbacks=check_callbacks(callbacks),
@@ -103,13 +118,20 @@ def check_settings(
     )
 
 
-def _check_early_stopping(early_stopping: EarlyStopping, network: Network, validation: Any) -> None:
-    if not isinstance(early_stopping, EarlyStopping):
-        raise InvalidTypeError(f"early_stopping: got {shown(early_stopping)}. Expected EarlyStopping(...).")
+def _check_average(average: WeightAverage | None) -> WeightAverage | None:
+    if average is not None and not isinstance(average, WeightAverage):
+        raise InvalidTypeError(f"average: got {shown(average)}. Expected WeightAverage(...).")
+    return average
+
+
+def _check_monitored(what: str, monitor: str | None, network: Network, validation: Any) -> None:
+    """Raise where there will be no such quantity to watch."""
+    if monitor is None or not monitor.startswith("validation"):
+        return
     if validation is None:
-        raise InvalidValueError("early_stopping: needs validation=(X, y), got None.")
-    if early_stopping.monitor == "validation_accuracy" and not network.has_probabilities:
-        raise InvalidValueError(f"early_stopping: a network with loss={network.loss!r} has no accuracy.")
+        raise InvalidValueError(f"{what}: needs validation=(X, y), got None.")
+    if monitor == "validation_accuracy" and not network.has_probabilities:
+        raise InvalidValueError(f"{what}: a network with loss={network.loss!r} has no accuracy.")
 
 
 def _check_batch_size(batch_size: int, network: Network) -> int:

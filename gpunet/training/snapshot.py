@@ -37,11 +37,15 @@ class Snapshot:
         self.network.backend.copy(state, self.state)
         self.steps = steps
 
-    def restore(self) -> None:
-        """Put the network back."""
+    def put(self) -> None:
+        """Let the network have these weights, whatever its step count is."""
         backend = self.network.backend
         backend.copy(self.parameters, self.network.flat_parameters)
         backend.copy(self.state, self.network.flat_state)
+
+    def restore(self) -> None:
+        """Put the network back."""
+        self.put()
         self.network.set_step(self.steps)
 
 

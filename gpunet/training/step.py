@@ -1,13 +1,16 @@
-"""The training steps of an epoch on fixed buffers: gather, forward, loss, backward, clip, update (lecture row L5)."""
+"""The training steps of an epoch on fixed buffers: gather, forward, loss, backward, clip, update (lecture row L5).
+
+Several batches may make one update, by the mean of their gradients.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,7 @@ from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.stream import BatchStream
+from gpunet.training.weight_average import AveragedWeights
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +36,16 @@ _FLUSH_EVERY = 16
 _ALONE = 1
 
 
+class Batch(NamedTuple):
+    """A batch of an epoch: its rows, and whether it is the first, and the last, of those that make an update."""
+
+    rows: int
+    begins: bool
+    ends: bool
+
+
 class TrainingSteps:
-    """The steps of an epoch.
+    """The steps of an epoch: one for each batch.
 
     The first step of a size runs operation by operation; a device may record the next and repeat that as one launch
     (:class:`~gpunet.recorded_step.RecordedStep`). All that changes from step to step (rows, learning rate, step count,
@@ -53,12 +65,17 @@ class TrainingSteps:
     l2 : float
     clip_norm : float or None
         The largest norm that the gradient of J may have.
+    accumulate : int
+        Batches that make an update; at the end of an epoch, those that are left.
+    averages : AveragedWeights or None
+        Gets the weights after each update.
     good : GoodWeights or None
         Gets the weights at the start of each window of steps.
     is_watched : bool
         Whether somebody may look, and change something, between any two steps.
     most : int or None
-        For so many steps there is room until :meth:`begin`; None for as many as ``sizes`` has.
+        For about so many steps, which are whole updates, there is room until :meth:`begin`; None for as many as
+        ``sizes`` has.
 
     Attributes
     ----------
@@ -75,6 +92,8 @@ class TrainingSteps:
         *,
         l2: float,
         clip_norm: float | None,
+        accumulate: int = 1,
+        averages: AveragedWeights | None = None,
         good: GoodWeights | None = None,
         is_watched: bool = False,
         most: int | None = None,
@@ -83,24 +102,29 @@ class TrainingSteps:
         self.optimizer = optimizer
         self.data = data
         self.sizes = tuple(sizes)
+        self._accumulate = accumulate
+        self._averages = averages
         self._l2 = l2
         self._clip_norm = clip_norm
         self._good = good
         self._is_watched = is_watched
         self._backend = backend = network.backend
-        self._starts = list(accumulate(sizes, initial=0))
+        self._starts = list(itertools.accumulate(sizes, initial=0))
         self._host_order = np.zeros(0, np.int32)
         self._clip = None if clip_norm is None else backend.zeros(1, network.dtype)
+        # Of the batches of an update so far: the mean of their gradients, and of their losses with the sum of weights.
+        self._accumulated = backend.zeros(network.flat_gradients.shape if accumulate > 1 else 0, network.dtype)
+        self._mean_loss = backend.zeros(2, network.dtype) if accumulate > 1 else None
 
-        steps = len(sizes) if most is None else most
+        steps = len(sizes) if most is None else max(1, most // accumulate) * accumulate
         self._order = backend.zeros(max(1, sum(sizes)), np.int32)
         self._place = backend.zeros(PLACE, np.int64)
         self.losses = backend.zeros((steps, 2), np.float64)
         self._planned: list[tuple[float, ...]] = []  # what the updates of this epoch read, as far as that is known
         self._host_table = np.zeros((steps, optimizer.scalar_count), network.dtype)
         self._table = backend.zeros(self._host_table.shape, network.dtype)
-        self._recorded: dict[tuple[int, ...], RecordedStep] = {}  # by the sizes of their batches
-        self._windows: Counter[tuple[int, ...]] = Counter()
+        self._recorded: dict[tuple[Batch, ...], RecordedStep] = {}
+        self._windows: Counter[tuple[Batch, ...]] = Counter()
         self._made = 0  # of the steps that are being done, the complete ones
         self._rows = 0
         self._feed: Feed | None = None
@@ -168,7 +192,7 @@ class TrainingSteps:
                 self._plan(first)
             done = min(stop, len(self._planned))
             is_window = self._feed is None and first % GOOD_WEIGHTS_EVERY == 0
-            if not (is_window and self._is_one_launch(self.sizes[first:done])):
+            if not (is_window and self._is_one_launch(self._batches(first, done))):
                 done = first + 1
             self._go(first, done)
             if self._is_watched:
@@ -176,17 +200,37 @@ class TrainingSteps:
             first = done
         return self._planned[stop - 1][0]
 
-    def _is_one_launch(self, sizes: tuple[int, ...]) -> bool:
+    def finish(self) -> None:
+        """Make the update of the batches that are left at the end of a stream, which is known no sooner."""
+        if isinstance(self.data, BatchStream) and len(self.sizes) % self._accumulate:
+            self._backend.copy(self._accumulated, self.network.flat_gradients)
+            self.optimizer.step += 1
+            self._update()
+
+    def _batches(self, first: int, stop: int) -> tuple[Batch, ...]:
+        return tuple(
+            Batch(self.sizes[number], number % self._accumulate == 0, self._completes(number))
+            for number in range(first, stop)
+        )
+
+    def _completes(self, number: int) -> bool:
+        """Say whether an update follows the batch; of a stream, nobody knows which one is the last."""
+        is_last = isinstance(self.data, DeviceData) and number + 1 == len(self.sizes)
+        return is_last or (number + 1) % self._accumulate == 0
+
+    def _is_one_launch(self, batches: tuple[Batch, ...]) -> bool:
         """Say whether a recording of these steps is worth making, and can be: each of them has one that holds."""
-        if len(sizes) == 1 or not all((size,) in self._recorded and self._recorded[size,].holds for size in set(sizes)):
+        if len(batches) == 1 or not all(
+            (one,) in self._recorded and self._recorded[one,].holds for one in set(batches)
+        ):
             return False
-        self._windows[sizes] += 1
-        return self._windows[sizes] > _ALONE
+        self._windows[batches] += 1
+        return self._windows[batches] > _ALONE
 
     def take_back_skipped(self) -> None:
         """Let the optimiser count no step that the loss scale has skipped; the device has not since it skipped them."""
         if self.network.loss_scale is not None:
-            self.optimizer.step -= self.network.loss_scale.count_skipped()
+            self.optimizer.step -= self.network.loss_scale.count_skipped() // self._accumulate
 
     def _plan(self, number: int) -> None:
         """Put what the updates from ``number`` on read where the device finds it, unless it is there already."""
@@ -195,9 +239,11 @@ class TrainingSteps:
         if self._planned[number : number + 1] == [scalars]:
             return
         self._planned[number:] = [scalars]
-        for ahead in range(step + 1, step + len(self.losses) - number):
+        for before in range(number, len(self.losses) - 1):
+            has_update = self._completes(before)
+            step += has_update
             try:
-                self._planned.append(self.optimizer.scalars_after(ahead))
+                self._planned.append(self.optimizer.scalars_after(step) if has_update else self._planned[-1])
             except Exception:  # told when it is the turn of that step
                 break
         planned = np.array(self._planned[number:], self._host_table.dtype)
@@ -207,19 +253,20 @@ class TrainingSteps:
             self._backend.copy(self._host_table, self._table)
 
     def _go(self, first: int, stop: int) -> None:
-        network, optimizer, sizes = self.network, self.optimizer, self.sizes[first:stop]
+        network, optimizer, batches = self.network, self.optimizer, self._batches(first, stop)
         steps, self._updates = network.steps, optimizer.step
-        self._made = len(sizes)
+        self._made = len(batches)
         try:
-            if len(sizes) == 1:
+            if len(batches) == 1:
                 self._keep(first)
-            self._deliver(sizes[0])
-            if sizes not in self._recorded:
-                self._recorded[sizes] = RecordedStep(self._backend, is_warm=len(sizes) > 1)
-            read = partial(read_by_steps, network, self.data, optimizer)
-            self._recorded[sizes](partial(self._run, first, sizes), read)
-            network.step_count.value = steps + len(sizes)
-            optimizer.step = self._updates + len(sizes)
+            self._deliver(batches[0].rows)
+            if batches not in self._recorded:
+                self._recorded[batches] = RecordedStep(self._backend, is_warm=len(batches) > 1)
+            averages = () if self._averages is None else (self._averages,)
+            read = partial(read_by_steps, network, self.data, optimizer, *averages)
+            self._recorded[batches](partial(self._run, first, batches), read)
+            network.step_count.value = steps + len(batches)
+            optimizer.step = self._updates + _updates(batches)
             if optimizer.step // _FLUSH_EVERY != self._updates // _FLUSH_EVERY:
                 self._backend.flush_denormals([network.flat_parameters, *optimizer.moments.values()])
             self._prepare(stop)
@@ -227,7 +274,7 @@ class TrainingSteps:
             with contextlib.suppress(GpunetError):  # of a device that does not work any more
                 counted = int(self._backend.to_numpy(self._place)[0]) - first
                 made = min(self._made, counted)  # of an incomplete step, the update was not made: it comes last
-                optimizer.step = self._updates + made
+                optimizer.step = self._updates + _updates(batches[:made])
                 network.set_step(steps + made)
                 self.take_back_skipped()
             raise
@@ -236,18 +283,21 @@ class TrainingSteps:
         if self._good is not None and first % GOOD_WEIGHTS_EVERY == 0:
             self._good.keep(self.losses, self._place)
 
-    def _run(self, first: int, sizes: tuple[int, ...]) -> None:
+    def _run(self, first: int, batches: tuple[Batch, ...]) -> None:
         self._made = 0
-        if len(sizes) > 1:
+        if len(batches) > 1:
             self._keep(first)
-        for rows in sizes:
-            self.optimizer.step = self._updates + self._made + 1
-            self._step(rows)
+        for batch in batches:
+            self.optimizer.step = self._updates + _updates(batches[: self._made]) + 1
+            self._differentiate(batch)
+            if batch.ends:
+                self._update()
             self._made += 1
 
-    def _step(self, rows: int) -> None:
+    def _differentiate(self, batch: Batch) -> None:
+        """Have the gradient of a batch, or of all of an update, where the optimiser reads it."""
         network, backend = self.network, self._backend
-        batch = self._gather(rows)
+        features, targets, weights = self._gather(batch.rows)
         tally = Tally(
             self.losses,
             self._table,
@@ -256,13 +306,25 @@ class TrainingSteps:
             network.step_count.on_device,
             None if network.loss_scale is None else network.loss_scale.newly_skipped,
         )
-        if network.narrow_pass(*batch):
-            backend.count_step(network.loss_layer.value, **tally._asdict(), rows=rows)
+        if network.narrow_pass(features, targets, weights):
+            backend.count_step(network.loss_layer.value, **tally._asdict(), rows=batch.rows)
         else:
-            network.differentiate(*batch, tally=tally)
+            network.differentiate(features, targets, weights, tally=tally)
         backend.join()
-        network.unscale_gradients(GROWTH_INTERVAL)
+        if self._mean_loss is not None:
+            backend.accumulate_gradients(
+                network.flat_gradients,
+                self._accumulated,
+                network.loss_layer.value,
+                self._mean_loss,
+                is_first=batch.begins,
+                is_last=batch.ends,
+            )
 
+    def _update(self) -> None:
+        network, backend = self.network, self._backend
+        network.unscale_gradients(GROWTH_INTERVAL, self._accumulate, self._mean_loss)
+        guard = network.guard if self._mean_loss is None or network.loss_scale is not None else self._mean_loss
         weight_count = network.layout.weight_count
         if self._clip is not None and self._clip_norm is not None:
             backend.clip_factor(
@@ -274,8 +336,10 @@ class TrainingSteps:
             weight_count,
             self._l2,
             self._clip,
-            network.guard,
+            guard,
         )
+        if self._averages is not None:
+            self._averages.add(guard)
 
     def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:
         """Return the batch whose turn it is: features, targets and weights."""
@@ -327,6 +391,11 @@ class TrainingSteps:
             self._deliver(self.sizes[number])
         features, targets, weights = self._gather(self.sizes[number])
         self.network.loss_layer(self.network.forward(features, training=True), targets, weights)
+
+
+def _updates(batches: Sequence[Batch]) -> int:
+    """Return how many updates these batches complete."""
+    return sum(batch.ends for batch in batches)
 
 
 def read_by_steps(network: Network, *others: object) -> Iterator[object]:

@@ -85,6 +85,8 @@ NAMES = {
     "count_step": "count of a step",
     "keep_weights": "good weights",
     "summarize": "finite numbers and penalty",
+    "accumulate_gradients": "mean gradient of batches",
+    "average_weights": "average of weights",
     "score_classes": "right classes",
     "score_switches": "right switches",
     "gemm": "matrix product",

@@ -23,6 +23,7 @@ def unscale_gradients(
     *,
     good: int = 5,
     interval: int = 2000,
+    batches: int = 1,
     loss: float = 1.5,
 ) -> Operation:
     """Return the operation on random gradients, one of them another value; everything is to be exact."""
@@ -35,9 +36,8 @@ def unscale_gradients(
         "scale": np.array([2.0**12, good, 7, 2], np.float32),
     }
     written = {"guard": ((2,), np.float32)}
-    return Operation(
-        "unscale_gradients", given, written, {"interval": interval}, changed=("gradients", "scale", "loss")
-    )
+    settings = {"interval": interval, "batches": batches}
+    return Operation("unscale_gradients", given, written, settings, changed=("gradients", "scale", "loss"))
 
 
 def checks(subject: Subject) -> Iterator[Check]:
@@ -52,6 +52,7 @@ def checks(subject: Subject) -> Iterator[Check]:
         yield check(unscale_gradients(1023, loss=value), f"1023 gradients, loss {value}")
     for good, words in ((1998, "before"), (1999, "at")):
         yield check(unscale_gradients(100, good=good), f"100 gradients, {words} the end of the interval")
+    yield check(unscale_gradients(100, 7, batches=3), "100 gradients of three batches, NaN")
     yield check(unscale_gradients(100, 7, interval=0), "100 gradients, NaN, the scale stays")
     operation = unscale_gradients(1025)
     for words, offsets in alignments(operation, FLOAT32):

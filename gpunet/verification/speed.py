@@ -119,6 +119,8 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)
     yield FLOAT32, training.keep_weights(FLOAT32, size, 0)
     yield FLOAT32, training.summarize(FLOAT32, size, size)
+    yield FLOAT32, training.accumulate_gradients(FLOAT32, size)
+    yield FLOAT32, training.average_weights(FLOAT32, size, 0)
 
 
 def steps(subject: Cuda) -> int:

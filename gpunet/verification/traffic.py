@@ -32,6 +32,8 @@ SWEEPS = {
     "adam_step": 7,
     "keep_weights": 1,  # of two vectors, one is written from a third
     "summarize": 1,
+    "accumulate_gradients": 3,
+    "average_weights": 3,
     "score_classes": 1,
     "score_switches": 2,
 }

@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, storage_type
 from gpunet.backends.cuda.training import training_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, Tolerance
 from gpunet.verification.optimizer import SIZES
 from gpunet.verification.storage import Storage
 from gpunet.verification.subject import Subject
@@ -69,6 +69,61 @@ def summarize(storage: Storage, size: int, weights: int, wrong: tuple[float, ...
     return Operation("summarize", {"vector": vector}, {"out": ((2,), np.float64)}, {"weight_count": weights}, tolerance)
 
 
+def accumulate_gradients(
+    storage: Storage,
+    size: int,
+    *,
+    before: float = 20.0,
+    weight: float = 8.0,
+    is_first: bool = False,
+    is_last: bool = False,
+    loss: float = 1.5,
+) -> Operation:
+    """Return the operation on random numbers, after batches whose weights sum up to ``before``."""
+    begins = is_first or before == 0
+    given = _vectors(storage, size, ("gradients", "accumulated")) | {
+        "loss": np.array([loss, weight], storage.dtype),
+        "mean": np.array([0.75, before], storage.dtype),
+    }
+    if begins:  # what was there does not matter
+        given["accumulated"][...] = np.nan
+    changed = "mean", "gradients" if is_last else "accumulated"
+    settings = {"is_first": is_first, "is_last": is_last}
+    return Operation("accumulate_gradients", given, {}, settings, _rounded(storage, not begins), changed)
+
+
+def average_weights(
+    storage: Storage, size: int, state: int, *, updates: int = 5, decay: float = 0.75, loss: float = 1.5
+) -> Operation:
+    """Return the operation on random numbers, after some updates."""
+    given = (
+        _vectors(storage, size, ("parameters", "averaged_parameters"))
+        | _vectors(storage, state, ("state", "averaged_state"))
+        | {"updates": np.array([updates], np.int64), "loss": np.array([loss, 20], storage.dtype)}
+    )
+    changed = "averaged_parameters", "averaged_state", "updates"
+    if not updates:
+        for name in changed[:2]:
+            given[name][...] = np.nan
+    tolerance = _rounded(storage, updates > 0 and np.isfinite(loss))
+    return Operation("average_weights", given, {}, {"decay": decay}, tolerance, changed)
+
+
+def _vectors(storage: Storage, size: int, names: tuple[str, ...]) -> dict[str, Any]:
+    rng = np.random.default_rng(size)
+    return {name: storage.store(rng.standard_normal(size)) for name in names}
+
+
+def _rounded(storage: Storage, is_computed: bool) -> Tolerance:
+    """Return how far means may be off: not at all where they are copies."""
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        computed = {name: values for name, values in expected.items() if is_computed and name != "updates"}
+        return {name: 8 * storage.unit * (1 + np.abs(values)) for name, values in computed.items()}
+
+    return tolerance
+
+
 def _place(number: int, before: float, windows: int = 0) -> dict[str, Any]:
     losses = np.random.default_rng(number).uniform(0, 1, (STEPS, 2))
     if number:
@@ -98,6 +153,25 @@ def checks(subject: Subject) -> Iterator[Check]:
             yield check(summarize(storage, size, weights), f"{size} parameters, {weights} weights")
         for wrong in ((np.nan,), (np.inf, -np.inf, np.nan)):
             yield check(summarize(storage, 300, 100, wrong), f"300 parameters, {len(wrong)} not finite")
-        for operation in (keep_weights(storage, 1024, 0), summarize(storage, 1025, 600)):
+        for first, last in ((True, False), (False, False), (False, True), (True, True)):
+            words = f"{'first' if first else 'later'} batch{', the last' if last else ''}"
+            for size, _ in SIZES:
+                accumulated = accumulate_gradients(storage, size, is_first=first, is_last=last)
+                yield check(accumulated, f"{size} parameters, {words}")
+        yield check(accumulate_gradients(storage, 1025, before=0, weight=0), "1025 parameters, no weights yet")
+        yield check(accumulate_gradients(storage, 1025, weight=0), "1025 parameters, a batch without weights")
+        yield check(accumulate_gradients(storage, 1025, loss=np.nan), "1025 parameters, loss nan")
+        for (size, _), state in zip(SIZES, (0, 1, 70, 3, 0, 64, 2, 1025, 9), strict=True):
+            for updates in (0, 5):
+                words = f"{size} parameters, {state} averages, {updates} updates before"
+                yield check(average_weights(storage, size, state, updates=updates), words)
+        for lost in (np.nan, np.inf):
+            yield check(average_weights(storage, 300, 20, loss=lost), f"300 parameters, loss {lost}")
+        for operation in (
+            keep_weights(storage, 1024, 0),
+            summarize(storage, 1025, 600),
+            accumulate_gradients(storage, 1025, is_last=True),
+            average_weights(storage, 1025, 33),
+        ):
             for words, offsets in alignments(operation, storage):
                 yield check(operation, f"{words}", offsets)

@@ -103,6 +103,7 @@ def test_text_result_and_comparison_with_scikit_learn(capsys: Capture) -> None:
         ("--optimizer", "sgd", "--learning-rate", "0.05", "--momentum", "0.5", "--schedule", "step"),
         ("--optimizer", "adamw", "--schedule", "cyclical", "--clip-norm", "1"),
         ("--schedule", "one_cycle"),
+        ("--schedule", "reduce_on_plateau"),
         ("--no-batch-norm", "--schedule", "constant", "--activation", "leaky_relu(0.1)", "--dropout", "0.1"),
         ("--activation", "gelu"),
         ("--no-batch-norm", "--activation", "silu"),

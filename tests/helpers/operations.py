@@ -290,6 +290,38 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         for number, before in ((0, np.nan), (3, 0.5), (4, 0.5), (8, np.inf))
     ),
     *(
+        (
+            "accumulate_gradients",
+            lambda p, first=first, last=last, before=before, weight=weight: {
+                "gradients": p.vector(),
+                "accumulated": p.vector(),
+                "loss": np.array([1.5, weight]),
+                "mean": np.array([0.75, before]),
+                "is_first": first,
+                "is_last": last,
+            },
+        )
+        for first, last, before, weight in (
+            *((True, False, np.nan, 7.0), (False, False, 20.0, 7.0), (False, True, 20.0, 7.0), (True, True, 3.0, 7.0)),
+            *((False, False, 0.0, 0.0), (False, True, 0.0, 7.0), (False, True, 20.0, 0.0)),
+        )
+    ),
+    *(
+        (
+            "average_weights",
+            lambda p, updates=updates, state=state, loss=loss: {
+                "parameters": p.vector(),
+                "averaged_parameters": p.vector(),
+                "state": p.vector()[:state],
+                "averaged_state": p.vector()[:state],
+                "updates": np.array([updates]),
+                "loss": np.array([loss, 7.0]),
+                "decay": 0.9,
+            },
+        )
+        for updates, state, loss in ((0, 3, 0.5), (4, 3, 0.5), (4, 0, 0.5), (4, 3, np.nan))
+    ),
+    *(
         (name, score(targets, weights))
         for name, targets in (("score_classes", labels), ("score_switches", probabilities))
         for weights in (lambda p: None, Operands.weights)

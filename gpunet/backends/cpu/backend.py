@@ -152,6 +152,8 @@ class CpuBackend(NumpyBackend):
         if self._recording is None or not (is_copy_of_bytes and _are_contiguous(source, destination)):
             self._run_numpy("copy", source, destination)
             return
+        if not source.size:
+            return
         size, per_chunk = source.nbytes, 8 * chunk(source.nbytes)
         given: list[Argument] = [source, destination, size, per_chunk]
         self._run(Phase(_compiled(training.copy_kernel), given, -(-size // per_chunk)))
@@ -564,6 +566,36 @@ class CpuBackend(NumpyBackend):
         sums = self._scratch("norms", (chunks, 2), np.float64)
         given: list[Argument] = [vector, out, sums, size, weight_count, chunk(size)]
         self._run(Phase(kernel, [0, *given], chunks), Phase(kernel, [1, *given], 1))
+
+    def accumulate_gradients(
+        self, gradients: Array, accumulated: Array, loss: Array, mean: Array, *, is_first: bool, is_last: bool
+    ) -> None:
+        size, kernel = gradients.size, _compiled(training.accumulate_kernel, _real(gradients))
+        given: list[Argument] = [gradients, accumulated, loss, mean, size, chunk(size), is_first, is_last]
+        self._run(Phase(kernel, [0, *given], -(-size // chunk(size))), Phase(kernel, [1, *given], 1))
+
+    def average_weights(
+        self,
+        parameters: Array,
+        averaged_parameters: Array,
+        state: Array,
+        averaged_state: Array,
+        updates: Array,
+        loss: Array,
+        *,
+        decay: float,
+    ) -> None:
+        kernel, phases = _compiled(training.average_kernel, _real(parameters)), []
+        for phase, values, averaged in (
+            (0, parameters, averaged_parameters),
+            (0, state, averaged_state),
+            (1, None, None),
+        ):
+            size = 1 if values is None else values.size
+            if size:
+                given: list[Argument] = [phase, values, averaged, updates, loss, size, chunk(size), float(decay)]
+                phases.append(Phase(kernel, given, -(-size // chunk(size))))
+        self._run(*phases)
 
 
 for _name, _member in vars(Backend).items():

@@ -133,6 +133,8 @@ class CudaBackend(Backend):
     count_step = kernel(training.count_step)
     keep_weights = kernel(training.keep_weights)
     summarize = kernel(training.summarize)
+    accumulate_gradients = kernel(training.accumulate_gradients)
+    average_weights = kernel(training.average_weights)
     score_classes = kernel(score.score_classes)
     score_switches = kernel(score.score_switches)
     narrow_pass = kernel(narrow_pass.narrow_pass)

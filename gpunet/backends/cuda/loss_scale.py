@@ -23,11 +23,14 @@ def groups(variants: Variants) -> Iterator[Group]:
     yield loss_scale_group()
 
 
-def unscale_gradients(cuda: Launcher, gradients: Array, loss: Array, scale: Array, guard: Array, interval: int) -> None:
+def unscale_gradients(
+    cuda: Launcher, gradients: Array, loss: Array, scale: Array, guard: Array, interval: int, batches: int = 1
+) -> None:
     """Launch :func:`gpunet.backends.reference.loss_scale.unscale_gradients`."""
     width = flat_vector_width(gradients)
     blocks = flat_grid(ceiling(gradients.size, width), cuda.device)
     partial, counters = cuda.scratch("partial", (blocks,), np.float32), cuda.zeroed_counters(1)
     kernel = cuda.kernels.get("loss_scale", f"unscale_gradients<{width}>", loss_scale_group())
-    arguments = (gradients, np.int64(gradients.size), loss, scale, guard, np.int32(interval), partial, counters)
+    numbers = np.int32(interval), np.int32(batches)
+    arguments = (gradients, np.int64(gradients.size), loss, scale, guard, *numbers, partial, counters)
     cuda.launch(kernel, blocks, THREADS, arguments)

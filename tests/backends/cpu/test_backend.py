@@ -124,7 +124,7 @@ def test_statistics_keep_their_digits_far_from_zero(far: float, shape: tuple[int
     np.testing.assert_allclose(out.mean(axis=0, dtype=np.float64), 0, atol=4 * eps)
 
 
-def trained(backend: Any, rows: int = 333, **options: Any) -> tuple[gpunet.Network, gpunet.History]:
+def trained(backend: Any, rows: int = 333, update: Any = None, **options: Any) -> tuple[gpunet.Network, gpunet.History]:
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((rows, 9)), rng.integers(0, 4, rows)
     network = gpunet.Network([9, 40, 30, 4], dropout=0.2, dtype="float64", device=backend, **options)
@@ -138,6 +138,7 @@ def trained(backend: Any, rows: int = 333, **options: Any) -> tuple[gpunet.Netwo
         l2=1e-3,
         clip_norm=1.0,
         validation=(X[:50], y[:50]),
+        **(update or {}),
     )
     return network, history
 
@@ -149,6 +150,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"rows": 2400},  # enough for chains
     {"rows": 2400, "batch_norm": False},
     {"rows": 2400, "activation": "silu"},
+    {"update": {"accumulate": 3, "average": gpunet.WeightAverage(0.9)}},
+    {"batch_norm": False, "update": {"average": gpunet.WeightAverage(0.9)}},
 ]
 
 
@@ -228,6 +231,11 @@ def test_a_recorded_step_allocates_nothing_and_repeats_the_step() -> None:
     replay()
     np.testing.assert_array_equal(out, np.maximum(x[::-1], 0))
     np.testing.assert_allclose(sums, np.maximum(x[::-1], 0).T @ x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_recorded_copy_may_be_of_nothing() -> None:
+    backend = CpuBackend()
+    backend.capture(lambda: backend.copy(np.empty((0, 3)), backend.empty((0, 3), np.float64)))()
 
 
 def test_inference_is_done_together_with_the_same_bits_for_any_number_of_threads(backends: list[CpuBackend]) -> None:

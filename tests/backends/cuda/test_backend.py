@@ -66,6 +66,7 @@ def train(
     loss: str | None = None,
     output_activation: str = "identity",
     epochs: int = 4,
+    **arguments: Any,
 ) -> Any:
     """Train for 20 steps in 4 epochs: each has four batches of 16 rows and ends on one of 6."""
     rng = np.random.default_rng(0)
@@ -94,6 +95,7 @@ def train(
         sample_weight=rng.uniform(0.5, 1.5, 70),
         class_weight="balanced" if loss is None else None,
         validation=(X, targets),
+        **arguments,
     )
     return network, history
 
@@ -125,6 +127,38 @@ def test_optimizers(device: Any, optimizer: str) -> None:
     # In float64: Adam divides by the root of a moment, which turns the rounding of gradients near 0 into steps.
     found = train(CudaBackend(device), "batch_norm", optimizer, "float64")
     assert_same_run(found, train("cpu", "batch_norm", optimizer, "float64"), "float64")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "arguments", "launches"),
+    [
+        ("batch_norm", {"accumulate": 2}, {"accumulate_gradients": 5, "average_weights": 0, "adam_step": 3}),
+        ("no_batch_norm", {"average": gpunet.WeightAverage(0.7)}, {"accumulate_gradients": 0, "average_weights": 5}),
+        (
+            "batch_norm",
+            {"accumulate": 3, "average": gpunet.WeightAverage(0.7)},
+            {"accumulate_gradients": 5, "average_weights": 2, "clip_factor": 2, "adam_step": 2},
+        ),
+    ],
+)
+def test_accumulated_and_averaged(
+    monkeypatch: pytest.MonkeyPatch, configuration: str, arguments: dict[str, Any], launches: dict[str, int]
+) -> None:
+    """The last epochs are one launch each, which has one kernel more for each batch, and one for each update."""
+    device, recorded = EmulatedDevice(multiprocessor_count=2), []
+    capture = device.capture
+
+    def noting(step: Any) -> Any:
+        replay = capture(step)
+        recorded.append([name.split("<")[0] for name in replay.names])
+        return replay
+
+    monkeypatch.setattr(device, "capture", noting)
+    options: dict[str, Any] = {"dtype": "float64", "epochs": 6, **arguments}
+    found = train(CudaBackend(device), configuration, "adam", **options)
+    assert_same_run(found, train("cpu", configuration, "adam", **options), "float64")
+    assert {name: recorded[-1].count(name) for name in launches} == launches
+    device.check_guards()
 
 
 @pytest.mark.parametrize("output_activation", ["identity", "sigmoid", "leaky_relu(0.3)"])

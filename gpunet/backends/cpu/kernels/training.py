@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS
 from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at, size_of
 
@@ -149,3 +149,57 @@ def summarize_kernel(A: Any, stamp: str) -> Any:
         sums[stripe, 0], sums[stripe, 1] = squares, wrong
 
     return summarize
+
+
+def accumulate_kernel(A: Any, stamp: str) -> Any:
+    """Compile the mean of the gradients of several batches.
+
+    Arguments: phase, gradients, accumulated, loss, mean, elements, elements of a chunk, whether it is the first batch,
+    and the last. Phase 0 does a chunk; 1 the loss, which the others read.
+    """
+
+    @kernel(**ELEMENTWISE)
+    def accumulate(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (9,), np.int64)
+        size, chunk = given[5], given[6]
+        gradients, accumulated = array_at(given[1], (size,), A), array_at(given[2], (size,), A)
+        loss, mean = array_at(given[3], (2,), A), array_at(given[4], (2,), A)
+        before = A(0) if given[7] != 0 else mean[1]
+        share = A(1)
+        if before != 0:
+            share = loss[1] / (before + loss[1])
+        if given[0] == 1:
+            mean[0] = loss[0] if before == 0 else mean[0] + share * (loss[0] - mean[0])
+            mean[1] = before + loss[1]
+            return
+        out = gradients if given[8] != 0 else accumulated
+        for i in range(stripe * chunk, min(size, (stripe + 1) * chunk)):
+            out[i] = gradients[i] if before == 0 else accumulated[i] + share * (gradients[i] - accumulated[i])
+
+    return accumulate
+
+
+def average_kernel(A: Any, stamp: str) -> Any:
+    """Compile the average of weights.
+
+    Arguments: phase, values, averaged, updates, loss, elements, elements of a chunk, and, as float64, the decay. Phase
+    0 does a chunk of a vector; 1 counts the update.
+    """
+
+    @kernel(**ELEMENTWISE)
+    def average(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (8,), np.int64), array_at(arguments, (8,), np.float64)
+        size, chunk, updates = given[5], given[6], array_at(given[3], (1,), np.int64)
+        if not np.isfinite(array_at(given[4], (2,), A)[0]):
+            return
+        if given[0] == 1:
+            updates[0] += 1
+            return
+        values, averaged, share = array_at(given[1], (size,), A), array_at(given[2], (size,), A), A(1 - numbers[7])
+        is_first = updates[0] == 0
+        for i in range(stripe * chunk, min(size, (stripe + 1) * chunk)):
+            averaged[i] = values[i] if is_first else averaged[i] + share * (values[i] - averaged[i])
+
+    return average
