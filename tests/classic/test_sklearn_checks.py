@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sklearn.datasets import make_blobs
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from gpunet import classic
 from gpunet.classic import (
@@ -34,13 +34,20 @@ ESTIMATORS = [
     PretrainedClassifier(hidden_layer_sizes=(16,), device="cpu"),
 ]
 
-with warnings.catch_warnings():
-    # That they are no subclasses of scikit-learn's BaseEstimator.
-    warnings.filterwarnings("ignore", "Estimator .* does not inherit", UserWarning)
-    each_with_every_check = parametrize_with_checks(ESTIMATORS)
+
+def every_check() -> list[Any]:
+    """Every estimator with each of scikit-learn's checks."""
+    with warnings.catch_warnings():
+        # That they are no subclasses of scikit-learn's BaseEstimator.
+        warnings.filterwarnings("ignore", "Estimator .* does not inherit", UserWarning)
+        return [
+            pytest.param(checked, check, id=f"{type(checked).__name__}-{check.func.__name__}")
+            for estimator in ESTIMATORS
+            for checked, check in estimator_checks_generator(estimator)
+        ]
 
 
-@each_with_every_check
+@pytest.mark.parametrize(("estimator", "check"), every_check())
 def test_scikit_learn_finds_nothing(estimator: Any, check: Any) -> None:
     check(estimator)
 
