@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import Estimator, after_fit, learns
 from gpunet.classic.inputs import check_moderate, encode_two_classes, share_right
-from gpunet.errors import ConvergenceWarning, InvalidValueError
+from gpunet.errors import ConvergenceWarning, InvalidValueError, warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -86,7 +85,7 @@ class BinaryClassifier(Estimator, ABC, Generic[Rule]):
         self._adopt(rule, history)
         advice = given._advice(history)
         if advice:
-            warnings.warn(f"{type(self).__name__}: {advice}", ConvergenceWarning, stacklevel=2)
+            warn_user(f"{type(self).__name__}: {advice}", ConvergenceWarning)
         return self
 
     @after_fit

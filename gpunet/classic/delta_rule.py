@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
-from gpunet.classic.inputs import check_given, check_moderate, read_numbers
+from gpunet.classic.inputs import check_given, check_moderate, on_host, read_numbers
 from gpunet.classic.unit_scaling import UnitScaling, learn_scaling
-from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown
+from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown, warn_user
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
@@ -146,6 +145,7 @@ class DeltaRule(Estimator):
         """
         given = self._checked_parameters()
         features, names = given._new_features(X)
+        y = on_host("y", y, self.device)
         numbers = _read_targets(y, len(features), None)
         scaling = learn_scaling("y", numbers, scales=given.scale_targets)
         targets = numbers if scaling is None else scaling.scaled(numbers)
@@ -177,11 +177,10 @@ class DeltaRule(Estimator):
         self.history_: dict[str, list[float]] = {"error": [record.loss * len(features) for record in history]}
         self._is_vector = read_array("y", y).ndim == 1
         if given.tolerance > 0 and not self.converged_:
-            warnings.warn(
+            warn_user(
                 f"DeltaRule: after {self.n_iter_} epochs E is {self.history_['error'][-1]:.3g} and not every output is "
                 f"within {given.tolerance:g} of its target. Another seed, more hidden units or more epochs may help.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 
@@ -215,12 +214,15 @@ class DeltaRule(Estimator):
         An output whose targets are all the same counts 1 where it equals them, else 0.
         """
         outputs = self._outputs(X)
-        targets = _read_targets(y, len(outputs), self.n_outputs_)
+        targets = _read_targets(on_host("y", y, self.device), len(outputs), self.n_outputs_)
         residual = ((targets - outputs) ** 2).sum(axis=0)
         total = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
         explained = np.where(residual == 0, 1.0, 0.0)
         np.divide(total - residual, total, out=explained, where=total > 0)
         return float(explained.mean())
+
+    def _read(self, argument: str, values: npt.ArrayLike, columns: int | None = None) -> Array:
+        return super()._read(argument, on_host(argument, values, self.device), columns)
 
     def _new_network(self, inputs: int, outputs: int) -> Network:
         return Network(

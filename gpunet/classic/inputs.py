@@ -6,16 +6,16 @@ word for word: its tools look for them.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.backends import Backend, select_backend
 from gpunet.classic.scikit_learn import column_vector_warning
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError
-from gpunet.frames import table_columns
-from gpunet.validation import check_features, read_array
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, warn_user
+from gpunet.frames import frame_numbers, table_columns
+from gpunet.validation import check_features, is_on_cuda, read_array
 
 Array = npt.NDArray[Any]
 
@@ -58,10 +58,9 @@ def check_same_names(argument: str, names: Array | None, fitted: Array | None, e
         return
     if names is None or fitted is None:
         known, other = ("has", "without") if fitted is None else ("has no", "with")
-        warnings.warn(
+        warn_user(
             f"{argument}: {known} names for its columns, but this {estimator} was fitted {other} such names: they "
-            "go by their order.",
-            stacklevel=4,
+            "go by their order."
         )
         return
     if np.array_equal(names, fitted):
@@ -84,12 +83,14 @@ def _shown(names: list[str]) -> str:
 
 
 def read_numbers(argument: str, values: object) -> Array:
-    """Return any array-like as an array; one of objects that are numbers as float64.
+    """Return any array-like as an array; objects that are numbers, also in a table's columns, as float64.
 
     Raises
     ------
     InvalidTypeError
-        Masked or sparse values, or objects that are no numbers; text is left to the caller.
+        Masked or sparse values, or objects that are no numbers; text in an array is left to the caller.
+    NonFiniteError
+        A table lacks a value.
     InvalidValueError
         Complex numbers.
     ShapeError
@@ -98,12 +99,22 @@ def read_numbers(argument: str, values: object) -> Array:
     array = read_array(argument, values)
     if array.dtype.kind == "c":  # for scikit-learn it is the value that is wrong, not the type
         raise InvalidValueError(f"{argument}: Complex data not supported, got dtype {array.dtype}.")
+    if array.dtype == object and table_columns(values) and (found := frame_numbers(argument, values)) is not None:
+        return found
     if array.dtype != object or array.ndim == 0 or any(isinstance(value, (str, bytes)) for value in array.flat):
         return array
     try:
         return array.astype(np.float64)
     except Exception as error:  # an object's own methods run here, and raise what they like
         raise InvalidTypeError(f"{argument}: got objects that are no numbers ({error}).") from None
+
+
+def on_host(argument: str, values: npt.ArrayLike, device: str | Backend) -> npt.ArrayLike:
+    """Return an array in CUDA memory as one of the host's, where the device is CUDA; others as they are."""
+    if not is_on_cuda(values):
+        return values
+    backend = select_backend(device)
+    return backend.to_numpy(backend.take(argument, values))
 
 
 def read_features(argument: str, values: object, columns: int | None, dtype: npt.DTypeLike, estimator: str) -> Array:
@@ -148,8 +159,7 @@ def check_given(argument: str, y: object) -> None:
 def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: bool = True) -> Array:
     """Return labels of any kind (numbers, text, booleans) as an array (rows,).
 
-    One column of them, (rows, 1), will do: with ``warns``, it is warned of in the line that called ``fit``, three calls
-    above.
+    One column of them, (rows, 1), will do: ``warns`` says whether it is warned of.
 
     Raises
     ------
@@ -165,10 +175,9 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
         if warns:
-            warnings.warn(
+            warn_user(
                 f"A column-vector {argument} was passed when a 1d array was expected: {argument}.ravel() makes it one.",
                 column_vector_warning(),
-                stacklevel=4,
             )
     if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
         kinds = set(map(type, labels))

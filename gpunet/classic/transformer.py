@@ -90,7 +90,7 @@ class Transformer(Estimator):
             index = X.index if isinstance(X, pandas.DataFrame) else None
             return pandas.DataFrame(values, index=index, columns=self.get_feature_names_out())
         if kind == "polars":
-            with optional_package("polars", extra="data", purpose="a data frame"):
-                import polars
+            import polars
+
             return polars.DataFrame(values, schema=self.get_feature_names_out().tolist(), orient="row")
         return values

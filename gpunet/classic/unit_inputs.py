@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpunet.backends import Backend, select_backend
+from gpunet.backends import Backend
 from gpunet.classic.estimator import Estimator, check_float_type, parameter
-from gpunet.classic.inputs import column_names, read_features
+from gpunet.classic.inputs import column_names, on_host, read_features
 from gpunet.classic.unit_scaling import UnitScaling, as_units, learn_scaling
-from gpunet.validation import check_flag, is_on_cuda
+from gpunet.validation import check_flag
 
 Array = npt.NDArray[Any]
 
@@ -70,11 +70,3 @@ class UnitInputEstimator(Estimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = not self.scale_inputs
         return tags
-
-
-def on_host(argument: str, values: npt.ArrayLike, device: str | Backend) -> npt.ArrayLike:
-    """Return an array in CUDA memory as one of the host's, where the device is CUDA; others as they are."""
-    if not is_on_cuda(values):
-        return values
-    backend = select_backend(device)
-    return backend.to_numpy(backend.take(argument, values))

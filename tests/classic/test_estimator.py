@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.exceptions
 from sklearn.base import clone, is_classifier, is_regressor
@@ -156,6 +157,14 @@ def test_objects_that_are_numbers_are_read_as_numbers(kind):
         objects[1, 2] = value
         with pytest.raises((InvalidTypeError, NonFiniteError), match=f"X: {message}"):
             model.score(objects, classic.Y)
+    frame = pd.DataFrame(
+        {"a": pd.array([1, 0] * 12, "Int64"), "b": classic.X[:, 0], "c": pd.array([True] * 24, "boolean")}
+    )
+    model = classic.fit_quietly(classic.small(kind), frame, classic.Y)
+    assert model.score(frame, classic.Y) == model.score(frame.astype(float), classic.Y)
+    frame.loc[3, "a"] = pd.NA
+    with pytest.raises(NonFiniteError, match="X: the value in row 3, column 'a' is missing"):
+        model.score(frame, classic.Y)
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)

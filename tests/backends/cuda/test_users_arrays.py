@@ -15,7 +15,7 @@ from gpunet import validation
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices.resources import RECORDER
-from gpunet.classic import RestrictedBoltzmannMachine
+from gpunet.classic import DeltaRule, RestrictedBoltzmannMachine
 from gpunet.data_initializers import lsuv
 from gpunet.diagnostics import DiagnosticsCallback, check_gradients, inspect
 from gpunet.training import evaluation
@@ -429,6 +429,9 @@ def test_what_works_on_the_host_takes_copies(machine: Machine, kind: str) -> Non
     assert max(check_gradients(smooth, wrap(X), wrap(Y), directions=1).values()) < 1e-6
     machine_of_bits = RestrictedBoltzmannMachine(n_components=3, epochs=1, device=smooth.backend).fit(wrap(X > 0))
     assert type(machine_of_bits.transform(wrap(X > 0))) is np.ndarray
+    rule = DeltaRule(epochs=1, update="epoch", device=smooth.backend).fit(wrap(X), wrap(WEIGHTS))
+    assert type(rule.predict(wrap(X))) is np.ndarray
+    assert np.isfinite(rule.score(wrap(X), wrap(WEIGHTS)))
 
 
 def changed(values: Any, position: Any, value: Any) -> np.ndarray:
