@@ -81,7 +81,7 @@ def _flights(seed: int) -> Split:
     )
     day = pandas.to_datetime(table[["year", "month", "day"]])
     numbers = table[["distance", "temp", "dewp", "humid", "wind_speed", "precip", "visib"]].assign(
-        weekday=day.dt.dayofweek,
+        weekday=day.dt.day_of_week,
         leaves=table["hour"] + table["minute"] / 60,
         arrives=table["sched_arr_time"] // 100 + table["sched_arr_time"] % 100 / 60,
     )

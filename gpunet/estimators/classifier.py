@@ -29,10 +29,9 @@ Array = npt.NDArray[Any]
 class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc]
     """A classifier with scikit-learn's contract, trained by :func:`gpunet.fit`.
 
-    Where ``sklearn.neural_network.MLPClassifier`` has a parameter of the same name, it means the same; so changing the
-    import is enough. ``solver="lbfgs"`` and the schedules by name (``learning_rate``, ``power_t``) are not there:
-    ``schedule`` takes :class:`gpunet.StepRate`, :class:`gpunet.CosineRate` and others. Inputs are standardised by
-    default, which scikit-learn leaves to a pipeline.
+    Every parameter of ``sklearn.neural_network.MLPClassifier`` is there and means the same; so changing the import is
+    enough. Inputs are standardised by default, which scikit-learn leaves to a pipeline. docs/estimators.md says what
+    else differs.
 
     Parameters
     ----------
@@ -40,14 +39,18 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     activation : str, Activation, or a sequence of them, one per hidden layer
         scikit-learn's names, and all of :mod:`gpunet.activations`.
     solver : str
-        ``"adam"``, ``"adamw"`` or ``"sgd"``.
+        ``"adam"``, ``"adamw"``, ``"sgd"``, or ``"lbfgs"``, which learns all rows at once, by scipy.
     alpha : float
         Strength of the L2 term. As in scikit-learn the loss gets alpha / (2 b) sum ||W_i||^2 with b the sum of a
         batch's weights; the lambda of :func:`gpunet.fit` is alpha / (2 b) with b that of a full batch. AdamW has a
         decay of its own instead.
     batch_size : int or "auto"
         ``"auto"`` is min(200, n).
-    learning_rate_init : float
+    learning_rate : str
+        Of ``solver="sgd"``: ``"constant"``; ``"invscaling"``, learning_rate_init / (t + 1)^power_t with t the rows gone
+        over in the epochs before; ``"adaptive"``, divided by 5 where training would end, until it is below 1e-6. Within
+        ``partial_fit`` an adaptive rate stays.
+    learning_rate_init, power_t : float
     max_iter : int
         Epochs at most.
     shuffle : bool
@@ -55,7 +58,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         Draws the weights, the order of the rows, the dropout masks and the validation part.
     tol : float
         Training ends when the cost, or the validation with ``early_stopping``, has not improved by more than this for
-        ``n_iter_no_change`` epochs.
+        more than ``n_iter_no_change`` epochs; with ``solver="lbfgs"`` when no element of the gradient is larger.
     verbose : bool
         Whether to print each epoch.
     warm_start : bool
@@ -69,6 +72,8 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     beta_1, beta_2, epsilon : float
         Of Adam.
     n_iter_no_change : int
+    max_fun : int
+        Evaluations at most, of ``solver="lbfgs"``.
     batch_norm : bool, or one per hidden layer
     dropout : float, or one per hidden layer
     initializer : str, callable or None
@@ -76,7 +81,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     optimizer : Optimizer or None
         Instead of ``solver`` and all that belongs to it; ``fit`` uses a copy.
     schedule : Schedule or None
-        The learning rate as a function of the step, instead of ``learning_rate_init``.
+        The learning rate as a function of the step, instead of ``learning_rate`` and ``learning_rate_init``.
     clip_norm : float or None
     scale_inputs : bool
         Whether inputs get mean 0 and standard deviation 1, column by column, as ``fit`` (or the first ``partial_fit``)

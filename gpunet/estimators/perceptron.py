@@ -35,7 +35,7 @@ from gpunet.initializers import Initializer
 from gpunet.interchange.whole_model import WholeModel
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
-from gpunet.schedules import Schedule
+from gpunet.schedules import Schedule, as_schedule
 from gpunet.training import Callback, EarlyStopping, History, fit
 from gpunet.training.settings import check_callbacks
 from gpunet.validation import (
@@ -59,14 +59,7 @@ Array = npt.NDArray[Any]
 # scikit-learn's names, and gpunet's for the same functions.
 _ACTIVATIONS = {"logistic": "sigmoid"}
 _LARGEST_BATCH = 200
-# What solver="lbfgs" has not, and what says so.
-_NOT_AT_ONCE: dict[str, Any] = {
-    "batch_norm": False,
-    "dropout": 0.0,
-    "clip_norm": None,
-    "schedule": None,
-    "callbacks": (),
-}
+_SOLVERS = ("adam", "adamw", "lbfgs", "sgd")
 _RATE_RULES = ("constant", "invscaling", "adaptive")
 # What a network is made with; another value does not count before the next network.
 _OF_THE_NETWORK = ("hidden_layer_sizes", "activation", "batch_norm", "dropout", "precision", "scale_inputs")
@@ -325,16 +318,26 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
 
     def _learns_at_once(self, is_part: bool) -> bool:
         """Say whether ``solver="lbfgs"`` is to learn, which refuses what it would have to leave out."""
-        if self.optimizer is not None or self.solver != "lbfgs":
+        if self.optimizer is not None:
+            return False
+        if not isinstance(self.solver, str) or self.solver not in _SOLVERS:
+            raise unknown_name("solver", self.solver, _SOLVERS)
+        if self.solver != "lbfgs":
             return False
         if is_part:
             raise InvalidValueError(f"solver: {self.solver!r} learns all rows at once. Expected another, or fit.")
-        for name, without in _NOT_AT_ONCE.items():
-            given = getattr(self, name)
-            if np.any(given) if isinstance(without, (bool, float)) else given not in (without, []):
+        has = {
+            "batch_norm": np.any(self.batch_norm),
+            "dropout": np.any(self.dropout),
+            "clip_norm": self.clip_norm is not None,
+            "schedule": self.schedule is not None,
+            "callbacks": check_callbacks(self.callbacks),
+        }
+        for name, is_given in has.items():
+            if is_given:
                 raise InvalidValueError(
-                    f"{name}: got {shown(given)} with solver='lbfgs', which learns all rows at once. Expected "
-                    f"{without!r}, or another solver: 'adam', 'adamw' or 'sgd'."
+                    f"{name}: got {shown(getattr(self, name))} with solver='lbfgs', which learns all rows at once. "
+                    "Expected none, or another solver: 'adam', 'adamw' or 'sgd'."
                 )
         return True
 
@@ -397,6 +400,10 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
 
     def _backend(self) -> tuple[Backend, str]:
         """Return where a new network is to run, and its precision."""
+        if not isinstance(self.precision, str):
+            raise InvalidTypeError(
+                f"precision: got {shown(self.precision)}. Expected 'auto', 'float32', 'float64', ..."
+            )
         precision = "float32" if self.precision in ("auto", "float64") else self.precision
         return select_backend(self.device, precision), precision
 
@@ -407,14 +414,12 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             return copy.deepcopy(self.optimizer)
         rate: float | Schedule = check_number("learning_rate_init", self.learning_rate_init, above=True)
         if self.schedule is not None:
-            rate = copy.deepcopy(self.schedule)
+            rate = as_schedule(copy.deepcopy(self.schedule), "schedule")
         if self.solver == "sgd":
             nesterov = check_flag("nesterovs_momentum", self.nesterovs_momentum)
             return SGD(rate, momentum=self.momentum, nesterov=nesterov and check_rate("momentum", self.momentum) > 0)
-        kinds: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
-        if not isinstance(self.solver, str) or self.solver not in kinds:
-            raise unknown_name("solver", self.solver, ("sgd", "lbfgs", *kinds))
-        return kinds[self.solver](rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
+        kind = AdamW if self.solver == "adamw" else Adam
+        return kind(rate, beta_1=self.beta_1, beta_2=self.beta_2, epsilon=self.epsilon)
 
     # --- scaling ----------------------------------------------------------------------------------------------------
 

@@ -237,6 +237,21 @@ def test_calibration_and_the_page_of_a_notebook() -> None:
     assert repr(MLPClassifier(batch_norm=True)) == "MLPClassifier(batch_norm=True)"
 
 
+def test_metadata_routing_brings_the_weights_of_the_rows() -> None:
+    weights = np.linspace(0.5, 2, 150)
+    scaler = StandardScaler().fit(X_IRIS)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = MLPClassifier(**QUICK).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        unweighted = StandardScaler().set_fit_request(sample_weight=False)
+        piped = make_pipeline(unweighted, asks).fit(X_IRIS, Y_IRIS, sample_weight=weights)
+        scores = [piped.score(X_IRIS, Y_IRIS, sample_weight=weights)]
+        with pytest.raises(ValueError, match="not explicitly set as requested"):
+            make_pipeline(unweighted, MLPClassifier(**QUICK)).fit(X_IRIS, Y_IRIS, sample_weight=weights)
+    alone = MLPClassifier(**QUICK).fit(scaler.transform(X_IRIS), Y_IRIS, weights)
+    assert same_weights(piped[-1], alone)
+    assert scores == [alone.score(scaler.transform(X_IRIS), Y_IRIS, weights)]
+
+
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_the_import_is_all_that_changes() -> None:
     """Every parameter that is there under scikit-learn's name has its default, and the scores are as good."""
