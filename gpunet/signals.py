@@ -29,10 +29,19 @@ class Interruption:
     number : int
         Ctrl-C's until another one comes.
     has_come : bool
+    is_awaited : bool
+        Whether what runs asks for a first Ctrl-C between its steps (:meth:`raise_if_come`), and is not to be stopped
+        within one.
     """
 
     number: int = signal.SIGINT
     has_come: bool = False
+    is_awaited: bool = False
+
+    def raise_if_come(self) -> None:
+        """Raise the KeyboardInterrupt that was waited with."""
+        if self.has_come:
+            raise KeyboardInterrupt
 
 
 def end_quietly_while_importing() -> None:
@@ -52,6 +61,8 @@ def end_quietly_while_importing() -> None:
 def interrupts() -> Iterator[Interruption]:
     """Let each of the signals raise KeyboardInterrupt in the block, once: what follows must not disturb the end.
 
+    While Ctrl-C is awaited, the first is only noted.
+
     Where it gets lost, in a destructor or an import that takes it for something else, it is raised again. A second
     Ctrl-C ends the process at once. Signals that the parent process wants ignored, as ``nohup`` does, or that the
     program handles in its own way, are left alone.
@@ -63,7 +74,8 @@ def interrupts() -> Iterator[Interruption]:
         interruption.number, interruption.has_come = number, True
         for one in before:
             signal.signal(one, {signal.SIGINT: _end, _ALARM: insist}.get(one, _ignore))
-        insist(number, frame)
+        if not (interruption.is_awaited and number == signal.SIGINT):
+            insist(number, frame)
 
     def insist(_: int, __: FrameType | None) -> None:
         if _ALARM in before:

@@ -31,10 +31,14 @@ class Parser(argparse.ArgumentParser):
 
     module = ""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def declare(self) -> None:
+        """Add the arguments, if they are not there yet."""
         if self.module:
             import_module(self.module).declare(self)
             self.module = ""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.declare()
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gpunet
 from gpunet.cli.arguments import Parser, add_command
+from gpunet.cli.completion import SHELLS, PrintCompletion
 
 COMMANDS = {
     "train": "train a network",
@@ -28,6 +29,13 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"gpunet {gpunet.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print a completion script for {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for name, summary in COMMANDS.items():
         add_command(commands, name, summary).module = f"gpunet.cli.{name}"

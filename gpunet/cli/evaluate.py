@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.cli.arguments import Parser, set_command
+from gpunet.cli.confusions import count_confusions, draw_confusions
 from gpunet.cli.models import load_model
 from gpunet.cli.options import DATA_HELP, MODEL_HELP, add_device, add_table, table_options
 from gpunet.cli.output import device_name, print_json, print_lines, print_table, require_rich
@@ -17,7 +18,7 @@ from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, load_for_model, split_rows
 from gpunet.errors import InvalidValueError
-from gpunet.network import Network
+from gpunet.plotting import check_figure_path, panels, save_figure
 from gpunet.training.history import format_score
 
 Array = npt.NDArray[Any]
@@ -31,6 +32,7 @@ def declare(parser: Parser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="also the rows it was trained on (default: of the training data, the rest)"
     )
+    parser.add_argument("--plot", metavar="FILE", help="draw the confusions of the classes (.png, .svg, .pdf, ...)")
     add_device(parser)
     add_table(parser.add_argument_group("table"))
 
@@ -43,15 +45,22 @@ def run(arguments: argparse.Namespace) -> None:
     GpunetError, OSError
     """
     require_rich()
+    plot = None if arguments.plot is None else check_figure_path(arguments.plot, "plot")
     network = load_model(arguments)
     preparation = Preparation.from_metadata(network.metadata, network.layer_sizes, arguments.model)
+    if plot is not None and preparation.class_names is None:
+        raise InvalidValueError("--plot: draws the confusions of classes. Expected a classification, got a regression.")
     data = load_for_model(arguments.data, preparation, need_target=True, options=table_options(arguments))
     preparation.check_range(data, network.dtype)
     is_training_data = data.fingerprint() == preparation.fingerprint
     rows = _held_out_rows(data, preparation) if is_training_data and not arguments.all else np.arange(data.rows)
     with telling(), suitable_threads(network, len(rows), network.inference_work(len(rows))):
         score = score_rows(network, preparation, data, rows)
-        confusions = _confusions(network, preparation, data, rows)
+        confusions = count_confusions(network, preparation, data, rows)
+    if plot is not None and confusions is not None and preparation.class_names is not None:
+        figure, ((axes,),) = panels(1, 1, title="", width=1.5, height=1.5)
+        draw_confusions(axes, confusions, preparation.class_names)
+        save_figure(figure, plot)
     part = "held-out" if len(rows) < data.rows else "all"
     if arguments.json:
         print_json(
@@ -89,19 +98,6 @@ def _held_out_rows(data: DataSet, preparation: Preparation) -> Array:
             "trained, so the rows held out then are not known. Expected the same scikit-learn, or --all."
         )
     return rows
-
-
-def _confusions(network: Network, preparation: Preparation, data: DataSet, rows: Array) -> list[list[int]] | None:
-    """Return how often each class (row) was predicted as each class (column); None for a regression."""
-    if preparation.class_names is None:
-        return None
-    from sklearn.metrics import confusion_matrix
-
-    assert data.targets is not None
-    predictions = network.predict(preparation.inputs_of(data, rows))
-    labels = range(len(preparation.class_names))
-    table: list[list[int]] = confusion_matrix(data.targets[rows], predictions, labels=list(labels)).tolist()
-    return table
 
 
 def _which_rows(data: DataSet, score: Score, part: str, is_training_data: bool, seed: int) -> str:

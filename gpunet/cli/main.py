@@ -66,6 +66,7 @@ def _run_telling_errors(argv: Sequence[str] | None, interruption: Interruption) 
 def _run(argv: Sequence[str] | None, interruption: Interruption) -> int:
     try:
         arguments = parse_arguments(build_parser(), argv)
+        arguments.interruption = interruption
         try:
             # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
             with np.errstate(all="ignore"), _warnings_as_lines():

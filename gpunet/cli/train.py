@@ -13,6 +13,7 @@ from gpunet.batches import batch_slices
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.classes import class_lines, count_classes
 from gpunet.cli.comparison import sklearn_score
+from gpunet.cli.confusions import count_confusions, draw_confusions
 from gpunet.cli.diagnosis import DIAGNOSTICS, DIVERGED_DIAGNOSTICS, RunDiagnosis
 from gpunet.cli.folders import check_folder, check_same_names, holds_other_data
 from gpunet.cli.options import DATA_HELP, add_device, add_seed, add_table, table_options
@@ -29,6 +30,7 @@ from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
+from gpunet.plotting import check_figure_path, save_figure
 from gpunet.schedules import (
     ConstantRate,
     CosineRate,
@@ -38,7 +40,8 @@ from gpunet.schedules import (
     Schedule,
     StepRate,
 )
-from gpunet.training import Callback, EarlyStopping, History, ProgressBar, Run, fit
+from gpunet.signals import Interruption
+from gpunet.training import Callback, EarlyStopping, EpochRecord, History, ProgressBar, Run, WeightAverage, fit
 from gpunet.training.history import format_score
 from gpunet.validation import PRECISIONS
 
@@ -153,6 +156,15 @@ def declare(parser: Parser) -> None:
     training.add_argument(
         "--clip-norm", type=number(0, above=True), metavar="NORM", help="the gradient's largest norm (default: none)"
     )
+    training.add_argument(
+        "--accumulate", type=whole_number(1), default=1, metavar="N", help="batches that make an update (default: 1)"
+    )
+    training.add_argument(
+        "--average",
+        type=number(0, below=1),
+        metavar="DECAY",
+        help="keep the moving average of the weights, such as 0.999 (default: do not)",
+    )
     training.add_argument("--class-weight", choices=("balanced",), help="rare classes count more")
 
     files = parser.add_argument_group("files")
@@ -160,6 +172,9 @@ def declare(parser: Parser) -> None:
         "--out", type=folder, metavar="DIR", help="for model and history (default: runs/NAME of the data)"
     )
     files.add_argument("--checkpoint", action="store_true", help="write DIR/checkpoint.safetensors after each epoch")
+    files.add_argument(
+        "--plot", metavar="FILE", help="draw loss, accuracy and the test rows' confusions (.png, .svg, .pdf, ...)"
+    )
     files.add_argument(
         "--resume", action="store_true", help="go on from DIR/checkpoint.safetensors, with the same options"
     )
@@ -184,6 +199,25 @@ class _Watch(Callback):
             note(f"nothing left to do: the checkpoint has {done} epochs; more with --epochs")
 
 
+class _EndsAfterBatch(Callback):
+    """Lets Ctrl-C wait for the end of a batch, but for the first, which may compile for long."""
+
+    every_step = False
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+
+    def on_step_end(self, run: Run) -> None:
+        self.interruption.is_awaited = True
+        self.interruption.raise_if_come()
+
+    def on_epoch_end(self, run: Run, record: EpochRecord) -> None:
+        self.interruption.raise_if_come()
+
+    def on_fit_end(self, run: Run) -> None:
+        self.interruption.is_awaited = False
+
+
 @dataclass(frozen=True)
 class _Job:
     """What one call of the command works on."""
@@ -206,6 +240,7 @@ def run(arguments: argparse.Namespace) -> None:
         Its message says where the checkpoint is.
     """
     _require_packages(arguments)
+    plot = None if arguments.plot is None else check_figure_path(arguments.plot, "plot")
     if arguments.momentum is not None and arguments.optimizer != SGD.name:
         raise InvalidValueError(f"--momentum: only sgd has it. Expected --optimizer sgd, got {arguments.optimizer}.")
     data = load_for_training(
@@ -243,6 +278,8 @@ def run(arguments: argparse.Namespace) -> None:
             diagnosis.write(network, folder)
         scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
         compared = _compare(job) if arguments.compare_sklearn else None
+        if plot is not None:
+            _draw(job, history, plot)
     (_print_json if arguments.json else _print_text)(job, history, scores, compared, diagnosis)
 
 
@@ -315,13 +352,14 @@ def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
     assert data.targets is not None
     inputs = job.preparation.inputs_of(data)
     targets = job.preparation.network_targets(data.targets)
-    steps = arguments.epochs * len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
+    batches = len(batch_slices(len(split.train), arguments.batch_size, network.minimum_batch))
+    updates = arguments.epochs * -(-batches // arguments.accumulate)
     l2 = arguments.l2
     if l2 is None:
         l2 = 0.0 if OPTIMIZERS[arguments.optimizer].decays_weights else L2
     keeps_checkpoint = arguments.checkpoint or arguments.resume
     watch = _Watch(arguments.quiet)
-    callbacks: list[Callback] = [watch]
+    callbacks: list[Callback] = [watch, _EndsAfterBatch(arguments.interruption)]
     if is_watched(arguments.quiet):
         callbacks.append(ProgressBar())
     diagnosis = None
@@ -338,9 +376,11 @@ def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
             targets[split.train],
             epochs=arguments.epochs,
             batch_size=arguments.batch_size,
-            optimizer=_optimizer(arguments, steps),
+            optimizer=_optimizer(arguments, updates),
             l2=l2,
             clip_norm=arguments.clip_norm,
+            accumulate=arguments.accumulate,
+            average=None if arguments.average is None else WeightAverage(arguments.average),
             validation=(inputs[split.validation], targets[split.validation]),
             class_weight=arguments.class_weight,
             early_stopping=None if arguments.patience is None else EarlyStopping(arguments.patience),
@@ -348,6 +388,7 @@ def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
             checkpoint=job.folder / CHECKPOINT if keeps_checkpoint else None,
             resume=arguments.resume,
         )
+        arguments.interruption.raise_if_come()
     except TrainingDivergedError as error:
         _keep_what_is_good(job, watch, error, diagnosis)
     except KeyboardInterrupt:
@@ -397,6 +438,15 @@ def _compare(job: _Job) -> Score:
     )
 
 
+def _draw(job: _Job, history: History, path: Path) -> None:
+    confusions = count_confusions(job.network, job.preparation, job.data, job.split.test)
+    figure, free = history.figure(beside=0 if confusions is None else 1)
+    if confusions is not None and job.preparation.class_names is not None:
+        draw_confusions(free[0], confusions, job.preparation.class_names)
+        free[0].set_title("test rows", fontsize=10)
+    save_figure(figure, path)
+
+
 def _opening(job: _Job) -> str:
     train, validation, test = (len(getattr(job.split, part)) for part in _PARTS)
     return f"{job.data.name}: {train:,} rows to train, {validation:,} to validate, {test:,} to test"
@@ -436,6 +486,7 @@ def _print_json(
             "seed": job.arguments.seed,
             "model": str(job.folder / MODEL),
             "history": str(job.folder / HISTORY),
+            "plot": job.arguments.plot,
             "checkpoint": str(checkpoint) if job.arguments.checkpoint or job.arguments.resume else None,
         }
     )
@@ -460,7 +511,7 @@ def _print_text(
         *class_lines(count_classes(job.data, job.split)),
         f"{sizes} network, {network.parameter_count:,} parameters, {numbers} on {device}",
         f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
-        f"{job.folder / MODEL}, {job.folder / HISTORY}",
+        ", ".join(map(str, filter(None, (job.folder / MODEL, job.folder / HISTORY, job.arguments.plot)))),
     )
     if diagnosis is not None:
         print_lines(f"{job.folder / DIAGNOSTICS}.json, figures beside it", *diagnosis.verdict())

@@ -154,6 +154,7 @@ class History:
                 if not np.isnan(values).all() or number == 0:
                     axes[place].plot(self["epoch"], values, label=quantity.replace("_", " "), **look(number, None))
             label(axes[place], x="epoch", y=name)
+            axes[place].xaxis.get_major_locator().set_params(integer=True)
             axes[place].legend(fontsize=8)
         return figure, list(axes[len(curves) :])
 

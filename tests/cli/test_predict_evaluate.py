@@ -292,3 +292,24 @@ def test_predictions_do_not_replace_the_model(places: Any, capsys: Capture) -> N
     line = refusal(capsys, "predict", MODEL, "places.csv", "--out", "link.csv")
     assert f"--out: link.csv is {MODEL}, which is read" in line
     assert gpunet.load(MODEL).layer_sizes == (3, 8, 2)
+
+
+def test_evaluate_draws_the_confusions(places: Any, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr("gpunet.cli.evaluate.save_figure", lambda figure, path: figures.append((figure, path)))
+    confusion = shell(capsys, "evaluate", MODEL, "places.csv", "--plot", "confusions.svg", "--json").json["confusion"]
+    (figure, path), *_ = figures
+    assert path == Path("confusions.svg")
+    (axes,) = figure.axes
+    drawn = {(int(text.get_position()[1]), int(text.get_position()[0])): int(text.get_text()) for text in axes.texts}
+    assert drawn == {(row, column): confusion[row][column] for row, column in zip(*np.nonzero(confusion), strict=True)}
+    assert [name.get_text() for name in axes.get_xticklabels()] == ["north", "south, far"]
+
+
+def test_evaluate_draws_no_confusions_of_a_regression(capsys: Capture) -> None:
+    write_plane(Path("plane.npz"))
+    shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 1)
+    command = ("evaluate", "runs/plane/model.safetensors", "plane.npz", "--plot")
+    assert "--plot: draws the confusions of classes" in refusal(capsys, *command, "plane.png")
+    assert "--plot: 'plane' ends in ''" in refusal(capsys, *command, "plane")
+    assert not Path("plane.png").exists()

@@ -263,6 +263,37 @@ def test_an_interrupt_that_gets_lost_comes_again_and_leaves_the_end_alone(number
     assert ended.stdout == f"going on\nended by {int(number)}\n"
 
 
+AWAITED = """
+import os, signal, sys, time
+from gpunet.signals import interrupts
+
+with interrupts() as interruption:
+    interruption.is_awaited = True
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(0.5)
+    print("the batch is done", flush=True)
+    if len(sys.argv) > 2:
+        os.kill(os.getpid(), int(sys.argv[1]))
+    try:
+        interruption.raise_if_come()
+    except KeyboardInterrupt:
+        print("ended by", interruption.number)
+"""
+
+
+def test_ctrl_c_that_is_awaited_comes_when_it_is_asked_for_and_a_second_ends_at_once() -> None:
+    ended = run([sys.executable, "-c", AWAITED, str(int(signal.SIGINT))])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "the batch is done\nended by 2\n", "")
+    ended = run([sys.executable, "-c", AWAITED, str(int(signal.SIGINT)), "twice"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "the batch is done\n", "gpunet: interrupted\n")
+
+
+def test_what_asks_a_process_to_end_is_not_waited_with() -> None:
+    ended = run([sys.executable, "-c", AWAITED, str(int(signal.SIGTERM))])
+    assert "the batch is done" not in ended.stdout
+    assert "KeyboardInterrupt" in ended.stderr
+
+
 def test_an_interrupt_in_code_that_is_text_has_the_status_of_others() -> None:
     code = (
         "import os, signal, sys; from gpunet.signals import interrupts\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import safetensors.numpy
 
 import gpunet
 import gpunet.cli.train as train_command
+from gpunet import plotting
 from gpunet.data import load_for_training, split_rows
 from gpunet.serialization import read_tensors, write_tensors
 from tests.helpers.cli import refusal, shell, write_blobs, write_plane
@@ -36,6 +39,7 @@ TRAIN_KEYS = {
     "seed",
     "model",
     "history",
+    "plot",
     "checkpoint",
 }
 SCORES = {f"{part}_{name}" for part in ("train", "validation", "test") for name in ("loss", "accuracy")}
@@ -104,6 +108,7 @@ def test_text_result_and_comparison_with_scikit_learn(capsys: Capture) -> None:
         ("--optimizer", "adamw", "--schedule", "cyclical", "--clip-norm", "1"),
         ("--schedule", "one_cycle"),
         ("--schedule", "reduce_on_plateau"),
+        ("--accumulate", "2", "--average", "0.9", "--learning-rate", "0.02"),
         ("--no-batch-norm", "--schedule", "constant", "--activation", "leaky_relu(0.1)", "--dropout", "0.1"),
         ("--activation", "gelu"),
         ("--no-batch-norm", "--activation", "silu"),
@@ -336,6 +341,78 @@ def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return gpunet.fit(*arguments, callbacks=[*callbacks, _Interrupt(epoch)], **options)
 
     monkeypatch.setattr(train_command, "fit", interrupted_fit)
+
+
+class _Noting(gpunet.Callback):
+    """Notes the batches that are done; sends Ctrl-C once, after a batch of the second epoch."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch = batch
+        self.steps = self.sent_after = 0
+
+    def on_step_end(self, run: gpunet.Run) -> None:
+        self.steps = run.network.steps
+        assert run.steps_per_epoch is not None
+        if self.batch is not None and (run.epoch, run.step_in_epoch) == (2, self.batch % run.steps_per_epoch + 1):
+            self.sent_after = self.steps
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("batch", "epochs", "more"), [(0, 1, 1), (-1, 2, 0)])
+def test_ctrl_c_stops_after_a_batch_and_keeps_the_checkpoint(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, batch: int, epochs: int, more: int
+) -> None:
+    """Within a batch, which is done to its end; after the last one, the epoch is complete and in the checkpoint."""
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--epochs", 3, "--layers", 8, "--batch-size", 8)
+    noting, sending = _Noting(), _Noting(batch)  # before and after the command's own callbacks
+
+    def interrupted_fit(*arguments: Any, callbacks: list[gpunet.Callback], **options: Any) -> gpunet.History:
+        return gpunet.fit(*arguments, callbacks=[noting, *callbacks, sending], **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_command, "fit", interrupted_fit)
+        status, output, errors = shell(capsys, *options, "--checkpoint")
+    assert (status, output) == (130, "")
+    assert errors == (
+        "gpunet: interrupted; the checkpoint is runs/places/checkpoint.safetensors, and --resume goes on from it\n"
+    )
+    assert noting.steps == sending.sent_after + more
+    stored = read_tensors("runs/places/checkpoint.safetensors")[1]
+    assert len(stored["history"]["epochs"]) == epochs
+    assert shell(capsys, *options, "--resume", "--json").json["epochs"] == 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_plot_has_loss_accuracy_and_confusions(capsys: Capture, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    figures = []
+
+    def save_figure(figure: Any, path: Path) -> Path:
+        figures.append(figure)
+        return plotting.save_figure(figure, path)
+
+    monkeypatch.setattr(train_command, "save_figure", save_figure)
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--epochs", 3, "--layers", 8, "--plot", f"new/run{suffix}")
+    assert shell(capsys, *options, "--json").json["plot"] == f"new/run{suffix}"
+    assert Path(f"new/run{suffix}").read_bytes().startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+    loss, accuracy, confusions = figures[0].axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    assert [name.get_text() for name in confusions.get_yticklabels()] == ["north", "south, far"]
+    counts = sum(int(text.get_text()) for text in confusions.texts)
+    assert counts == shell(capsys, *options, "--json").json["rows"]["test"]
+
+    write_plane(Path("plane.npz"))
+    options = ("train", "plane.npz", "--task", "regression", "--epochs", 2, "--plot", f"plane{suffix}")
+    assert f"plane{suffix}" in shell(capsys, *options).output
+    assert [axes.get_ylabel() for axes in figures[-1].axes] == ["loss"]
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_training(capsys: Capture) -> None:
+    write_blobs(Path("places.csv"))
+    options = ("train", "places.csv", "--target", "place", "--plot")
+    assert "--plot: 'run.doc' ends in '.doc'. Expected one of: ." in refusal(capsys, *options, "run.doc")
+    assert not Path("runs").exists()
 
 
 def test_resuming_gives_what_an_uninterrupted_run_gives(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

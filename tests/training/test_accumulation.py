@@ -10,6 +10,7 @@ import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
+from gpunet.training import loop
 from tests.emulation import EmulatedDevice
 from tests.helpers.networks import learnable, random_problem, small_network
 from tests.training.test_windows import BATCH, DeviceBackend, run
@@ -109,6 +110,42 @@ def test_a_skipped_update_takes_none_of_the_schedule(device: Any) -> None:
         runs.append(network.get_parameters())
     for name, value in runs[0].items():
         np.testing.assert_array_equal(runs[1][name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("device", ["cpu:numpy", DeviceBackend])
+@pytest.mark.parametrize("room", [4, 256])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_batches_of_a_stream_make_the_same_updates(
+    monkeypatch: pytest.MonkeyPatch, device: Any, room: int, precision: str
+) -> None:
+    """Also those that are left at the end of an epoch, of which nobody knows before that they are the last."""
+    monkeypatch.setattr(loop, "LOOK_EVERY", room)  # for so many there is room; parts of an epoch are whole updates
+    if precision == "float16":
+        device = "cpu"
+    X, y = learnable(ROWS)
+    batches = [(X[start : start + 8], y[start : start + 8]) for start in range(0, ROWS, 8)]
+    found = []
+    for streamed in (False, True):
+        network = small_network(device=device if isinstance(device, str) else device(), precision=precision)
+        if network.loss_scale is not None:
+            network.loss_scale.restore({"scale": 2.0**20, "good_steps": 0, "skipped_steps": 0})
+        optimizer = gpunet.Adam(gpunet.StepRate(0.02, every=1, factor=0.9))
+        options: dict[str, Any] = {"epochs": 3, "accumulate": 3, "optimizer": optimizer, "clip_norm": 0.5}
+        options["average"] = gpunet.WeightAverage(0.7)
+        if streamed:
+            history = gpunet.fit(network, batches=batches, validation_batches=batches[:2], **options)
+        else:
+            held_out = (X[:16], y[:16])
+            history = gpunet.fit(network, X, y, batch_size=8, shuffle=False, validation=held_out, **options)
+        found.append((network.get_parameters(), network.get_state(), history, network.steps))
+    (ours, state, history, steps), (expected, expected_state, expected_history, expected_steps) = found
+    assert steps == expected_steps == 3 * 13
+    assert (history["loss"], history["step"]) == (expected_history["loss"], expected_history["step"])
+    # The first epoch's is the one that was planned, where updates may be skipped later.
+    assert history["learning_rate"][1:] == expected_history["learning_rate"][1:]
+    assert history["validation_loss"] == pytest.approx(expected_history["validation_loss"], rel=1e-6)
+    for name, value in (expected | expected_state).items():
+        np.testing.assert_array_equal((ours | state)[name], value, err_msg=name)
 
 
 def test_resuming_is_exact_and_another_number_is_refused(tmp_path: Any) -> None:
