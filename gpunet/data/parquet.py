@@ -25,13 +25,15 @@ from gpunet.errors import (
     shown,
     unknown_name,
 )
+from gpunet.files import as_path, replacing
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import check_dtype, check_integer
 
 Array = npt.NDArray[Any]
 
-# Of the features of a window; two windows are held.
-_WINDOW_BYTES = 1 << 26
+# Of the features of a window: of one whose rows are shuffled, and where their order is the file's.
+_WINDOW_BYTES = 1 << 25
+_IN_ORDER_BYTES = 1 << 21
 # Decoded at a time: the numbers of a few hundred columns stay in a processor's cache meanwhile.
 _PIECE_ROWS = 2048
 # A remainder of one row joins the batch before it, which batch norm needs.
@@ -61,7 +63,7 @@ class ParquetRows:
     dtype : dtype
         ``"float32"`` or ``"float64"``, of features and numbers: the network's needs no conversion later.
     window : int or None
-        Rows of a window; more where the batch size does not divide it. None takes 64 MiB of features.
+        Rows of a window; more where the batch size does not divide it. None takes 32 MiB of features.
 
     Attributes
     ----------
@@ -114,18 +116,19 @@ class ParquetRows:
         if self.rows < _FEWEST:
             raise FileFormatError(f"{self._paths[0]}: got {self.rows} rows in all. Expected at least {_FEWEST}.")
         if window is None:
-            window = _WINDOW_BYTES // (self._dtype.itemsize * len(self.columns))
-        length = -(-check_integer("window", window, 1) // self.batch_size) * self.batch_size
-        self._windows = batch_slices(self.rows, length, _FEWEST)
-        self.fingerprint = self._digest(length)
+            window = max(1, self._rows_of(_WINDOW_BYTES))
+        window = check_integer("window", window, 1)
+        self._windows = self._cut(window)
+        self._windows_in_order = self._cut(min(window, self._rows_of(_IN_ORDER_BYTES)))
+        self.fingerprint = self._digest(self._windows[0].stop)
 
     def __len__(self) -> int:
         """Number of batches."""
-        return sum(len(self._cut(window)) for window in self._windows)
+        return len(self._cut(1))
 
     def __iter__(self) -> Iterator[tuple[Array, ...]]:
-        for arrays in self._decoded(self._parts):
-            for rows in self._cut(slice(0, len(arrays[0]))):
+        for arrays in self._decoded(self._parts, self._windows_in_order):
+            for rows in batch_slices(len(arrays[0]), self.batch_size, _FEWEST):
                 yield tuple(array[rows] for array in arrays)
 
     def shuffled(self, seed: int = 0) -> ShuffledRows:
@@ -141,13 +144,58 @@ class ParquetRows:
     def in_order_of(self, generator: np.random.Generator) -> Iterator[tuple[Array, ...]]:
         """Yield batches of the files' row groups in a random order, and of each window's rows in a random order."""
         parts = [self._parts[place] for place in generator.permutation(len(self._parts))]
-        for arrays in self._decoded(parts):
+        for arrays in self._decoded(parts, self._windows):
             order = generator.permutation(len(arrays[0]))
-            for rows in self._cut(slice(0, len(order))):
+            for rows in batch_slices(len(order), self.batch_size, _FEWEST):
                 yield tuple(array.take(order[rows], axis=0) for array in arrays)
 
-    def _cut(self, window: slice) -> list[slice]:
-        return batch_slices(window.stop - window.start, self.batch_size, _FEWEST)
+    def to_npy(self, folder: str | os.PathLike[str]) -> tuple[Array, ...]:
+        """Write the rows as ``X.npy``, ``y.npy`` and perhaps ``sample_weight.npy``, and return them as arrays.
+
+        ``fit(network, X, y)`` reads the features where they are then, as fast as from memory, with no decoding in each
+        epoch and in an order drawn from all rows. Each file appears whole or not at all; window by window, one number per row is held.
+
+        Parameters
+        ----------
+        folder : path
+            Created where it is missing. ``numpy.load("X.npy", mmap_mode="r")`` gives the features again.
+
+        Returns
+        -------
+        X : ndarray, (n, d)
+            A mapped file.
+        y : ndarray, (n,) or (n, c)
+        sample_weight : ndarray, (n,)
+            Only where there are weights.
+
+        Raises
+        ------
+        FileFormatError, NonFiniteError
+            As while iterating; a value that is missing.
+        OSError
+            The files cannot be written; older ones are still there.
+        """
+        place = as_path(folder, "folder")
+        others = []
+        with replacing(place / "X.npy") as file:
+            header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, len(self.columns))}
+            np.lib.format.write_array_header_1_0(file, header)
+            for features, *rest in self._decoded(self._parts, self._windows_in_order):
+                file.write(features.data)
+                others.append(rest)
+        arrays = [np.concatenate(part) for part in zip(*others, strict=True)]
+        for name, array in zip(("y", "sample_weight"), arrays, strict=False):
+            with replacing(place / f"{name}.npy") as file:
+                np.save(file, array)
+        return np.load(place / "X.npy", mmap_mode="r"), *arrays
+
+    def _rows_of(self, size: int) -> int:
+        """Return the rows whose features take so many bytes."""
+        return size // (self._dtype.itemsize * len(self.columns))
+
+    def _cut(self, window: int) -> list[slice]:
+        """Cut the rows into windows of so many rows, and as many more as the batch size wants."""
+        return batch_slices(self.rows, max(1, -(-window // self.batch_size)) * self.batch_size, _FEWEST)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -180,19 +228,19 @@ class ParquetRows:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _decoded(self, parts: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Array, ...]]:
+    def _decoded(self, parts: Sequence[tuple[int, int, int]], windows: list[slice]) -> Iterator[tuple[Array, ...]]:
         """Yield the windows: features, targets and perhaps weights. Each is decoded while the one before is used."""
-        windows = self._read(parts)
+        decoded = self._read(parts, windows)
         with ThreadPoolExecutor(1, "gpunet-parquet") as thread:
-            coming = thread.submit(next, windows, None)
+            coming = thread.submit(next, decoded, None)
             while (window := coming.result()) is not None:
-                coming = thread.submit(next, windows, None)
+                coming = thread.submit(next, decoded, None)
                 yield window
 
-    def _read(self, parts: Sequence[tuple[int, int, int]]) -> Iterator[tuple[Array, ...]]:
+    def _read(self, parts: Sequence[tuple[int, int, int]], windows: list[slice]) -> Iterator[tuple[Array, ...]]:
         pieces = (piece for file, group, _ in parts for piece in self._pieces(file, group))
         left: tuple[Array, ...] = ()
-        for window in self._windows:
+        for window in windows:
             wanted = window.stop - window.start
             filled: list[tuple[Array, ...]] = []
             features = np.empty((wanted, len(self.columns)), self._dtype)

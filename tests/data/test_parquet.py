@@ -163,6 +163,28 @@ def test_a_shuffled_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         train(6, **stored)
 
 
+def test_npy_files_of_the_rows(tmp_path: Path) -> None:
+    """An epoch from them decodes nothing, and has an order drawn from all rows: that of arrays in memory."""
+    path = write(tmp_path / "X.parquet", w=Y + 1.0)
+    X_file, y, weights = ParquetRows(path, target="y", sample_weight="w", batch_size=16, window=32).to_npy(
+        tmp_path / "n"
+    )
+    assert isinstance(X_file, np.memmap)
+    for name, array, expected in (("X", X_file, X), ("y", y, Y), ("sample_weight", weights, Y + 1)):
+        np.testing.assert_array_equal(array, expected)
+        np.testing.assert_array_equal(np.load(tmp_path / "n" / f"{name}.npy"), expected)
+    found, expected_network = network(), network()
+    gpunet.fit(found, X_file, y, sample_weight=weights, epochs=2)
+    gpunet.fit(expected_network, X, Y, sample_weight=Y + 1.0, epochs=2)
+    for name, value in expected_network.get_parameters().items():
+        np.testing.assert_array_equal(found.get_parameters()[name], value)
+    write(path, w=np.where(np.arange(ROWS) == 90, None, 1.0))
+    with pytest.raises(gpunet.NonFiniteError, match="row 90, column 'w'"):
+        ParquetRows(path, target="y", sample_weight="w").to_npy(tmp_path / "n")
+    np.testing.assert_array_equal(np.load(tmp_path / "n" / "X.npy"), X)
+    assert {file.name for file in (tmp_path / "n").iterdir()} == {"X.npy", "y.npy", "sample_weight.npy"}
+
+
 def test_no_more_than_two_windows_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PIECE_ROWS", 64)
     rows, columns = 20_000, 20
@@ -256,7 +278,7 @@ def test_a_damaged_file_raises_while_it_is_read(tmp_path: Path) -> None:
         list(source)
 
 
-def test_a_window_takes_64_mib_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_takes_32_mib_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "X.parquet")
     monkeypatch.setattr(module, "_WINDOW_BYTES", 4 * 4 * 40)
     for dtype, batches in (("float32", 48), ("float64", 32)):
