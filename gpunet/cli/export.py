@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = load_model(arguments)
     path = FORMATS[kind][1](network, arguments.path, **options)
     whole = whole_model(network, bare=arguments.bare)
-    content = {"model": arguments.model, "out": str(path), "format": kind, "columns": whole.columns}
+    content = {"model": arguments.model, "out": str(path), "format": kind, "columns": network.layer_sizes[0]}
     content |= {
         "feature_names": None if whole.feature_names is None else list(whole.feature_names),
         "scaled_inside": bool(whole.steps),
@@ -83,7 +83,7 @@ def _by_ending(path: Path) -> str:
 
 def _summary(whole: WholeModel) -> str:
     """Return what the model takes, and what of its answers is inside."""
-    columns = f"{whole.columns} columns"
+    columns = f"{whole.network.layer_sizes[0]} columns"
     parts = [f"takes raw rows of {columns}" if whole.steps else f"takes {columns} as the network does"]
     if whole.classes is not None:
         parts.append(f"knows {len(whole.classes)} class names")

@@ -18,27 +18,6 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Filling:
-    """What is done to a row of numbers, column by column: of an :class:`Imputation`, without names.
-
-    Attributes
-    ----------
-    values : list of float
-        What stands in for NaN, one per column; NaN where it stays.
-    indicated : list of int
-        The places of the columns that have an indicator.
-    """
-
-    values: list[float]
-    indicated: list[int]
-
-    def apply(self, rows: Array) -> Array:
-        """Return the columns without missing numbers, and the indicators behind them, (n, d + k)."""
-        missing = np.isnan(rows)
-        return np.concatenate([np.where(missing, self.values, rows), missing[:, self.indicated]], axis=1)
-
-
-@dataclass(frozen=True)
 class Imputation:
     """What stands in for missing numbers, and which columns have an indicator.
 
@@ -109,7 +88,9 @@ class Imputation:
         check_missing(content["strategy"])
         return cls(content["strategy"], fill, indicated)
 
-    def filling(self, names: Sequence[str]) -> Filling:
-        """Return what is done to columns of these names; text stays missing, as none of its column's categories."""
-        values = [self.fill.get(name, float("nan")) for name in names]
-        return Filling(values, [names.index(name) for name in self.indicated])
+    def apply(self, values: Array, names: Sequence[str]) -> Array:
+        """Return the columns without missing numbers, and the indicators behind them, (n, d + k)."""
+        missing = np.isnan(values)
+        fill = np.array([self.fill.get(name, np.nan) for name in names])
+        indicators = missing[:, [names.index(name) for name in self.indicated]]
+        return np.concatenate([np.where(missing, fill, values), indicators], axis=1)

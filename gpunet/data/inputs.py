@@ -52,5 +52,5 @@ def unscaled_inputs(
 ) -> Array:
     """Return the inputs of features, float64 (n, inputs); ``categories`` are those of the features' text."""
     if imputation is not None:
-        features = imputation.filling(names).apply(features)
+        features = imputation.apply(features, names)
     return features if one_hot is None else one_hot.apply(features, names, categories)

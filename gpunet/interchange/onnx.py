@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.data.imputation import Filling
 from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidValueError, optional_package
 from gpunet.files import as_path, replacing
@@ -37,8 +36,7 @@ def export_onnx(
     """Write what a model predicts as an ONNX graph: scaling, the network in inference mode, class names or units.
 
     The input ``X`` is (n, d) with any n: rows as they stand in the data, columns in the order of training, which the
-    model's property ``feature_names`` has where it is known; NaN is a missing value where the model was trained to fill
-    such in. A classifier has the outputs ``label``, (n,), and
+    model's property ``feature_names`` has where it is known. A classifier has the outputs ``label``, (n,), and
     ``probabilities``, (n, c), as models of skl2onnx have, and ``logits``, (n, c); of a network for several labels per
     row ``label`` is 0 or 1, (n, c). A regression has ``variable``, (n, c), in the targets' units: float64 where targets
     were scaled, because the network's dtype would round them.
@@ -72,7 +70,7 @@ def export_onnx(
         It is neither a network nor a fitted estimator.
     InvalidValueError
         The file name has another ending; or an activation has no ONNX nodes, or nodes that do not make a model; or the
-        classes are of a kind that ONNX has not, or there is only one; or the network was trained on text.
+        classes are of a kind that ONNX has not, or there is only one.
     FileFormatError
         The metadata are damaged; ``bare=True`` does without them.
     OSError
@@ -96,7 +94,7 @@ def export_onnx(
     model_graph = helper.make_graph(
         graph.nodes,
         "gpunet",
-        [helper.make_tensor_value_info("X", graph.type_number(taken), ["n", whole.columns])],
+        [helper.make_tensor_value_info("X", graph.type_number(taken), ["n", whole.network.layer_sizes[0]])],
         [
             helper.make_tensor_value_info(name, graph.type_number(kind), shape[:dimensions])
             for name, kind, dimensions in outputs
@@ -122,7 +120,7 @@ _Output = tuple[str, npt.DTypeLike, int]
 
 def _suitable_input(whole: WholeModel, dtype: np.dtype[Any]) -> np.dtype[Any]:
     for step in whole.steps:
-        if isinstance(step, Scaling) and (np.abs(step.offset) * 2.0**-24 > _LARGEST_SHIFT * np.abs(step.scale)).any():
+        if (np.abs(step.offset) * 2.0**-24 > _LARGEST_SHIFT * np.abs(step.scale)).any():
             return np.dtype(np.float64)
     return dtype
 
@@ -133,17 +131,8 @@ def _add_scaling(graph: Graph, x: str, scaling: Scaling) -> str:
     return graph.add("Div", [difference, graph.keep(f"scale_{place}", scaling.scale, np.float64)])
 
 
-def _add_filling(graph: Graph, x: str, filling: Filling) -> str:
-    missing = graph.add("IsNaN", [x])
-    filled = graph.add("Where", [missing, graph.keep("fill", filling.values, np.float64), x])
-    if not filling.indicated:
-        return filled
-    indicated = graph.add("Gather", [missing, graph.keep("indicated", filling.indicated, np.int64)], axis=1)
-    return graph.add("Concat", [filled, graph.cast(indicated, np.float64)], axis=1)
-
-
 # The nodes of each kind of step before the network; all of them take and give float64.
-_STEPS: dict[type, Callable[[Graph, str, Any], str]] = {Filling: _add_filling, Scaling: _add_scaling}
+_STEPS: dict[type, Callable[[Graph, str, Any], str]] = {Scaling: _add_scaling}
 
 
 def _add_steps(graph: Graph, whole: WholeModel, taken: np.dtype[Any]) -> str:

@@ -55,7 +55,7 @@ def to_sklearn(network: Any, classes: npt.ArrayLike | None = None, *, bare: bool
 
     with whole.network.lock:
         estimator = _estimator(whole, whole.classes if classes is None else np.asarray(classes))
-    steps = [(f"scaling{place}", _scaler(step)) for place, step in enumerate(whole.scalings, start=1)]
+    steps = [(f"scaling{place}", _scaler(step)) for place, step in enumerate(whole.steps, start=1)]
     if not steps:
         return estimator
     if whole.feature_names is not None:

@@ -39,7 +39,7 @@ def state_dict(whole: WholeModel) -> dict[str, Array]:
     network = whole.network
     values = network.get_parameters() | network.get_state()
     found: dict[str, Array] = {}
-    for place, step in enumerate(whole.scalings, start=1):
+    for place, step in enumerate(whole.steps, start=1):
         found |= _named(f"scaling{place}", step)
     for number in range(1, len(network.layer_sizes)):
         for kind, names in (("linear", LINEAR), ("batch_norm", BATCH_NORM)):

@@ -95,7 +95,7 @@ def export_torch(network: Any, path: str | os.PathLike[str], *, bare: bool = Fal
     import torch
 
     whole = whole_model(network, bare=bare)
-    dtype = torch.float64 if whole.scalings else getattr(torch, whole.network.dtype.name)
+    dtype = torch.float64 if whole.steps else getattr(torch, whole.network.dtype.name)
     rows = torch.zeros((2, whole.network.layer_sizes[0]), dtype=dtype)
     program = torch.export.export(module, (rows,), dynamic_shapes=({0: torch.export.Dim("n")},))
     content = io.BytesIO()
@@ -110,8 +110,8 @@ def _sequential(torch: Any, whole: WholeModel) -> Any:
     nn, network = torch.nn, whole.network
     dtype = getattr(torch, network.dtype.name)
     modules: OrderedDict[str, Any] = OrderedDict()
-    for place, step in enumerate(whole.scalings, start=1):
-        kept = dtype if place == len(whole.scalings) else torch.float64
+    for place, step in enumerate(whole.steps, start=1):
+        kept = dtype if place == len(whole.steps) else torch.float64
         modules[f"scaling{place}"] = _scaling(torch, step, lambda x, offset, scale: (x - offset) / scale, kept)
     hidden = len(network.layer_sizes) - 2
     for number in range(1, hidden + 2):

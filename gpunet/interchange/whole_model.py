@@ -8,16 +8,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.data.imputation import Filling
 from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidTypeError, InvalidValueError
+from gpunet.errors import InvalidTypeError
 from gpunet.network import Network
 
 Array = npt.NDArray[Any]
-
-
-_BARE = "gpunet.data.scale_inputs makes the inputs of a bare network"
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class WholeModel:
     Attributes
     ----------
     network : Network
-    steps : tuple of Filling and Scaling
+    steps : tuple of Scaling
         What raw rows go through before the network, in order; each is computed in double precision.
     target_scaling : Scaling or None
         What the targets of a regression went through; the outputs go back through it.
@@ -38,32 +34,10 @@ class WholeModel:
     """
 
     network: Network
-    steps: tuple[Filling | Scaling, ...] = ()
+    steps: tuple[Scaling, ...] = ()
     target_scaling: Scaling | None = None
     classes: Array | None = None
     feature_names: tuple[str, ...] | None = None
-
-    @property
-    def columns(self) -> int:
-        """How many numbers a raw row has: an indicator of missing values is an input and no column."""
-        return self.network.layer_sizes[0] if self.feature_names is None else len(self.feature_names)
-
-    @property
-    def scalings(self) -> tuple[Scaling, ...]:
-        """The steps, for tools that have no others.
-
-        Raises
-        ------
-        InvalidValueError
-            Missing values are filled in.
-        """
-        scalings = tuple(step for step in self.steps if isinstance(step, Scaling))
-        if len(scalings) < len(self.steps):
-            raise InvalidValueError(
-                "network: was trained to fill in missing values, which only an ONNX graph does. Expected such a graph, "
-                f"or bare=True; {_BARE}."
-            )
-        return scalings
 
 
 @runtime_checkable
@@ -90,8 +64,6 @@ def whole_model(model: Any, *, bare: bool = False) -> WholeModel:
         It is something else.
     FileFormatError
         The metadata are damaged.
-    InvalidValueError
-        The network was trained on text.
     """
     if isinstance(model, Whole):
         whole = model.whole_model()
@@ -110,17 +82,9 @@ def _of_metadata(network: Network) -> WholeModel:
     if "data" not in metadata:
         return WholeModel(network, classes=network.classes)
     preparation = Preparation.from_metadata(metadata, network.layer_sizes, "network")
-    if preparation.one_hot is not None:
-        column = next(iter(preparation.one_hot.categories))
-        raise InvalidValueError(
-            f"network: was trained on text, column {column!r}, of which other tools make no numbers. "
-            f"Expected bare=True; {_BARE}."
-        )
-    imputation = preparation.imputation
-    filling = () if imputation is None else (imputation.filling(preparation.feature_names),)
     return WholeModel(
         network,
-        (*filling, preparation.scaling),
+        (preparation.scaling,),
         preparation.target_scaling,
         None if preparation.class_names is None else np.array(preparation.class_names),
         tuple(preparation.feature_names),

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas
 
 import gpunet
-from gpunet.data import Preparation, load_for_training, split_rows
+from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
 
 Array = npt.NDArray[Any]
@@ -72,16 +71,6 @@ def trained_regression(**arguments: Any) -> Case:
     X = raw_rows()
     network, preparation = prepared(X, None, **arguments)
     return Case(network, X, preparation.numbers(network.logits(preparation.inputs(X))), None)
-
-
-def trained_on_a_table(frame: pandas.DataFrame, **choices: Any) -> tuple[gpunet.Network, Preparation, Array]:
-    """Return a network that knows its data as one of ``gpunet train`` does, its preparation and all of its inputs."""
-    data = load_for_training(frame, **choices)
-    preparation = Preparation.learn(data, split_rows(data, 0), 0)
-    sizes = [len(preparation.input_columns), 6, preparation.outputs]
-    network = gpunet.Network(sizes, batch_norm=False, device="cpu")
-    network.metadata = preparation.to_metadata()
-    return network, preparation, preparation.inputs_of(data)
 
 
 def classifier(labels: Any, **arguments: Any) -> Case:

@@ -8,20 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas
 import pytest
 
 import gpunet
 from tests.helpers.networks import ACTIVATIONS
-from tests.helpers.whole_models import (
-    CASES,
-    classifier,
-    prepared,
-    raw_rows,
-    trained_classifier,
-    trained_on_a_table,
-    trained_regression,
-)
+from tests.helpers.whole_models import CASES, classifier, prepared, raw_rows, trained_classifier, trained_regression
 
 pytest.importorskip("sklearn")
 onnx = pytest.importorskip("onnx", reason="onnx is in the extra 'onnx'")
@@ -154,38 +145,6 @@ def test_classes_that_came_with_another_library(tmp_path: Path) -> None:
     session = Session("onnxruntime", gpunet.export_onnx(network, tmp_path / "model.onnx"))
     X = np.eye(2, dtype=np.float32)
     assert session(X)["label"].tolist() == network.predict(X).tolist()
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("lacks_values", [True, False])
-def test_missing_values_are_filled_in_by_the_graph(lacks_values: bool, runtime: str, tmp_path: Path) -> None:
-    """Also by one whose training rows lacked none, which has no indicators."""
-    X = raw_rows()
-    if lacks_values:
-        X[::5, 1], X[::7, 3] = np.nan, np.nan
-    frame = pandas.DataFrame(X, columns=list("abcd")).assign(y=np.resize(["no", "yes"], len(X)))
-    network, preparation, inputs = trained_on_a_table(frame, target="y", missing="median")
-    assert inputs.shape[1] == (6 if lacks_values else 4)
-    session = Session(runtime, gpunet.export_onnx(network, tmp_path / "model.onnx", input_dtype="float64"))
-    X[3, 0] = np.nan
-    found = session(X)
-    expected = network.predict_proba(preparation.inputs(X))
-    np.testing.assert_allclose(found["probabilities"], expected, rtol=0, atol=8 * 2.0**-24)
-    assert found["label"].tolist() == [preparation.class_names[label] for label in expected.argmax(axis=1)]
-    for other in (gpunet.to_sklearn, lambda model: gpunet.export_safetensors(model, tmp_path / "m.safetensors")):
-        with pytest.raises(gpunet.InvalidValueError, match=r"network: was trained to fill in missing values.*bare="):
-            other(network)
-
-
-def test_a_model_of_text_is_exported_without_what_reads_it(tmp_path: Path) -> None:
-    frame = pandas.DataFrame({"a": range(30), "town": ["Bonn", "Köln", "Ulm"] * 10, "y": ["no", "yes"] * 15})
-    network, _, inputs = trained_on_a_table(frame, target="y", categorical=["town"])
-    for write, name in ((gpunet.export_onnx, "m.onnx"), (gpunet.export_safetensors, "m.safetensors")):
-        with pytest.raises(gpunet.InvalidValueError, match=r"network: was trained on text, column 'town'.*bare=True"):
-            write(network, tmp_path / name)
-    session = Session("onnxruntime", gpunet.export_onnx(network, tmp_path / "m.onnx", bare=True))
-    found = session(inputs.astype(session.dtype()))["probabilities"]
-    np.testing.assert_allclose(found, network.predict_proba(inputs), rtol=0, atol=8 * 2.0**-24)
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
