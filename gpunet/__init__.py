@@ -51,16 +51,6 @@ from gpunet.errors import (
     TrainingDivergedError,
     UnknownCategoryWarning,
 )
-from gpunet.interchange import (
-    export_onnx,
-    export_safetensors,
-    export_torch,
-    from_sklearn,
-    from_torch,
-    load_state_dict,
-    to_sklearn,
-    to_torch,
-)
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
@@ -92,6 +82,16 @@ from gpunet.version import __version__
 if TYPE_CHECKING:
     from gpunet import classic, data, data_initializers, diagnostics, estimators, lecture
     from gpunet.estimators import MLPClassifier, MLPRegressor
+    from gpunet.interchange import (
+        export_onnx,
+        export_safetensors,
+        export_torch,
+        from_sklearn,
+        from_torch,
+        load_state_dict,
+        to_sklearn,
+        to_torch,
+    )
 
 __all__ = [
     "ELU",
@@ -179,6 +179,8 @@ if not TYPE_CHECKING:  # whose checkers would take it for every name there is
             return import_module(f"gpunet.{name}")
         if name in {"MLPClassifier", "MLPRegressor"}:
             return getattr(import_module("gpunet.estimators"), name)
+        if name in __all__ and (name.startswith(("export_", "from_", "to_")) or name == "load_state_dict"):
+            return getattr(import_module("gpunet.interchange"), name)
         raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

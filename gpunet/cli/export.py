@@ -13,7 +13,8 @@ from gpunet.cli.options import MODEL_HELP
 from gpunet.cli.output import print_json, print_lines
 from gpunet.errors import InvalidValueError
 from gpunet.interchange import export_onnx, export_safetensors, export_torch
-from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.interchange.state_dict import named_steps
+from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
 
 # The ending of each format's files, and what writes them.
 FORMATS: dict[str, tuple[str, Callable[..., Path]]] = {
@@ -60,10 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
     network = load_model(arguments)
     path = FORMATS[kind][1](network, arguments.path, **options)
     whole = whole_model(network, bare=arguments.bare)
-    content = {"model": arguments.model, "out": str(path), "format": kind, "columns": network.layer_sizes[0]}
+    steps = [name.rstrip("0123456789") for name, _ in named_steps(whole)]
+    content = {"model": arguments.model, "out": str(path), "format": kind, "columns": whole.columns}
     content |= {
         "feature_names": None if whole.feature_names is None else list(whole.feature_names),
-        "scaled_inside": bool(whole.steps),
+        "steps": steps,
         "class_names": None if whole.classes is None else whole.classes.tolist(),
         "target_units": whole.target_scaling is not None,
     }
@@ -83,8 +85,10 @@ def _by_ending(path: Path) -> str:
 
 def _summary(whole: WholeModel) -> str:
     """Return what the model takes, and what of its answers is inside."""
-    columns = f"{whole.network.layer_sizes[0]} columns"
+    columns = f"{whole.columns} columns"
     parts = [f"takes raw rows of {columns}" if whole.steps else f"takes {columns} as the network does"]
+    if any(isinstance(step, FilledIn) for step in whole.steps):
+        parts.append("fills in missing values")
     if whole.classes is not None:
         parts.append(f"knows {len(whole.classes)} class names")
     if whole.target_scaling is not None:

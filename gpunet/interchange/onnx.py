@@ -15,7 +15,7 @@ from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidValueError, optional_package
 from gpunet.files import as_path, replacing
 from gpunet.interchange.onnx_graph import Graph
-from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
 from gpunet.network import Network
 from gpunet.validation import check_dtype, check_flag
 
@@ -36,7 +36,8 @@ def export_onnx(
     """Write what a model predicts as an ONNX graph: scaling, the network in inference mode, class names or units.
 
     The input ``X`` is (n, d) with any n: rows as they stand in the data, columns in the order of training, which the
-    model's property ``feature_names`` has where it is known. A classifier has the outputs ``label``, (n,), and
+    model's property ``feature_names`` has where it is known; NaN where a value is missing, if the model was trained to
+    fill those in. A classifier has the outputs ``label``, (n,), and
     ``probabilities``, (n, c), as models of skl2onnx have, and ``logits``, (n, c); of a network for several labels per
     row ``label`` is 0 or 1, (n, c). A regression has ``variable``, (n, c), in the targets' units: float64 where targets
     were scaled, because the network's dtype would round them.
@@ -70,7 +71,7 @@ def export_onnx(
         It is neither a network nor a fitted estimator.
     InvalidValueError
         The file name has another ending; or an activation has no ONNX nodes, or nodes that do not make a model; or the
-        classes are of a kind that ONNX has not, or there is only one.
+        classes are of a kind that ONNX has not, or there is only one; or the model was trained on columns of text.
     FileFormatError
         The metadata are damaged; ``bare=True`` does without them.
     OSError
@@ -94,7 +95,7 @@ def export_onnx(
     model_graph = helper.make_graph(
         graph.nodes,
         "gpunet",
-        [helper.make_tensor_value_info("X", graph.type_number(taken), ["n", whole.network.layer_sizes[0]])],
+        [helper.make_tensor_value_info("X", graph.type_number(taken), ["n", whole.columns])],
         [
             helper.make_tensor_value_info(name, graph.type_number(kind), shape[:dimensions])
             for name, kind, dimensions in outputs
@@ -120,7 +121,7 @@ _Output = tuple[str, npt.DTypeLike, int]
 
 def _suitable_input(whole: WholeModel, dtype: np.dtype[Any]) -> np.dtype[Any]:
     for step in whole.steps:
-        if (np.abs(step.offset) * 2.0**-24 > _LARGEST_SHIFT * np.abs(step.scale)).any():
+        if isinstance(step, Scaling) and (np.abs(step.offset) * 2.0**-24 > _LARGEST_SHIFT * np.abs(step.scale)).any():
             return np.dtype(np.float64)
     return dtype
 
@@ -131,8 +132,17 @@ def _add_scaling(graph: Graph, x: str, scaling: Scaling) -> str:
     return graph.add("Div", [difference, graph.keep(f"scale_{place}", scaling.scale, np.float64)])
 
 
+def _add_filled_in(graph: Graph, x: str, step: FilledIn) -> str:
+    missing = graph.add("IsNaN", [x])
+    filled = graph.add("Where", [missing, graph.keep("fill", step.fill, np.float64), x])
+    if not step.indicated:
+        return filled
+    flags = graph.add("Gather", [missing, graph.keep("indicated", step.indicated, np.int64)], axis=1)
+    return graph.add("Concat", [filled, graph.cast(flags, np.float64)], axis=1)
+
+
 # The nodes of each kind of step before the network; all of them take and give float64.
-_STEPS: dict[type, Callable[[Graph, str, Any], str]] = {Scaling: _add_scaling}
+_STEPS: dict[type, Callable[[Graph, str, Any], str]] = {FilledIn: _add_filled_in, Scaling: _add_scaling}
 
 
 def _add_steps(graph: Graph, whole: WholeModel, taken: np.dtype[Any]) -> str:

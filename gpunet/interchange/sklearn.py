@@ -10,7 +10,8 @@ import numpy.typing as npt
 from gpunet.backends import Backend
 from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, optional_package, shown
-from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.interchange.state_dict import named_steps
+from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
 from gpunet.labels import CLASSES
 from gpunet.network import Network
 from gpunet.validation import check_flag
@@ -37,8 +38,9 @@ def to_sklearn(network: Any, classes: npt.ArrayLike | None = None, *, bare: bool
     Returns
     -------
     sklearn.neural_network.MLPClassifier or MLPRegressor
-        Or, where inputs are scaled, an ``sklearn.pipeline.Pipeline`` of a ``StandardScaler`` and such an estimator. The
-        units of targets are in the weights of its last layer.
+        Or, where inputs are scaled, an ``sklearn.pipeline.Pipeline`` of a ``StandardScaler`` and such an estimator, a
+        ``SimpleImputer`` before them where missing values are filled in. The units of targets are in the weights of its
+        last layer.
 
     Raises
     ------
@@ -55,12 +57,22 @@ def to_sklearn(network: Any, classes: npt.ArrayLike | None = None, *, bare: bool
 
     with whole.network.lock:
         estimator = _estimator(whole, whole.classes if classes is None else np.asarray(classes))
-    steps = [(f"scaling{place}", _scaler(step)) for place, step in enumerate(whole.steps, start=1)]
+    steps = [
+        (name, _imputer(step) if isinstance(step, FilledIn) else _scaler(step)) for name, step in named_steps(whole)
+    ]
     if not steps:
         return estimator
     if whole.feature_names is not None:
         steps[0][1].feature_names_in_ = np.array(whole.feature_names, object)
     return Pipeline([*steps, ("network", estimator)])
+
+
+def _imputer(step: FilledIn) -> Any:
+    from sklearn.impute import SimpleImputer
+
+    rows = np.array([step.fill, step.fill])  # of which the mean is exact
+    rows[1, step.indicated] = np.nan
+    return SimpleImputer(add_indicator=True).fit(rows)
 
 
 def _scaler(scaling: Scaling) -> Any:

@@ -15,7 +15,7 @@ from gpunet.backends.half import widen
 from gpunet.data.scaling import Scaling
 from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, MissingFileError, ShapeError, shown
 from gpunet.files import as_path, replacing
-from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.interchange.whole_model import FilledIn, Step, WholeModel, whole_model
 from gpunet.network import Network, on_network
 from gpunet.serialization import require_safetensors
 from gpunet.validation import check_flag, is_sequence, read_array
@@ -39,8 +39,8 @@ def state_dict(whole: WholeModel) -> dict[str, Array]:
     network = whole.network
     values = network.get_parameters() | network.get_state()
     found: dict[str, Array] = {}
-    for place, step in enumerate(whole.steps, start=1):
-        found |= _named(f"scaling{place}", step)
+    for name, step in named_steps(whole):
+        found |= {f"{name}.{part}": values for part, values in numbers(step).items()}
     for number in range(1, len(network.layer_sizes)):
         for kind, names in (("linear", LINEAR), ("batch_norm", BATCH_NORM)):
             here = {theirs: f"{ours}{number}" for theirs, ours in names.items()}
@@ -48,20 +48,30 @@ def state_dict(whole: WholeModel) -> dict[str, Array]:
         if f"running_mean{number}" in values:
             found[f"batch_norm{number}.{_COUNT}"] = np.array(network.steps, np.int64)
     if whole.target_scaling is not None:
-        found |= _named("target_scaling", whole.target_scaling)
+        found |= {f"target_scaling.{part}": values for part, values in numbers(whole.target_scaling).items()}
     return found
 
 
-def _named(module: str, scaling: Scaling) -> dict[str, Array]:
-    return {f"{module}.offset": np.array(scaling.offset), f"{module}.scale": np.array(scaling.scale)}
+def named_steps(whole: WholeModel) -> list[tuple[str, Step]]:
+    """Return the steps before the network and what they are called: ``imputation1``, ``scaling2``."""
+    kinds = {FilledIn: "imputation", Scaling: "scaling"}
+    return [(f"{kinds[type(step)]}{place}", step) for place, step in enumerate(whole.steps, start=1)]
+
+
+def numbers(step: Step) -> dict[str, Array]:
+    """Return the numbers of a step, by the names of its own attributes."""
+    return {
+        name: np.asarray(values, np.int64 if name == "indicated" else np.float64) for name, values in vars(step).items()
+    }
 
 
 def export_safetensors(network: Any, path: str | os.PathLike[str], *, bare: bool = False) -> Path:
     """Write a model's numbers for other tools: those of :func:`gpunet.to_torch`'s ``state_dict()``, by the same names.
 
     ``linear1.weight`` is W1, ``batch_norm1.weight`` gamma1, ``batch_norm1.bias`` beta1, ``scaling1.offset`` and
-    ``scaling1.scale`` are what raw rows are scaled with, in float64. Needs no PyTorch. gpunet's own files, which
-    ``network.save`` writes, are safetensors too, under gpunet's names: W1, b1, gamma1, ...
+    ``scaling1.scale`` are what raw rows are scaled with, in float64; where missing values are filled in before,
+    ``imputation1.fill`` and ``imputation1.indicated`` are what with, and which columns have an indicator. Needs no
+    PyTorch. gpunet's own files, which ``network.save`` writes, are safetensors too, under gpunet's names: W1, b1, ...
 
     Parameters
     ----------

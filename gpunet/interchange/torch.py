@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS, Activation, Identity
 from gpunet.backends import Backend
-from gpunet.data.scaling import Scaling
 from gpunet.errors import InvalidTypeError, InvalidValueError, optional_package, shown
 from gpunet.files import as_path, replacing
-from gpunet.interchange.state_dict import state_dict
-from gpunet.interchange.whole_model import WholeModel, whole_model
+from gpunet.interchange.state_dict import named_steps, numbers, state_dict
+from gpunet.interchange.whole_model import FilledIn, Step, WholeModel, whole_model
 from gpunet.network import Network
 from gpunet.validation import check_flag
 
@@ -31,7 +31,8 @@ def to_torch(network: Any, *, bare: bool = False) -> Any:
 
     Its parts are called ``linear1``, ``batch_norm1``, ``activation1``, ``dropout1``, ..., and so are the entries of its
     ``state_dict()``: ``linear1.weight`` is W1, ``batch_norm1.weight`` gamma1, ``batch_norm1.bias`` beta1. Where inputs
-    or targets are scaled, ``scaling1`` before and ``target_scaling`` after the rest do it, in float64. The loss is not
+    or targets are scaled, ``scaling1`` before and ``target_scaling`` after the rest do it, in float64; where NaN stands
+    for missing values, ``imputation1`` fills them in. The loss is not
     a part of it. The module is on the CPU, in evaluation mode, and shares no memory with the network.
 
     Parameters
@@ -96,7 +97,7 @@ def export_torch(network: Any, path: str | os.PathLike[str], *, bare: bool = Fal
 
     whole = whole_model(network, bare=bare)
     dtype = torch.float64 if whole.steps else getattr(torch, whole.network.dtype.name)
-    rows = torch.zeros((2, whole.network.layer_sizes[0]), dtype=dtype)
+    rows = torch.zeros((2, whole.columns), dtype=dtype)
     program = torch.export.export(module, (rows,), dynamic_shapes=({0: torch.export.Dim("n")},))
     content = io.BytesIO()
     torch.export.save(program, content)
@@ -110,9 +111,10 @@ def _sequential(torch: Any, whole: WholeModel) -> Any:
     nn, network = torch.nn, whole.network
     dtype = getattr(torch, network.dtype.name)
     modules: OrderedDict[str, Any] = OrderedDict()
-    for place, step in enumerate(whole.steps, start=1):
-        kept = dtype if place == len(whole.steps) else torch.float64
-        modules[f"scaling{place}"] = _scaling(torch, step, lambda x, offset, scale: (x - offset) / scale, kept)
+    for name, step in named_steps(whole):
+        kept = dtype if step is whole.steps[-1] else torch.float64
+        function = _filled_in if isinstance(step, FilledIn) else _scaled
+        modules[name] = _traced(torch, step, partial(function, torch), kept)
     hidden = len(network.layer_sizes) - 2
     for number in range(1, hidden + 2):
         inputs, outputs = network.layer_sizes[number - 1 : number + 1]
@@ -131,19 +133,31 @@ def _sequential(torch: Any, whole: WholeModel) -> Any:
         if number <= hidden and network.configuration["dropout"][number - 1] > 0:
             modules[f"dropout{number}"] = nn.Dropout(network.configuration["dropout"][number - 1])
     if whole.target_scaling is not None:
-        modules["target_scaling"] = _scaling(
+        modules["target_scaling"] = _traced(
             torch, whole.target_scaling, lambda x, offset, scale: x * scale + offset, torch.float64
         )
     return nn.Sequential(modules)
 
 
-def _scaling(torch: Any, scaling: Scaling, function: Callable[[Any, Any, Any], Any], dtype: Any) -> Any:
-    """Return a function of x, offset and scale as a module of PyTorch's own, so that it is pickled without gpunet."""
+def _scaled(torch: Any, x: Any, offset: Any, scale: Any) -> Any:
+    return (x - offset) / scale
+
+
+def _filled_in(torch: Any, x: Any, fill: Any, indicated: Any) -> Any:
+    missing = torch.isnan(x)
+    return torch.cat((torch.where(missing, fill, x), missing[:, indicated].double()), dim=1)
+
+
+def _traced(torch: Any, step: Step, function: Callable[..., Any], dtype: Any) -> Any:
+    """Return a function of x and a step's numbers as a module of PyTorch's own: it is pickled without gpunet."""
     module, graph = torch.nn.Module(), torch.fx.Graph()
-    for name in ("offset", "scale"):
-        module.register_buffer(name, torch.zeros(len(scaling.offset), dtype=torch.float64))
-    x, offset, scale = map(torch.fx.Proxy, (graph.placeholder("x"), graph.get_attr("offset"), graph.get_attr("scale")))
-    graph.output(function(x.double(), offset, scale).to(dtype).node)
+    tracer = torch.fx.proxy.GraphAppendingTracer(graph)
+    x = torch.fx.Proxy(graph.placeholder("x"), tracer)
+    given = []
+    for name, values in numbers(step).items():
+        module.register_buffer(name, torch.from_numpy(np.zeros_like(values)))
+        given.append(torch.fx.Proxy(graph.get_attr(name), tracer))
+    graph.output(function(x.double(), *given).to(dtype).node)
     return torch.fx.GraphModule(module, graph)
 
 

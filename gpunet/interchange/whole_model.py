@@ -10,10 +10,29 @@ import numpy.typing as npt
 
 from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidTypeError
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FilledIn:
+    """What stands in for NaN, column by column, and which columns have an indicator behind all of them: 1 where NaN.
+
+    Parameters
+    ----------
+    fill : list of float
+        One number per column.
+    indicated : list of int
+        Places of columns, ascending.
+    """
+
+    fill: list[float]
+    indicated: list[int]
+
+
+Step = FilledIn | Scaling
 
 
 @dataclass(frozen=True)
@@ -23,7 +42,7 @@ class WholeModel:
     Attributes
     ----------
     network : Network
-    steps : tuple of Scaling
+    steps : tuple of FilledIn or Scaling
         What raw rows go through before the network, in order; each is computed in double precision.
     target_scaling : Scaling or None
         What the targets of a regression went through; the outputs go back through it.
@@ -34,10 +53,15 @@ class WholeModel:
     """
 
     network: Network
-    steps: tuple[Scaling, ...] = ()
+    steps: tuple[Step, ...] = ()
     target_scaling: Scaling | None = None
     classes: Array | None = None
     feature_names: tuple[str, ...] | None = None
+
+    @property
+    def columns(self) -> int:
+        """How many a raw row has."""
+        return self.network.layer_sizes[0] if self.feature_names is None else len(self.feature_names)
 
 
 @runtime_checkable
@@ -64,6 +88,8 @@ def whole_model(model: Any, *, bare: bool = False) -> WholeModel:
         It is something else.
     FileFormatError
         The metadata are damaged.
+    InvalidValueError
+        Text is encoded before the network, which has no place in numbers.
     """
     if isinstance(model, Whole):
         whole = model.whole_model()
@@ -82,10 +108,22 @@ def _of_metadata(network: Network) -> WholeModel:
     if "data" not in metadata:
         return WholeModel(network, classes=network.classes)
     preparation = Preparation.from_metadata(metadata, network.layer_sizes, "network")
+    names, imputation = preparation.feature_names, preparation.imputation
+    if preparation.one_hot is not None:
+        text = list(preparation.one_hot.categories)
+        raise InvalidValueError(
+            f"network: was trained on columns of text, {shown(text)}, and what is exported takes numbers alone. "
+            "Expected a model of numbers; or bare=True, for inputs that are encoded and scaled already: "
+            "gpunet.data.scale_inputs makes them."
+        )
+    steps: list[Step] = [preparation.scaling]
+    if imputation is not None:
+        places = [names.index(name) for name in imputation.indicated]
+        steps.insert(0, FilledIn([imputation.fill[name] for name in names], places))
     return WholeModel(
         network,
-        (preparation.scaling,),
+        tuple(steps),
         preparation.target_scaling,
         None if preparation.class_names is None else np.array(preparation.class_names),
-        tuple(preparation.feature_names),
+        tuple(names),
     )

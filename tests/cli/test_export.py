@@ -49,7 +49,7 @@ def test_a_regression_answers_in_the_target_s_units(tmp_path: Path, capsys: Capt
         "format": "onnx",
         "columns": 3,
         "feature_names": ["x0", "x1", "x2"],
-        "scaled_inside": True,
+        "steps": ["scaling"],
         "class_names": None,
         "target_units": True,
     }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import gpunet
+from gpunet.data.imputation import Imputation
 from gpunet.data.preparation import Preparation
 from gpunet.data.scaling import Scaling
 
@@ -67,6 +69,28 @@ def trained_classifier(**arguments: Any) -> Case:
     return Case(network, X, names[network.predict(inputs)], network.predict_proba(inputs))
 
 
+def trained_with_gaps(**arguments: Any) -> Case:
+    """Return a network whose training rows lacked values in two columns, and rows that lack some in a third too."""
+    X = raw_rows()
+    fill = X.mean(axis=0)
+    missing = np.random.default_rng(5).random(X.shape) < 0.2
+    missing[:, 3] = False
+    network, preparation = prepared(np.column_stack([X, missing[:, [0, 2]]]), ["a", "b"], **arguments)
+    names = [f"column {place}" for place in range(4)]
+    preparation = replace(
+        preparation,
+        feature_names=names,
+        imputation=Imputation("mean", dict(zip(names, fill.tolist(), strict=True)), [names[0], names[2]]),
+    )
+    network.metadata = preparation.to_metadata()
+    raw = np.where(missing, np.nan, X)
+    inputs = preparation.inputs(raw)
+    assert inputs.shape == (len(X), 6)
+    assert np.isfinite(inputs).all()
+    labels = network.logits(inputs).argmax(axis=1)
+    return Case(network, raw, np.array(["a", "b"])[labels], network.predict_proba(inputs))
+
+
 def trained_regression(**arguments: Any) -> Case:
     X = raw_rows()
     network, preparation = prepared(X, None, **arguments)
@@ -95,6 +119,7 @@ def fitted(kind: type, X: Array, y: Array, **arguments: Any) -> Any:
 
 CASES: dict[str, Callable[..., Case]] = {
     "trained classifier": trained_classifier,
+    "missing values": trained_with_gaps,
     "trained regression": trained_regression,
     "text": lambda **arguments: classifier(["b", "a", "ü"], **arguments),
     "integers": lambda **arguments: classifier([7, -1, 1000], **arguments),

@@ -157,6 +157,11 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
         gpunet.export_onnx(gpunet.MLPClassifier(), path)
     with pytest.raises(gpunet.InvalidValueError, match="input_dtype: got 'float16'"):
         gpunet.export_onnx(trained_regression().model, path, input_dtype="float16")
+    text = trained_classifier().model
+    text.metadata["data"]["one_hot"] = {"categories": {"column 0": ["red"]}}
+    for export in (gpunet.to_torch, gpunet.to_sklearn, lambda network: gpunet.export_onnx(network, path)):
+        with pytest.raises(gpunet.InvalidValueError, match=r"trained on columns of text, \['column 0'\].*bare=True"):
+            export(text)
     damaged = trained_classifier().model
     damaged.metadata["data"]["scaling"]["scale"] = [0.0]
     with pytest.raises(gpunet.FileFormatError, match="network: its data preparation is damaged"):

@@ -129,7 +129,7 @@ def as_answers(model: Any, outputs: Any) -> Any:
 def test_a_model_of_raw_rows_keeps_its_scaling(case: str) -> None:
     model, X, answers, probabilities = CASES[case](batch_norm=True)
     module = gpunet.to_torch(model)
-    assert next(iter(module.state_dict())) == "scaling1.offset"
+    assert next(iter(module.state_dict())) == ("imputation1.fill" if case == "missing values" else "scaling1.offset")
     content = io.BytesIO()
     torch.save(module, content)
     content.seek(0)
