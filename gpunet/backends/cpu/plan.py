@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# A product is cut in so many tiles, if each is worth handing over; and further as long as they stay large: what BLAS
-# packs for a tile pays with its size, and the threads of a machine share what there is.
-_TILE_WORK = 16_000_000
+# A product is cut in tiles of so many operations, in two from the second number on, and further as long as they stay
+# large: what BLAS packs for a tile pays with its size, and the threads of a machine share what there is.
+_TILE_WORK, _SMALL_WORK = 16_000_000, 4_000_000
 _FEW_TILES, _MOST_TILES = 4, 8
 _SMALL_SIDE, _LARGE_SIDE = 64, 256
 # Elements of a block of rows: at most what the passes over it find in a core's cache, at least what is worth handing
@@ -24,9 +24,12 @@ _LINE = 16
 
 def tile(m: int, n: int, k: int) -> tuple[int, int]:
     """Return the rows and columns of a product's tiles, (m, k) times (k, n)."""
+    if n * k <= _TINY_WEIGHTS and m <= _SMALL_BATCH and n > _COLUMNS:
+        return m, _COLUMNS  # those of the passes before and after it
     if n * k <= (_SMALL_WEIGHTS if m > _SMALL_BATCH else _TINY_WEIGHTS):
         return block_rows(m, max(n, k)), n
-    wanted = 2 * m * n * k // _TILE_WORK
+    work = 2 * m * n * k
+    wanted = max(work // _TILE_WORK, min(work // _SMALL_WORK, 2))
     rows, columns, count = m, n, 1
     while count < min(wanted, _MOST_TILES):
         if max(rows, columns) < 2 * (_SMALL_SIDE if count < _FEW_TILES else _LARGE_SIDE):
