@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ import numpy as np
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu import worker
 from gpunet.backends.cpu.blas import Blas, find_blas, one_thread
+from gpunet.backends.cpu.threads import ThreadChoice
 from gpunet.environment import usable_cores
 
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
 _AWAKE_SECONDS = 300e-6
+_MOST_CHOICES = 64
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
 _RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
 
@@ -51,6 +54,7 @@ class Pool:
         self._one_thread = one_thread(blas)
         self._run = _RUN(worker.run_program.address)
         self._work = _CALL(worker.work.address)
+        self._choices: dict[Hashable, ThreadChoice] = {}
         self._forget_threads()
         _pools.add(self)
 
@@ -104,6 +108,15 @@ class Pool:
         finally:
             if has_pool:
                 self._lock.release()
+
+    def choice(self, work: Hashable) -> ThreadChoice:
+        """Return what chooses the number of threads for some work: the same object for the same work, call by call.
+
+        So a call of ``fit`` begins with the number that was best in the one before.
+        """
+        if work not in self._choices and len(self._choices) >= _MOST_CHOICES:
+            self._choices.pop(next(iter(self._choices)))
+        return self._choices.setdefault(work, ThreadChoice(self.threads))
 
     def stop(self) -> None:
         """End the threads; what comes later runs in its caller's."""

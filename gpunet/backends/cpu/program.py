@@ -16,8 +16,8 @@ import numpy as np
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu.kernels.chain import run_chain
 from gpunet.backends.cpu.pool import Pool
-from gpunet.backends.cpu.threads import ThreadChoice
 
+Work: TypeAlias = tuple[tuple[int, ...], ...]
 Argument: TypeAlias = "Array | float | int | None"
 
 
@@ -139,6 +139,14 @@ class Program:
             end += 1 + len(calls)
         self._steps = np.array(steps, np.int64)
 
+    @property
+    def work(self) -> Work:
+        """Kernels, stripes and sizes: what is equal where programs do the same to other arrays."""
+        return tuple(
+            (phase.kernel.address, phase.stripes, *(one for one in phase.arguments if isinstance(one, int)))
+            for phase in self._phases
+        )
+
     def __call__(self) -> None:
         self._pool.run(self._steps)
 
@@ -164,7 +172,7 @@ class Recording:
         """Return a function that does all of it."""
         self._close()
         calls, pool = tuple(self._calls), self._pool
-        choice = ThreadChoice(pool.threads)
+        choice = pool.choice(tuple(call.work for call in calls if isinstance(call, Program)))
 
         def replay() -> None:
             pool.chosen, refused = choice.threads, pool.times_refused

@@ -181,6 +181,44 @@ def test_the_users_limit_is_the_pools() -> None:
     pool.stop()
 
 
+def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run begins where the last one of the same work ended; other work begins with all threads."""
+    from gpunet.backends.cpu.program import Phase, Recording
+    from tests.backends.cpu.test_pool import count
+
+    pool, seconds = Pool(2, None), {1: 0.01, 2: 0.02}
+    now = [0.0]
+
+    def replay(stripes: int, times: int) -> None:
+        recording = Recording(pool)
+        recording.add_phases([Phase(count, [np.zeros(stripes, np.int64)], stripes)])
+        recording.add_call(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]))
+        again = recording.finish()
+        for _ in range(times):
+            again()
+
+    monkeypatch.setattr("gpunet.backends.cpu.program.time.perf_counter", lambda: now[0])
+    replay(5, 1)
+    assert pool.chosen == 2
+    replay(5, 100)
+    assert pool.chosen == 1
+    replay(6, 1)
+    assert pool.chosen == 2
+    replay(5, 1)
+    assert pool.chosen == 1
+    pool.stop()
+
+
+def test_of_much_different_work_the_oldest_is_forgotten() -> None:
+    pool = Pool(2, None)
+    first = pool.choice(0)
+    assert pool.choice(0) is first
+    for work in range(1, pool_module._MOST_CHOICES + 1):
+        pool.choice(work)
+    assert len(pool._choices) == pool_module._MOST_CHOICES
+    assert pool.choice(0) is not first
+
+
 def test_a_caller_who_finds_the_pool_taken_works_alone_and_is_counted() -> None:
     from gpunet.backends.cpu.program import address
     from tests.backends.cpu.test_pool import count
