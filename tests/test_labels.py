@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.diagnostics import DiagnosticsCallback, check_gradients, inspect
+from gpunet.diagnostics.callback import spread_rows
 from tests.helpers.networks import learnable
 
 X, PLACES = learnable(90)
@@ -189,3 +191,16 @@ def test_an_output_of_numbers_has_no_column_to_itself() -> None:
     np.testing.assert_array_equal(network.predict(X), network.logits(X)[:, 0])
     assert new(2, loss="squared_error").predict(X).shape == (90, 2)
     assert new(1, loss="sigmoid_cross_entropy").predict(X).shape == (90, 1)
+
+
+def test_looking_inside_speaks_of_the_same_labels() -> None:
+    losses = []
+    for given in (PLACES, NAMES[PLACES]):
+        network = new(activation="tanh")
+        callback = DiagnosticsCallback(X, given, rows=30)
+        train(network, given, callbacks=[callback])
+        np.testing.assert_array_equal(callback.sample[1], given[spread_rows(90, 30)])
+        errors = check_gradients(network, X, given, directions=1)
+        assert max(errors.values()) < 1e-6
+        losses.append([record.loss for record in callback.records] + [inspect(network, X, given).loss])
+    assert losses[0] == losses[1]

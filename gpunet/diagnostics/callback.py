@@ -77,7 +77,8 @@ class DiagnosticsCallback(Callback):
         X = network.check_inputs(network.on_host("X", self._data[0]))
         y = network.check_targets(network.on_host("y", self._data[1]), len(X))
         chosen = spread_rows(len(X), max(self._rows, network.minimum_batch))
-        self.sample = X[chosen], y[chosen]
+        labels = y if network.classes is None else network.classes[y]
+        self.sample = X[chosen], labels[chosen]
         self.records = []
         self._inspect(run, len(run.history))
         if run.steps_per_epoch == 1:

@@ -103,6 +103,7 @@ def _double(network: Network) -> Network:
     double = Network(**configuration, device=network.backend)
     double.set_parameters(network.get_parameters() | network.get_state())
     double.set_step(network.steps)
+    double.metadata = network.metadata
     return double
 
 

@@ -29,15 +29,17 @@ def test_both_libraries_learn_the_same_rows(is_regression: bool) -> None:
     assert found.keys() == {"gpunet", "scikit-learn"}
     for one in found.values():
         assert len(one.scores) == len(one.seconds) == 2
+        assert one.epochs == (3, 3)
         assert max(one.scores) <= 1
         assert min(one.seconds) > 0
 
 
 def test_behind_is_more_than_a_standard_deviation() -> None:
-    theirs = Found((0.8, 0.9, 1.0), (1.0,) * 3)
+    ones = (1.0,) * 3
+    theirs = Found((0.8, 0.9, 1.0), ones, ones)
     assert theirs.deviation == pytest.approx(0.1)
     for scores, expected in (((0.81,) * 3, False), ((0.79,) * 3, True)):
-        assert is_behind({"gpunet": Found(scores, (1.0,) * 3), "scikit-learn": theirs}) is expected
+        assert is_behind({"gpunet": Found(scores, ones, ones), "scikit-learn": theirs}) is expected
 
 
 def test_the_document_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +48,9 @@ def test_the_document_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "TASKS", [Task("halves", problem, arguments={"max_iter": 2})])
     module.main([str(path)])
     text = path.read_text(encoding="utf-8")
-    assert re.search(r"^\| halves, accuracy \| gpunet \| [01]\.\d{4} \| [01]\.\d{4} \| \d+\.\d\d s \|$", text, re.M)
+    assert re.search(
+        r"^\| halves, accuracy \| gpunet \| [01]\.\d{4} \| [01]\.\d{4} \| \d+\.\d\d s \| 2 \|$", text, re.M
+    )
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
     assert "old" not in text
@@ -54,7 +58,7 @@ def test_the_document_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_committed_table_has_every_data_set_and_nothing_behind() -> None:
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| ")]
-    rows = [row for row in cells if len(row) == 5 and row[1] in module.LIBRARIES]
+    rows = [row for row in cells if len(row) == 6 and row[1] in module.LIBRARIES]
     assert [row[0] for row in rows[::2]] == [f"{task.name}, {task.score}" for task in TASKS]
     for ours, theirs in zip(rows[::2], rows[1::2], strict=True):
         assert float(ours[2]) >= float(theirs[2]) - float(theirs[3])
