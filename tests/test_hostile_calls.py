@@ -163,6 +163,12 @@ def places() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "AdamW": (gpunet.AdamW, {"learning_rate": 0.1, "weight_decay": 0, "beta_1": 0, "beta_2": 0, "epsilon": 1}),
         "EarlyStopping": (gpunet.EarlyStopping, {"patience": 1, "minimum_change": 0, "monitor": "validation_loss"}),
         "StepRate": (gpunet.StepRate, {"initial": 0.1, "every": 3, "factor": 0.1}),
+        "ReduceOnPlateauRate": (
+            gpunet.ReduceOnPlateauRate,
+            {"initial": 1, "factor": 0, "patience": 0, "threshold": 0, "cooldown": 0, "minimum": 0, "monitor": "loss"},
+        ),
+        "WeightAverage": (gpunet.WeightAverage, {"decay": 0.9}),
+        "LossCurve": (gpunet.LossCurve, {"path": "curve.png"}),
         "evaluate": (gpunet.evaluate, data | {"sample_weight": None}),
         "inspect": (
             diagnostics.inspect,
@@ -224,7 +230,10 @@ PLACES = places()
 OWN = {"logits", "predict", "predict_proba", "loss_and_gradients", "set_parameters", "set_step", "save"}
 # Integers that are only too large to wait for.
 COUNTS, ENDLESS = {"epochs", "directions", "bins", "max_iterations"}, {"huge integer", "2**64"}
-CONSTRUCTORS = {"Network", "SGD", "AdamW", "EarlyStopping", "StepRate", "load", "Activation"}
+CONSTRUCTORS = {
+    *("Network", "SGD", "AdamW", "EarlyStopping", "StepRate", "ReduceOnPlateauRate", "WeightAverage", "LossCurve"),
+    *("load", "Activation"),
+}
 
 
 class Model:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from gpunet.classic.inputs import check_same_names, column_names, read_features
 from gpunet.classic.scikit_learn import not_fitted_error
-from gpunet.errors import unknown_name
+from gpunet.errors import InvalidValueError, unknown_name
 from gpunet.schedules import Schedule, as_schedule
 from gpunet.validation import check_dtype, check_integer
 
@@ -175,8 +175,13 @@ def check_float_type(argument: str, value: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def check_schedule(argument: str, value: Any) -> Schedule:
-    """Return a learning rate as a schedule."""
-    return as_schedule(value, argument)
+    """Return a learning rate as a schedule that goes by the updates alone: nothing else is measured here."""
+    schedule = as_schedule(value, argument)
+    if schedule.monitor is not None:
+        raise InvalidValueError(
+            f"{argument}: follows {schedule.monitor}, which nobody measures here. Expected another."
+        )
+    return schedule
 
 
 _RAISES_LEARNING = """

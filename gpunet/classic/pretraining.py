@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends import Backend
+from gpunet.classic.estimator import check_schedule
 from gpunet.classic.restricted_boltzmann import RestrictedBoltzmannMachine
 from gpunet.classic.scikit_learn import not_fitted_error
 from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError, shown
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
-from gpunet.schedules import Schedule, as_schedule
+from gpunet.schedules import Schedule
 from gpunet.validation import check_each_size, check_flag, check_integer, is_sequence
 
 Array = npt.NDArray[Any]
@@ -75,7 +76,7 @@ def pretrain_stack(
     sizes = check_hidden_layer_sizes("hidden_layer_sizes", hidden_layer_sizes)
     linear_code = check_flag("linear_code", linear_code)
     seed = check_integer("seed", seed, 0, 2**64 - 1)
-    as_schedule(code_learning_rate, "code_learning_rate")  # before the machines below are trained
+    check_schedule("code_learning_rate", code_learning_rate)  # before the machines below are trained
     machines: list[RestrictedBoltzmannMachine] = []
     for number, size in enumerate(sizes, start=1):
         is_code = linear_code and number == len(sizes)

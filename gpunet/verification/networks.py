@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from gpunet.backends.switches import CUDA_GRAPH
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import CosineRate, CyclicalRate
-from gpunet.training import Callback, Run, fit
+from gpunet.training import Callback, Run, WeightAverage, fit
 from gpunet.verification.check import Check
 from gpunet.verification.operation import Difference, difference
 from gpunet.verification.storage import STORAGES, Array
@@ -45,6 +45,8 @@ class Training:
         Returns a new one.
     dtype : str
     precision : str
+    update : mapping
+        Arguments of :func:`gpunet.fit` that say what an update is.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Training:
     optimizer: Callable[[], Optimizer]
     dtype: str = "float32"
     precision: str = "float32"
+    update: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -94,6 +97,13 @@ TRAININGS = (
     ),
     Training("batch norm and dropout, Adam", BATCH_NORM, lambda: Adam(CosineRate(0.01, 20)), "float64"),
     Training("batch norm and dropout, AdamW", BATCH_NORM, lambda: AdamW(0.01, weight_decay=0.1), "float64"),
+    Training(
+        "batch norm and dropout, averaged, two batches an update",
+        BATCH_NORM,
+        lambda: Adam(CosineRate(0.01, 12)),
+        "float64",
+        update={"accumulate": 2, "average": WeightAverage(0.7)},
+    ),
     Training("squared error", MIXED | SQUARED, _sgd, "float64"),
     Training("sigmoid cross-entropy", BATCH_NORM | {"loss": "sigmoid_cross_entropy"}, _sgd),
     *(
@@ -142,6 +152,7 @@ def train(
         sample_weight=weights,
         callbacks=callbacks,
         data_on=data_on,
+        **training.update,
     )
     return {"losses": np.array(history["loss"]), **_results(network, X)}
 

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from gpunet import StepRate
+from gpunet import ReduceOnPlateauRate, StepRate, WarmUpRate
 from gpunet.classic import RestrictedBoltzmannMachine
 from gpunet.classic.hidden_units import BernoulliUnits
 from gpunet.data import load_for_training
@@ -298,6 +298,12 @@ def test_a_schedule_counts_every_update_also_after_pickling():
     model = RestrictedBoltzmannMachine(**arguments, device="cpu").partial_fit(X[:80])
     twin = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(twin.partial_fit(X[80:]).components_, model.partial_fit(X[80:]).components_)
+
+
+def test_a_schedule_that_follows_a_loss_is_refused():
+    rate = WarmUpRate(ReduceOnPlateauRate(0.1, monitor="loss"), steps=3)
+    with pytest.raises(InvalidValueError, match="learning_rate: follows loss, which nobody measures here"):
+        RestrictedBoltzmannMachine(n_components=4, learning_rate=rate, device="cpu").fit(patterns())
 
 
 def test_after_a_failure_partial_fit_goes_on_from_the_weights_it_has_with_no_momentum_left():

@@ -162,8 +162,7 @@ def accumulate_kernel(A: Any, stamp: str) -> Any:
     def accumulate(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (9,), np.int64)
-        size, chunk = given[5], given[6]
-        gradients, accumulated = array_at(given[1], (size,), A), array_at(given[2], (size,), A)
+        size, chunk, is_last = given[5], given[6], given[8] != 0
         loss, mean = array_at(given[3], (2,), A), array_at(given[4], (2,), A)
         before = A(0) if given[7] != 0 else mean[1]
         share = A(1)
@@ -173,9 +172,18 @@ def accumulate_kernel(A: Any, stamp: str) -> Any:
             mean[0] = loss[0] if before == 0 else mean[0] + share * (loss[0] - mean[0])
             mean[1] = before + loss[1]
             return
-        out = gradients if given[8] != 0 else accumulated
-        for i in range(stripe * chunk, min(size, (stripe + 1) * chunk)):
-            out[i] = gradients[i] if before == 0 else accumulated[i] + share * (gradients[i] - accumulated[i])
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        gradients, accumulated = array_at(given[1], (size,), A), array_at(given[2], (size,), A)
+        # Each loop writes one of the arrays that it reads: where the compiler cannot see which, it makes no vectors.
+        if before == 0 and not is_last:
+            for i in range(first, last):
+                accumulated[i] = gradients[i]
+        elif before != 0 and not is_last:
+            for i in range(first, last):
+                accumulated[i] += share * (gradients[i] - accumulated[i])
+        elif before != 0:
+            for i in range(first, last):
+                gradients[i] = accumulated[i] + share * (gradients[i] - accumulated[i])
 
     return accumulate
 
@@ -198,8 +206,12 @@ def average_kernel(A: Any, stamp: str) -> Any:
             updates[0] += 1
             return
         values, averaged, share = array_at(given[1], (size,), A), array_at(given[2], (size,), A), A(1 - numbers[7])
-        is_first = updates[0] == 0
-        for i in range(stripe * chunk, min(size, (stripe + 1) * chunk)):
-            averaged[i] = values[i] if is_first else averaged[i] + share * (values[i] - averaged[i])
+        first, last = stripe * chunk, min(size, (stripe + 1) * chunk)
+        if updates[0] == 0:
+            for i in range(first, last):
+                averaged[i] = values[i]
+        else:
+            for i in range(first, last):
+                averaged[i] += share * (values[i] - averaged[i])
 
     return average
