@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -73,3 +74,10 @@ def test_text_is_refused_by_row_and_column(make: Callable[..., Any]) -> None:
     with pytest.raises(gpunet.InvalidTypeError, match=r"X: 'a' in row 1, column 'flag' is text.*ColumnTransformer"):
         network().predict(make(COLUMNS | {"flag": [None, "a", "b", "c"] * 5}))
     assert np.array_equal(network().predict(make(COLUMNS)), network().predict(VALUES))
+
+
+def test_plain_numbers_need_no_other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "narwhals", None)
+    assert np.array_equal(network().predict(pandas.DataFrame(VALUES)), network().predict(VALUES))
+    with pytest.raises(gpunet.MissingDependencyError, match=r"'narwhals', .* pip install 'gpunet\[data\]'"):
+        network().predict(pandas.DataFrame(COLUMNS).astype(object))

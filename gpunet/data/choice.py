@@ -78,8 +78,8 @@ class Wanted:
         return chosen
 
     def _chosen(self, names: Sequence[str]) -> list[str]:
-        columns, drop = self.options.columns, self.options.drop
-        return [name for name in names if name not in drop and (columns is None or name in columns)]
+        kept = set(names if self.options.columns is None else self.options.columns) - set(self.options.drop)
+        return [name for name in names if name in kept]
 
     def _check_target(self, source: Source, names: Sequence[str]) -> None:
         if self.target is None and self.need_target:
@@ -100,10 +100,11 @@ class Wanted:
 
     def _check_expected(self, source: Source, names: Sequence[str], chosen: Sequence[str]) -> None:
         assert self.expected is not None
+        there, kept = set(names), set(chosen)
         for name in self.expected:
-            if name not in names:
+            if name not in there:
                 raise InvalidValueError(f"{source.header}: the column {name!r}, which the model needs, is not there.")
-            if name not in chosen:
+            if name not in kept:
                 raise InvalidValueError(f"columns and drop leave out {name!r}, which the model needs.")
         passed_over = {*self.expected, *(self.known or ())}
         for name in chosen:

@@ -92,5 +92,6 @@ class Imputation:
         """Return the columns without missing numbers, and the indicators behind them, (n, d + k)."""
         missing = np.isnan(values)
         fill = np.array([self.fill.get(name, np.nan) for name in names])
-        indicators = missing[:, [names.index(name) for name in self.indicated]]
+        places = {name: place for place, name in enumerate(names)}
+        indicators = missing[:, [places[name] for name in self.indicated]]
         return np.concatenate([np.where(missing, fill, values), indicators], axis=1)

@@ -39,8 +39,9 @@ def input_columns(names: Sequence[str], imputation: Imputation | None, one_hot: 
             inputs += [Input(f"{name} = {category}", place, True) for category in one_hot.categories[name]]
         else:
             inputs.append(Input(name, place, False))
+    places = {name: place for place, name in enumerate(names)}
     indicated = () if imputation is None else imputation.indicated
-    return inputs + [Input(f"{name} is missing", names.index(name), True) for name in indicated]
+    return inputs + [Input(f"{name} is missing", places[name], True) for name in indicated]
 
 
 def unscaled_inputs(

@@ -281,7 +281,8 @@ def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequ
 def _text_values(column: Any) -> Values:
     if column.dtype.kind in "iufb":
         return column.to_numpy(dtype=np.float64)
-    return [None if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
+    values, missing = column.to_numpy(dtype=object), column.isna().to_numpy()
+    return [None if lacks else str(value) for value, lacks in zip(values, missing, strict=True)]
 
 
 def _target_column(source: Source, name: str, values: Values, decimal: str) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,10 @@ def test_tables_without_rows_and_what_is_no_table(tmp_path: Path) -> None:
     for nothing in (None, [[1, 2]], np.zeros((2, 2)), 3):
         with pytest.raises(gpunet.InvalidTypeError, match=r"data: got .* Expected a file's name or a DataFrame"):
             load_for_training(nothing, target="y")
+
+
+def test_parquet_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = parquet(tmp_path, {"a": [1, 2], "y": ["u", "v"]})
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(gpunet.MissingDependencyError, match=r"'pyarrow', .* pip install 'gpunet\[parquet\]'"):
+        load_for_training(path, target="y")
