@@ -153,8 +153,8 @@ class ParquetRows:
         """Write the rows as ``X.npy``, ``y.npy`` and perhaps ``sample_weight.npy``, and return them as arrays.
 
         ``fit(network, X, y)`` reads the features where they are then, as fast as from memory, with no decoding in each
-        epoch and in an order drawn from all rows. Each file appears whole or not
-        at all; window by window, one number per row is held.
+        epoch and in an order drawn from all rows. Each file appears whole or not at
+        all. No more than two windows, and one number per row, are held.
 
         Parameters
         ----------

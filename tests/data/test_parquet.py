@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import tracemalloc
 from pathlib import Path
@@ -284,3 +285,18 @@ def test_a_window_takes_32_mib_of_features(tmp_path: Path, monkeypatch: pytest.M
     for dtype, batches in (("float32", 48), ("float64", 32)):
         shuffled = ParquetRows(path, target="y", batch_size=16, dtype=dtype)
         assert shuffled._windows[0].stop == batches
+
+
+def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/arrays.md, whose files are made here."""
+    page = (Path(__file__).parents[2] / "docs" / "arrays.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("flights").mkdir()
+    for path in (Path("flights/1.parquet"), Path("later.parquet")):
+        arrays = {name: X[:, place] for place, name in enumerate(NAMES)} | {"delayed": Y % 2}
+        parquet.write_table(pyarrow.table(arrays), path, row_group_size=20)
+    for _ in range(2):
+        found: dict[str, Any] = {}
+        exec(example.replace("128, 128", "9"), found)
+        assert found["network"].steps == 10

@@ -376,11 +376,13 @@ def test_a_file_is_not_read_whole(
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     y = np.arange(rows) % 4
     network = network_of(columns, 4, batch_norm=False)
+    numbers = network_of(columns, 4, batch_norm=False, loss="squared_error", output_activation="tanh")
     data_on = "auto" if network.backend.synchronous else "host"
     for call in (
         lambda: gpunet.fit(
             network, mapped, y, epochs=1, data_on=data_on, validation=(mapped, y), checkpoint=tmp_path / "run.npz"
         ),
+        lambda: gpunet.fit(numbers, mapped, mapped[:, ::80], epochs=1, data_on=data_on, optimizer=gpunet.SGD(1e-9)),
         lambda: gpunet.evaluate(network, mapped, y),
         lambda: network.predict(mapped[:64]),
     ):
