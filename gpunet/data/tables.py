@@ -249,6 +249,8 @@ def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequ
         import pandas
     # What is no feature stays text: its numbers are nobody's, and "01" is another class than "1".
     texts = {name for name in names if name not in features or name in wanted.categorical}
+    # Before 3.1 pandas rounds every third number otherwise than Python does; from then on it warns of the argument.
+    is_exact = tuple(map(int, pandas.__version__.split(".")[:2])) >= (3, 1)
     try:
         with warnings.catch_warnings(), text.open() as file:
             # With index_col=False pandas only warns of rows that are longer than the header, and drops their ends.
@@ -265,6 +267,7 @@ def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequ
                 na_values={name: list(MISSING) for name in features},
                 dtype=dict.fromkeys(texts, str),
                 low_memory=False,
+                **({} if is_exact else {"float_precision": "round_trip"}),
             )
     except (UnicodeError, pandas.errors.ParserError, pandas.errors.ParserWarning, *DAMAGED_GZIP) as error:
         source.refuse_ragged()

@@ -106,3 +106,18 @@ def test_an_activation_of_the_users_own_is_said(capsys: Capture) -> None:
     assert "MODEL: 'own.npz' has an activation that is none of gpunet's own" in refusal(
         capsys, "export", "own.npz", "own.onnx"
     )
+
+
+def test_missing_values_are_filled_in_and_text_is_refused(capsys: Capture) -> None:
+    rows = [f"{place},{'' if place % 5 == 0 else place % 7},{'ab'[place % 2]},{place % 3}" for place in range(60)]
+    Path("gaps.csv").write_text("\n".join(["width,height,colour,kind", *rows, ""]))
+    arguments = ("train", "gaps.csv", "--target", "kind", "--epochs", 2, "--layers", 8, "--missing", "mean")
+    assert shell(capsys, *arguments, "--drop", "colour", "--out", "numbers").status == 0
+    result = shell(capsys, "export", "numbers/model.safetensors", "gaps.onnx")
+    assert result.output.startswith("gaps.onnx: onnx, takes raw rows of 2 columns, fills in missing values, knows 3")
+    raw = [[place, np.nan if place % 5 == 0 else place % 7] for place in range(60)]
+    predicted = shell(capsys, "predict", "numbers/model.safetensors", "gaps.csv").output.splitlines()
+    assert run("gaps.onnx", raw)[0].tolist() == predicted
+    assert shell(capsys, *arguments, "--categorical", "colour", "--out", "text").status == 0
+    assert "columns of text, ['colour']" in refusal(capsys, "export", "text/model.safetensors", "text.onnx")
+    assert shell(capsys, "export", "text/model.safetensors", "text.onnx", "--bare").status == 0
