@@ -73,12 +73,13 @@ def check(version: str, packages: str, wheel: Path, archive: Path, source: Path,
     """Install both distributions for one interpreter, use and test them, and return the versions and the outcome."""
     python = folder / "environment/bin/python"
     uv = [sys.executable, "-m", "uv", "--no-python-downloads"]
+    # pyproject.toml beside them: "direct" are the packages that are named there, not gpunet itself.
     install = [*uv, "pip", "install", "--python", python, "--resolution", RESOLUTIONS[packages]]
-    install += ["--only-binary", ":all:"]
+    install += ["--only-binary", ":all:", "--requirements", source / "pyproject.toml"]
     run(*uv, "venv", "--python", version, folder / "environment")
     run(*install, "--no-binary", "gpunet", archive)
     run(python, "-c", BARE, cwd=folder)
-    run(*install, "--reinstall-package", "gpunet", f"gpunet[cli,onnx] @ {wheel.as_uri()}")
+    run(*install, "--extra", "cli", "--extra", "onnx", "--reinstall-package", "gpunet", wheel)
     run(python, "-c", BARE, cwd=folder)
     run(folder / "environment/bin/gpunet", "train", "digits", "--epochs", "2", "--out", folder / "digits", cwd=folder)
     versions = run(python, "-c", WITH_EXTRAS, cwd=folder).strip()
