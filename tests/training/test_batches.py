@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 
 import gpunet
@@ -59,6 +60,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]] = {
     "probabilities": ({"loss": "sigmoid_cross_entropy"}, {}, (X, TARGETS, WEIGHTS)),
     "integers": ({}, {}, (np.round(X * 8).astype(np.int8), Y.astype(np.uint8))),
     "plain": ({}, {"class_weight": [1, 2, 3, 4]}, (X.astype(np.float32), Y.astype(np.uint64))),
+    "accumulated and averaged": ({}, {"accumulate": 3, "average": gpunet.WeightAverage(0.9)}, (X, Y)),
     "validation": ({}, {"validation": (X[:50], Y[:50])}, (X, Y)),
 }
 
@@ -69,6 +71,13 @@ def test_the_same_batches_from_memory_give_the_same_bits(network_of: Callable[..
     found = train(network_of(**kind), batches=cut(*arrays), **arguments)
     in_memory = dict(zip(("X", "y", "sample_weight"), arrays, strict=False))
     expected = train(network_of(**kind), **in_memory, batch_size=SIZE, shuffle=False, **arguments)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_half_precision(machine: Machine, precision: str) -> None:
+    found = train(machine.network(precision=precision), batches=cut(X, Y))
+    expected = train(machine.network(precision=precision), X=X, y=Y, batch_size=SIZE, shuffle=False)
     assert_same(found, expected)
 
 
@@ -139,6 +148,7 @@ class Again:
         pytest.param(lambda: cut(X, Y), id="list"),
         pytest.param(lambda: [list(parts) for parts in cut(X.tolist(), Y.tolist())], id="lists"),
         pytest.param(lambda: Again(cut(X, Y)), id="iterable"),
+        pytest.param(lambda: [(pandas.DataFrame(a), pandas.Series(b)) for a, b in cut(X, Y)], id="frames"),
         pytest.param(lambda: lambda epoch: cut(X, Y), id="function"),
         pytest.param(lambda: lambda epoch: iter(cut(X, Y)), id="function of iterators"),
     ],
