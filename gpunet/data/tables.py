@@ -265,6 +265,7 @@ def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequ
                 na_values={name: list(MISSING) for name in features},
                 dtype=dict.fromkeys(texts, str),
                 low_memory=False,
+                **_exactly_rounded(pandas.__version__),
             )
     except (UnicodeError, pandas.errors.ParserError, pandas.errors.ParserWarning, *DAMAGED_GZIP) as error:
         source.refuse_ragged()
@@ -276,6 +277,12 @@ def _read_frame(source: Source, text: TextFile, names: list[str], features: Sequ
     if (names[-1] in features or names[-1] != wanted.target) and (last.isna() | (last == "")).any():
         source.refuse_ragged()
     return frame
+
+
+def _exactly_rounded(version: str) -> dict[str, str]:
+    """Return what makes pandas read a number as Python does; it needs no telling from 3.1 on, and warns of it."""
+    major, minor = map(int, version.split(".")[:2])
+    return {} if (major, minor) >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def _text_values(column: Any) -> Values:
