@@ -78,6 +78,15 @@ def test_what_is_a_number_is_one_as_feature_and_as_target(text: str, number: flo
     assert data.features[1, 0] == data.targets[1] == number
 
 
+def test_numbers_are_rounded_as_python_rounds_them(table: Path) -> None:
+    """To the last bit, whatever pandas does by itself."""
+    generator = np.random.default_rng(0)
+    numbers = generator.standard_normal(2000) * 10.0 ** generator.integers(-20, 20, 2000)
+    data = read(table, "a,y\n" + "".join(f"{number!r},{number!r}\n" for number in numbers.tolist()), "regression")
+    assert np.array_equal(data.features[:, 0], numbers)
+    assert np.array_equal(data.targets, numbers)
+
+
 @pytest.mark.parametrize("text", ["1_000", "٣", "\uff11", "0x10", "1\xa0000", "1e", "--1", "1.2.3"])
 def test_what_is_no_number_is_blamed_as_feature_and_as_target(text: str, table: Path) -> None:
     for content, column in ((f"a,y\n0,1\n{text},1\nx,1\n", "a"), (f"a,y\n0,1\n1,{text}\n1,x\n", "y")):
