@@ -51,6 +51,7 @@ from gpunet.errors import (
     TrainingDivergedError,
     UnknownCategoryWarning,
 )
+from gpunet.layers import Huber, Quantile, SoftmaxCrossEntropy
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
@@ -117,6 +118,7 @@ __all__ = [
     "HardSwish",
     "HardTanh",
     "History",
+    "Huber",
     "Identity",
     "InUseError",
     "InvalidTypeError",
@@ -136,6 +138,7 @@ __all__ = [
     "Optimizer",
     "OutOfDeviceMemoryError",
     "ProgressBar",
+    "Quantile",
     "ReLU",
     "ReduceOnPlateauRate",
     "ResumeWarning",
@@ -144,6 +147,7 @@ __all__ = [
     "ShapeError",
     "SiLU",
     "Sigmoid",
+    "SoftmaxCrossEntropy",
     "Softplus",
     "StepRate",
     "Tanh",

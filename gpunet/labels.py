@@ -121,7 +121,7 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
         raise ShapeError(
             f"{argument}: got shape {array.shape}. Expected labels ({rows},), not one-hot rows: "
-            f"use {argument}.argmax(axis=1)."
+            f"use {argument}.argmax(axis=1), or floats for probabilities."
         )
     if array.ndim == 2 and array.shape == (rows, 1):
         warn_user(f"{argument}: got a column of labels, shape {array.shape}. {argument}.ravel() makes it ({rows},).")

@@ -235,7 +235,11 @@ class LayerStack:
         bool
             False where there is no such launch, or none is wanted: nothing is done then.
         """
-        stack = self.narrow_stack(len(x)) if self.backend.has_narrow_passes and weights is None else None
+        stack = (
+            self.narrow_stack(len(x))
+            if self.backend.has_narrow_passes and weights is None and targets.ndim == 1
+            else None
+        )
         if stack is not None:
             vectors = self.flat_parameters, self.flat_state, self.flat_gradients
             self.backend.narrow_pass(x, targets, stack, *vectors, self.loss_layer.value)
@@ -310,6 +314,7 @@ class LayerStack:
         weights: Array | None,
         input_gradient: bool = False,
         tally: Tally | None = None,
+        class_weights: Array | None = None,
     ) -> Array | None:
         """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
 
@@ -321,7 +326,7 @@ class LayerStack:
         Parameters
         ----------
         x : array, (n, d)
-        targets, weights : array
+        targets, weights, class_weights : array
             As the loss takes them.
         input_gradient : bool
             Whether to return the gradient with respect to the input as well.
@@ -337,11 +342,12 @@ class LayerStack:
         gradient: Array | None
         if bias is None:
             layers = [*self.layers]
-            gradient = self.loss_layer(self.forward(x, training=True), targets, weights, tally=tally)
+            outputs = self.forward(x, training=True)
+            gradient = self.loss_layer(outputs, targets, weights, tally=tally, class_weights=class_weights)
         else:
             self.copy_weights()
             x = last.output = self._run(layers, x, training=True)
-            gradient = self.loss_layer(x, targets, weights, *bias, tally)
+            gradient = self.loss_layer(x, targets, weights, *bias, tally, class_weights)
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None
             gradient = layer.backward(gradient, input_gradient or position > 0)

@@ -16,7 +16,8 @@ def narrow_stack(layers: Sequence[Layer], loss_layer: Loss, parameters: Layout, 
     """Return the description of a network for :meth:`gpunet.backends.Backend.narrow_pass`, whatever its widths.
 
     None where it has no such pass: of another dtype than float32, with dropout, with hidden layers of different kinds,
-    without scale and shift, or with another loss than softmax cross-entropy.
+    without scale and shift, or with another loss than softmax cross-entropy of
+    labels as they are.
     """
     if len(layers) % 2:
         return None
@@ -26,6 +27,7 @@ def narrow_stack(layers: Sequence[Layer], loss_layer: Loss, parameters: Layout, 
     if not (
         layers[0].dtype == np.float32
         and isinstance(loss_layer, SoftmaxCrossEntropy)
+        and not loss_layer.label_smoothing
         and all(isinstance(layer, Linear) for layer in linear)
         and isinstance(last, BiasActivation)
         and isinstance(last.activation, Identity)

@@ -21,19 +21,20 @@ from gpunet.errors import (
     InvalidValueError,
     NonFiniteError,
     ShapeError,
-    shown,
     unknown_name,
 )
 from gpunet.initializers import INITIALIZERS, Initializer, default_initializer, draw, get_initializer, reading
 from gpunet.labels import CLASSES, check_labels, known_classes, learn_classes
 from gpunet.layer_stack import LayerStack
-from gpunet.layers import LOSSES, BatchNorm, BiasActivation, Dropout, Layer, Linear
+from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Loss, get_loss
 from gpunet.parameters import flat_values
 from gpunet.random import Purpose, host_generator
 from gpunet.serialization import write_tensors
 from gpunet.turns import in_turn
 from gpunet.validation import (
     DeviceArray,
+    are_probabilities,
+    check_distributions,
     check_dtype,
     check_features,
     check_flag,
@@ -99,10 +100,13 @@ class Network(LayerStack):
         and Xavier for the others.
     initial_bias : float
         Where hidden biases (beta under batch norm) start; slightly positive keeps ReLU units alive (L18).
-    loss : str
-        ``"softmax_cross_entropy"`` for labels of classes that exclude one another; ``"sigmoid_cross_entropy"`` for
-        outputs that are true or false each by itself, or any probability (several labels per row, auto-encoders of
-        numbers in [0, 1]); ``"squared_error"`` for numbers.
+    loss : str or Loss
+        For classes that exclude one another ``"softmax_cross_entropy"``, of labels or probabilities; of labels that
+        are smoothed ``"softmax_cross_entropy(0.1)"``, or :class:`gpunet.SoftmaxCrossEntropy`.
+        ``"sigmoid_cross_entropy"`` for outputs that are true or false each by itself, or any probability (several
+        labels per row, auto-encoders of numbers in [0, 1]). For numbers ``"squared_error"``; ``"huber(1.0)"``, or
+        :class:`gpunet.Huber`, where outliers are among them; ``"quantile(0.1, 0.5, 0.9)"``, or
+        :class:`gpunet.Quantile`, for their quantiles, one or one per output.
     seed : int
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype
@@ -171,7 +175,7 @@ class Network(LayerStack):
         dropout: float | Sequence[float] = 0.0,
         initializer: str | Initializer | None = None,
         initial_bias: float = 0.0,
-        loss: str = "softmax_cross_entropy",
+        loss: str | Loss = "softmax_cross_entropy",
         seed: int = 0,
         dtype: npt.DTypeLike = "float32",
         precision: str = "float32",
@@ -192,20 +196,13 @@ class Network(LayerStack):
         self.bias_before_batch_norm = check_flag("bias_before_batch_norm", bias_before_batch_norm)
         largest = float(np.finfo(self.dtype).max)
         self.initial_bias = check_number("initial_bias", initial_bias, minimum=-largest, maximum=largest)
-        if not isinstance(loss, str):
-            raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
-        if loss not in LOSSES:
-            raise unknown_name("loss", loss, LOSSES)
-        if LOSSES[loss].is_classifier and self.layer_sizes[-1] < 2:
-            raise InvalidValueError(
-                f"layer_sizes: 1 output for the loss {loss!r}. Expected at least 2, one per class; "
-                "loss='sigmoid_cross_entropy' and loss='squared_error' take 1."
-            )
+        loss_layer = get_loss(loss)
+        loss_layer.check_outputs(self.layer_sizes[-1])
         self.output_activation = get_activation(output_activation, "output_activation")
-        if LOSSES[loss].has_probabilities and not isinstance(self.output_activation, Identity):
+        if loss_layer.has_probabilities and not isinstance(self.output_activation, Identity):
             raise InvalidValueError(
-                f"output_activation: got {str(self.output_activation)!r} with loss={loss!r}, which turns the outputs "
-                "into probabilities itself. Expected 'identity', or loss='squared_error'."
+                f"output_activation: got {str(self.output_activation)!r} with loss={loss_layer.name!r}, which turns "
+                "the outputs into probabilities itself. Expected 'identity', or loss='squared_error'."
             )
         if initializer is None:
             self.initializer = default_initializer(self.activations[0] if hidden else self.output_activation)
@@ -220,7 +217,7 @@ class Network(LayerStack):
             raise InvalidValueError(
                 f"device: the backend {backend.name!r} has no precision={self.precision!r}. Expected 'cpu' or 'cuda'."
             )
-        super().__init__(self._build_layers(), LOSSES[loss](), backend, self.dtype, self.precision)
+        super().__init__(self._build_layers(), loss_layer, backend, self.dtype, self.precision)
         self._fill()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -327,7 +324,7 @@ class Network(LayerStack):
             "dropout": [rates.get(index, 0.0) for index in range(1, len(self.layer_sizes) - 1)],
             "initializer": initializer if initializer.split("(")[0] in INITIALIZERS else None,
             "initial_bias": self.initial_bias,
-            "loss": self.loss,
+            "loss": str(self.loss_layer),
             "seed": self.seed,
             "dtype": self.dtype.name,
             "precision": self.precision,
@@ -355,16 +352,27 @@ class Network(LayerStack):
     def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True) -> Array:
         """Return y as places of classes, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
 
+        Numbers that a loss for labels takes are the probabilities of the classes, floats.
+
         On the host or on the device, as with :meth:`check_inputs`; labels other than 0 to c - 1 on the host.
         """
         outputs, classes = self.layer_sizes[-1], self.classes
         if classes is not None:
             y = self.on_host(argument, y)
         with self._taken(argument, y) as values:
+            if self.is_classifier and are_probabilities(argument, values, outputs):
+                return check_distributions(argument, values, rows, outputs, self.dtype, whole=whole)
             if self.is_classifier:
                 return check_labels(argument, values, rows, outputs, classes)
             return check_targets(
-                argument, values, rows, outputs, self.dtype, probabilities=self.has_probabilities, whole=whole
+                argument,
+                values,
+                rows,
+                outputs,
+                self.dtype,
+                probabilities=self.has_probabilities,
+                shared=self.loss_layer.shares_targets,
+                whole=whole,
             )
 
     def learn_classes(self, y: npt.ArrayLike) -> bool:
@@ -566,8 +574,7 @@ class Network(LayerStack):
         ----------
         X : array_like, (n, d)
         y : array_like
-            Labels (n,): those of :attr:`classes`; or numbers (n, c) for squared error, from 0 to 1 for sigmoid
-            cross-entropy.
+            See :func:`gpunet.fit`.
         l2 : float
             The lecture's lambda; the gradient of the term is 2 l2 W_i.
         sample_weight : array_like, (n,), or None

@@ -7,7 +7,7 @@ import re
 from gpunet.errors import InvalidValueError, shown
 
 # For text without white space at its ends, so that the time it takes grows with the length and not with a power of it.
-_PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<number>[^()]*)\))?")
+_PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<numbers>[^()]*)\))?")
 
 
 def split_name(argument: str, text: str) -> tuple[str, float | None]:
@@ -29,13 +29,43 @@ def split_name(argument: str, text: str) -> tuple[str, float | None]:
     InvalidValueError
         The text is neither form.
     """
+    name, numbers = _split(argument, text, "name(number)")
+    if not numbers:
+        return name, None
+    return name, _number(argument, text, numbers)
+
+
+def split_numbers(argument: str, text: str) -> tuple[str, list[float]]:
+    """Split ``"name"`` or ``"name(number, ...)"`` into the name and the numbers.
+
+    Parameters
+    ----------
+    argument, text : str
+        As in :func:`split_name`.
+
+    Returns
+    -------
+    tuple of str and list of float
+
+    Raises
+    ------
+    InvalidValueError
+        The text is neither form.
+    """
+    name, numbers = _split(argument, text, "name(number, ...)")
+    return name, [_number(argument, text, number.strip()) for number in numbers.split(",")] if numbers else []
+
+
+def _split(argument: str, text: str, form: str) -> tuple[str, str]:
+    """Return the name, and what is between the brackets."""
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
-        raise InvalidValueError(f"{argument}: cannot read {shown(text)}. Expected a name, or a name(number).")
-    number = (match["number"] or "").strip()
-    if not number:
-        return match["name"].lower(), None
+        raise InvalidValueError(f"{argument}: cannot read {shown(text)}. Expected a name, or a {form}.")
+    return match["name"].lower(), (match["numbers"] or "").strip()
+
+
+def _number(argument: str, text: str, number: str) -> float:
     try:
-        return match["name"].lower(), float(number)
+        return float(number)
     except ValueError:
         raise InvalidValueError(f"{argument}: {shown(number)} in {shown(text)} is not a number.") from None

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 # Of a layer: what 32 bits can count.
 LARGEST_SIZE = 2**31 - 1
 _NUMBERS_AT_A_TIME = 1 << 22
+# How far the sum of the probabilities of a row may be from 1: half precision and two decimals are welcome.
+_SUM_TOLERANCE = 0.01
 # DLPack's numbers of the devices whose memory a GPU has at hand: kDLCUDA and kDLCUDAManaged.
 _CUDA_DEVICES = (2, 13)
 # What float() would turn into a number all the same.
@@ -219,6 +221,39 @@ def check_features(
     return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
 
 
+def are_probabilities(argument: str, values: Any, classes: int) -> bool:
+    """Say whether targets of a classifier are the probabilities of its classes, floats (n, classes), and not labels.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError
+        As :func:`read_array`.
+    """
+    array = values.array if isinstance(values, DeviceArray) else read_array(argument, values)
+    return array.ndim == 2 and array.shape[1] == classes and array.dtype.kind == "f"
+
+
+def check_distributions(
+    argument: str, values: Any, rows: int, classes: int, dtype: npt.DTypeLike, *, whole: bool = True
+) -> Array:
+    """Return ``values`` as a (rows, classes) array of probabilities whose rows sum to 1 within a hundredth.
+
+    Raises
+    ------
+    InvalidTypeError, ShapeError, NonFiniteError, InvalidValueError
+        As :func:`check_targets`; the sum of a row is another.
+    """
+    targets = check_targets(argument, values, rows, classes, dtype, probabilities=True, whole=whole)
+    for part in pieces(targets):
+        sums = _contiguous(targets[part], dtype).sum(axis=1)
+        if (wrong := first(abs(sums - 1) > _SUM_TOLERANCE)) is not None:
+            raise InvalidValueError(
+                f"{argument}: row {part.start + wrong[0]} sums to {element(sums, wrong):.4g}. Expected labels, or the "
+                "probabilities of the classes, which sum to 1."
+            )
+    return targets
+
+
 def check_targets(
     argument: str,
     values: Any,
@@ -227,6 +262,7 @@ def check_targets(
     dtype: npt.DTypeLike,
     *,
     probabilities: bool = False,
+    shared: bool = False,
     whole: bool = True,
 ) -> Array:
     """Return ``values`` as a finite (rows, columns) array of targets that are numbers; (rows,) fits one column.
@@ -237,6 +273,8 @@ def check_targets(
         None takes any number from 1.
     probabilities : bool
         Whether the numbers must lie in [0, 1]; true and false will do then.
+    shared : bool
+        Whether one column will do for all.
     whole : bool
         As in :func:`check_features`.
 
@@ -252,6 +290,8 @@ def check_targets(
         columns = max(array.shape[1], 1) if array.ndim == 2 else 1
     if array.ndim == 1 and columns == 1:
         array = array.reshape(-1, 1)
+    if shared and array.shape in ((rows,), (rows, 1)):
+        array = np.broadcast_to(array.reshape(-1, 1), (rows, columns))
     if array.shape != (rows, columns):
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
     targets = _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))

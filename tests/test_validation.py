@@ -76,7 +76,7 @@ BAD_LABELS = {
     "dates": (Y.astype("datetime64[s]"), gpunet.InvalidTypeError, r"y: got dtype datetime64\[s\]\. Expected labels"),
     "objects": ([*"abcabcabcab", None], gpunet.InvalidTypeError, "y: got None in row 11. Expected labels of one kind"),
     "a huge object": ([2**70] * 12, gpunet.InvalidValueError, "y: holds an integer that 64 bits cannot"),
-    "one-hot": (np.eye(3)[Y], gpunet.ShapeError, r"not one-hot rows: use y\.argmax\(axis=1\)"),
+    "one-hot": (np.eye(3, dtype=int)[Y], gpunet.ShapeError, r"not one-hot rows: use y\.argmax\(axis=1\)"),
     "from one": (Y + 1, gpunet.InvalidValueError, "label 3 in row 2 is out of range.*need y - 1"),
     "too few": (Y[:-1], gpunet.ShapeError, "y: got 11 labels for 12 rows"),
     "none": (None, gpunet.InvalidTypeError, "y: got (dtype object|None)"),

@@ -24,13 +24,16 @@ from gpunet.backends.reference import (
     bernoulli,
     dropout,
     gather,
+    huber,
     linear,
     loss_scale,
     narrow_pass,
     optimizer,
+    quantile,
     rounding,
     score,
     sigmoid_cross_entropy,
+    soft_cross_entropy,
     softmax_cross_entropy,
     squared_error,
     training,
@@ -99,8 +102,11 @@ class Backend:
     dropout_backward = operation(dropout.dropout_backward)
     sample_bernoulli = operation(bernoulli.sample_bernoulli)
     softmax_cross_entropy = operation(softmax_cross_entropy.softmax_cross_entropy)
+    soft_cross_entropy = operation(soft_cross_entropy.soft_cross_entropy)
     sigmoid_cross_entropy = operation(sigmoid_cross_entropy.sigmoid_cross_entropy)
     squared_error = operation(squared_error.squared_error)
+    huber = operation(huber.huber)
+    quantile = operation(quantile.quantile)
     clip_factor = operation(optimizer.clip_factor)
     sgd_step = operation(optimizer.sgd_step)
     adam_step = operation(optimizer.adam_step)
@@ -111,6 +117,7 @@ class Backend:
     accumulate_gradients = operation(training.accumulate_gradients)
     average_weights = operation(training.average_weights)
     score_classes = operation(score.score_classes)
+    score_soft_classes = operation(score.score_soft_classes)
     score_switches = operation(score.score_switches)
     narrow_pass = operation(narrow_pass.narrow_pass)
     round_rows = operation(rounding.round_rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -382,6 +383,59 @@ class NumpyBackend(Backend):
             shifted[picked] -= 1
         self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
 
+    def soft_cross_entropy(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        label_smoothing: float,
+        class_weights: Array | None,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
+        row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
+        for rows in row_blocks(outputs.shape[0]):
+            shifted = self._scratch("shifted", outputs[rows].shape, outputs.dtype)
+            spread = self._spread(targets[rows], label_smoothing, class_weights, shifted.shape, outputs.dtype)
+            np.subtract(outputs[rows], outputs[rows].max(axis=1, keepdims=True), out=shifted)
+            gradient = np.exp(shifted, out=doutputs[rows])
+            partition = gradient.sum(axis=1, keepdims=True)
+            np.subtract(np.log(partition), shifted, out=shifted)
+            np.einsum("ij,ij->i", spread, shifted, out=row_losses[rows])
+            gradient *= spread.sum(axis=1, keepdims=True) / partition
+            gradient -= spread
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
+
+    def _spread(
+        self,
+        targets: Array,
+        label_smoothing: float,
+        class_weights: Array | None,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+    ) -> Array:
+        """Return the q_ij of one block of rows, in scratch."""
+        spread = self._scratch("spread", shape, dtype)
+        if targets.ndim == 1:
+            spread.fill(label_smoothing / shape[1])
+        else:
+            np.multiply(targets, 1 - label_smoothing, out=spread)
+            spread += label_smoothing / shape[1]
+        if class_weights is not None:
+            spread *= class_weights
+        if targets.ndim == 1:
+            if class_weights is not None:
+                own = class_weights[targets]
+                spread *= np.where(own == 0, 0, 1 / np.where(own == 0, 1, own))[:, np.newaxis]
+            spread[self._one_per_row(targets)] += 1 - label_smoothing
+        return spread
+
     def squared_error(
         self,
         outputs: Array,
@@ -401,6 +455,57 @@ class NumpyBackend(Backend):
         np.einsum("ij,ij->i", doutputs, doutputs, out=row_losses)
         row_losses /= 2
         self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
+
+    def huber(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        delta: float,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
+        row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
+        for rows in row_blocks(outputs.shape[0]):
+            error, gradient = self._error(outputs[rows], targets[rows]), doutputs[rows]
+            np.clip(error, -delta, delta, out=gradient)
+            error -= gradient / 2
+            np.einsum("ij,ij->i", gradient, error, out=row_losses[rows])
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
+
+    def quantile(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        levels: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        total = self._total_weight(weights, outputs.shape[0])
+        if bias is not None:
+            outputs += bias
+        row_losses = self._scratch("row_losses", outputs.shape[:1], outputs.dtype)
+        for rows in row_blocks(outputs.shape[0]):
+            error, gradient = self._error(outputs[rows], targets[rows]), doutputs[rows]
+            np.copyto(gradient, error)  # which is right where it is 0, or NaN
+            np.copyto(gradient, 1 - levels, where=error > 0)
+            np.copyto(gradient, -levels, where=error < 0)
+            np.einsum("ij,ij->i", gradient, error, out=row_losses[rows])
+        self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
+
+    def _error(self, outputs: Array, targets: Array) -> Array:
+        """Return o - t for one block of rows, in scratch."""
+        return np.subtract(outputs, targets, out=self._scratch("error", outputs.shape, outputs.dtype))
 
     def sigmoid_cross_entropy(
         self,

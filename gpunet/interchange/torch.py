@@ -20,6 +20,7 @@ from gpunet.errors import InvalidTypeError, InvalidValueError, optional_package,
 from gpunet.files import as_path, replacing
 from gpunet.interchange.state_dict import named_steps, numbers, state_dict
 from gpunet.interchange.whole_model import FilledIn, Step, WholeModel, whole_model
+from gpunet.layers import Loss
 from gpunet.network import Network
 from gpunet.validation import check_flag
 
@@ -181,7 +182,7 @@ class _Hidden:
 
 
 def from_torch(
-    module: Any, *, loss: str = "softmax_cross_entropy", seed: int = 0, device: str | Backend = "auto"
+    module: Any, *, loss: str | Loss = "softmax_cross_entropy", seed: int = 0, device: str | Backend = "auto"
 ) -> Network:
     """Return a PyTorch module as a network with the same outputs.
 

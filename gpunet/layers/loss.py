@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import ABC
+from typing import Any, ClassVar
 
 from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array, Memory, Part
@@ -19,6 +19,10 @@ class Loss(Part, ABC):
     ----------
     name : str
         What :class:`gpunet.Network` calls it.
+    most_numbers : float
+        How many numbers it is made with at most.
+    numbers : tuple of float
+        Those it was made with; what they are is decided for good when a network is made.
     is_classifier : bool
         Whether every row belongs to one class: targets are labels, int32 of shape (n,); otherwise they are numbers of
         shape (n, c).
@@ -29,8 +33,27 @@ class Loss(Part, ABC):
     """
 
     name: ClassVar[str]
+    most_numbers: ClassVar[float] = 0
     is_classifier: ClassVar[bool] = False
     has_probabilities: ClassVar[bool] = False
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        return ()
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(map(repr, self.numbers))})" if self.numbers else self.name
+
+    def __repr__(self) -> str:
+        return f"<loss {self}>"
+
+    @property
+    def shares_targets(self) -> bool:
+        """Whether all outputs may be given one target per row."""
+        return False
+
+    def check_outputs(self, outputs: int) -> None:
+        """Raise InvalidValueError where a network cannot have so many outputs."""
 
     def bind(self, memory: Memory) -> None:
         super().bind(memory)
@@ -44,6 +67,7 @@ class Loss(Part, ABC):
         bias: Array | None = None,
         dbias: Array | None = None,
         tally: Tally | None = None,
+        class_weights: Array | None = None,
     ) -> Array:
         """Write J into ``value`` and return dJ/doutputs, (n, c), in a buffer that the next call overwrites.
 
@@ -57,22 +81,31 @@ class Loss(Part, ABC):
             b, which is first added to ``outputs``, in place; and where its gradient is written.
         tally : Tally or None
             Where a training step is counted, if this is one.
+        class_weights : ndarray, (c,), or None
+            For targets that spread a row over the classes: how much each of these counts. ``weights`` has that of the
+            row's label.
         """
         doutputs = self.workspace.rows("loss.doutputs", outputs.shape[0], outputs.shape[1], self.dtype)
-        self._evaluate(outputs, targets, weights, doutputs, bias, dbias, tally)
+        places = {"bias": bias, "dbias": dbias, "tally": tally}
+        self._evaluate(outputs, targets, weights, doutputs, class_weights, places)
         return doutputs
 
-    @abstractmethod
     def _evaluate(
         self,
         outputs: Array,
         targets: Array,
         weights: Array | None,
         doutputs: Array,
-        bias: Array | None,
-        dbias: Array | None,
-        tally: Tally | None,
-    ) -> None: ...
+        class_weights: Array | None,
+        places: dict[str, Any],
+    ) -> None:
+        """Do the operation of the backend that has the loss's name."""
+        operation = getattr(self.backend, self.name)
+        operation(outputs, targets, weights, doutputs, self.value, *self._arguments(), **places)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return what the operation takes besides what all losses do."""
+        return ()
 
     @staticmethod
     def predict(outputs: Array) -> Array:

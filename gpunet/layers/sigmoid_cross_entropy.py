@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 
 from gpunet.activations import Sigmoid
-from gpunet.backends.reference.training import Tally
 from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
@@ -21,19 +20,6 @@ class SigmoidCrossEntropy(Loss):
 
     name: ClassVar[str] = "sigmoid_cross_entropy"
     has_probabilities: ClassVar[bool] = True
-
-    def _evaluate(
-        self,
-        outputs: Array,
-        targets: Array,
-        weights: Array | None,
-        doutputs: Array,
-        bias: Array | None,
-        dbias: Array | None,
-        tally: Tally | None,
-    ) -> None:
-        numbers = outputs, targets, weights, doutputs, self.value
-        self.backend.sigmoid_cross_entropy(*numbers, bias=bias, dbias=dbias, tally=tally)
 
     @staticmethod
     def predict(outputs: Array) -> Array:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gpunet.backends.reference.training import Tally
-from gpunet.layers.base import Array
 from gpunet.layers.loss import Loss
 
 
@@ -13,16 +11,3 @@ class SquaredError(Loss):
     """E = 1/2 sum_j (t_j - o_j)^2 (Rumelhart, Hinton, Williams 1986, eq. 1); the gradient is o - t."""
 
     name: ClassVar[str] = "squared_error"
-
-    def _evaluate(
-        self,
-        outputs: Array,
-        targets: Array,
-        weights: Array | None,
-        doutputs: Array,
-        bias: Array | None,
-        dbias: Array | None,
-        tally: Tally | None,
-    ) -> None:
-        numbers = outputs, targets, weights, doutputs, self.value
-        self.backend.squared_error(*numbers, bias=bias, dbias=dbias, tally=tally)

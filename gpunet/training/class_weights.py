@@ -26,8 +26,9 @@ def weigh_classes(
     class_weight : mapping, array_like (c,), "balanced" or None
         A mapping gives some labels their weight and the others 1. ``"balanced"`` gives n / (c' count of the label)
         with c' the number of labels that occur.
-    labels : array of int32, (n,), or None
-        On the device; None where nobody knows them yet.
+    labels : array or None
+        int32, (n,), on the device; or the probabilities of the classes, (n, c), there or on the host. None where nobody
+        knows them yet.
 
     Raises
     ------
@@ -79,9 +80,9 @@ def combine_weights(
 ) -> Array | None:
     """Return one weight per row: that of the row's class times the row's own; None where all are 1.
 
-    Arrays are on the network's device.
+    Arrays are on the network's device. Rows of probabilities have their own alone: the classes count within the loss.
     """
-    if per_class is None:
+    if per_class is None or labels.ndim > 1:
         return sample_weight
     with network.backend.array_module():
         per_row = weigh_rows(np.take(per_class, labels), sample_weight)
@@ -113,7 +114,10 @@ def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:
 
 def _balanced(network: Network, labels: Array) -> Array:
     with network.backend.array_module():
-        occurrences = network.backend.asarray(np.bincount(labels, minlength=network.layer_sizes[-1]))
+        if labels.ndim > 1:
+            occurrences = network.backend.asarray(labels.sum(axis=0, dtype=np.float64))
+        else:
+            occurrences = network.backend.asarray(np.bincount(labels, minlength=network.layer_sizes[-1]))
     counts = network.backend.to_numpy(occurrences)
     present = counts > 0
     weights = np.ones(len(counts))

@@ -32,8 +32,9 @@ class Evaluation:
     loss : float
         The data term, without L2.
     accuracy : float or None
-        Weighted share of labels that :meth:`gpunet.Network.predict` gets right; None for squared error. With sigmoid
-        cross-entropy a row has c labels, all of them counted (1 - Hamming loss), and a target above 1/2 stands for 1.
+        Weighted share of labels that :meth:`gpunet.Network.predict` gets right; None for losses of numbers. With
+        sigmoid cross-entropy a row has c labels, all of them counted (1 - Hamming loss), and a target above 1/2 stands
+        for 1. The label of a row whose target is the probabilities of the classes is the most probable.
     rows : int
     """
 
@@ -69,6 +70,8 @@ class DeviceData:
         On the device, or as they came, where ``fed`` has their names.
     weights : array, (rows,), or None
         On the device.
+    class_weights : array, (c,), or None
+        On the device, of a training loss that asks for them; ``weights`` has that of each row's label then.
     rows : int
     fed : tuple of str
         What stays on the host: a feed brings it, batch by batch.
@@ -93,6 +96,7 @@ class DeviceData:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight", some=some)
         self._backend, self._dtype = network.backend, network.dtype
         self.weights = None if weights is None else self._backend.asarray(weights)
+        self.class_weights: Array | None = None
         if self.targets.ndim == 1:
             self.targets = self._backend.asarray(self.targets)
         given = {"features": (X, self.features), "targets": (y, self.targets)}
@@ -158,8 +162,7 @@ def evaluate(
     network : Network
     X : array_like, (n, d)
     y : array_like
-        Labels (n,), as :meth:`gpunet.Network.predict` returns them; or numbers (n, c) for squared error, from 0 to 1
-        for sigmoid cross-entropy.
+        Labels (n,), as :meth:`gpunet.Network.predict` returns them, or what else :func:`gpunet.fit` takes.
     sample_weight : array_like, (n,), or None
         At least 0, not all 0; loss and accuracy are weighted means.
     batches : iterable or callable, or None
@@ -296,7 +299,8 @@ class Scores:
         if not network.has_probabilities:
             return Total(loss, weight, 0.0, 0.0, data.rows)
         right = math.fsum(float(result[-1]) for result in found)
-        return Total(loss, weight, right, weight * (data.targets.size // data.rows), data.rows)
+        labels_per_row = 1 if network.is_classifier else network.layer_sizes[-1]
+        return Total(loss, weight, right, weight * labels_per_row, data.rows)
 
     def _by_chunk(self, results: Array) -> Iterator[Array]:
         size = loss_size(self.network) + 1

@@ -79,10 +79,11 @@ def fit(
         What is in CUDA memory stays there; so do the other arrays. One of the network's dtype that is C-contiguous is
         read where it is, and so is one of any dtype that stays on the host: it must not change meanwhile.
     y : array_like
-        Labels (n,), or numbers (n, c) for squared error, from 0 to 1 for sigmoid cross-entropy. Labels other than 0 to
-        c - 1 (text, booleans, any integers; c different ones, on the host) are learnt, sorted, by a network that has
-        not been trained: from then on :meth:`Network.predict` returns and everything expects these, also of a network
-        read from a file. See :attr:`Network.classes`.
+        Labels (n,), or the probabilities of the classes (n, c), floats whose rows sum to 1, for softmax cross-entropy;
+        numbers (n, c) otherwise, from 0 to 1 for sigmoid cross-entropy, or (n,) for one output or several quantiles of
+        one target. Labels other than 0 to c - 1 (text, booleans, any integers; c different ones, on the host) are
+        learnt, sorted, by a network that has not been trained: from then on :meth:`Network.predict` returns and
+        everything expects these, also of a network read from a file. See :attr:`Network.classes`.
     batches : iterable or callable, or None
         Batches ``(X, y)`` or ``(X, y, sample_weight)`` on the host, in the place of the three, of any lengths: one pass
         is an epoch. An iterator is good for one epoch; a function is called with the number of each epoch, from 1, and
@@ -116,7 +117,8 @@ def fit(
     class_weight : mapping, array_like (c,), "balanced" or None
         How much each class counts: a mapping gives some labels their weight and the others 1, an array each class in
         the order of the outputs; ``"balanced"`` gives n / (c' count of the label), with c' the number of labels that
-        occur, and is not for ``batches``.
+        occur, and is not for ``batches``. With label smoothing and with probabilities as targets they count as
+        PyTorch's do (:class:`gpunet.SoftmaxCrossEntropy`).
     sample_weight : array_like, (n,), or None
         At least 0. A batch's loss is its weighted mean.
     early_stopping : EarlyStopping or None
@@ -217,7 +219,9 @@ def _data(
     if settings.batches is not None:
         per_class = weigh_classes(network, class_weight, None)
         on_host = None if per_class is None else network.backend.to_numpy(per_class)
-        return BatchStream(network, settings.batches, on_host), None, per_class
+        stream = BatchStream(network, settings.batches, on_host)
+        stream.class_weights = per_class
+        return stream, None, per_class
     data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
     if data.rows < network.minimum_batch:
         raise ShapeError(
@@ -225,6 +229,7 @@ def _data(
         )
     per_class, own_weights = weigh_classes(network, class_weight, data.targets), data.weights
     data.weights = combine_weights(network, per_class, data.targets, own_weights)
+    data.class_weights = per_class
     return data, own_weights, per_class
 
 

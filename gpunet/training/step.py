@@ -309,7 +309,8 @@ class TrainingSteps:
         if network.narrow_pass(features, targets, weights):
             backend.count_step(network.loss_layer.value, **tally._asdict(), rows=batch.rows)
         else:
-            network.differentiate(features, targets, weights, tally=tally)
+            class_weights = self.data.class_weights
+            network.differentiate(features, targets, weights, tally=tally, class_weights=class_weights)
         backend.join()
         if self._mean_loss is not None:
             backend.accumulate_gradients(

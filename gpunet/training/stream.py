@@ -99,6 +99,8 @@ class BatchStream:
         All that a batch consists of.
     weights : ndarray or None
         None where batches have none.
+    class_weights : array, (c,), or None
+        As of :class:`~gpunet.training.evaluation.DeviceData`.
     """
 
     # Two of them hold other arrays at each step, and no step reads those.
@@ -120,6 +122,8 @@ class BatchStream:
         self.fingerprint: str | None = getattr(batches, "fingerprint", None)
         self.fed: tuple[str, ...] = ("features", "targets")
         self.weights: Array | None = None
+        self.class_weights: Array | None = None
+        self._target_dimensions = 0
 
     def begin(self, epoch: int) -> None:
         """Go to the first batch of an epoch.
@@ -177,7 +181,7 @@ class BatchStream:
         weights = None
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, rows, some=False)
-        if self._class_weights is not None:
+        if self._class_weights is not None and targets.ndim == 1:
             weights = weigh_rows(self._class_weights[targets], weights)
         is_first, self._is_first = self._is_first, False
         if not is_first and (weights is None) != (self.weights is None):
@@ -185,6 +189,9 @@ class BatchStream:
                 f"sample_weight: got {'none' if weights is None else 'some'}, unlike the batches before. Expected all "
                 "batches with weights, or all without."
             )
+        if not is_first and targets.ndim != self._target_dimensions:
+            raise ShapeError(f"y: got shape {targets.shape}. Expected all batches with labels, or with probabilities.")
+        self._target_dimensions = targets.ndim
         if weights is not None:
             self.fed, self.weights = ("features", "targets", "weights"), weights
         return HostBatch(features, targets, weights)

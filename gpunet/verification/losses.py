@@ -1,4 +1,4 @@
-"""The losses: the operations of ``softmax_cross_entropy.cu``, ``sigmoid_cross_entropy.cu`` and ``squared_error.cu``."""
+"""The losses: the operations of the kernel files of their names."""
 
 from __future__ import annotations
 
@@ -52,6 +52,25 @@ def softmax_cross_entropy(
     )
 
 
+def soft_cross_entropy(
+    storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
+) -> Operation:
+    """Return the operation on random logits: an odd number of rows has labels, even columns have class weights."""
+    rng = np.random.default_rng(shape)
+    logits, targets = 3 * rng.standard_normal(shape), rng.dirichlet(np.full(shape[1], 0.3), shape[0])
+    labels = rng.integers(0, shape[1], shape[0], np.int32)
+    operation = _loss(
+        "soft_cross_entropy", storage, logits, labels if shape[0] % 2 else storage.store(targets), weights, has_bias
+    )
+    arguments: dict[str, Any] = {"label_smoothing": 0.125}
+    if shape[1] % 2:
+        return replace(operation, settings={**operation.settings, **arguments, "class_weights": None})
+    class_weights = rng.uniform(0.25, 2, shape[1])
+    class_weights[0] = 0
+    given = {**operation.given, "class_weights": class_weights.astype(storage.arithmetic)}
+    return replace(operation, given=given, settings={**operation.settings, **arguments})
+
+
 def sigmoid_cross_entropy(
     storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
 ) -> Operation:
@@ -83,6 +102,39 @@ def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *
     rng = np.random.default_rng(shape)
     outputs, targets = (rng.standard_normal(shape) for _ in range(2))
     return _loss("squared_error", storage, outputs, storage.store(targets), weights, has_bias)
+
+
+def huber(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
+    """Return the operation on random outputs and targets; half of the errors are beyond delta, some are delta."""
+    rng = np.random.default_rng(shape)
+    outputs, targets = (rng.standard_normal(shape) for _ in range(2))
+    delta, at_delta = 0.75, rng.uniform(size=shape) < 0.1
+    outputs[at_delta], targets[at_delta] = 0.5, np.where(targets[at_delta] > 0, 0.5 + delta, 0.5 - delta)
+    operation = _loss("huber", storage, outputs, storage.store(targets), weights, has_bias)
+    return _with_equal_gradients(replace(operation, settings={**operation.settings, "delta": delta}))
+
+
+def quantile(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
+    """Return the operation on random outputs and targets, some equal; odd rows have one quantile for all outputs."""
+    rng = np.random.default_rng(shape)
+    outputs, targets = (rng.standard_normal(shape) for _ in range(2))
+    levels = rng.uniform(0.05, 0.95, 1 if shape[0] % 2 else shape[1]).astype(storage.arithmetic)
+    targets = np.where(rng.uniform(size=shape) < 0.1, outputs, targets)
+    operation = _loss("quantile", storage, outputs, storage.store(targets), weights, has_bias)
+    return _with_equal_gradients(replace(operation, given={**operation.given, "levels": levels}))
+
+
+def _with_equal_gradients(operation: Operation) -> Operation:
+    """Return a loss many of whose gradients are equal: the specification's own sum over them rounds the same way."""
+
+    def tolerance(arguments: Numbers, expected: Numbers) -> dict[str, Any]:
+        allowed = dict(operation.tolerance(arguments, expected))
+        if "dbias" in allowed:
+            gradient = np.abs(expected["doutputs"])
+            allowed["dbias"] = allowed["dbias"] + len(gradient) * np.finfo(np.float64).eps / 2 * gradient.sum(axis=0)
+        return allowed
+
+    return replace(operation, tolerance=tolerance)
 
 
 def counted(operation: Operation, storage: Storage, number: int, **more: Any) -> Operation:
@@ -138,8 +190,11 @@ def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights
 
 LOSSES: dict[Callable[..., Operation], tuple[tuple[int, int], ...]] = {
     softmax_cross_entropy: SOFTMAX_SHAPES,
+    soft_cross_entropy: SHAPES,
     sigmoid_cross_entropy: SHAPES,
     squared_error: SHAPES,
+    huber: SHAPES,
+    quantile: SHAPES,
 }
 
 

@@ -88,6 +88,7 @@ BATCH_NORM: dict[str, Any] = {"batch_norm": True, "dropout": [0.3, 0.0], "activa
 PLAIN: dict[str, Any] = {"batch_norm": False, "dropout": [0.0, 0.5], "activation": ["leaky_relu(0.1)", "sigmoid"]}
 MIXED: dict[str, Any] = {"batch_norm": [True, False], "scale_shift": False, "activation": ["elu(0.5)", "silu"]}
 SQUARED: dict[str, Any] = {"loss": "squared_error", "output_activation": "sigmoid"}
+QUANTILES = f"quantile({', '.join(str(round((j + 1) / (CLASSES + 1), 3)) for j in range(CLASSES))})"
 # Adam in float64 only: it divides by the root of a moment, which turns the rounding of gradients near 0 into steps.
 TRAININGS = (
     *(
@@ -106,6 +107,8 @@ TRAININGS = (
     ),
     Training("squared error", MIXED | SQUARED, _sgd, "float64"),
     Training("sigmoid cross-entropy", BATCH_NORM | {"loss": "sigmoid_cross_entropy"}, _sgd),
+    Training("Huber's loss", MIXED | {"loss": "huber(0.3)"}, _sgd),
+    Training("quantiles", BATCH_NORM | {"loss": QUANTILES}, _sgd),
     *(
         Training(f"{name}, SGD with momentum", network, _sgd, precision=precision)
         for precision in HALF_DTYPES

@@ -28,6 +28,17 @@ def score_classes(storage: Storage, shape: tuple[int, int], is_weighted: bool = 
     return _score("score_classes", storage, outputs, {"labels": labels.astype(np.int32)}, is_weighted)
 
 
+def score_soft_classes(storage: Storage, shape: tuple[int, int], is_weighted: bool = False) -> Operation:
+    """Return the operation on outputs of few values, some not finite, and probabilities of few values."""
+    rng = np.random.default_rng(shape)
+    outputs = rng.integers(-2, 3, shape).astype(float)
+    outputs[rng.uniform(size=shape) < 0.02] = np.nan
+    targets = rng.integers(0, 4, shape) / 4
+    same = rng.uniform(size=shape[0]) < 0.5
+    targets[same] = np.nan_to_num(outputs, nan=9)[same]
+    return _score("score_soft_classes", storage, outputs, {"targets": storage.store(targets)}, is_weighted)
+
+
 def score_switches(storage: Storage, shape: tuple[int, int], is_weighted: bool = False) -> Operation:
     """Return the operation on outputs and targets of few values: 0 and 1/2 are among them."""
     rng = np.random.default_rng(shape)
@@ -47,9 +58,9 @@ def _score(method: str, storage: Storage, outputs: Array, given: dict[str, Array
 
 
 def checks(subject: Subject) -> Iterator[Check]:
-    """Yield both in every type, with and without weights, at every shape and alignment."""
+    """Yield all in every type, with and without weights, at every shape and alignment."""
     backend = subject.operations()
-    for make in (score_classes, score_switches):
+    for make in (score_classes, score_soft_classes, score_switches):
         for storage in subject.storages:
             units = (Unit("score", score_group(storage_type(storage.dtype))),)
             check = partial(operation_check, backend, storage.name, units)

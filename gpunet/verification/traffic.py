@@ -23,8 +23,11 @@ SWEEPS = {
     "dropout_backward": 2,
     "sample_bernoulli": 2,
     "softmax_cross_entropy": 2,  # logits in, gradient out
+    "soft_cross_entropy": 3,
     "sigmoid_cross_entropy": 3,
     "squared_error": 3,
+    "huber": 3,
+    "quantile": 3,
     "gather_batch": 2,
     "unscale_gradients": 2,
     "clip_factor": 2,
@@ -35,6 +38,7 @@ SWEEPS = {
     "accumulate_gradients": 3,
     "average_weights": 3,
     "score_classes": 1,
+    "score_soft_classes": 2,
     "score_switches": 2,
 }
 

@@ -39,9 +39,9 @@ class Operands:
 
 
 def loss(
-    targets: Callable[[Operands], Any], weights: Callable[[Operands], Any], biased: bool
+    targets: Callable[[Operands], Any], weights: Callable[[Operands], Any], biased: bool, **more: Any
 ) -> Callable[[Operands], Arrays]:
-    """Return what makes the arguments of a loss."""
+    """Return what makes the arguments of a loss; more of them are values, or functions of the operands."""
     return lambda p: {
         "bias": p.row() if biased else None,
         "dbias": p.unset(p.columns) if biased else None,
@@ -50,11 +50,28 @@ def loss(
         "weights": weights(p),
         "doutputs": p.unset(),
         "loss": p.unset(2),
+        **{name: value(p) if callable(value) else value for name, value in more.items()},
     }
 
 
 def labels(p: Operands) -> Any:
     return p.rng.integers(0, p.columns, p.rows, dtype=np.int32)
+
+
+def level(p: Operands) -> Any:
+    return p.rng.uniform(0.1, 0.9, 1)
+
+
+def levels(p: Operands) -> Any:
+    return p.rng.uniform(0.1, 0.9, p.columns)
+
+
+def distributions(p: Operands) -> Any:
+    return p.rng.dirichlet(np.ones(p.columns), p.rows)
+
+
+def some_zero(p: Operands) -> Any:
+    return p.rng.uniform(0.5, 2, p.columns) * (np.arange(p.columns) != 1)
 
 
 def probabilities(p: Operands) -> Any:
@@ -219,11 +236,19 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ),
     ("sample_bernoulli", random_bits("probabilities")),
     *(
-        (name, loss(targets, weights, biased))
-        for name, targets in (
-            ("softmax_cross_entropy", labels),
-            ("sigmoid_cross_entropy", probabilities),
-            ("squared_error", Operands.matrix),
+        (name, loss(targets, weights, biased, **more))
+        for name, targets, more in (
+            ("softmax_cross_entropy", labels, {}),
+            *(
+                ("soft_cross_entropy", targets, {"label_smoothing": smoothing, "class_weights": class_weights})
+                for targets in (labels, distributions)
+                for smoothing, class_weights in ((0.1, None), (0.0, some_zero), (0.3, some_zero))
+            ),
+            ("sigmoid_cross_entropy", probabilities, {}),
+            ("squared_error", Operands.matrix, {}),
+            ("huber", Operands.matrix, {"delta": 0.7}),
+            ("quantile", Operands.matrix, {"levels": level}),
+            ("quantile", Operands.matrix, {"levels": levels}),
         )
         for weights in (lambda p: None, Operands.weights, zeros)
         for biased in (False, True)

@@ -57,6 +57,8 @@ SILU = r"bias_activation_\w+<float, silu_activation, 1>"
 SOFTMAX = "softmax_cross_entropy_lanes<float, 16, 1>|total_weight<float>"
 SIGMOID = "sigmoid_cross_entropy<float>|total_weight<float>"
 SQUARED_ERROR = "squared_error<float>|total_weight<float>"
+SOFT = "soft_cross_entropy<float, (int|float)>|total_weight<float>"
+HUBER, QUANTILE = SQUARED_ERROR.replace("squared_error", "huber"), SQUARED_ERROR.replace("squared_error", "quantile")
 NARROW = "narrow network", ("narrow network", "batch norm, relu", "65 rows, 8 x 16 x 16 x 4, aligned")
 
 BUGS = [
@@ -837,6 +839,97 @@ BUGS = [
         SQUARED_ERROR,
         "squared error",
         ("squared", "float32", "33 x 1, bias"),
+    ),
+    Bug(
+        "the label's weight is not taken out of the classes'",
+        "soft_cross_entropy",
+        "smoothing / (A(columns) * own)",
+        "smoothing / A(columns)",
+        SOFT,
+        "soft cross entropy",
+        ("soft cross", "float32", "257 x 10"),
+    ),
+    Bug(
+        "smoothing leaves a row more than it has",
+        "soft_cross_entropy",
+        "kept(A(1) - smoothing),\n          even",
+        "kept(A(1)),\n          even",
+        SOFT,
+        "soft cross entropy",
+        ("soft cross", "float32", "64 x 64"),
+    ),
+    Bug(
+        "a gradient as if the classes of a row counted 1 together",
+        "soft_cross_entropy",
+        "scale = mass / sum",
+        "scale = A(1) / sum",
+        SOFT,
+        "soft cross entropy",
+        ("soft cross", "float32", "64 x 64"),
+    ),
+    Bug(
+        "lanes keep what they have of a row's probabilities",
+        "soft_cross_entropy",
+        "mass = warp_reduce<Sum>(mass);",
+        "",
+        SOFT,
+        "soft cross entropy",
+        ("soft cross", "float32", "2 x 31"),
+    ),
+    Bug(
+        "the last of equal probabilities is the label",
+        "score",
+        "return is_above || (is_equal && column < other_column);",
+        "return is_above || (is_equal && column > other_column);",
+        "score_soft_classes<float>",
+        "score soft classes",
+        ("score soft", "float32", "130 x 3"),
+    ),
+    Bug(
+        "errors below are not limited",
+        "huber",
+        "error < -delta ? -delta : error;",
+        "error;",
+        HUBER,
+        "huber",
+        ("huber", "float32", "64 x 64"),
+    ),
+    Bug(
+        "the loss of large errors is half the limit times the error",
+        "huber",
+        "(gradient * (error - gradient / A(2)))",
+        "(gradient * error / A(2))",
+        HUBER,
+        "huber",
+        ("huber", "float32", "64 x 64"),
+        r"loss\[0\]",
+    ),
+    Bug(
+        "the quantile of the first output is that of all",
+        "quantile",
+        "levels[column * level_stride]",
+        "levels[0]",
+        QUANTILE,
+        "quantile",
+        ("quantile", "float32", "64 x 64"),
+    ),
+    Bug(
+        "outputs above and below are exchanged",
+        "quantile",
+        "error > A(0) ? A(1) - level : error < A(0) ? -level : error",
+        "error > A(0) ? level : error < A(0) ? level - A(1) : error",
+        QUANTILE,
+        "quantile",
+        ("quantile", "float32", "257 x 10"),
+    ),
+    Bug(
+        "an output that is right is pulled down",
+        "quantile",
+        "error > A(0) ? A(1) - level",
+        "error >= A(0) ? A(1) - level",
+        QUANTILE,
+        "quantile",
+        ("quantile", "float32", "64 x 64"),
     ),
     Bug(
         "the outputs are left without their bias",

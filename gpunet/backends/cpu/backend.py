@@ -390,7 +390,24 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(losses.softmax_cross_entropy_kernel, *arrays, tally)
+        self._run_loss(_compiled(losses.softmax_cross_entropy_kernel, _real(outputs)), *arrays, tally)
+
+    def soft_cross_entropy(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        label_smoothing: float,
+        class_weights: Array | None,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        kernel = _compiled(losses.soft_cross_entropy_kernel, targets.ndim == 1, _real(outputs))
+        self._run_loss(kernel, *arrays, tally, class_weights, float(label_smoothing))
 
     def sigmoid_cross_entropy(
         self,
@@ -404,7 +421,7 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(losses.sigmoid_cross_entropy_kernel, *arrays, tally)
+        self._run_loss(_compiled(losses.sigmoid_cross_entropy_kernel, _real(outputs)), *arrays, tally)
 
     def squared_error(
         self,
@@ -418,11 +435,41 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(losses.squared_error_kernel, *arrays, tally)
+        self._run_loss(_compiled(losses.squared_error_kernel, _real(outputs)), *arrays, tally)
+
+    def huber(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        delta: float,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        self._run_loss(_compiled(losses.huber_kernel, _real(outputs)), *arrays, tally, float(delta))
+
+    def quantile(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        doutputs: Array,
+        loss: Array,
+        levels: Array,
+        bias: Array | None = None,
+        dbias: Array | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        arrays = outputs, targets, weights, doutputs, loss, bias, dbias
+        self._run_loss(_compiled(losses.quantile_kernel, _real(outputs)), *arrays, tally, levels, levels.size)
 
     def _run_loss(
         self,
-        factory: Callable[..., Any],
+        kernel: Any,
         outputs: Array,
         targets: Array,
         weights: Array | None,
@@ -431,12 +478,13 @@ class CpuBackend(NumpyBackend):
         bias: Array | None,
         dbias: Array | None,
         tally: Tally | None,
+        *more: Argument,
     ) -> None:
-        (rows, columns), kernel = outputs.shape, _compiled(factory, _real(outputs))
+        rows, columns = outputs.shape
         per_block = block_rows(rows, columns)
         blocks = -(-rows // per_block)
         sums = self._scratch("losses", (blocks,), np.float64)
-        given: list[Argument] = [outputs, targets, weights, doutputs, loss, sums, rows, columns, per_block]
+        given: list[Argument] = [outputs, targets, weights, doutputs, loss, sums, rows, columns, per_block, *more]
         self._run(Phase(kernel, [0, *given], 1))
         if bias is not None:
             self.bias_activation_forward(outputs, bias, Identity(), outputs)

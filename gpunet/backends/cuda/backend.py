@@ -25,12 +25,15 @@ from gpunet.backends.cuda import (
     bernoulli,
     dropout,
     gather,
+    huber,
     loss_scale,
     narrow_pass,
     optimizer,
+    quantile,
     rounding,
     score,
     sigmoid_cross_entropy,
+    soft_cross_entropy,
     softmax_cross_entropy,
     squared_error,
     training,
@@ -124,8 +127,11 @@ class CudaBackend(Backend):
     dropout_backward = kernel(dropout.dropout_backward)
     sample_bernoulli = kernel(bernoulli.sample_bernoulli)
     softmax_cross_entropy = kernel(softmax_cross_entropy.softmax_cross_entropy)
+    soft_cross_entropy = kernel(soft_cross_entropy.soft_cross_entropy)
     sigmoid_cross_entropy = kernel(sigmoid_cross_entropy.sigmoid_cross_entropy)
     squared_error = kernel(squared_error.squared_error)
+    huber = kernel(huber.huber)
+    quantile = kernel(quantile.quantile)
     clip_factor = kernel(optimizer.clip_factor)
     sgd_step = kernel(optimizer.sgd_step)
     adam_step = kernel(optimizer.adam_step)
@@ -136,6 +142,7 @@ class CudaBackend(Backend):
     accumulate_gradients = kernel(training.accumulate_gradients)
     average_weights = kernel(training.average_weights)
     score_classes = kernel(score.score_classes)
+    score_soft_classes = kernel(score.score_soft_classes)
     score_switches = kernel(score.score_switches)
     narrow_pass = kernel(narrow_pass.narrow_pass)
     round_rows = kernel(rounding.round_rows)

@@ -15,7 +15,7 @@ from gpunet.backends.cuda.launcher import Launcher
 
 def score_group(storage: str) -> Group:
     """Return the kernels for one storage type."""
-    return f"score_classes<{storage}>", f"score_switches<{storage}>"
+    return tuple(f"{name}<{storage}>" for name in ("score_classes", "score_soft_classes", "score_switches"))
 
 
 def groups(variants: Variants) -> Iterator[Group]:
@@ -26,6 +26,11 @@ def groups(variants: Variants) -> Iterator[Group]:
 def score_classes(cuda: Launcher, outputs: Array, labels: Array, weights: Array | None, out: Array) -> None:
     """Launch :func:`gpunet.backends.reference.score.score_classes`."""
     _launch(cuda, "score_classes", outputs, labels, weights, out, outputs.shape[0] * WARP_LANES)
+
+
+def score_soft_classes(cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
+    """Launch :func:`gpunet.backends.reference.score.score_soft_classes`."""
+    _launch(cuda, "score_soft_classes", outputs, targets, weights, out, outputs.shape[0] * WARP_LANES)
 
 
 def score_switches(cuda: Launcher, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:

@@ -46,14 +46,28 @@ def launch_loss(
     dbias: Array | None,
     tally: Tally | None,
     shared_memory: int = 0,
+    more: tuple[Any, ...] = (),
 ) -> None:
-    """Launch a loss on ``grid``, blocks and their threads; the gradient of the bias of a large batch follows."""
+    """Launch a loss on ``grid``, blocks and their threads; the gradient of the bias of a large batch follows.
+
+    ``more`` is what its kernel takes after the arguments of all losses.
+    """
     blocks, threads = grid
     rows, columns = outputs.shape
     partial = cuda.scratch("partial", (blocks,), arithmetic_type(outputs.dtype))
     by_itself = dbias if outputs.size <= MOST_FOR_ONE_BLOCK else None
     gradients = (doutputs, by_itself, loss, partial, cuda.zeroed_counters(1))
-    arguments = (outputs, bias, targets, weights, *gradients, np.int32(rows), np.int32(columns), *step_count(tally))
+    arguments = (
+        outputs,
+        bias,
+        targets,
+        weights,
+        *gradients,
+        np.int32(rows),
+        np.int32(columns),
+        *step_count(tally),
+        *more,
+    )
     cuda.launch(kernel, blocks, threads, arguments, shared_memory=shared_memory)
     if by_itself is not dbias:
         bias_activation_backward(cuda, doutputs, doutputs, Identity(), doutputs, dbias)
@@ -75,6 +89,7 @@ def elementwise_loss(
     bias: Array | None,
     dbias: Array | None,
     tally: Tally | None,
+    more: tuple[Any, ...] = (),
 ) -> None:
     """Launch such a loss."""
     storage = storage_type(outputs.dtype)
@@ -82,4 +97,4 @@ def elementwise_loss(
     write_total_weight(cuda, name, group, weights, loss)
     kernel = cuda.kernels.get(name, f"{name}<{storage}>", group)
     grid = flat_grid(outputs.size, cuda.device), THREADS
-    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, tally)
+    launch_loss(cuda, kernel, grid, outputs, targets, weights, doutputs, loss, bias, dbias, tally, more=more)

@@ -22,6 +22,19 @@ def score_classes(xp: Any, outputs: Array, labels: Array, weights: Array | None,
     out[0] = (right if weights is None else right * weights).sum()
 
 
+def score_soft_classes(xp: Any, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
+    """out = sum_i w_i [argmax_j o_ij = argmax_j t_ij]: the label of a row is its most probable class.
+
+    Parameters
+    ----------
+    outputs, targets : ndarray, (n, c)
+    weights : ndarray, (n,), or None
+        None stands for ones.
+    out : ndarray of float64, (1,)
+    """
+    score_classes(xp, outputs, targets.argmax(axis=1), weights, out)
+
+
 def score_switches(xp: Any, outputs: Array, targets: Array, weights: Array | None, out: Array) -> None:
     """out = sum_ij w_i [(o_ij > 0) = (t_ij > 1/2)]: every output is a label of its own, true or false.
 

@@ -13,7 +13,8 @@ from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import array_at
 
 # Of a loss: phase, outputs, targets, weights or 0, doutputs, loss, sums, rows, columns, rows of a block. Phase 0 adds
-# up the weights; 1 does a block of rows and writes its sum of losses; 2 adds those up.
+# up the weights; 1 does a block of rows and writes its sum of losses; 2 adds those up. What a loss takes besides
+# follows.
 _WORDS = 10
 
 
@@ -79,6 +80,61 @@ def softmax_cross_entropy_kernel(A: Any, stamp: str) -> Any:
         array_at(given[6], (blocks,), np.float64)[stripe] = value
 
     return softmax_cross_entropy
+
+
+def soft_cross_entropy_kernel(of_labels: bool, A: Any, stamp: str) -> Any:
+    """Compile softmax and cross-entropy of smoothed labels, or of probabilities, with its gradient.
+
+    The classes' weights or 0 follow, and the smoothing, as float64.
+    """
+
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    def soft_cross_entropy(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (_WORDS + 2,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
+            return
+        smoothing, value = array_at(arguments, (_WORDS + 2,), np.float64)[_WORDS + 1], 0.0
+        class_weights, total = given[_WORDS], np.float64(array_at(given[5], (2,), A)[1])
+        kept, even, zero = A(1 - smoothing), A(smoothing / columns), A(0)
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
+            if total == 0:
+                for j in range(columns):
+                    doutputs[j] = 0
+                continue
+            largest = outputs[0]
+            for j in range(1, columns):
+                largest = max(largest, outputs[j])
+            partition = A(0)
+            for j in range(columns):
+                partition += exponential(outputs[j] - largest)
+            label, own = 0, A(1)
+            if of_labels:
+                label = array_at(given[2], (rows,), np.int32)[i]
+                own = A(weight_of(class_weights, label, A))
+            logarithm, mass, row_loss = A(np.log(np.float64(partition))), A(0), A(0)
+            for j in range(columns):
+                q = A(weight_of(class_weights, j, A))
+                if of_labels:
+                    q = select(own == zero, zero, even * q / own) + select(j == label, kept, zero)
+                else:
+                    q *= kept * part_of_row(given[2], columns, i, 0, columns, A)[j] + even
+                mass += q
+                row_loss += q * (logarithm - (outputs[j] - largest))
+                doutputs[j] = q
+            weight = weight_of(given[3], i, A)
+            share, scale = A(weight / total), mass / partition
+            value += weight * np.float64(row_loss)
+            for j in range(columns):
+                doutputs[j] = (scale * exponential(outputs[j] - largest) - doutputs[j]) * share
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
+
+    return soft_cross_entropy
 
 
 def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
@@ -148,6 +204,77 @@ def squared_error_kernel(A: Any, stamp: str) -> Any:
         array_at(given[6], (blocks,), np.float64)[stripe] = value
 
     return squared_error
+
+
+def huber_kernel(A: Any, stamp: str) -> Any:
+    """Compile Huber's loss with its gradient; delta follows, as float64."""
+
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    def huber(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (_WORDS,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
+            return
+        delta, half = A(array_at(arguments, (_WORDS + 1,), np.float64)[_WORDS]), A(0.5)
+        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            targets = part_of_row(given[2], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
+            if total == 0:
+                for j in range(columns):
+                    doutputs[j] = 0
+                continue
+            weight = weight_of(given[3], i, A)
+            share, row_loss = A(weight / total), A(0)
+            for j in range(columns):
+                error = outputs[j] - targets[j]
+                gradient = select(error > delta, delta, select(error < -delta, -delta, error))  # NaN is neither
+                row_loss += gradient * (error - half * gradient)
+                doutputs[j] = gradient * share
+            value += weight * np.float64(row_loss)
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
+
+    return huber
+
+
+def quantile_kernel(A: Any, stamp: str) -> Any:
+    """Compile the loss of quantiles with its gradient; their levels, one or one per column, and how many follow."""
+
+    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    def quantile(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (_WORDS + 2,), np.int64)
+        rows, columns, per_block = given[7], given[8], given[9]
+        blocks = (rows + per_block - 1) // per_block
+        if given[0] != 1:
+            weighted_mean(given, blocks, A)
+            return
+        levels, stride = array_at(given[_WORDS], (given[_WORDS + 1],), A), given[_WORDS + 1] // columns
+        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
+        zero, one = A(0), A(1)
+        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+            outputs = part_of_row(given[1], columns, i, 0, columns, A)
+            targets = part_of_row(given[2], columns, i, 0, columns, A)
+            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
+            if total == 0:
+                for j in range(columns):
+                    doutputs[j] = 0
+                continue
+            weight = weight_of(given[3], i, A)
+            share, row_loss = A(weight / total), A(0)
+            for j in range(columns):
+                error, level = outputs[j] - targets[j], levels[stride * j]
+                gradient = select(error > zero, one - level, select(error < zero, -level, error))  # NaN is neither
+                row_loss += gradient * error
+                doutputs[j] = gradient * share
+            value += weight * np.float64(row_loss)
+        array_at(given[6], (blocks,), np.float64)[stripe] = value
+
+    return quantile
 
 
 def score_kernel(of_classes: bool, A: Any, stamp: str) -> Any:
