@@ -104,9 +104,10 @@ class Network(LayerStack):
         For classes that exclude one another ``"softmax_cross_entropy"``, of labels or probabilities; of labels that
         are smoothed ``"softmax_cross_entropy(0.1)"``, or :class:`gpunet.SoftmaxCrossEntropy`.
         ``"sigmoid_cross_entropy"`` for outputs that are true or false each by itself, or any probability (several
-        labels per row, auto-encoders of numbers in [0, 1]). For numbers ``"squared_error"``; ``"huber(1.0)"``, or
-        :class:`gpunet.Huber`, where outliers are among them; ``"quantile(0.1, 0.5, 0.9)"``, or
-        :class:`gpunet.Quantile`, for their quantiles, one or one per output.
+        labels per row, auto-encoders of numbers in [0, 1]). For numbers ``"squared_error"``; ``"huber"``,
+        ``"huber(0.5)"`` or :class:`gpunet.Huber`, where outliers are among them; ``"quantile"``,
+        ``"quantile(0.1, 0.5, 0.9)"`` or :class:`gpunet.Quantile` for their median, or other quantiles: one, or one per
+        output.
     seed : int
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype

@@ -253,6 +253,56 @@ def test_sigmoid_cross_entropy_far_out(dtype):
     np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=0, atol=bound / 50)
 
 
+def of_rows(name, outputs, targets):
+    """Return PyTorch's loss of every row, summed over its outputs."""
+    if name == "huber":
+        return torch.nn.functional.huber_loss(outputs, targets, delta=0.4, reduction="none").sum(dim=1)
+    u, levels = targets - outputs, torch.tensor([0.1, 0.5, 0.5, 0.9], dtype=outputs.dtype)
+    return torch.maximum(levels * u, (levels - 1) * u).sum(dim=1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ["huber(0.4)", "quantile(0.1, 0.5, 0.5, 0.9)"])
+def test_losses_of_numbers(loss, weighted):
+    network = gpunet.Network([5, 8, 4], activation="elu(0.7)", loss=loss, dtype="float64", device="cpu")
+    generator = np.random.default_rng(3)
+    X, targets, weights = (generator.standard_normal(shape) for shape in ((40, 5), (40, 4), 40))
+    weights = abs(weights)
+    cost, gradients = network.loss_and_gradients(X, targets, sample_weight=weights if weighted else None)
+    twin = Twin(network, "elu(0.7)").train()
+    rows = of_rows(loss.split("(")[0], twin(torch.from_numpy(X)), torch.from_numpy(targets))
+    w = torch.from_numpy(weights if weighted else np.ones(40))
+    value = (rows * w).sum() / w.sum()
+    value.backward()
+    assert cost == pytest.approx(value.item(), rel=TOLERANCE)
+    for name, tensor in twin.names.items():
+        np.testing.assert_allclose(gradients[name], tensor.grad.numpy(), rtol=1e-8, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_smoothed_and_soft_labels_with_class_weights(smoothing, soft, weighted):
+    generator = np.random.default_rng(0)
+    outputs, labels = 3 * generator.standard_normal((40, 5)), generator.integers(0, 5, 40)
+    class_weights = generator.uniform(0.3, 2, 5) if weighted else None
+    targets = generator.dirichlet(np.ones(5), 40) if soft else labels
+    theirs = torch.from_numpy(outputs.copy()).requires_grad_()
+    expected = torch.nn.functional.cross_entropy(
+        theirs,
+        torch.from_numpy(targets),
+        weight=None if class_weights is None else torch.from_numpy(class_weights),
+        label_smoothing=smoothing,
+    )
+    expected.backward()
+    weights = class_weights[labels] if weighted and not soft else None
+    gradient, value = np.empty_like(outputs), np.empty(2)
+    ours = targets if soft else targets.astype(np.int32)
+    NumpyBackend().soft_cross_entropy(outputs, ours, weights, gradient, value, smoothing, class_weights)
+    assert value[0] == pytest.approx(expected.item(), rel=TOLERANCE)
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=TOLERANCE, atol=1e-15)
+
+
 def test_squared_error_gradients():
     network = gpunet.Network([5, 8, 2], activation="elu", loss="squared_error", dtype="float64", device="cpu")
     generator = np.random.default_rng(0)

@@ -24,10 +24,11 @@ from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, Split, load_for_training, split_rows
 from gpunet.data.options import STRATEGIES
-from gpunet.data.targets import TASKS
+from gpunet.data.targets import CLASSIFICATION, TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
 from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
+from gpunet.layers import Huber, Loss, Quantile, SoftmaxCrossEntropy, SquaredError, get_loss
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
 from gpunet.plotting import check_figure_path, save_figure
@@ -132,6 +133,18 @@ def declare(parser: Parser) -> None:
         type=number(0),
         metavar="RATE",
         help="the schedule's largest (default: 0.003; 0.1 with sgd)",
+    )
+    training.add_argument(
+        "--loss",
+        metavar="NAME",
+        help="for numbers squared_error, huber(1.0) or quantile(0.5), in standard deviations of the target; "
+        "for classes softmax_cross_entropy (default: by the task)",
+    )
+    training.add_argument(
+        "--label-smoothing",
+        type=number(0, below=1),
+        metavar="SHARE",
+        help="of each row's target that goes to all classes alike (default: 0)",
     )
     training.add_argument("--momentum", type=number(0, below=1), metavar="M", help="of sgd (default: 0.9)")
     training.add_argument(
@@ -321,7 +334,7 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
         batch_norm=not arguments.no_batch_norm,
         dropout=arguments.dropout,
         initializer=None if _data_initializer(arguments) else arguments.initializer,
-        loss="squared_error" if preparation.class_names is None else "softmax_cross_entropy",
+        loss=_loss(arguments, preparation.task),
         seed=arguments.seed,
         dtype=arguments.dtype,
         precision=arguments.precision,
@@ -329,6 +342,30 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
     )
     network.metadata = preparation.to_metadata()
     return network
+
+
+def _loss(arguments: argparse.Namespace, task: str) -> Loss:
+    """Return the loss that is asked for, or the task's own.
+
+    Raises
+    ------
+    InvalidValueError
+        It is for another task.
+    """
+    kinds: list[type[Loss]] = [SoftmaxCrossEntropy] if task == CLASSIFICATION else [SquaredError, Huber, Quantile]
+    loss = get_loss(arguments.loss or kinds[0].name)
+    if type(loss) not in kinds:
+        names = ", ".join(kind.name for kind in kinds)
+        raise InvalidValueError(f"--loss: {arguments.loss} is not for a {task}. Expected one of: {names}.")
+    if loss.shares_targets:
+        raise InvalidValueError(f"--loss: got {arguments.loss}. Expected one quantile: a model predicts one number.")
+    if arguments.label_smoothing is None:
+        return loss
+    if task != CLASSIFICATION or loss.numbers:
+        raise InvalidValueError(
+            f"--label-smoothing: is for a classification, and said once. Got a {task} with the loss {loss}."
+        )
+    return SoftmaxCrossEntropy(arguments.label_smoothing)
 
 
 def _data_initializer(arguments: argparse.Namespace) -> Callable[..., Any] | None:

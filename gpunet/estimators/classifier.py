@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpunet.errors import InvalidValueError, shown
 from gpunet.estimators.perceptron import MultilayerPerceptron
 from gpunet.interchange.whole_model import WholeModel
+from gpunet.layers import Loss, SoftmaxCrossEntropy
 from gpunet.validation import is_on_cuda
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         the CPU the dtype of X, as in scikit-learn: float32 takes about half of the time of float64.
     callbacks : sequence of Callback
     class_weight : mapping, "balanced" or None
-        A weight per label; ``"balanced"`` is n / (c count of the label).
+        A weight per label; ``"balanced"`` is n / (c count of the label). A row counts by its label's, smoothed or not.
+    label_smoothing : float
+        The share of each row's target that goes to all classes alike, 0 to 1, 1 excluded; not for several labels per
+        row.
 
     Attributes
     ----------
@@ -119,8 +123,11 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     _monitor: ClassVar[str] = "validation_accuracy"
 
+    _of_the_network: ClassVar[tuple[str, ...]] = (*MultilayerPerceptron._of_the_network, "label_smoothing")
+
     _: KW_ONLY
     class_weight: Mapping[Any, float] | str | None = None
+    label_smoothing: float = 0.0
 
     def partial_fit(
         self,
@@ -215,8 +222,14 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         """What turns scores into probabilities."""
         return "logistic" if self._is_multilabel else "softmax"
 
-    def _loss(self) -> str:
-        return "sigmoid_cross_entropy" if self._several else "softmax_cross_entropy"
+    def _loss(self) -> str | Loss:
+        if not self._several:
+            return SoftmaxCrossEntropy(self.label_smoothing)
+        if self.label_smoothing:
+            raise InvalidValueError(
+                f"label_smoothing: got {shown(self.label_smoothing)} with several labels per row. Expected 0."
+            )
+        return "sigmoid_cross_entropy"
 
     def _outputs(self) -> int:
         return self.n_outputs_ if self._several else max(2, self.n_outputs_)

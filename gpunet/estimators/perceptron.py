@@ -33,6 +33,7 @@ from gpunet.estimators.full_batch import FullBatch
 from gpunet.estimators.stopping import InverseScaling, NotConvergedWarning, Plateau, Printer
 from gpunet.initializers import Initializer
 from gpunet.interchange.whole_model import WholeModel
+from gpunet.layers import Loss
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import Schedule, as_schedule
@@ -61,8 +62,6 @@ _ACTIVATIONS = {"logistic": "sigmoid"}
 _LARGEST_BATCH = 200
 _SOLVERS = ("adam", "adamw", "lbfgs", "sgd")
 _RATE_RULES = ("constant", "invscaling", "adaptive")
-# What a network is made with; another value does not count before the next network.
-_OF_THE_NETWORK = ("hidden_layer_sizes", "activation", "batch_norm", "dropout", "precision", "scale_inputs")
 
 
 @dataclass(eq=False, repr=False)
@@ -70,6 +69,15 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     """Parameters and training of both estimators; see :class:`MLPClassifier` and :class:`MLPRegressor`."""
 
     _monitor: ClassVar[str]
+    # What a network is made with; another value does not count before the next network.
+    _of_the_network: ClassVar[tuple[str, ...]] = (
+        "hidden_layer_sizes",
+        "activation",
+        "batch_norm",
+        "dropout",
+        "precision",
+        "scale_inputs",
+    )
 
     hidden_layer_sizes: int | Sequence[int] = (100,)
     activation: str | Activation | Sequence[str | Activation] = "relu"
@@ -242,7 +250,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         optimizer: Optimizer | None
         if not goes_on:
             network = self._new_network(X, generator.randint(2**31))
-            self._made_with = {name: repr(getattr(self, name)) for name in _OF_THE_NETWORK}
+            self._made_with = {name: repr(getattr(self, name)) for name in self._of_the_network}
             optimizer, history, self._rows_done = None, History(), 0
         else:
             # Of copies: what was learnt before is still there if this fails.
@@ -437,8 +445,8 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     # --- what the estimators say ------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _loss(self) -> str:
-        """Name of the network's loss."""
+    def _loss(self) -> str | Loss:
+        """The network's loss."""
 
     @abstractmethod
     def _outputs(self) -> int:

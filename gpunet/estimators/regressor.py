@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,10 +11,11 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 
-from gpunet.errors import ShapeError
+from gpunet.errors import InvalidValueError, ShapeError, unknown_name
 from gpunet.estimators.perceptron import MultilayerPerceptron, as_scaling, standardising
 from gpunet.interchange.whole_model import WholeModel
-from gpunet.validation import check_flag, is_on_cuda
+from gpunet.layers import Huber, Loss, Quantile, SquaredError
+from gpunet.validation import check_flag, is_on_cuda, is_sequence
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,13 +25,21 @@ Array = npt.NDArray[Any]
 
 @dataclass(eq=False, repr=False)
 class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
-    """A regressor with scikit-learn's contract, trained by :func:`gpunet.fit` with squared error.
+    """A regressor with scikit-learn's contract, trained by :func:`gpunet.fit`.
 
-    Parameters are those of :class:`MLPClassifier`, but for ``class_weight``; the cost is half the mean squared error
-    plus the L2 term, as in scikit-learn.
+    Parameters are those of :class:`MLPClassifier`, but for ``class_weight`` and ``label_smoothing``; the cost is half
+    the mean squared error plus the L2 term, as in scikit-learn, or another loss.
 
     Parameters
     ----------
+    loss : str
+        ``"squared_error"``; ``"huber"``, where outliers are among the targets; or ``"quantile"``.
+    quantile : float or sequence of float
+        Of ``loss="quantile"``, above 0 and below 1. Several are for one target per row: :meth:`predict` has a column
+        for each.
+    delta : float
+        Of ``loss="huber"``, above 0: where squared error ends and absolute error begins, in the units of what the
+        network learns; with ``scale_targets`` those are standard deviations of y.
     scale_targets : bool
         Whether the network learns (y - mean) / deviation; predictions are in the units of y all the same. ``tol`` and
         ``loss_curve_`` speak of what the network learns.
@@ -53,7 +63,17 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     _monitor: ClassVar[str] = "validation_loss"
     out_activation_: ClassVar[str] = "identity"
 
+    _of_the_network: ClassVar[tuple[str, ...]] = (
+        *MultilayerPerceptron._of_the_network,
+        "loss",
+        "quantile",
+        "delta",
+    )
+
     _: KW_ONLY
+    loss: str = "squared_error"
+    quantile: float | Sequence[float] = 0.5
+    delta: float = 1.0
     scale_targets: bool = True
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
@@ -76,14 +96,14 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         return self._learn(X, y, sample_weight, 1, goes_on=hasattr(self, "network_"), is_part=True)
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Return the predictions, (n,), or (n, c) where ``fit`` was given several targets."""
+        """Return the predictions, (n,), or (n, c) where ``fit`` was given several targets or quantiles."""
         outputs = self._outputs_for(X)
         backend, scaler = self.network_.backend, self._target_scaler
         with self._beside(X):
             if scaler is not None:
                 scale, mean = (backend.asarray(one) if is_on_cuda(X) else one for one in (scaler.scale_, scaler.mean_))
                 outputs = outputs.astype(np.float64) * scale + mean
-            outputs = outputs[:, 0] if self._is_single else outputs
+            outputs = outputs[:, 0] if self._is_single and outputs.shape[1] == 1 else outputs
         return self._given(outputs, X)
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
@@ -95,11 +115,27 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         scaler = self._target_scaler
         return whole if scaler is None else replace(whole, target_scaling=as_scaling(scaler))
 
-    def _loss(self) -> str:
-        return "squared_error"
+    def _loss(self) -> Loss:
+        if self.loss == Huber.name:
+            return Huber(self.delta)
+        if self.loss == Quantile.name:
+            return Quantile(*self._levels())
+        if self.loss != SquaredError.name:
+            raise unknown_name("loss", self.loss, (SquaredError.name, Huber.name, Quantile.name))
+        return SquaredError()
+
+    def _levels(self) -> tuple[Any, ...]:
+        """Return the quantiles that are asked for."""
+        levels = tuple(self.quantile) if is_sequence(self.quantile) else (self.quantile,)
+        if not levels or (len(levels) > 1 and not self._is_single):
+            raise InvalidValueError(
+                f"quantile: got {len(levels)} for {self.n_outputs_} targets per row. Expected one, or for one target "
+                "several."
+            )
+        return levels
 
     def _outputs(self) -> int:
-        return self.n_outputs_
+        return len(self._levels()) if self.loss == Quantile.name and self._is_single else self.n_outputs_
 
     def _learn_targets(self, y: Array, weights: Array | None, classes: Any, *, goes_on: bool, is_part: bool) -> None:
         if y.ndim == 2 and y.shape[1] == 1:

@@ -88,6 +88,7 @@ NAMES = {
     "accumulate_gradients": "mean gradient of batches",
     "average_weights": "average of weights",
     "score_classes": "right classes",
+    "score_soft_classes": "most probable classes",
     "score_switches": "right switches",
     "gemm": "matrix product",
     "linear_activation_forward": "linear layer with activation",

@@ -54,6 +54,21 @@ OPTIONS = {
     "momentum of adam": (("train", "digits", "--momentum", "0.9"), "--momentum: only sgd has it"),
     "dropout": (("train", "digits", "--dropout", "1"), "'1' is not a finite number of at least 0 and below 1"),
     "clip norm": (("train", "digits", "--clip-norm", "0"), "'0' is not a finite number above 0"),
+    "loss of another task": (("train", "digits", "--loss", "huber"), "--loss: huber is not for a classification"),
+    "unknown loss": (("train", "digits", "--loss", "hinge"), "'hinge' is not known"),
+    "several quantiles": (
+        ("train", "digits", "--task", "regression", "--loss", "quantile(0.1, 0.9)"),
+        "--loss: got quantile(0.1, 0.9). Expected one quantile",
+    ),
+    "label smoothing": (("train", "digits", "--label-smoothing", "1"), "'1' is not a finite number of at least 0"),
+    "label smoothing of a regression": (
+        ("train", "digits", "--task", "regression", "--label-smoothing", "0.1"),
+        "--label-smoothing: is for a classification, and said once. Got a regression with the loss squared_error",
+    ),
+    "label smoothing twice": (
+        ("train", "digits", "--label-smoothing", "0.1", "--loss", "softmax_cross_entropy(0.1)"),
+        "--label-smoothing: is for a classification, and said once",
+    ),
     "patience": (("train", "digits", "--patience", "0"), "'0' is not an integer"),
     "class weight": (("train", "digits", "--class-weight", "even"), "invalid choice: 'even'"),
     "seed": (("train", "digits", "--seed", "4294967296"), "from 0 to 4294967295"),

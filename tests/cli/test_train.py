@@ -112,6 +112,8 @@ def test_text_result_and_comparison_with_scikit_learn(capsys: Capture) -> None:
         ("--no-batch-norm", "--schedule", "constant", "--activation", "leaky_relu(0.1)", "--dropout", "0.1"),
         ("--activation", "gelu"),
         ("--no-batch-norm", "--activation", "silu"),
+        ("--label-smoothing", "0.1"),
+        ("--loss", "softmax_cross_entropy(0.2)", "--class-weight", "balanced"),
         ("--class-weight", "balanced", "--dtype", "float64", "--l2", "0", "--initializer", "xavier_uniform"),
         ("--device", "cpu", "--seed", "4294967295", "--quiet", "--out", "elsewhere/deep"),
     ],
@@ -165,6 +167,22 @@ def test_regression(capsys: Capture) -> None:
     status, output, _ = shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 2)
     assert status == 0
     assert "test R2 " in output
+
+
+@pytest.mark.parametrize("loss", ["huber(0.5)", "quantile(0.9)"])
+def test_a_regression_learns_by_the_loss_that_is_asked_for(loss: str, capsys: Capture) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, 400)
+    rows = [f"{a!r},{a + b!r}" for a, b in zip(x.tolist(), rng.exponential(1.0, 400).tolist(), strict=True)]
+    Path("delays.csv").write_text("\n".join(["x,delay", *rows]), encoding="utf-8")
+    options = ("--task", "regression", "--epochs", 20, "--layers", "8", "--loss", loss, "--json")
+    content = shell(capsys, "train", "delays.csv", "--target", "delay", *options).json
+    network = gpunet.load(content["model"], device="cpu")
+    assert network.configuration["loss"] == loss
+    if loss == "quantile(0.9)":
+        y = np.array([float(row.split(",")[1]) for row in rows])
+        found = network.predict((x.reshape(-1, 1) - x.mean()) / x.std())[:, 0] * y.std() + y.mean()
+        assert 0.8 < (y < found).mean() < 0.97
 
 
 def test_a_regression_target_is_scaled_by_the_training_part_only(capsys: Capture) -> None:

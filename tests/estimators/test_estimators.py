@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,31 @@ def test_a_fit_that_fails_leaves_what_was_learnt() -> None:
         model.set_params(optimizer=gpunet.SGD(1e300), warm_start=False).fit(X_IRIS, NAMES[Y_IRIS])
     assert np.array_equal(model.predict_proba(X_IRIS), before)
     assert all(np.array_equal(model.network_.get_parameters()[name], values) for name, values in weights.items())
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_quantiles_and_outliers_in_the_units_of_the_targets(scale: bool) -> None:
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((400, 3))
+    y = 5 + 10 * X[:, 0] + generator.exponential(3, 400)
+    given: dict[str, Any] = {"max_iter": 150, "tol": 0, "random_state": 0, "learning_rate_init": 0.03, "device": "cpu"}
+
+    def fitted(**parameters: Any) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return MLPRegressor((8,), scale_targets=scale, **given, **parameters).fit(X, y).predict(X)
+
+    several = fitted(loss="quantile", quantile=[0.1, 0.5, 0.9])
+    assert several.shape == (400, 3)
+    np.testing.assert_allclose((y[:, np.newaxis] < several).mean(axis=0), [0.1, 0.5, 0.9], atol=0.08)
+    assert (y < fitted(loss="quantile", quantile=0.9)).mean() == pytest.approx(0.9, abs=0.08)
+    assert np.median(abs(y - fitted(loss="huber", delta=0.3))) < 3
+
+
+def test_labels_are_smoothed() -> None:
+    X, y = load_iris(return_X_y=True)
+    model = MLPClassifier((8,), label_smoothing=0.2, max_iter=3, tol=1, random_state=0, device="cpu").fit(X, y)
+    assert model.network_.configuration["loss"] == "softmax_cross_entropy(0.2)"
 
 
 def test_an_optimizer_of_the_users_is_not_used_up() -> None:

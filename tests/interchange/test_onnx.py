@@ -36,8 +36,9 @@ def test_the_exported_model_is_the_network(tmp_path, activation, batch_norm, sca
     np.testing.assert_allclose(probabilities, network.predict_proba(X), rtol=1e-4, atol=1e-6)
 
 
-def test_squared_error_has_no_probabilities(tmp_path):
-    network = gpunet.Network([5, 4, 2], loss="squared_error", device="cpu", dtype="float64")
+@pytest.mark.parametrize("loss", ["squared_error", "huber(0.5)", "quantile(0.2, 0.8)"])
+def test_losses_of_numbers_have_no_probabilities(tmp_path, loss):
+    network = gpunet.Network([5, 4, 2], loss=loss, device="cpu", dtype="float64")
     X, _ = random_problem(7, 5, 2)
     session = reference.ReferenceEvaluator(str(export_onnx(network, tmp_path / "model.onnx")))
     (outputs,) = session.run(None, {"X": X})

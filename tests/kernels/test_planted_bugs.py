@@ -675,8 +675,8 @@ BUGS = [
     Bug(
         "the last of equal outputs counts",
         "score",
-        "is_equal && column < label",
-        "is_equal && column > label",
+        "is_equal && column < other_column",
+        "is_equal && column > other_column",
         "score_classes<float>",
         "right classes",
         ("right classes", "float32", "7 x 10"),
@@ -684,8 +684,8 @@ BUGS = [
     Bug(
         "NaN is below all numbers",
         "score",
-        "other != other ? own == own : other > own",
-        "other > own",
+        "one != one ? other == other : one > other",
+        "one > other",
         "score_classes<float>",
         "right classes",
         ("right classes", "float32", "1100 x 10"),
@@ -882,8 +882,8 @@ BUGS = [
         "return is_above || (is_equal && column < other_column);",
         "return is_above || (is_equal && column > other_column);",
         "score_soft_classes<float>",
-        "score soft classes",
-        ("score soft", "float32", "130 x 3"),
+        "most probable classes",
+        ("most probable classes", "float32", "130 x 3"),
     ),
     Bug(
         "errors below are not limited",

@@ -88,7 +88,7 @@ def soft_cross_entropy_kernel(of_labels: bool, A: Any, stamp: str) -> Any:
     The classes' weights or 0 follow, and the smoothing, as float64.
     """
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def soft_cross_entropy(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS + 2,), np.int64)
@@ -209,7 +209,7 @@ def squared_error_kernel(A: Any, stamp: str) -> Any:
 def huber_kernel(A: Any, stamp: str) -> Any:
     """Compile Huber's loss with its gradient; delta follows, as float64."""
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def huber(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS,), np.int64)
@@ -244,7 +244,7 @@ def huber_kernel(A: Any, stamp: str) -> Any:
 def quantile_kernel(A: Any, stamp: str) -> Any:
     """Compile the loss of quantiles with its gradient; their levels, one or one per column, and how many follow."""
 
-    @cfunc(SIGNATURE, cache=True, **OPTIONS)
+    @kernel(**OPTIONS)
     def quantile(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given = array_at(arguments, (_WORDS + 2,), np.int64)
