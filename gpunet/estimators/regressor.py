@@ -126,7 +126,8 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
 
     def _levels(self) -> tuple[Any, ...]:
         """Return the quantiles that are asked for."""
-        levels = tuple(self.quantile) if is_sequence(self.quantile) else (self.quantile,)
+        given: Any = self.quantile
+        levels = tuple(given) if is_sequence(given) else (given,)
         if not levels or (len(levels) > 1 and not self._is_single):
             raise InvalidValueError(
                 f"quantile: got {len(levels)} for {self.n_outputs_} targets per row. Expected one, or for one target "

@@ -88,6 +88,9 @@ def test_the_variable_turns_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"activation": ["relu", "tanh"]}, {}),
         ({}, {"sample_weight": np.ones(170)}),
         ({"loss": "sigmoid_cross_entropy"}, {}),
+        ({"loss": "huber"}, {}),
+        ({"loss": "softmax_cross_entropy"}, {}),  # of probabilities
+        ({"loss": gpunet.SoftmaxCrossEntropy(0.1)}, {}),  # of labels
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
@@ -96,7 +99,7 @@ def test_other_networks_go_the_usual_way(network: dict[str, Any], options: dict[
     backend = one_launch(device)
     net = gpunet.Network(SIZES, **{"batch_norm": True, "device": backend} | network)
     X, y = problem()
-    targets = np.eye(SIZES[-1])[y] if "loss" in network else y
+    targets = np.eye(SIZES[-1])[y] if isinstance(network.get("loss"), str) else y
     gpunet.fit(net, X, targets, epochs=1, batch_size=85, **options)
     assert "gemm" in device.launched
     assert "narrow_pass" not in device.launched

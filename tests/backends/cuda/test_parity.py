@@ -50,6 +50,48 @@ def losses(device: Any, X: np.ndarray, y: np.ndarray, steps: int, **arguments: A
 
 
 @pytest.mark.parametrize(
+    ("loss", "precision", "data_on"),
+    [
+        ("softmax_cross_entropy(0.1)", "float32", "device"),
+        ("probabilities", "float32", "device"),
+        ("probabilities", "float32", "host"),
+        ("huber(0.3)", "float16", "device"),
+        ("quantile(0.1, 0.3, 0.5, 0.9)", "float32", "host"),
+    ],
+)
+def test_every_kind_of_target_in_recorded_windows(device, loss, precision, data_on):
+    """Losses, validation and class weights of 20 steps, most of them in windows that are one launch."""
+    X, labels = problem()
+    targets: Any = labels
+    if loss == "probabilities":
+        loss, targets = "softmax_cross_entropy(0.1)", (0.7 * np.eye(CLASSES)[labels] + 0.3 / CLASSES).astype(np.float32)
+    elif not loss.startswith("softmax"):
+        targets = X[:, :CLASSES].copy()
+    found = []
+    for where in (CudaBackend(device, precision), "cpu"):
+        network = gpunet.Network(
+            [INPUTS, 24, CLASSES], activation="tanh", seed=3, loss=loss, device=where, precision=precision
+        )
+        history = gpunet.fit(
+            network,
+            X,
+            targets,
+            epochs=4,
+            batch_size=40,
+            optimizer=gpunet.SGD(0.05, momentum=0.9),
+            class_weight=[0.5, 1, 2, 0] if network.is_classifier else None,
+            validation=(X, targets),
+            data_on=data_on,
+        )
+        found.append([history["loss"], history["validation_loss"], history["validation_accuracy"]])
+    tolerance = 1e-5 if precision == "float32" else 2e-3
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=0, atol=tolerance)
+    if found[0][2][0] is not None:
+        np.testing.assert_allclose(found[0][2], found[1][2], rtol=0, atol=0 if precision == "float32" else 0.02)
+
+
+@pytest.mark.parametrize(
     "arguments", [{}, {"batch_norm": False}, {"dropout": 0.3}], ids=["batch_norm", "plain", "dropout"]
 )
 def test_losses_agree_over_20_steps(device, arguments):
