@@ -139,3 +139,18 @@ def test_smoothing_is_kept_and_cannot_be_set(tmp_path):
     for wrong in ("softmax_cross_entropy(1)", "softmax_cross_entropy(-0.1)"):
         with pytest.raises(gpunet.InvalidValueError, match="label_smoothing: "):
             make_network(wrong)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_batches_of_an_iterable_count_as_those_of_arrays(soft):
+    X, y = random_problem(60, 5, 3)
+    targets = soft_labels(60) if soft else y
+    given = {"epochs": 2, "class_weight": [0.5, 1, 2]}
+    batches = [(X[start : start + 20], targets[start : start + 20]) for start in (0, 20, 40)]
+    found = gpunet.fit(make_network(), batches=batches, **given)
+    expected = gpunet.fit(make_network(), X, targets, batch_size=20, shuffle=False, **given)
+    assert found["loss"] == expected["loss"]
+    with pytest.raises(
+        gpunet.ShapeError, match=r"batch 2 of epoch 1: y: .* Expected all batches with labels, or with pr"
+    ):
+        gpunet.fit(make_network(), batches=[(X, y), (X, soft_labels(60))], epochs=1)
