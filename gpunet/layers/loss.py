@@ -100,7 +100,7 @@ class Loss(Part, ABC):
         places: dict[str, Any],
     ) -> None:
         """Do the operation of the backend that has the loss's name."""
-        operation = getattr(self.backend, self.name)
+        operation = getattr(self.backend, type(self).name)
         operation(outputs, targets, weights, doutputs, self.value, *self._arguments(), **places)
 
     def _arguments(self) -> tuple[Any, ...]:
