@@ -407,7 +407,8 @@ class NumpyBackend(Backend):
             gradient = np.exp(shifted, out=doutputs[rows])
             partition = gradient.sum(axis=1, keepdims=True)
             np.subtract(np.log(partition), shifted, out=shifted)
-            np.einsum("ij,ij->i", spread, shifted, out=row_losses[rows])
+            shifted *= spread
+            np.add.reduce(shifted, axis=1, out=row_losses[rows])  # in pairs: rows may be long, and no term is negative
             gradient *= spread.sum(axis=1, keepdims=True) / partition
             gradient -= spread
         self._weigh(doutputs, row_losses, weights, total, loss, dbias, tally)
