@@ -20,7 +20,7 @@ from tests.helpers.operations import CASES, Arrays, Operands
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 SHAPE = (37, 5)
 # What is finite wherever it comes from: checked where data enter, or made of checked numbers.
-FINITE = ("weights", "targets", "scalars")
+FINITE = ("weights", "class_weights", "targets", "scalars")
 
 
 def backends(device: Any) -> list[Backend]:
@@ -65,7 +65,8 @@ def places(arrays: Arrays, value: float) -> list[tuple[str, int]]:
             continue
         if argument == "inverse_std" and not np.isnan(value):  # bounded by epsilon
             continue
-        found += [(argument, place) for place in sorted({0, values.size // 2, values.size - 1})]
+        last = 0 if argument == "loss" else values.size - 1  # behind the loss stands the sum of the weights
+        found += [(argument, place) for place in sorted({0, min(values.size // 2, last), last})]
     return found
 
 

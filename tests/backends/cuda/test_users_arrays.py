@@ -456,7 +456,7 @@ BAD: dict[str, tuple[str, Any]] = {
     "label huge": ("y", changed(Y.astype(np.uint64), 9, 2**64 - 1)),
     "labels that are floats": ("y", Y.astype(np.float32)),
     "labels that are booleans": ("y", Y > 0),
-    "one-hot": ("y", np.eye(4)[Y]),
+    "one-hot": ("y", np.eye(4, dtype=np.int64)[Y]),
     "too few labels": ("y", Y[:-1]),
     "weight negative": ("sample_weight", changed(WEIGHTS, 8, -0.5)),
     "weight NaN": ("sample_weight", changed(WEIGHTS, 8, np.nan)),

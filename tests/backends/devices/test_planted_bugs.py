@@ -99,7 +99,7 @@ def locks(found: World) -> None:
 
 
 def lanes(found: World) -> None:
-    lane_tests.test_batches_arrive_whole_and_in_order(found.backend, np.float32)
+    lane_tests.test_batches_arrive_whole_and_in_order(found.backend, [np.float32] * 2)
 
 
 def end_of_a_lane(found: World) -> None:
