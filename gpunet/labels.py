@@ -114,7 +114,10 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     InvalidValueError
         A label out of range, or none of the known ones; the message has the row.
     """
-    expected = f"integer labels 0 to {classes - 1}; gpunet.fit learns others, the first time it trains a network"
+    expected = (
+        f"integer labels 0 to {classes - 1}. Text, booleans and other whole numbers are learnt by a network's first "
+        f"gpunet.fit(network, X, y), and told by network.metadata[{CLASSES!r}] = [...]"
+    )
     if known is not None:
         expected = f"labels among {_listed(known)}"
     array = values.array if isinstance(values, DeviceArray) else _read(argument, values)
@@ -132,6 +135,13 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
         raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
     if known is not None:
         return _places(argument, array, known, expected)
+    if array.dtype.kind == "f":
+        broken = first((array != array.round()) | (abs(array) == float("inf")))
+        if broken is not None:
+            raise InvalidTypeError(
+                f"{argument}: got {element(array, broken)} in row {broken[0]}, of dtype {array.dtype}. "
+                "Expected labels, none of them missing: integers, text or booleans."
+            )
     if array.dtype.kind not in "iu":
         raise InvalidTypeError(f"{argument}: got dtype {array.dtype}. Expected {expected}.")
     wide = array.astype(np.int64, copy=False)  # of unsigned ones, what is too large for that becomes negative

@@ -135,7 +135,8 @@ def test_a_column_is_taken_with_one_warning_that_says_how_to_avoid_it(plain: gpu
 UNFIT: dict[str, tuple[Any, type[Exception], str]] = {
     "too few": (NAMES[PLACES.clip(max=1)], gpunet.InvalidValueError, "y: has 2 different labels, 'class 0', 'class 1'"),
     "too many": (list(map(str, range(90))), gpunet.InvalidValueError, "y: has 90 different labels"),
-    "fractions": (PLACES + 0.5, gpunet.InvalidTypeError, "y: got dtype float64"),
+    "fractions": (PLACES + 0.5, gpunet.InvalidTypeError, r"y: got .*\.5 in row 0, of dtype float64"),
+    "NaN": (np.where(np.arange(len(X)) == 7, np.nan, PLACES), gpunet.InvalidTypeError, "y: got nan in row 7, of dtype"),
     "missing": (np.where(PLACES == 1, None, NAMES[PLACES]), gpunet.InvalidTypeError, "y: got None in row"),
     "mixed": (np.where(PLACES == 1, 1, NAMES[PLACES].astype(object)), gpunet.InvalidTypeError, "y: got .* in row"),
     "bytes": (NAMES[PLACES].astype("S"), gpunet.InvalidTypeError, "y: got dtype .S7"),

@@ -70,7 +70,7 @@ class Wanted:
             raise FileFormatError(
                 f"{source.label}: has no column besides the target {self.target!r}. Expected features."
                 if len(names) == 1
-                else f"{source.label}: columns and drop leave no features."
+                else f"drop: {source.label} has no features left. Expected at least one."
             )
         for name in self.categorical:
             if name != AUTO and name not in chosen:
@@ -105,7 +105,8 @@ class Wanted:
             if name not in there:
                 raise InvalidValueError(f"{source.header}: the column {name!r}, which the model needs, is not there.")
             if name not in kept:
-                raise InvalidValueError(f"columns and drop leave out {name!r}, which the model needs.")
+                argument = "drop" if name in self.options.drop else "columns"
+                raise InvalidValueError(f"{argument}: leaves out {name!r}, which the model needs.")
         passed_over = {*self.expected, *(self.known or ())}
         for name in chosen:
             if name not in passed_over:
@@ -157,7 +158,7 @@ def _refuse_nameless(source: Source, names: Sequence[str], name: str) -> None:
     likely = ", as pandas writes the index of its rows" if place == 0 or name.startswith(_INDEX) else ""
     raise InvalidValueError(
         f'{source.header}: column {place + 1} has no name{likely}. drop="{name}" leaves it out; if it is a '
-        "feature, columns has to name it."
+        f'feature, columns="{name},..." takes it, with the others.'
     )
 
 

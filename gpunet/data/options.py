@@ -68,6 +68,12 @@ class TableOptions:
             raise InvalidValueError(f"decimal: got {shown(self.decimal)}. Expected '.' or ','.")
         self._check_encoding()
 
+    def refuse_of_text(self, label: str) -> None:
+        """Raise InvalidValueError if something is said of how a text file is written: ``label`` is none."""
+        for name in ("sep", "encoding", "no_header"):
+            if getattr(self, name) != getattr(TableOptions(), name):
+                raise InvalidValueError(f"{name}: is for text files, and {label} is none. Expected no such.")
+
     def _check_encoding(self) -> None:
         try:
             name = codecs.lookup(self.encoding).name

@@ -145,6 +145,7 @@ def _read_table(
     table: Any, source: Source, written: Mapping[str, Any], wanted: Wanted, called: str, path: Path | None
 ) -> RawData:
     """Read the columns of a table in memory; ``written`` has what it calls each."""
+    wanted.options.refuse_of_text(source.label)
     frame, names = known_frame(source.label, table), list(written)
     features = wanted.features(source, names)
     if len(frame) == 0:

@@ -102,6 +102,16 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    "options", [{"sep": ";"}, {"encoding": "cp1252"}, {"no_header": True}], ids=lambda of: next(iter(of))
+)
+def test_what_is_said_of_a_text_file_is_refused_of_others(options: dict[str, Any], tmp_path: Path) -> None:
+    columns = {"a": [1, 2], "y": ["u", "v"]}
+    for source in (parquet(tmp_path, columns), polars.DataFrame(columns)):
+        with pytest.raises(gpunet.InvalidValueError, match=f"^{next(iter(options))}: is for text files"):
+            load_for_training(source, target="y", options=TableOptions(**options))
+
+
 @pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_is_no_feature_is_refused_by_column_and_row(values: list[Any], message: str, tmp_path: Path) -> None:
     for source in (

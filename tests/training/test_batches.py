@@ -209,6 +209,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         gpunet.ShapeError,
         r"batches, batch 1 of epoch 1: X: got 5 columns\. Expected 9",
     ),
+    "names that nobody told": (
+        {"batches": cut(X, Y.astype(str))},
+        gpunet.InvalidTypeError,
+        r"epoch 1: y: got dtype <U\d+\. Expected integer .* told by network\.metadata\['class_labels'\] = \[...\]",
+    ),
     "balanced": (
         {"batches": cut(X, Y), "class_weight": "balanced"},
         gpunet.InvalidValueError,
