@@ -302,6 +302,12 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     ) -> tuple[History, bool]:
         """Run ``gpunet.fit``, and return its history and whether a plateau ended it."""
         rule, power = self._rate_rule(), check_number("power_t", self.power_t)
+        watched = optimizer.schedule.monitor
+        if watched is not None and watched.startswith("validation") and settings["early_stopping"] is None:
+            raise InvalidValueError(
+                f"schedule: it watches {watched!r}, and no rows are held out. Expected early_stopping=True with fit, "
+                "or monitor='loss'."
+            )
         plateau = Plateau(
             tolerance,
             check_integer("n_iter_no_change", self.n_iter_no_change, 1),

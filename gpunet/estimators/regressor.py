@@ -107,7 +107,18 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         return self._given(outputs, X)
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
-        """Return the coefficient of determination, R^2."""
+        """Return the coefficient of determination, R^2, of one prediction per target.
+
+        Raises
+        ------
+        InvalidValueError
+            There are several quantiles.
+        """
+        if self.loss == Quantile.name and len(self._levels()) > 1:
+            raise InvalidValueError(
+                f"score: R^2 is of one prediction per row, and there are those of the quantiles {self.quantile}. "
+                "Expected one quantile; sklearn.metrics.mean_pinball_loss scores each column of predict(X)."
+            )
         return float(super().score(*self._on_host({"X": X, "y": y, "sample_weight": sample_weight})))
 
     def whole_model(self) -> WholeModel:

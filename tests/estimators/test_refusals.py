@@ -71,6 +71,23 @@ def test_what_scikit_learn_would_say_without_a_name(
 
 
 @pytest.mark.filterwarnings("default:max_iter")
+def test_a_rate_that_watches_what_is_not_there_says_what_helps() -> None:
+    plateau = gpunet.ReduceOnPlateauRate(0.01)
+    for early_stopping, method in ((False, "fit"), (False, "partial_fit"), (True, "partial_fit")):
+        model = MLPRegressor((3,), max_iter=2, schedule=plateau, early_stopping=early_stopping)
+        with pytest.raises(gpunet.InvalidValueError, match=r"^schedule: .*'validation_loss'.*early_stopping=True"):
+            getattr(model, method)(np.eye(20), np.arange(20.0))
+    schedule = gpunet.ReduceOnPlateauRate(0.01, monitor="loss")
+    MLPRegressor((3,), max_iter=2, tol=0.0, schedule=schedule).partial_fit(np.eye(20), np.arange(20.0))
+
+
+def test_several_quantiles_have_no_single_score() -> None:
+    model = MLPRegressor((3,), max_iter=200, loss="quantile", quantile=(0.1, 0.9), tol=10.0)
+    model.fit(np.eye(20), np.arange(20.0))
+    with pytest.raises(gpunet.InvalidValueError, match=r"score: .*mean_pinball_loss"):
+        model.score(np.eye(20), np.arange(20.0))
+
+
 def test_a_warning_points_to_the_line_that_called_fit() -> None:
     model = MLPClassifier((4,), max_iter=1, tol=0.0, batch_size=99, device="cpu")
     for outer in (model, make_pipeline(StandardScaler(), model)):
