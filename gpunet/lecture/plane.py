@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.lecture.experiment import Array
-from gpunet.lecture.plotting import COLOURS, MARKERS, label
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label
 from gpunet.lecture.wording import rounded
 from gpunet.network import Network
 
 LINE = "#222222"
+COORDINATES = ("input $x_1$", "input $x_2$")  # what the axes are called
 _FAR = 10.0  # beyond every figure
 _SHADE = 0.28  # how much of a class's colour its region has
 
@@ -82,7 +83,8 @@ def draw_plane(
     size: float = 9.0,
 ) -> None:
     """Draw the regions of a :func:`decision_map`, points with labels, and the names of the coordinates."""
-    label(axes, "$x_1$", "$x_2$", title)
+    label(axes, *COORDINATES, title)
+    axes.locator_params(nbins=5)
     draw_regions(axes, decision, extent)
     draw_points(axes, points, labels, size)
 
@@ -97,8 +99,10 @@ def draw_regions(axes: Any, decision: npt.ArrayLike, extent: float) -> None:
     for number, lead in enumerate(leads):
         shade = tuple(1 - _SHADE * (1 - part) for part in to_rgb(COLOURS[number]))
         if lead.max() > 0:
-            axes.contourf(ticks, ticks, lead, levels=[0.0, float(lead.max()) + 1.0], colors=[shade])
-        if lead.min() < 0 < lead.max():
+            # As pixels: their outlines would be most of an SVG file, and the boundary is drawn over them.
+            levels = [0.0, float(lead.max()) + 1.0]
+            axes.contourf(ticks, ticks, lead, levels=levels, colors=[shade]).set_rasterized(True)
+        if lead.min() < 0 < lead.max() and (number > 0 or len(leads) > 2):  # two classes share one boundary
             axes.contour(ticks, ticks, lead, levels=[0.0], colors=[LINE], linewidths=0.8)
     axes.set_xlim(-extent, extent)
     axes.set_ylim(-extent, extent)
@@ -111,7 +115,15 @@ def draw_points(axes: Any, points: npt.ArrayLike, labels: npt.ArrayLike, size: f
     X, y = np.asarray(points, dtype=np.float64), np.asarray(labels)
     for number in np.unique(y):
         look = {"marker": MARKERS[number], "color": COLOURS[number], "edgecolors": "white", "linewidths": 0.3}
-        axes.scatter(*X[y == number].T, s=size, zorder=3, **look)
+        # As pixels, or a thousand points would make an SVG file large.
+        axes.scatter(*X[y == number].T, s=size, zorder=3, label=f"class {number}", rasterized=True, **look)
+
+
+def name_classes(figure: Figure, axes: Any) -> None:
+    """Add, below the panels, the legend of the classes whose points are in one of them."""
+    title = "points and, in the same colour, the region that the network gives to their class"
+    names = {"fontsize": 9, "title": title, "title_fontsize": 9, "ncols": 3, "markerscale": 2, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", **names)
 
 
 def draw_line(axes: Any, weights: npt.ArrayLike, **style: Any) -> None:

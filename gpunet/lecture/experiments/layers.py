@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, spirals
+from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, name_classes, spirals
 from gpunet.lecture.plotting import COLOURS, Figure, draw_range, label, legend, look, name_ticks, panels
 from gpunet.lecture.wording import listing, rounded
 from gpunet.network import Network
@@ -178,15 +178,16 @@ def _joined(entry: Numbers) -> str:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(2, 4, width=0.95, height=1.1)
+    figure, axes = panels(2, 4, width=0.68, height=0.9)
     for row, name, extent in ((0, "spirals", EXTENT), (1, "exclusive_or", 2.2)):
         problem = numbers[name]
         for place, network in zip(axes[row], problem["networks"], strict=False):
             layers = "1 layer" if network["layers"] == 1 else f"{network['layers']} layers"
-            title = f"{layers}, {network['parameters']} parameters: {network['accuracy']:.0%} right"
+            title = f"{layers}, {network['parameters']} parameters:\n{network['accuracy']:.0%} of the points right"
             draw_plane(place, network["decision"], problem["points"], problem["labels"], extent, title)
     _draw_widths(axes[1, 2], numbers["by_width"])
     _draw_parameters(axes[1, 3], numbers["parameters"])
+    name_classes(figure, axes[0, 0])
     return figure
 
 
@@ -195,7 +196,7 @@ def _draw_widths(axes: Any, by_width: list[Numbers]) -> None:
         accuracies = 100 * np.array(entry["accuracies"]).T
         draw_range(axes, entry["widths"], accuracies, (0, 1), label=f"{entry['layers']} layers", **look(place, 6))
     draws = len(by_width[0]["accuracies"][0])
-    title = f"spirals: mean and range of {draws} draws"
+    title = f"spirals, by width:\nmean and range of {draws} draws"
     label(axes, "units per hidden layer", "points in their own region, %", title)
     name_ticks(axes, by_width[0]["widths"], base=2)
     legend(axes, "lower right")
@@ -205,7 +206,8 @@ def _draw_parameters(axes: Any, parameters: list[Numbers]) -> None:
     counts = [entry["counted"] for entry in parameters]
     bars = axes.barh(range(len(counts)), counts, color=COLOURS[0])
     axes.bar_label(bars, [f" {count:,}" for count in counts], fontsize=8)
-    axes.set_xlim(0, 1.3 * max(counts))
+    axes.set_xlim(0, 1.5 * max(counts))
+    axes.locator_params(axis="x", nbins=3)
     axes.set_yticks(range(len(counts)), map(_joined, parameters))
     axes.invert_yaxis()
-    label(axes, "parameters, sum of m d + m over the layers", "", "any depth and widths")
+    label(axes, "parameters, sum of $m d + m$", "", "any depth and widths")

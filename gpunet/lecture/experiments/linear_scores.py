@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import clouds, decision_map, draw_plane
-from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, mosaic, panels
+from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, legend, mosaic, panels
 from gpunet.lecture.wording import rounded
 from gpunet.optimizers import Adam
 from gpunet.random import Purpose, host_generator
@@ -99,7 +99,7 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, (axes,) = panels(1, 3, width=1.15, height=1.2)
+    figure, (axes,) = panels(1, 3, width=0.9, height=1.05)
     _draw_templates(figure, axes[0], numbers["templates"])
     _draw_scores(axes[1], numbers["example"])
     _draw_regions(axes[2], numbers["plane"])
@@ -115,18 +115,22 @@ def _draw_templates(figure: Figure, axes: Any, templates: list[list[float]]) -> 
         axes.annotate(str(digit), (column - 0.3, row), fontsize=9, ha="left", va="center")
     axes.set_title("the rows of W as images, 0 to 9", fontsize=10)
     axes.axis("off")
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.8, pad=0.02)
+    bar = figure.colorbar(image, cax=axes.inset_axes((0.1, -0.12, 0.8, 0.05)), orientation="horizontal")
     bar.set_label("weight of a pixel", fontsize=9)
     bar.ax.tick_params(labelsize=8)
 
 
 def _draw_scores(axes: Any, example: Numbers) -> None:
-    axes.bar(range(10), example["scores"], color=[COLOURS[int(digit == example["label"])] for digit in range(10)])
+    own = example["label"]
+    names = {f"the image's own digit, {own}": [own], "other digits": [d for d in range(CLASSES) if d != own]}
+    for colour, (name, digits) in zip((COLOURS[1], COLOURS[0]), names.items(), strict=True):
+        axes.bar(digits, [example["scores"][digit] for digit in digits], color=colour, label=name)
     axes.axhline(0, color="black", linewidth=0.6)
-    label(axes, "digit i", "score $s_i = w_i x + b_i$", "the scores of one test image")
+    label(axes, "digit $i$", "score $s_i = w_i x + b_i$", "the scores of one test image")
     axes.set_xticks(range(10))
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.45 * (high - low))
+    legend(axes, "upper left")
     inset = axes.inset_axes((0.72, 0.7, 0.28, 0.28))
     inset.imshow(np.reshape(example["pixels"], (SIDE, SIDE)), cmap="gray_r")
     inset.set_xticks([])
@@ -136,6 +140,7 @@ def _draw_scores(axes: Any, example: Numbers) -> None:
 def _draw_regions(axes: Any, plane: Numbers) -> None:
     title = "where each of three scores is the highest"
     draw_plane(axes, plane["decision"], plane["points"], plane["labels"], EXTENT, title, size=14)
+    legend(axes, "upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handletextpad=0.2)
     for number, (w, colour) in enumerate(zip(plane["weights"], COLOURS, strict=False)):
         tip: Array = 1.3 * np.asarray(w) / np.linalg.norm(w)
         axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 2}, zorder=4)

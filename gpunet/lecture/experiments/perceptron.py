@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import LINE, clouds, draw_line, draw_points
+from gpunet.lecture.plane import COORDINATES, LINE, clouds, draw_line, draw_points
 from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, draw_range, label, legend, look, panels
 from gpunet.lecture.wording import rounded, tiny
 from gpunet.random import Purpose, host_generator
@@ -190,7 +190,7 @@ def _draw_path(panel: Any, path: Numbers) -> None:
     panel.set_xlim(-1.1, 1.1)
     panel.set_ylim(-1.1, 1.1)
     panel.set_aspect("equal")
-    label(panel, "$x_1$", "$x_2$", f"after each of {updates} updates; black: the last")
+    label(panel, *COORDINATES, f"after each of {updates} updates; black: the last")
 
 
 def _draw_bound(panel: Any, runs: list[Numbers]) -> None:

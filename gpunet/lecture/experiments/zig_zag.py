@@ -8,7 +8,7 @@ import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, label, legend, name_ticks, panels
+from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, label, legend, name_ticks, panels
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
@@ -162,8 +162,9 @@ def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(2, 2, width=1.25, height=1.1)
     for panel, (name, path) in zip(axes[0], numbers["paths"].items(), strict=True):
         _draw_path(panel, name, path)
+    legend(axes[0, 1], "upper left", bbox_to_anchor=(1, 1))
     titles = {"one_sign": ("share of units", "gradient of one sign")}
-    titles["balance"] = ("|sum of g| / sum of |g|", "how one-sided it is")
+    titles["balance"] = ("$|\\Sigma_j\\,g_j|$ / $\\Sigma_j\\,|g_j|$", "how one-sided it is")
     for panel, (key, (y, title)) in zip(axes[1], titles.items(), strict=True):
         draw_lines(panel, {name: signs[key] for name, signs in numbers["signs"].items()}, numbers["batch_sizes"])
         label(panel, "batch size", y, title)
@@ -177,11 +178,14 @@ def _draw_path(panel: Any, name: str, path: Numbers) -> None:
     ticks = np.linspace(-EXTENT, EXTENT, 101)
     offsets = np.stack(np.meshgrid(ticks, ticks), axis=-1) - OPTIMUM
     cost = 0.5 * np.einsum("...i,ij,...j", offsets, np.array(path["curvature"]), offsets)
-    panel.contour(ticks, ticks, cost, levels=np.geomspace(0.01, 4, 9), cmap=MAP, linewidths=0.8, zorder=1)
+    # Grey, which no path has.
+    panel.contour(ticks, ticks, cost, levels=np.geomspace(0.01, 4, 9), colors="0.7", linewidths=0.8, zorder=1)
+    panel.plot([], [], color="0.7", linewidth=0.8, label="equal cost")
     weights = np.array(path["path"])
-    panel.plot(weights[:, 0], weights[:, 1], "-", color=COLOURS[1], linewidth=1.2, marker=".", markersize=4, zorder=2)
-    panel.plot(*START, "o", color=COLOURS[6], zorder=3)
-    panel.plot(*OPTIMUM, "*", color=COLOURS[6], markersize=12, zorder=3)
+    line = {"color": COLOURS[1], "linewidth": 1.2, "marker": ".", "markersize": 4, "label": "weights, step by step"}
+    panel.plot(*weights.T, zorder=2, **line)
+    panel.plot(*START, "o", color=COLOURS[6], zorder=3, label="start")
+    panel.plot(*OPTIMUM, "*", color=COLOURS[6], markersize=12, zorder=3, label="optimum")
     panel.set_xlim(-EXTENT, EXTENT)
     panel.set_ylim(-EXTENT, EXTENT)
     title = f"{name} inputs, learning rate {path['learning_rate']:g}: {len(weights) - 1} steps"
