@@ -17,7 +17,8 @@ EXPERIMENTS = (
         name="linear-scores",
         title="The linear scoring function s = Wx + b",
         shows="A linear classifier's rows are templates, and its regions are bounded by straight lines.",
-        figure="Ten images of weights, bars of scores beside the image of a digit, and a plane in three colours",
+        figure="Ten templates that resemble their digits; ten bars, that of a 4 far the highest; a plane cut "
+        "into three by rays",
         code=("layers/linear.py", "layers/activation.py"),
         tests=("test_gradients.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
@@ -28,7 +29,8 @@ EXPERIMENTS = (
         name="layers",
         title="Networks of 2, 3 and k layers",
         shows="Layers with an activation between them solve what no linear layer can; width and depth add to that.",
-        figure="Regions around spirals and clouds of points, accuracy over width, and bars of parameter counts",
+        figure="Two spirals, cut by a straight line, then followed ever closer by bent boundaries; four "
+        "clouds; two charts",
         code=("layer_stack.py", "network.py"),
         tests=("test_network.py", "lecture/experiments/test_networks.py"),
         is_documented=True,
@@ -38,7 +40,7 @@ EXPERIMENTS = (
         name="activations",
         title="Activation functions and their derivatives",
         shows="The lecture's five activations and later ones, with derivatives that agree with numerical ones.",
-        figure="Curves of activations and their derivatives, and their errors on a logarithmic axis",
+        figure="Curves f(s), bent at 0, with dashed slopes, and errors near rounding on a logarithmic axis",
         code=("activations/activation.py", "lecture/derivations/activations.py"),
         tests=("test_activations.py", "lecture/experiments/test_networks.py"),
     ),
@@ -77,7 +79,8 @@ EXPERIMENTS = (
         title="The gradient of a batch, looped and vectorised",
         shows="Loop over examples and aggregated pass for k layers give the same gradient; vectorising saves "
         "operations.",
-        figure="Operations and multiplications over the batch size, and differences of gradients over the layers",
+        figure="One line rises with the examples where the other is level, two rise side by side, and "
+        "differences near 1e-15",
         code=("lecture/derivations/batch_gradient.py", "lecture/counting.py"),
         tests=("lecture/derivations/test_batch_gradient.py", "lecture/experiments/test_derivations.py"),
         is_documented=True,
@@ -87,7 +90,8 @@ EXPERIMENTS = (
         name="capacity",
         title="Hidden nodes, initial weights and L2",
         shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
-        figure="Eleven planes with two half moons and a boundary between them, and errors of three models",
+        figure="Eleven boundaries between two half moons, nearly straight or with bays around single points; "
+        "dots of test errors",
         code=("network.py", "training/loop.py"),
         tests=("lecture/experiments/test_networks.py",),
         is_documented=True,
@@ -170,7 +174,8 @@ EXPERIMENTS = (
         title="Inputs that are not zero-centred make gradient descent zig-zag",
         shows="All-positive inputs give all weights of a unit gradients of one sign, so the path to the optimum "
         "zig-zags.",
-        figure="Two paths over the contours of a cost, one a zig-zag, and gradients' signs over the batch size",
+        figure="A path that turns back on itself across narrow ellipses, a smoother one across circles, and "
+        "falling curves",
         code=("activations/squashing.py",),
         tests=("lecture/experiments/test_activations.py",),
         data_sets=("digits",),
@@ -202,7 +207,8 @@ EXPERIMENTS = (
         title="ReLU: initial biases, learning rates and dead units",
         shows="What slightly positive and negative initial biases do to ReLU networks, and what large learning "
         "rates do.",
-        figure="Losses over the epochs for five initial biases at two rates, and dead units before and after",
+        figure="Curves of the loss over the epochs, one for each of five values, at a small and a large step, "
+        "and bars before and after",
         code=("network.py",),
         tests=("test_initializers.py", "lecture/experiments/test_initialization.py"),
         data_sets=("digits",),
@@ -213,7 +219,8 @@ EXPERIMENTS = (
         title="Initial weights of a deep tanh network: activations and gradients before training",
         shows="How zero, small and large random weights and Xavier's pass activations and gradients through ten "
         "layers.",
-        figure="Histograms of activations and gradients of three kinds of weights, and lines over the layers",
+        figure="Upright histograms that collapse to 0, stick to both ends or keep their spread over ten "
+        "layers, and bell curves",
         code=("initializers.py", "diagnostics/inspection.py"),
         tests=("test_initializers.py", "test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
         is_documented=True,
@@ -223,7 +230,8 @@ EXPERIMENTS = (
         name="relu-initialization",
         title="Initial weights of a deep ReLU network: Xavier's fade, He's do not",
         shows="How Xavier's weights lose half of the mean square in every ReLU layer, and He's keep it.",
-        figure="Histograms of activations and gradients of two kinds of weights, and lines over the layers",
+        figure="Upright histograms that shorten from layer to layer on the left and stay alike on the right; "
+        "lines that say so",
         code=("initializers.py",),
         tests=("test_initializers_depth.py", "lecture/experiments/test_initialization.py"),
         is_documented=True,
@@ -259,7 +267,8 @@ EXPERIMENTS = (
         name="test-time",
         title="Batch norm at test time: running averages",
         shows="Running averages settle, make predictions independent of the batch, and what happens without them.",
-        figure="Gaps of running averages over batches and epochs, accuracy, and predictions over the batch size",
+        figure="Gaps that settle over batches and lag over epochs, accuracy, and predictions that scatter in "
+        "small company",
         code=("layers/batch_norm.py",),
         tests=("layers/test_batch_norm.py", "lecture/experiments/test_batch_norm.py"),
         data_sets=("digits",),
@@ -278,7 +287,8 @@ EXPERIMENTS = (
         name="batch-norm-benefits",
         title="What batch norm buys",
         shows="Which depths, learning rates and initial weights learn, without batch norm and with it, and its noise.",
-        figure="Eight maps of accuracy over learning rate and depth, and noise and accuracy over the batch size",
+        figure="Eight heat maps: on the left mostly dark squares and crosses, on the right bright up to 20 "
+        "layers; two charts",
         code=("layers/batch_norm.py",),
         tests=("lecture/experiments/test_batch_norm.py",),
         data_sets=("digits",),

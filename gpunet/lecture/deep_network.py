@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.diagnostics import Diagnosis, Distribution, draw_histogram, inspect
+from gpunet.diagnostics import Diagnosis, Distribution, inspect
 from gpunet.lecture.experiment import Array, Numbers, Settings
-from gpunet.lecture.plotting import COLOURS, Figure, draw_lines, integer_ticks, label, legend, or_nan, panels
+from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, integer_ticks, label, legend, panels
+from gpunet.lecture.wording import listing
 from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 
 DEPTH, CLASSES = 10, 10
 SEEDS = 3
 BINS = 50
-SHOWN = (1, 2, 4, 6, 8, 10)  # layers whose histograms are drawn
+SHOWN = (1, 4, 7, 10)  # layers whose gradients' histograms are drawn
+_GRID = 6  # columns, which two and three panels divide
 
 
 def measure_initializers(
@@ -119,54 +121,63 @@ def draw_initializers(
     third_name: str,
     cut_spike: bool = False,
 ) -> Figure:
-    """Draw histograms of activations and gradients in some layers, and std, gradient and a share over all layers.
+    """Draw how activations and gradients are distributed, and std, gradient and a share over the layers.
 
     Parameters
     ----------
     numbers : mapping
         Of :func:`measure_initializers`.
     limits : (float, float)
-        Of the activations' axis, the same for all layers, so that their spreads can be compared.
+        Of the activations' axis, the same for all, so that their spreads can be compared.
     histograms : sequence of str
-        The initialisers with histograms; the others are in the panels below.
-    cut_spike : bool
-        Whether the highest bin, that of ReLU's zeros, runs out of its panel, so that the others can be seen.
+        The initialisers with distributions, a panel of each row; the others are in the lowest row only, but for those
+        that are 0 in every layer, which its legend names.
     third, third_name : str
         ``"saturated"`` or ``"dead"``, and what the axis calls it.
+    cut_spike : bool
+        Whether the highest bin, that of ReLU's zeros, is narrowed, so that the others can be seen; the title says so,
+        and that the axis ends before the tail does.
     """
-    shown = [layer for layer in SHOWN if layer <= numbers["depth"]]
-    figure, axes = panels(2 * len(histograms) + 2, len(shown), width=0.56, height=0.52)
-    for block, name in enumerate(histograms):
-        found = numbers["initializers"][name]
-        colour = COLOURS[list(numbers["initializers"]).index(name)]
-        for column, layer in enumerate(shown):
-            upper, lower = axes[2 * block, column], axes[2 * block + 1, column]
-            _draw_activations(upper, found["activations"][layer - 1], limits, colour, cut_spike)
-            std = found["std"][layer - 1]
-            label(upper, "activation", f"{name}\ndensity" if column == 0 else "", f"layer {layer}, std {std:.2g}")
-            gradients = found["gradients"][layer - 1]
-            draw_histogram(lower, gradients["edges"], gradients["counts"], colour, logarithmic=True)
-            label(lower, "dJ/ds", f"{name}\nshare" if column == 0 else "")
+    figure, axes = panels(3, _GRID, width=0.43, height=0.9)
     grid = axes[0, 0].get_gridspec()
-    for axis in axes[-2:].flat:
+    for axis in axes.flat:
         axis.remove()
-    third_of = len(shown) // 3
-    names = {"std": "std of the activations", "gradient": "root mean square of n dJ/ds", third: third_name}
-    for place, (quantity, axis_name) in enumerate(names.items()):
-        axis = figure.add_subplot(grid[-2:, place * third_of : (place + 1) * third_of])
-        lines = {name: found[quantity] for name, found in numbers["initializers"].items()}
+
+    def panels_of(row: int, count: int) -> list[Any]:
+        size = _GRID // count
+        return [figure.add_subplot(grid[row, place * size : (place + 1) * size]) for place in range(count)]
+
+    drawn = {name: found for name, found in numbers["initializers"].items() if max(found["std"]) > 0}
+    upper, middle = (panels_of(row, len(histograms)) for row in (0, 1))
+    for name, forward, backward in zip(histograms, upper, middle, strict=True):
+        found, colour = numbers["initializers"][name], COLOURS[list(drawn).index(name)]
+        spikes = [max(one["counts"]) / sum(one["counts"]) for one in found["activations"]]
+        note = (
+            f"\n{min(spikes):.0%} to {max(spikes):.0%} are in the bin at 0, cut off, as is the tail"
+            if cut_spike
+            else ""
+        )
+        _draw_activations(forward, found["activations"], colour, cut_spike)
+        forward.set_ylim(*limits)
+        label(forward, "hidden layer", "activation", f"activations, {name}{note}", whole=True)
+        _draw_gradients(backward, found["gradients"])
+        label(backward, "$dJ/ds$ / its root mean square", "density", f"gradients, {name}", scale="y")
+    legend(middle[-1], "upper right", title="layer")
+    names = {"std": "std of the activations", "gradient": "root mean square of $n\\,dJ/ds$", third: third_name}
+    lower = panels_of(2, len(names))
+    for axis, (quantity, axis_name) in zip(lower, names.items(), strict=True):
+        lines = {name: found[quantity] for name, found in drawn.items()}
         draw_over_layers(axis, lines, "linear" if quantity == third else "log")
         label(axis, "hidden layer", axis_name)
-        if place == 0:
-            legend(axis)
+    zeros = [name for name in numbers["initializers"] if name not in drawn]
+    legend(lower[-1], "center right", title=f"{listing(zeros)}: 0 throughout, not drawn" if zeros else None)
     return figure
 
 
 def draw_over_layers(axis: Any, lines: Mapping[str, Sequence[float | None]], scale: str) -> None:
     """Draw a line over the layers for each initialiser; a logarithmic axis leaves zeros out."""
     if scale == "log":
-        zero = {name: " (0: not on this axis)" if max(or_nan(values)) <= 0 else "" for name, values in lines.items()}
-        lines = {f"{name}{zero[name]}": [value or None for value in values] for name, values in lines.items()}
+        lines = {name: [value or None for value in values] for name, values in lines.items()}
     draw_lines(axis, lines)
     axis.set_yscale(scale)
     if scale == "linear":
@@ -175,14 +186,31 @@ def draw_over_layers(axis: Any, lines: Mapping[str, Sequence[float | None]], sca
     integer_ticks(axis)
 
 
-def _draw_activations(
-    axis: Any, histogram: Mapping[str, Any], limits: tuple[float, float], colour: str, cut: bool
-) -> None:
+def _draw_activations(axis: Any, layers: Sequence[Mapping[str, Any]], colour: str, cut: bool) -> None:
+    """Draw each layer's histogram upright, as wide as its density, both ways from the layer's number."""
+    for layer, histogram in enumerate(layers, start=1):
+        density, edges = _density(histogram)
+        widest = 1.3 * float(np.sort(density)[-2]) if cut and len(density) > 1 else float(density.max())
+        half = np.repeat(0.45 * np.minimum(density / widest, 1), 2)
+        height = np.repeat(edges, 2)[1:-1]
+        outline = np.concatenate([layer + half, layer - half[::-1]]), np.concatenate([height, height[::-1]])
+        # The line keeps a histogram visible that is thinner than a pixel.
+        axis.fill(*outline, facecolor=colour, edgecolor=colour, linewidth=0.6, rasterized=True)
+
+
+def _draw_gradients(axis: Any, layers: Sequence[Mapping[str, Any]]) -> None:
+    """Draw outlines of some layers' densities, each in units of the layer's own root mean square."""
+    from matplotlib import colormaps
+
+    shown = [layer for layer in SHOWN if layer <= len(layers)]
+    for place, layer in enumerate(shown):
+        density, edges = _density(layers[layer - 1])
+        middles = (edges[1:] + edges[:-1]) / 2
+        size = float(np.sqrt(np.sum(density * np.diff(edges) * middles**2))) or 1.0
+        colour = colormaps[MAP](0.9 * place / len(shown))
+        axis.stairs(np.where(density > 0, density * size, np.nan), edges / size, color=colour, label=f"{layer}")
+
+
+def _density(histogram: Mapping[str, Any]) -> tuple[Array, Array]:
     edges = np.asarray(histogram["edges"])
-    density = np.asarray(histogram["counts"]) / np.diff(edges) / sum(histogram["counts"])
-    # The outline keeps a spike visible that is thinner than a pixel.
-    axis.stairs(density, edges, fill=True, facecolor=colour, edgecolor=colour, linewidth=1)
-    axis.set_xlim(*limits)
-    axis.set_ylim(0, 1.3 * float(np.sort(density)[-2]) if cut and len(density) > 1 else None)
-    axis.locator_params(axis="x", nbins=3)
-    axis.set_yticks([])
+    return np.asarray(histogram["counts"]) / np.diff(edges) / sum(histogram["counts"]), edges

@@ -47,13 +47,13 @@ def _table() -> str:
 def _table_row(one: Experiment) -> str:
     code = [*one.code, f"lecture/experiments/{one.module}.py"]
     paths = [", ".join(f"`{path}`" for path in part) for part in (code, one.tests)]
-    figure = f", [figure](figures/{one.name}.png)" if one.is_documented else ""
+    figure = f", [figure](figures/{one.name}.svg)" if one.is_documented else ""
     return f"| {one.row} | {one.title} | {' | '.join(paths)} | `{one.command}`{figure} |"
 
 
 def _figures() -> str:
     return "\n\n".join(
-        f"### {one.row}. {one.title}\n\n{one.shows}\n\n![{one.figure}](figures/{one.name}.png)"
+        f"### {one.row}. {one.title}\n\n{one.shows}\n\n![{one.figure}](figures/{one.name}.svg)"
         for one in EXPERIMENTS
         if one.is_documented
     )
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.figures is not None:
         for experiment in EXPERIMENTS:
             if experiment.is_documented:
-                shutil.copy(arguments.figures / f"{experiment.name}.png", arguments.document.parent / "figures")
+                shutil.copy(arguments.figures / f"{experiment.name}.svg", arguments.document.parent / "figures")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def claims(numbers: Numbers) -> Claims:
 
 
 def draw(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 3, width=1.15, height=1.15)
+    figure, axes = panels(1, 3, width=0.88, height=1.05)
     counts, depths = numbers["counts"], numbers["depths"]
     titles = {"array operations": "what Python asks NumPy for", "multiplications": "within matrix products"}
     for place, (y, title) in zip(axes[0], titles.items(), strict=False):
@@ -187,8 +187,8 @@ def draw(numbers: Numbers) -> Figure:
     lines = {way: [max(entry[name], floor) for entry in depths] for name, way in ways.items()}
     layers = [entry["layers"] for entry in depths]
     draw_lines(last, lines, layers, size=6)
-    label(last, "layers k", "largest relative difference", "gradients compared", scale="y")
+    label(last, "layers $k$", "largest relative difference", "gradients compared", scale="y")
     last.set_ylim(floor / 10, 1e6)
     last.set_xticks(layers)
-    legend(last, "center", bbox_to_anchor=(0.55, 0.62))
+    legend(last, "center", bbox_to_anchor=(0.55, 0.58))
     return figure

@@ -31,10 +31,11 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def about(numbers: Numbers) -> str:
     return (
-        f"Rows of histograms: activations (above, in one range) and gradients dJ/ds (below, each in its own) of tanh "
-        f"networks with {numbers['depth']} hidden layers of {numbers['width']} units, before training, on "
-        f"{numbers['rows']} N(0, 1) inputs; the lines are medians of {numbers['seeds']} seeds. Those of zero weights "
-        "are not drawn: there only the output biases learn."
+        f"Tanh networks with {numbers['depth']} hidden layers of {numbers['width']} units, before training, on "
+        f"{numbers['rows']} N(0, 1) inputs. Upper row: the activations of each layer, an upright histogram as wide as "
+        "it is dense. Middle row: the gradients dJ/ds of some layers, in units of each layer's root mean square. Lower "
+        f"row: medians of {numbers['seeds']} seeds. Those of zero weights are not drawn: there only the output biases "
+        "learn."
     )
 
 

@@ -30,12 +30,13 @@ def measure(settings: Settings) -> dict[str, Any]:
 def about(numbers: Numbers) -> str:
     xavier, he = (numbers["initializers"][name]["dead"][-1] for name in (XAVIER, HE))
     return (
-        "A ReLU passes on half of a symmetric input, and with it half of its mean square: look at how the histograms "
-        "of Xavier's rows narrow from layer to layer (activations above, in one range, the spike at 0 cut off; "
-        f"gradients below, each in its own), and those of He's do not. The network has {numbers['depth']} hidden "
-        f"layers of {numbers['width']} ReLU units, on {numbers['rows']} N(0, 1) inputs (lines: medians of "
-        f"{numbers['seeds']} seeds). In its last layer {xavier:.0%} of the units are 0 for every input with Xavier's "
-        f"weights and {he:.0%} with He's: behind many layers all inputs look alike."
+        "A ReLU passes on half of a symmetric input, and with it half of its mean square: look at how the upright "
+        "histograms of Xavier's activations shorten from layer to layer (the spike at 0 and the tail cut off), and "
+        "those of He's do not. Below are the gradients dJ/ds of some layers, in units of each layer's root mean "
+        f"square. The network has {numbers['depth']} hidden layers of {numbers['width']} ReLU units, on "
+        f"{numbers['rows']} N(0, 1) inputs (lines: medians of {numbers['seeds']} seeds). In its last layer "
+        f"{xavier:.0%} of the units are 0 for every input with Xavier's weights and {he:.0%} with He's: behind many "
+        "layers all inputs look alike."
     )
 
 
@@ -61,4 +62,4 @@ def claims(numbers: Numbers) -> Claims:
 
 def draw(numbers: Numbers) -> Figure:
     third: dict[str, Any] = {"third": "dead", "third_name": "dead units (share)", "cut_spike": True}
-    return draw_initializers(numbers, limits=(-0.1, 3.0), histograms=(XAVIER, HE), **third)
+    return draw_initializers(numbers, limits=(-0.1, 4.0), histograms=(XAVIER, HE), **third)
