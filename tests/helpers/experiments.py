@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 from typing import Any
 
 from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.experiment import Experiment, Settings
 
 QUICK = Settings(seed=3, quick=True)
+# What a figure sets as mathematics: w_1, x^T, ||W||, lambda, dJ/ds.
+SYMBOLS = re.compile(r"\b[A-Za-z]_[A-Za-z0-9]\b|\^|\|\||\blambda\b|\bd[A-Za-z]/d[a-z]")
 
 
 def experiment_of(module: Any) -> Experiment:
@@ -49,7 +52,9 @@ def assert_one_paragraph(text: str) -> None:
 
 
 def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
-    """Every panel has something in it and says what it shows, both axes where there are any."""
+    """Every panel has something in it and says what it shows, both axes where there are any, symbols typeset."""
+    from matplotlib.text import Text
+
     figure = experiment.draw(numbers)
     assert figure.get_suptitle() == experiment.title
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
@@ -63,6 +68,8 @@ def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
             heights = axes.get_yticklabels()  # a column of histograms has none
             assert axes.get_ylabel() or not heights or [tick for tick in heights if tick.get_text().strip()]
     figure.draw_without_rendering()
+    for text in figure.findobj(Text):
+        assert not SYMBOLS.search(re.sub(r"\$[^$]*\$", "", text.get_text())), text
 
 
 def changed(numbers: dict[str, Any], *path: Any, value: Any) -> dict[str, Any]:

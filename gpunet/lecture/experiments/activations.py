@@ -106,15 +106,15 @@ def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(3, 3, height=0.95)
     for place, (family, variants) in zip(axes.flat, numbers["families"].items(), strict=False):
         for variant, colour in zip(variants, COLOURS, strict=False):
-            place.plot(numbers["s"], variant["values"], "-", color=colour, label=f"f, {variant['name']}")
-            place.plot(numbers["s"], variant["derivatives"], "--", color=colour, label=f"f', {variant['name']}")
-        label(place, "score s", "f(s), f'(s)", family)
+            place.plot(numbers["s"], variant["values"], "-", color=colour, label=f"$f$, {variant['name']}")
+            place.plot(numbers["s"], variant["derivatives"], "--", color=colour, label=f"$f'$, {variant['name']}")
+        label(place, "score $s$", "$f(s)$, $f'(s)$", family)
         legend(place, "upper left", 7)
         place.axhline(0, color="black", linewidth=0.5)
         place.axvline(0, color="black", linewidth=0.5)
         place.set_ylim((-1.4, 1.6) if family in ("sigmoid", "tanh") else (-1.4, 4))
     by_name = _variants(numbers)
-    titles = {"difference_error": "central differences", "formula_error": "formulas in s"}
+    titles = {"difference_error": "central differences", "formula_error": "formulas in $s$"}
     errors = {title: [one[key] for one in by_name.values()] for key, title in titles.items()}
     draw_differences(axes[2, 2], errors, list(by_name), 1e-3)
     axes[2, 2].invert_yaxis()

@@ -17,7 +17,7 @@ from gpunet.lecture.wording import tiny
 from gpunet.random import Purpose, host_generator
 
 EPSILON = 1e-5
-TERMS = ("through shat", "through v_b", "through mu_b")
+TERMS = (r"through $\hat{s}$", "through $v_b$", r"through $\mu_b$")
 # Gradients that somebody might use who forgot a term, or both statistics.
 DROPPED = {
     "all three terms": [0, 1, 2],
@@ -203,7 +203,7 @@ def draw(numbers: Numbers) -> Figure:
         terms_panel, dict(zip(TERMS, numbers["terms"], strict=True)), [str(row + 1) for row in range(numbers["rows"])]
     )
     terms_panel.plot(numbers["total"], "_", color=COLOURS[6], markersize=7, markeredgewidth=2, label="sum")
-    label(terms_panel, "example", "dJ/ds of one unit", "the three terms")
+    label(terms_panel, "example", "$dJ/ds$ of one unit", "the three terms")
     terms_panel.margins(y=0.3)
     legend(terms_panel, "upper center", 7, ncols=2)
 
@@ -219,6 +219,6 @@ def draw(numbers: Numbers) -> Figure:
         top = panel.get_ylim()[1]
         panel.set_ylim(-0.05 * top, 1.45 * top)
         legend(panel, "upper left", 7)
-    label(bias_panel, "step", "largest |b|", "a bias before batch norm")
-    label(scale_panel, "step", "largest |log scale|", "a scale before batch norm")
+    label(bias_panel, "step", "largest $|b|$", "a bias before batch norm")
+    label(scale_panel, "step", "largest |log(scale)|", "a scale before batch norm")
     return figure

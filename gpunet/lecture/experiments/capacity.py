@@ -183,9 +183,9 @@ def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(3, 4, width=0.68, height=0.97)
     for row, start in enumerate(("", "other weights, ")):
         for place, entry in zip(axes[row], numbers["by_width"][row], strict=True):
-            _draw_boundary(place, numbers, entry, f"{start}m = {entry['m']}")
+            _draw_boundary(place, numbers, entry, f"{start}$m$ = {entry['m']}")
     for place, entry in zip(axes[2], numbers["by_l2"], strict=False):
-        _draw_boundary(place, numbers, entry, f"m = {entry['m']}, $\\lambda$ = {entry['l2']:g}")
+        _draw_boundary(place, numbers, entry, f"$m$ = {entry['m']}, $\\lambda$ = {entry['l2']:g}")
     _draw_trials(axes[2, 3], numbers)
     name_classes(figure, axes[0, 0])
     return figure
@@ -197,7 +197,7 @@ def _draw_boundary(axes: Any, numbers: Numbers, entry: Numbers, title: str) -> N
 
 
 def _draw_trials(axes: Any, numbers: Numbers) -> None:
-    names = {"big": f"m = {BIG}", "big_with_l2": f"m = {BIG}\nwith L2", "small": "small m"}
+    names = {"big": f"$m$ = {BIG}", "big_with_l2": f"$m$ = {BIG}\nwith L2", "small": "small $m$"}
     for place, (name, (mean, spread)) in enumerate(_summary(numbers).items()):
         errors = [100 * trial[name]["test"] for trial in numbers["trials"]]
         beside = np.linspace(-0.25, 0.05, len(errors))

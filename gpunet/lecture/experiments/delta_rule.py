@@ -157,7 +157,7 @@ def _draw_errors(panel: Any, xor: Numbers) -> None:
         for place, errors in enumerate(runs):
             title = f"{len(runs)} {'learnt' if learnt else 'stuck'}" if place == 0 else None
             panel.plot(np.arange(1, len(errors) + 1), errors, style, color=colour, linewidth=0.9, label=title)
-    label(panel, "epoch", "E, summed over the four patterns", f"XOR, {len(xor['runs'])} seeds")
+    label(panel, "epoch", "$E$, summed over the four patterns", f"XOR, {len(xor['runs'])} seeds")
     panel.set_ylim(bottom=0)
     legend(panel, "upper right")
 

@@ -138,7 +138,7 @@ def draw(numbers: Numbers) -> Figure:
         std, gradient = ({one: layers[one][key] for one in INITIALIZERS} for key in ("std", "gradient"))
         for panel, lines, x, y, title in (
             (axes[row, 0], std, "hidden layer", "std of the activations", "activations"),
-            (axes[row, 1], gradient, "hidden layer", "root mean square of n dJ/ds", "gradients"),
+            (axes[row, 1], gradient, "hidden layer", "root mean square of $n\\,dJ/ds$", "gradients"),
             (axes[row, 2], losses, "epoch", "training loss (cross-entropy)", "training on digits"),
         ):
             draw_over_layers(panel, lines, "log")

@@ -141,7 +141,7 @@ def draw(numbers: Numbers) -> Figure:
     for unit in xor["hidden"]:
         draw_line(axes[1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2)
     draw_lines(axes[2], {f"{seed}": run["errors"] for seed, run in enumerate(numbers["parity"]["3"], 1)}, size=3)
-    label(axes[2], "epoch", "share of training examples wrong", "Madaline, parity of k = 3")
+    label(axes[2], "epoch", "share of training examples wrong", "Madaline, parity of $k$ = 3")
     axes[2].set_ylim(-0.02, 0.72)
     legend(axes[2], "upper center", title="seed", ncols=5, handlelength=1.5)
     _draw_accuracies(axes[3], numbers)
@@ -165,5 +165,5 @@ def _draw_accuracies(panel: Any, numbers: Numbers) -> None:
     panel.axhline(0.5, color=COLOURS[6], linewidth=0.8, linestyle=":", label="guessing")
     panel.set_xticks(ks)
     panel.set_ylim(0.25, 1.03)
-    label(panel, "relevant features k of 20", f"accuracy on {numbers['test_rows']} test rows", "parity")
+    label(panel, "relevant features $k$ of 20", f"accuracy on {numbers['test_rows']} test rows", "parity")
     legend(panel, "lower left")

@@ -188,9 +188,9 @@ def draw(numbers: Numbers) -> Figure:
     label(by_epochs, "epochs", "loss over all rows, nats per example", "equal work per epoch", scale="y")
     label(by_updates, "updates", "loss over all rows, nats per example", "the same runs, by updates", scale="xy")
     legend(by_updates, "lower left", title="batch size", ncols=2)
-    noise, theory = numbers["noise"], "sigma / sqrt(B), of n rows without replacement"
+    noise, theory = numbers["noise"], "$\\sigma / \\sqrt{B}$, of n rows without replacement"
     noisy.plot(noise["batches"], noise["measured"], MARKERS[0], color=COLOURS[0], label="measured")
     noisy.plot(noise["batches"], noise["expected"], "--", color=COLOURS[1], label=theory)
-    label(noisy, "batch size B", "distance from the full gradient / its norm", "noise of the gradient", scale="xy")
+    label(noisy, "batch size $B$", "distance from the full gradient / its norm", "noise of the gradient", scale="xy")
     legend(noisy, "lower left", 7)
     return figure

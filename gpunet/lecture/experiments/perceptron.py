@@ -172,7 +172,7 @@ def draw(numbers: Numbers) -> Figure:
     figure, ((path, loss, bound, overlapping),) = panels(1, 4, width=0.95, height=1.1)
     _draw_path(path, numbers["path"])
     draw_lines(loss, {"": numbers["path"]["losses"]})
-    label(loss, "update", "mean of max(0, -y (w x + b))", "perceptron loss, the same run", whole=True)
+    label(loss, "update", "mean of $\\max(0, -y\\,(w x + b))$", "perceptron loss, the same run", whole=True)
     _draw_bound(bound, numbers["bound"])
     _draw_overlapping(overlapping, numbers["overlapping"])
     return figure
@@ -203,7 +203,7 @@ def _draw_bound(panel: Any, runs: list[Numbers]) -> None:
 
 
 def _draw_overlapping(panel: Any, accuracies: Numbers) -> None:
-    for place, (name, title) in enumerate({"plain": "w", "averaged": "average of w"}.items()):
+    for place, (name, title) in enumerate({"plain": "$w$", "averaged": "average of $w$"}.items()):
         runs = np.array(accuracies[name])
         style = look(place, 3) | {"label": f"{title} (mean, 10-90 % of runs)"}
         draw_range(panel, range(1, runs.shape[1] + 1), runs, (0.1, 0.9), **style)

@@ -146,16 +146,16 @@ def draw(numbers: Numbers) -> Figure:
         left.plot(curves["s"], curves[name]["derivative"], STYLES[1], color=colour, label=f"{name} f'")
     for start, stop in ((-10, -SATURATED), (SATURATED, 10)):
         left.axvspan(start, stop, color="0.9", zorder=0)
-    label(left, "score s", "f(s), f'(s)", "shaded: abs(s) > 5")
+    label(left, "score $s$", "$f(s)$, $f'(s)$", "shaded: $|s| > 5$")
     legend(left, "upper left")
     scales, gradients = numbers["scales"], numbers["gradients"]
     at_one = scales.index(1.0)
     first = {name: [layers[0] / flows[at_one][0] for layers in flows] for name, flows in gradients.items()}
     draw_lines(middle, first, scales)
-    y = "mean |dJ/ds| in layer 1,\nrelative to that at 1"
+    y = "mean $|dJ/ds|$ in layer 1,\nrelative to that at 1"
     label(middle, "standard deviation of the inputs", y, "saturated by large inputs", scale="xy")
     draw_lines(right, {name: flows[at_one] for name, flows in gradients.items()})
-    label(right, "hidden layer", "mean |n dJ/ds|", "gradient on its way back", scale="y")
+    label(right, "hidden layer", "mean $|n\\,dJ/ds|$", "gradient on its way back", scale="y")
     legend(middle)
     legend(right)
     return figure

@@ -18,12 +18,12 @@ from gpunet.random import Purpose, host_generator
 INPUTS, HIDDEN, CLASSES = 3, 4, 3
 L2 = 0.01
 MEANINGS = {
-    "dJ/dp": "-y^T / (y^T p)",
-    "dp/ds": "diag(p) - p p^T",
-    "ds/dh": "W_2",
-    "dh/ds_1": "diag(Ind(s_1 > 0))",
-    "ds_1/db_1": "I_m",
-    "ds_1/dvec(W_1)": "I_m (x) x^T",
+    "dJ/dp": "dJ/dp = -y^T / (y^T p)",
+    "dp/ds": r"dp/ds = \mathrm{diag}(p) - p\,p^T",
+    "ds/dh": "ds/dh = W_2",
+    "dh/ds_1": r"dh/ds_1 = \mathrm{diag}(\mathrm{Ind}(s_1 > 0))",
+    "ds_1/db_1": "ds_1/db_1 = I_m",
+    "ds_1/dvec(W_1)": r"ds_1/d\,\mathrm{vec}(W_1) = I_m \otimes x^T",
 }
 SMALLEST_SCORE = 0.05  # the kink of ReLU is further away than any step of a difference
 # Rounding of float64 sums of a dozen products; and for central differences of a step of 1e-5, rounding of about
@@ -111,8 +111,8 @@ def claims(numbers: Numbers) -> Claims:
 def draw(numbers: Numbers) -> Figure:
     figure, axes = panels(2, 4, width=0.95, height=0.95)
     figure.set_layout_engine("constrained", wspace=0.06)
-    matrices = {f"{name} = {meaning}": numbers["jacobians"][name] for name, meaning in MEANINGS.items()}
-    matrices["dJ/dW_1 = g^T x^T + 2 lambda W_1"] = numbers["gradients"]["W1"]
+    matrices = {f"${meaning}$": numbers["jacobians"][name] for name, meaning in MEANINGS.items()}
+    matrices[r"$dJ/dW_1 = g^T x^T + 2\,\lambda\,W_1$"] = numbers["gradients"]["W1"]
     for place, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
         _draw_matrix(place, matrix, title)
     last, names = axes[1, 3], list(numbers["library_difference"])

@@ -21,6 +21,7 @@ ROWS = 200  # to train on
 LAMBDAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 GRADIENTS_AGREE, FACTOR_AGREES = 1e-12, 1e-9  # of float64
 FLOAT32_AGREES = 1e-6
+SQUARES = r"$\Sigma_i\,\|W_i\|^2$"
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -196,11 +197,11 @@ def _draw_margins(axes: Any, numbers: Numbers) -> None:
 
 
 def _draw_gradient(axes: Any, gradient: Numbers) -> None:
-    names = [f"{place}\ns = {score:g}" for place, score in enumerate(gradient["scores"])]
-    draw_bars(axes, {"p": gradient["p"], "y": gradient["y"], "dl/ds, from the library": gradient["gradient"]}, names)
+    names = [f"{place}\n$s$ = {score:g}" for place, score in enumerate(gradient["scores"])]
+    draw_bars(axes, {"p": gradient["p"], "y": gradient["y"], "$dl/ds$, from the library": gradient["gradient"]}, names)
     difference = np.asarray(gradient["p"]) - gradient["y"]
     beside = np.arange(len(names)) + 0.27
-    axes.plot(beside, difference, "_", color="black", markersize=16, markeredgewidth=2, label="p - y")
+    axes.plot(beside, difference, "_", color="black", markersize=16, markeredgewidth=2, label="$p - y$")
     axes.set_ylim(-1.0, 1.5)
     label(axes, "class and its score; the example is of class 0", "", "the gradient of one example")
     legend(axes, "upper right", ncols=2)
@@ -214,7 +215,7 @@ def _draw_overflow(axes: Any, overflow: Numbers) -> None:
         axes.plot(scales, losses, label=title, zorder=2 + place, **look(place, 9 - 4 * place))
         if (lost := scales[np.isnan(losses)]).size:
             axes.plot(lost, lost, "x", label=f"{title}: inf or nan", color=COLOURS[place], markersize=10, zorder=4)
-    label(axes, "lead a of the wrong class", "loss of the example", "scores (0, a) of class 0, float32", scale="xy")
+    label(axes, "lead $a$ of the wrong class", "loss of the example", "scores (0, $a$) of class 0, float32", scale="xy")
     legend(axes)
 
 
@@ -222,12 +223,12 @@ def _draw_penalty(axes: Any, trained: list[Numbers]) -> None:
     places = range(len(trained))
     loss, penalty, squares = ([entry[key] for entry in trained] for key in ("loss", "penalty", "squared_weights"))
     axes.bar(places, loss, color=COLOURS[0], label="mean cross-entropy")
-    stripes = {"color": COLOURS[1], "hatch": "//", "edgecolor": "white", "label": "lambda sum ||W_i||^2"}
+    stripes = {"color": COLOURS[1], "hatch": "//", "edgecolor": "white", "label": f"$\\lambda$ {SQUARES}"}
     axes.bar(places, penalty, bottom=loss, **stripes)
     axes.set_xticks(places, [f"{entry['l2']:g}" for entry in trained], rotation=30)
-    label(axes, "lambda", "J after training", "how J divides, and sum ||W_i||^2")
+    label(axes, "$\\lambda$", "$J$ after training", f"how $J$ divides, and {SQUARES}")
     right = axes.twinx()
     right.semilogy(places, squares, color="black", marker="o", markersize=4)
-    right.set_ylabel("sum ||W_i||^2 (line)", fontsize=9)
+    right.set_ylabel(f"{SQUARES} (line)", fontsize=9)
     right.tick_params(labelsize=8)
     legend(axes, "center left")
