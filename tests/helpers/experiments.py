@@ -12,6 +12,7 @@ from gpunet.lecture.catalogue import find_experiment
 from gpunet.lecture.experiment import Experiment, Settings
 
 QUICK = Settings(seed=3, quick=True)
+PAGE_WIDTH = 11  # inches of a figure that a page of 800 pixels shows with its smallest type, 8 points, at 8 pixels
 # What a figure sets as mathematics: w_1, x^T, ||W||, lambda, dJ/ds.
 SYMBOLS = re.compile(r"\b[A-Za-z]_[A-Za-z0-9]\b|\^|\|\||\blambda\b|\bd[A-Za-z]/d[a-z]")
 
@@ -57,6 +58,8 @@ def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
 
     figure = experiment.draw(numbers)
     assert figure.get_suptitle() == experiment.title
+    if experiment.is_documented:
+        assert figure.get_figwidth() <= PAGE_WIDTH
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert panels
     for axes in panels:
