@@ -31,6 +31,7 @@ nitpicky = True  # a reference to what is not there is a warning, and `make docs
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # those that GitHub gives headings
 
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # the docstrings say types, with their shapes
 numpydoc_show_class_members = False  # the templates list them
 copybutton_prompt_text = ">>> "
@@ -61,7 +62,13 @@ def name_what_is_outside(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
 
 
+def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples, of which the class says more than "Alias for field number 0"."""
+    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> None:
     """Register what is not configuration."""
     app.connect("source-read", name_what_is_outside)
+    app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

@@ -169,7 +169,7 @@ class Perceptron(LinearClassifier[PerceptronRule]):
 
 
 def perceptron_loss(signs: npt.ArrayLike, scores: npt.ArrayLike) -> Array:
-    """Return the perceptron loss of each example, max(0, -y s) for its score s = w . x + b.
+    """Return the perceptron loss of each example, max(0, -y s) for its score s = w^T x + b.
 
     Parameters
     ----------
