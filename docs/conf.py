@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxTranslator
+from sphinx.util.logging import getLogger
 
 import gpunet
 
@@ -41,19 +43,29 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
+html_sidebars = {"coming-from": [], "lecture": [], "mathematics": [], "performance": []}  # wide tables and code
 html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "footer_start": ["copyright"]}
 html_math_renderer = "mathml"
 
 
+def typeset(node: nodes.Element, *, as_block: bool) -> str:
+    """Return a formula as MathML, which browsers typeset themselves: no script, and nothing loaded from elsewhere."""
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        getLogger(__name__).warning("%s: %s", node.astext(), error, location=node)
+        return ""
+
+
 def inline_math(translator: SphinxTranslator, node: nodes.math) -> None:
-    """Write a formula as MathML, which browsers typeset themselves: no script, and nothing loaded from elsewhere."""
-    translator.body.append(tex2mathml(node.astext()))
+    """Write a formula within a line."""
+    translator.body.append(typeset(node, as_block=False))
     raise nodes.SkipNode
 
 
 def displayed_math(translator: SphinxTranslator, node: nodes.math_block) -> None:
     """Write a formula that stands by itself."""
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>\n')
+    translator.body.append(f'<div class="displayed">{typeset(node, as_block=True)}</div>\n')
     raise nodes.SkipNode
 
 
