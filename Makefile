@@ -12,7 +12,7 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-gpu benchmark-smoke check-kernels lint format wheel clean
+.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that 
 check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes half of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
 
+docs: $(VENV)/.docs ## build the documentation in build/docs/html; a warning is an error
+	rm -rf docs/api/generated
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
+
 lint: $(VENV)/.dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +80,7 @@ wheel: $(VENV)/.dev ## build a wheel in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove the environment and everything that was built; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -105,6 +109,10 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 
 $(VENV)/.oracle: $(VENV)/.dev
 	$(PIP_INSTALL) --editable '.[dev,oracle]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP_INSTALL) --editable '.[dev,docs]'
 	@touch $@
 
 # PyTorch, JAX and Keras too; and MKL, which is large.

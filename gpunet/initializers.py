@@ -143,7 +143,7 @@ class RandomWalk:
         exp(1.25 / d) at the slope 0, for which the paper has the fit above. The other activations, for which the paper
         searches g by trial, take the linear one: f'(0) = 1 for tanh and ELU.
     activation : Activation
-        Set by the network through :func:`reading`; the inputs count as linear.
+        Set by the network through ``reading``; the inputs count as linear.
     """
 
     gain: float | None = None

@@ -209,7 +209,7 @@ class LayerStack:
     def forward_layers(self, x: Array, *, training: bool = True, dropout: bool = True) -> Iterator[tuple[Layer, Array]]:
         """Run layer after layer and yield each with its output, which the next one may overwrite.
 
-        A layer runs when it is asked for, with the parameters that it has then. :meth:`Layer.numbers` reads outputs.
+        A layer runs when it is asked for, with the parameters that it has then. ``Layer.numbers`` reads outputs.
 
         Parameters
         ----------
@@ -255,7 +255,7 @@ class LayerStack:
     def backward(self, doutputs: Array, input_gradient: bool = False) -> Array | None:
         """Write the gradient of the data term into ``gradients``, for the last forward.
 
-        That forward must have been in training mode; another one in between, also by :meth:`predict`, overwrites what
+        That forward must have been in training mode; another one in between, also by ``predict``, overwrites what
         the layers keep for this.
 
         Parameters

@@ -149,7 +149,7 @@ class Network(LayerStack):
     Threads may share a network: a call waits for the one before it, and computes with one set of weights from its first
     row to its last. While one thread trains it, the others get their turns between two steps (or between an epoch and
     its validation); a second ``fit`` is refused. One network gains nothing from threads; copies (``copy.deepcopy``) run
-    beside one another. The views, :meth:`forward` and :meth:`backward` are for one thread, or within
+    beside one another. The views, ``forward`` and ``backward`` are for one thread, or within
     ``with network.lock:``.
 
     Examples
@@ -695,7 +695,7 @@ class Network(LayerStack):
         Raises
         ------
         InvalidValueError, MissingDependencyError, OSError
-            See :func:`gpunet.serialization.write_tensors`. Of an activation of the user's own the name is written; an
+            See ``gpunet.serialization.write_tensors``. Of an activation of the user's own the name is written; an
             initialiser of the user's own is left out.
         InvalidTypeError, InvalidValueError
             The metadata are no dictionary, or hold what JSON cannot.

@@ -67,8 +67,8 @@ class Activation:
         argument, or ``y`` of a derivative of the output, of the type ``A``, float or double. Functions such as ``exp``,
         ``tanh``, ``fabs`` and ``erf`` take both; ``A(0.5)`` is a number of the right type.
     onnx : callable, optional
-        Adds the nodes of the function to an :class:`OnnxGraph`, for :func:`gpunet.export_onnx`. Called with the graph,
-        the name of s and the name that the output of the last node has to have, which it returns:
+        Adds the nodes of the function to an :class:`gpunet.activations.OnnxGraph`, for :func:`gpunet.export_onnx`.
+        Called with the graph, the name of s and the name the output of the last node has to have, which it returns:
         ``lambda graph, s, output: graph.add("Softsign", [s], output)``.
 
     Attributes

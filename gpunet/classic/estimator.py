@@ -42,7 +42,7 @@ class Estimator:
     ----------
     n_features_in_ : int
         Columns of the X that ``fit`` was given.
-    feature_names_in_ : ndarray of str, (n_features_in_,)
+    feature_names_in_ : ndarray of str, (columns,)
         Their names, where that X was a data frame whose column names are all text.
     """
 

@@ -75,7 +75,7 @@ class Perceptron(LinearClassifier[PerceptronRule]):
     stochastic gradient descent on the perceptron loss max(0, -y (w . x + b)) with learning rate 1. (Another rate would
     only scale w and b. A score of exactly 0 counts as a mistake for either class, or nothing would leave zero.)
     Training ends with the first epoch that has no mistake. Where a hyperplane separates the classes there is one, after
-    at most (R / gamma)^2 mistakes: see :func:`gpunet.classic.separability.separation`.
+    at most (R / gamma)^2 mistakes: see :func:`gpunet.classic.separation`.
 
     Each update decides what the next one is, so the rule is sequential: it runs with NumPy on the host.
 
@@ -169,7 +169,7 @@ class Perceptron(LinearClassifier[PerceptronRule]):
 
 
 def perceptron_loss(signs: npt.ArrayLike, scores: npt.ArrayLike) -> Array:
-    """Return the perceptron loss of each example, max(0, -y s) for its score s = w . x + b.
+    """Return the perceptron loss of each example, max(0, -y s) for its score s = w^T x + b.
 
     Parameters
     ----------

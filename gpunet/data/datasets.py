@@ -83,7 +83,7 @@ class DataSet:
     Attributes
     ----------
     features : ndarray of float64, (n, d)
-        Not scaled; what :class:`RawData` says of them.
+        Not scaled; what ``RawData`` says of them.
     targets : ndarray or None
         Labels, int64 (n,), for classification; float64 (n,), not scaled, for regression.
     feature_names : list of str
@@ -92,7 +92,7 @@ class DataSet:
     raw : RawData
         Where it came from.
     missing : str or None
-        How missing values are to be filled in, see :class:`gpunet.data.imputation.Imputation`; None: there are none.
+        How missing values are to be filled in, see ``gpunet.data.imputation.Imputation``; None: there are none.
     """
 
     features: Array

@@ -53,7 +53,7 @@ def load_for_training(
     Raises
     ------
     GpunetError, OSError
-        See :func:`gpunet.data.tables.read_text` and :func:`gpunet.data.targets.learn_targets`.
+        See ``gpunet.data.tables.read_text`` and ``gpunet.data.targets.learn_targets``.
     """
     check_names("categorical", categorical)
     check_missing(missing)

@@ -67,7 +67,7 @@ class Scaling:
 
     @classmethod
     def from_metadata(cls, content: Mapping[str, Any], columns: int) -> Scaling:
-        """Return the scaling that :func:`dataclasses.asdict` turned into what JSON can hold.
+        """Return the scaling that ``dataclasses.asdict`` turned into what JSON can hold.
 
         Raises
         ------

@@ -56,8 +56,8 @@ def export_onnx(
         How the graph computes, scaling aside; None is the network's dtype.
     input_dtype : "float32", "float64" or None
         Of ``X``. Scaling is computed in float64, so a float32 input costs no more than its own rounding: it moves a
-        scaled number by at most 2^-24 |x| / scale, which is much for times in seconds and nothing for whole numbers up
-        to 2^24. None is ``dtype``, or float64 where that bound is above 2^-12 for an x at its column's offset.
+        scaled number by at most ``2^-24 |x| / scale``, which is much for times in seconds and nothing for whole numbers
+        up to 2^24. None is ``dtype``, or float64 where that bound is above 2^-12 for an x at its column's offset.
 
     Returns
     -------

@@ -20,7 +20,7 @@ class Linear(Layer):
 
     Notes
     -----
-    With half precision, the factors of its products are rounded and padded (:mod:`gpunet.backends.half`): the W_i, the
+    With half precision, the factors of its products are rounded and padded (``gpunet.backends.half``): the W_i, the
     network's input, and the gradient of the network's output, which is multiplied with the loss scale first. Sums are
     float32. Padded columns of X meet rows of W^T that are 0; S and dW are written without padding.
     """

@@ -128,7 +128,7 @@ class Loss(Part, ABC):
         Parameters
         ----------
         outputs, targets, weights
-            As in :meth:`__call__`.
+            As in ``__call__``.
         out : ndarray of float64, (1,)
         """
         raise NotImplementedError("only where has_probabilities is true")

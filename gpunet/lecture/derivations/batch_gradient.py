@@ -5,7 +5,7 @@ A batch is X (n, d), one example per row, with labels (n,) counted from 0. The c
     J = sum_i w_i l_i / sum_i w_i + lambda sum_j ||W_j||^2
 
 where l_i is the loss of example i. Without sample weights every w_i is 1 and the first term is the mean loss,
-as in the lecture's algorithm, which divides by |D|. (Its earlier slide on regularization writes the sum.)
+as in the lecture's algorithm, which divides by ``|D|``. (Its earlier slide on regularization writes the sum.)
 L2 applies to the W_j only, and its gradient is 2 lambda W_j.
 
 Parameters and gradients have the same shape, W_i (m_i, m_{i-1}) and b_i (m_i,), so that one can be subtracted
@@ -169,7 +169,7 @@ def loop_over_examples(
     """Cost and gradients of a batch for the k-layer network, one example at a time.
 
     The lecture's loop over (x, y) in D with its aggregated backward pass as the body: accumulate, weigh by
-    w_i / sum_i w_i (divide by |D| when there are no sample weights), add 2 lambda W_i.
+    w_i / sum_i w_i (divide by ``|D|`` when there are no sample weights), add 2 lambda W_i.
 
     Parameters
     ----------

@@ -1,0 +1,86 @@
+"""The site that `make docs` builds: the pages of this folder, and the reference from the docstrings."""
+
+from __future__ import annotations
+
+import re
+
+from docutils import nodes
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxTranslator
+from sphinx.util.logging import getLogger
+
+import gpunet
+
+project = "gpunet"
+author = "The gpunet authors"
+project_copyright = author
+version = release = gpunet.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+nitpicky = True  # a reference to what is not there is a warning, and `make docs` takes warnings for errors
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4  # those that GitHub gives headings
+
+toc_object_entries_show_parents = "hide"
+autodoc_typehints = "none"  # the docstrings say types, with their shapes
+numpydoc_show_class_members = False  # the templates list them
+copybutton_prompt_text = ">>> "
+copybutton_only_copy_prompt_lines = False
+
+html_title = "gpunet"
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["gpunet.css"]
+html_sidebars = {"coming-from": [], "lecture": [], "mathematics": [], "performance": []}  # wide tables and code
+html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "footer_start": ["copyright"]}
+html_math_renderer = "mathml"
+
+
+def typeset(node: nodes.Element, *, as_block: bool) -> str:
+    """Return a formula as MathML, which browsers typeset themselves: no script, and nothing loaded from elsewhere."""
+    try:
+        return tex2mathml(node.astext(), as_block=as_block)
+    except MathError as error:
+        getLogger(__name__).warning("%s: %s", node.astext(), error, location=node)
+        return ""
+
+
+def inline_math(translator: SphinxTranslator, node: nodes.math) -> None:
+    """Write a formula within a line."""
+    translator.body.append(typeset(node, as_block=False))
+    raise nodes.SkipNode
+
+
+def displayed_math(translator: SphinxTranslator, node: nodes.math_block) -> None:
+    """Write a formula that stands by itself."""
+    translator.body.append(f'<div class="displayed">{typeset(node, as_block=True)}</div>\n')
+    raise nodes.SkipNode
+
+
+def name_what_is_outside(app: Sphinx, page: str, source: list[str]) -> None:
+    """Leave of a link to a file of the checkout, which the site does not hold, its text."""
+    source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
+
+
+def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples, of which the class says more than "Alias for field number 0"."""
+    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is not configuration."""
+    app.connect("source-read", name_what_is_outside)
+    app.connect("autodoc-skip-member", is_left_out)
+    app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

@@ -1,0 +1,79 @@
+"""The site: its start page and the guide from other libraries run as pasted, its reference has every public name."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunet
+from tests.helpers.checkout import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def run(page: str, *headings: str) -> dict[str, Any]:
+    """Run the blocks of a page, or of what precedes its headings and of these, and return their names."""
+    first, *sections = (DOCS / page).read_text(encoding="utf-8").split("\n## ")
+    wanted = [section for section in sections if not headings or section.partition("\n")[0] in headings]
+    assert len(wanted) == len(headings or sections)
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", "\n".join([first, *wanted]), re.DOTALL):
+        exec(block, names)
+    return names
+
+
+def test_the_start_page_ends_with_a_network_that_reads_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    names = run("index.md")
+    network = gpunet.load("digits.safetensors")
+    assert (network.predict(names["X_test"]) == names["y_test"]).mean() > 0.9
+
+
+def test_a_network_of_scikit_learn_answers_as_it_did() -> None:
+    pytest.importorskip("sklearn")
+    names = run("coming-from.md", "From scikit-learn")
+    np.testing.assert_array_equal(names["network"].predict(names["X"]), names["fitted"].predict(names["X"]))
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+@pytest.mark.parametrize(
+    ("library", "heading", "dtype"), [("torch", "From PyTorch", "float64"), ("keras", "From Keras", "float32")]
+)
+def test_training_there_and_here_is_the_same(
+    library: str, heading: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """42 steps, each of which rounds and hands on what was rounded before, and outputs of a size of 10."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip("sklearn")
+    pytest.importorskip(library, reason="run by `make test-oracle`, which installs it")
+    assert run("coming-from.md", heading)["difference"] < 42 * 10 * np.finfo(dtype).eps
+
+
+def listed() -> set[str]:
+    """Return what the pages of the reference list, each name with its module."""
+    found: set[str] = set()
+    for page in (DOCS / "api").glob("*.rst"):
+        for part in page.read_text(encoding="utf-8").split(".. currentmodule:: ")[1:]:
+            module, _, rest = part.partition("\n")
+            block = re.search(r"\.\. autosummary::\n(?: +:.*\n)*\n((?: +\S+\n?)+)", rest)
+            assert block is not None, (page.name, module)
+            found |= {f"{module}.{name}" for name in block[1].split()}
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", ["gpunet", "gpunet.classic", "gpunet.data", "gpunet.data_initializers", "gpunet.diagnostics"]
+)
+def test_the_reference_lists_every_public_class_and_function(module: str) -> None:
+    """Modules have pages of their own, and tables of names are in the text."""
+    public = import_module(module)
+    names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
+    assert not names - listed()
