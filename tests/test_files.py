@@ -230,7 +230,11 @@ def test_many_writers_at_once(tmp_path):
 
 
 # Not files of a run: the terminal's streams, a folder that is gone when the disassembler has read it, and memory.
-EXCEPTIONS = {("cli/streams.py", "open"), ("kernel_check/sass.py", "write_bytes"), ("training/loss_curve.py", "savefig")}
+EXCEPTIONS = {
+    ("cli/streams.py", "open"),
+    ("kernel_check/sass.py", "write_bytes"),
+    ("training/loss_curve.py", "savefig"),
+}
 WRITERS = {"write_text", "write_bytes", "savefig", "save_file", "mkstemp", "NamedTemporaryFile", "dump", "to_csv"}
 
 
