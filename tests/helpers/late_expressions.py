@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-METHODS = ("all", "any", "argmax", "max", "min", "sum")
+METHODS = ("all", "any", "argmax", "max", "min", "round", "sum")
 
 
 class LateExpressions(np.lib.mixins.NDArrayOperatorsMixin):
