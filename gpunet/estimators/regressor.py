@@ -114,7 +114,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         InvalidValueError
             There are several quantiles.
         """
-        if self.loss == Quantile.name and len(self._levels()) > 1:
+        if self._has_quantiles() and len(self._levels()) > 1:
             raise InvalidValueError(
                 f"score: R^2 is of one prediction per row, and there are those of the quantiles {self.quantile}. "
                 "Expected one quantile; sklearn.metrics.mean_pinball_loss scores each column of predict(X)."
@@ -127,13 +127,15 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         return whole if scaler is None else replace(whole, target_scaling=as_scaling(scaler))
 
     def _loss(self) -> Loss:
-        if self.loss == Huber.name:
-            return Huber(self.delta)
-        if self.loss == Quantile.name:
+        if self._has_quantiles():
             return Quantile(*self._levels())
-        if self.loss != SquaredError.name:
-            raise unknown_name("loss", self.loss, (SquaredError.name, Huber.name, Quantile.name))
-        return SquaredError()
+        return Huber(self.delta) if self.loss == Huber.name else SquaredError()
+
+    def _has_quantiles(self) -> bool:
+        names = SquaredError.name, Huber.name, Quantile.name
+        if not isinstance(self.loss, str) or self.loss not in names:
+            raise unknown_name("loss", self.loss, names)
+        return self.loss == Quantile.name
 
     def _levels(self) -> tuple[Any, ...]:
         """Return the quantiles that are asked for."""
@@ -147,7 +149,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         return levels
 
     def _outputs(self) -> int:
-        return len(self._levels()) if self.loss == Quantile.name and self._is_single else self.n_outputs_
+        return len(self._levels()) if self._has_quantiles() and self._is_single else self.n_outputs_
 
     def _learn_targets(self, y: Array, weights: Array | None, classes: Any, *, goes_on: bool, is_part: bool) -> None:
         if y.ndim == 2 and y.shape[1] == 1:
