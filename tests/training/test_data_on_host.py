@@ -483,7 +483,7 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "the same rows again": (step, "self._prepare(stop)", "self._prepare(first)"),
     "the batch after the next": (step, "self._prepare(stop)", "self._prepare(stop + 1)"),
     "the first batch is another": (step, "self._prepare(0)", "self._prepare(1)"),
-    "nothing is delivered": (step, "            self._deliver(sizes[0])\n", ""),
+    "nothing is delivered": (step, "            self._deliver(batches[0].rows)\n", ""),
     "rows in their order": (
         lane_feed,
         "copy_rows(source, rows, there)",
