@@ -110,7 +110,7 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
         for loss in losses.LOSSES:
             yield storage, loss(storage, shape)
         yield storage, losses.softmax_cross_entropy(storage, (size // 10, 10))
-        for scoring in (score.score_classes, score.score_switches):
+        for scoring in (score.score_classes, score.score_soft_classes, score.score_switches):
             yield storage, scoring(storage, shape)
         yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
     yield FLOAT32, loss_scale.unscale_gradients(size)
