@@ -126,7 +126,7 @@ def test_an_interrupt_tells_of_the_checkpoint(number: signal.Signals, status: in
         text=True,
         env=environment(),
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + _HANGS
     while not Path("long/checkpoint.safetensors").exists():
         assert time.monotonic() < deadline
         assert child.poll() is None, child.communicate()
@@ -134,7 +134,7 @@ def test_an_interrupt_tells_of_the_checkpoint(number: signal.Signals, status: in
     child.send_signal(number)
     if number != signal.SIGINT:  # a terminal that closes is told by the system and by the shell
         child.send_signal(number)
-    output, errors = child.communicate(timeout=30)
+    output, errors = child.communicate(timeout=_HANGS)
     assert (child.returncode, output) == (status, "")
     assert (
         errors == "gpunet: interrupted; the checkpoint is long/checkpoint.safetensors, and --resume goes on from it\n"
@@ -173,7 +173,7 @@ def test_a_signal_that_the_parent_ignores_is_ignored() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(timeout=0.5)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) == 143
+        assert child.wait(timeout=_HANGS) == 143
 
 
 # Sends a signal to its own process as soon as a module is asked for, and may take it for a missing part of the module.
@@ -344,7 +344,7 @@ def test_a_closed_pipe_is_no_error() -> None:
     child.stdout.close()
     errors = child.stderr.read()
     child.stderr.close()
-    assert (child.wait(timeout=30), errors) == (141, b"")
+    assert (child.wait(timeout=_HANGS), errors) == (141, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
