@@ -1,7 +1,8 @@
 // Inverted dropout: out = x / (1 - rate) where kept, 0 elsewhere; dx = dy / (1 - rate) where kept, 0 elsewhere.
 // Elsewhere is a product with 0: what is NaN or infinite is not hidden by chance, and becomes NaN.
 //
-// Element e is kept where its random word (random_words.cuh) is at least `threshold`.
+// Element e is kept where its random word (random_words.cuh) is at least `threshold`. The mask may be that of some rows
+// of a batch: its element e is element 4 first_quad + e of the whole.
 //
 // Thread t handles the four elements that share a counter, 4t to 4t + 3, in one access of 16 bytes (float) where the
 // arrays are ALIGNED, and goes on a grid further. Elements are counted by the `columns` of the mask. A row of the other
@@ -22,12 +23,13 @@ __global__ void __launch_bounds__(256)
     dropout_forward(const T* x /* [count / columns, stride] */, T* out /* the same, may be x */,
                     unsigned char* mask /* [count] */, long long count, int columns, int stride,
                     unsigned int threshold, arithmetic<T> scale, unsigned int seed_low,
-                    unsigned int seed_high, unsigned int layer, const long long* step /* [1] */) {
+                    unsigned int seed_high, unsigned int layer, const long long* step /* [1] */,
+                    long long first_quad) {
     const unsigned long long steps = (unsigned long long)*step;
     const long long quads_of_grid = (long long)gridDim.x * blockDim.x;
     for (long long quad = (long long)blockIdx.x * blockDim.x + threadIdx.x; 4 * quad < count; quad += quads_of_grid) {
         const long long first = 4 * quad;
-        const Words random = random_words<DROPOUT>(quad, seed_low, seed_high, layer, steps);
+        const Words random = random_words<DROPOUT>(first_quad + quad, seed_low, seed_high, layer, steps);
         if (ALIGNED && first + 4 <= count) {
             const long long place = place_of(first, columns, stride);
             Quad<T> values;

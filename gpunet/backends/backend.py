@@ -32,6 +32,7 @@ from gpunet.backends.reference import (
     quantile,
     rounding,
     score,
+    shards,
     sigmoid_cross_entropy,
     soft_cross_entropy,
     softmax_cross_entropy,
@@ -98,6 +99,14 @@ class Backend:
     batch_norm_activation_forward = operation(batch_norm.batch_norm_activation_forward)
     batch_norm_activation_backward = operation(batch_norm.batch_norm_activation_backward)
     batch_norm_activation_inference = operation(batch_norm.batch_norm_activation_inference)
+    batch_norm_statistics = operation(batch_norm.batch_norm_statistics)
+    batch_norm_merge = operation(batch_norm.batch_norm_merge)
+    batch_norm_activation_apply = operation(batch_norm.batch_norm_activation_apply)
+    batch_norm_activation_sums = operation(batch_norm.batch_norm_activation_sums)
+    batch_norm_activation_input_gradient = operation(batch_norm.batch_norm_activation_input_gradient)
+    weigh_shard = operation(shards.weigh_shard)
+    sum_shards = operation(shards.sum_shards)
+    divide_sums = operation(shards.divide_sums)
     dropout_forward = operation(dropout.dropout_forward)
     dropout_backward = operation(dropout.dropout_backward)
     sample_bernoulli = operation(bernoulli.sample_bernoulli)

@@ -19,6 +19,10 @@ _OPERATIONS = (
     "batch_norm_activation_forward",
     "batch_norm_activation_backward",
     "batch_norm_activation_inference",
+    "batch_norm_statistics",
+    "batch_norm_activation_apply",
+    "batch_norm_activation_sums",
+    "batch_norm_activation_input_gradient",
     "dropout_forward",
 )
 

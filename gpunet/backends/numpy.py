@@ -182,27 +182,53 @@ class NumpyBackend(Backend):
         dgamma: Array | None,
         dbeta: Array | None,
     ) -> None:
-        rows = s.shape[0]
         sum_dz = self._scratch("sum_dz", mean.shape, s.dtype) if dbeta is None else dbeta
         sum_dz_shat = self._scratch("sum_dz_shat", mean.shape, s.dtype) if dgamma is None else dgamma
-        slope = self._scratch("slope", mean.shape, s.dtype)
-        offset = self._scratch("offset", mean.shape, s.dtype)
-
-        if activation.derivative_of == "output":
-            self._activation_gradient(dy, y, activation, ds)
-        else:
-            for block in row_blocks(rows):
-                z = self._centred(s[block], mean)
-                self._scale_and_shift(z, inverse_std, gamma, beta)
-                self._activation_gradient(dy[block], z, activation, ds[block])
+        self._through_activation(dy, s, y, gamma, beta, activation, mean, inverse_std, out=ds)
         self._column_sums(ds, out=sum_dz)
         self._centred_dots(ds, s, mean, out=sum_dz_shat)
         sum_dz_shat *= inverse_std
+        self._through_statistics(ds, s, gamma, mean, inverse_std, sum_dz_shat, sum_dz, s.shape[0])
 
+    def _through_activation(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        out: Array,
+    ) -> None:
+        """out = dz = dy f'(z)."""
+        if activation.derivative_of == "output":
+            self._activation_gradient(dy, y, activation, out)
+            return
+        for block in row_blocks(s.shape[0]):
+            z = self._centred(s[block], mean)
+            self._scale_and_shift(z, inverse_std, gamma, beta)
+            self._activation_gradient(dy[block], z, activation, out[block])
+
+    def _through_statistics(
+        self,
+        ds: Array,
+        s: Array,
+        gamma: Array | None,
+        mean: Array,
+        inverse_std: Array,
+        sum_dz_shat: Array,
+        sum_dz: Array,
+        rows: int,
+    ) -> None:
+        """Turn dz, which is where ds is to be, into ds."""
+        slope = self._scratch("slope", mean.shape, s.dtype)
+        offset = self._scratch("offset", mean.shape, s.dtype)
         np.divide(sum_dz, rows, out=offset)
         np.multiply(sum_dz_shat, inverse_std, out=slope)
         slope /= rows
-        for block in row_blocks(rows):
+        for block in row_blocks(s.shape[0]):
             centred = self._centred(s[block], mean)
             centred *= slope
             ds_block = ds[block]
@@ -211,6 +237,77 @@ class NumpyBackend(Backend):
             ds_block *= inverse_std
             if gamma is not None:
                 ds_block *= gamma
+
+    def batch_norm_statistics(self, s: Array, statistics: Array) -> None:
+        mean, squares = statistics
+        residual = self._scratch("residual", mean.shape, s.dtype)
+        residuals = self._scratch("residuals", (-(-s.shape[0] // ROWS), s.shape[1]), s.dtype)
+        partial = self._scratch("partial", residuals.shape, s.dtype)
+        self._column_sums(s, out=mean)
+        mean /= s.shape[0]
+        for index, rows in enumerate(row_blocks(s.shape[0])):
+            centred = self._centred(s[rows], mean)
+            np.add.reduce(centred, axis=0, out=residuals[index])
+            np.einsum("ij,ij->j", centred, centred, out=partial[index])
+        np.add.reduce(residuals, axis=0, out=residual)
+        np.add.reduce(partial, axis=0, out=squares)
+        residual /= s.shape[0]  # what rounding left of the mean
+        mean += residual
+        residual *= residual
+        residual *= s.shape[0]
+        squares -= residual
+
+    def batch_norm_activation_apply(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        mean: Array,
+        inverse_std: Array,
+    ) -> None:
+        np.subtract(s, mean, out=out)
+        self._scale_and_shift(out, inverse_std, gamma, beta)
+        self._activate(out, activation)
+
+    def batch_norm_activation_sums(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        dgamma: Array,
+        dbeta: Array,
+    ) -> None:
+        dz = self._scratch("dz", s.shape, s.dtype)
+        self._through_activation(dy, s, y, gamma, beta, activation, mean, inverse_std, out=dz)
+        self._column_sums(dz, out=dbeta)
+        self._centred_dots(dz, s, mean, out=dgamma)
+        dgamma *= inverse_std
+
+    def batch_norm_activation_input_gradient(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        dgamma: Array,
+        dbeta: Array,
+        ds: Array,
+        *,
+        rows: int,
+    ) -> None:
+        self._through_activation(dy, s, y, gamma, beta, activation, mean, inverse_std, out=ds)
+        self._through_statistics(ds, s, gamma, mean, inverse_std, dgamma, dbeta, rows)
 
     def batch_norm_activation_inference(
         self,
@@ -227,9 +324,7 @@ class NumpyBackend(Backend):
         np.add(running_variance, epsilon, out=inverse_std)
         np.sqrt(inverse_std, out=inverse_std)
         np.reciprocal(inverse_std, out=inverse_std)
-        np.subtract(s, running_mean, out=out)
-        self._scale_and_shift(out, inverse_std, gamma, beta)
-        self._activate(out, activation)
+        self.batch_norm_activation_apply(s, gamma, beta, activation, out, running_mean, inverse_std)
 
     def _scale_and_shift(self, x: Array, inverse_std: Array, gamma: Array | None, beta: Array | None) -> None:
         x *= inverse_std
@@ -242,6 +337,37 @@ class NumpyBackend(Backend):
         np.multiply(value, momentum, out=weighted)
         average *= 1 - momentum
         average += weighted
+
+    # --- shards -----------------------------------------------------------------------------------------------------
+
+    def weigh_shard(self, doutputs: Array, dbias: Array | None, loss: Array, sums: Array, *, rows: int) -> None:
+        share = loss[1] / rows
+        if share != 1:
+            doutputs *= share
+        if dbias is not None:
+            dbias *= share
+        sums[0], sums[1] = loss[0] * loss[1], loss[1]
+
+    def sum_shards(self, parts: Array, levels: Array, out: Array) -> None:
+        numbers = levels.tolist()
+        for part in chunks(0, out.size):
+            stack: list[tuple[int, Array]] = []
+            for index, level in enumerate(numbers):
+                total = parts[index, part]
+                while stack and stack[-1][0] == level:
+                    total = stack.pop()[1] + total
+                    level += 1
+                stack.append((level, total))
+            total = stack.pop()[1]
+            while stack:
+                total = stack.pop()[1] + total
+            out[part] = total
+
+    def divide_sums(self, gradients: Array, sums: Array, loss: Array, *, rows: int) -> None:
+        total, weight = float(sums[0]), float(sums[1])
+        loss[0], loss[1] = total / weight if weight else 0.0, weight
+        if weight != rows:
+            gradients *= gradients.dtype.type(rows / weight if weight else 0.0)
 
     # --- data -------------------------------------------------------------------------------------------------------
 
@@ -333,12 +459,12 @@ class NumpyBackend(Backend):
     # --- random bits ------------------------------------------------------------------------------------------------
 
     def dropout_forward(
-        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array, *, first: int = 0
     ) -> None:
         threshold, number = dropout_threshold(rate), int(step[0])
         flat_mask = mask.reshape(-1)
         for part in chunks(0, flat_mask.size):
-            words = random_words(Stream.DROPOUT, part.start, part.stop - part.start, seed, layer, number)
+            words = random_words(Stream.DROPOUT, first + part.start, part.stop - part.start, seed, layer, number)
             flat_mask[part] = words >= threshold
         self.dropout_backward(x, mask, rate, out)
 

@@ -129,6 +129,43 @@ def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Opera
     }
 
 
+def batch_norm_apply(scaled: bool) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of inference, with statistics in the place of running averages."""
+
+    def make(p: Operands) -> Arrays:
+        given = batch_norm(scaled)(p)
+        del given["running_mean"], given["running_variance"], given["epsilon"]
+        return given | {"mean": p.row(), "inverse_std": p.row(0.5)}
+
+    return make
+
+
+def batch_norm_sums(scaled: bool, activation: Activation) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of the first part of the backward pass."""
+
+    def make(p: Operands) -> Arrays:
+        given = batch_norm_backward(scaled, activation)(p)
+        del given["ds"]
+        return given | {"dgamma": p.unset(p.columns), "dbeta": p.unset(p.columns)}
+
+    return make
+
+
+def batch_norm_input_gradient(scaled: bool, activation: Activation) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of the second part of the backward pass."""
+    return lambda p: (
+        batch_norm_backward(scaled, activation)(p) | {"dgamma": p.row(), "dbeta": p.row(), "rows": 2 * p.rows + 3}
+    )
+
+
+def shard_sums(*levels: int) -> Callable[[Operands], Arrays]:
+    return lambda p: {
+        "parts": p.rng.standard_normal((len(levels), p.columns * p.rows)),
+        "levels": np.array(levels, np.int32),
+        "out": p.unset(p.columns * p.rows),
+    }
+
+
 def step(scalars: int, *moments: str, clip: bool = False, loss: float = 1.0, **numbers: Any) -> Callable[..., Arrays]:
     """Return what makes the arguments of an optimiser's step."""
     return lambda p: {
@@ -224,7 +261,53 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         for f in (Tanh(), SiLU())
     ),
     *(("batch_norm_activation_inference", batch_norm(scaled)) for scaled in (False, True)),
-    ("dropout_forward", lambda p: random_bits("x")(p) | {"mask": p.unset(*p.shape, dtype="uint8"), "rate": 0.4}),
+    ("batch_norm_statistics", lambda p: {"s": p.matrix() + 3, "statistics": p.unset(2, p.columns)}),
+    *(("batch_norm_activation_apply", batch_norm_apply(scaled)) for scaled in (False, True)),
+    *(
+        (name, make(scaled, f))
+        for name, make in (
+            ("batch_norm_activation_sums", batch_norm_sums),
+            ("batch_norm_activation_input_gradient", batch_norm_input_gradient),
+        )
+        for scaled in (False, True)
+        for f in (Tanh(), SiLU())
+    ),
+    *(
+        (
+            "weigh_shard",
+            lambda p, biased=biased, weight=weight: {
+                "doutputs": p.matrix(),
+                "dbias": p.row() if biased else None,
+                "loss": np.array([0.5, weight]),
+                "sums": p.unset(2),
+                "rows": 3 * p.rows,
+            },
+        )
+        for biased in (False, True)
+        for weight in (0.0, 7.0)
+    ),
+    *(("sum_shards", shard_sums(*levels)) for levels in ((0,), (0, 0), (0, 1, 1, 0), (2, 0, 0, 1, 1), (0,) * 7)),
+    *(
+        (
+            "divide_sums",
+            lambda p, weight=weight: {
+                "gradients": p.vector(),
+                "sums": np.array([3.0, weight]),
+                "loss": p.unset(2),
+                "rows": 20,
+            },
+        )
+        for weight in (0.0, 7.5, 20.0)
+    ),
+    *(
+        (
+            "dropout_forward",
+            lambda p, first=first: (
+                random_bits("x")(p) | {"mask": p.unset(*p.shape, dtype="uint8"), "rate": 0.4, "first": first}
+            ),
+        )
+        for first in (0, 8 * 5, 2**33 + 4)
+    ),
     (
         "dropout_backward",
         lambda p: {

@@ -354,14 +354,14 @@ class CpuBackend(NumpyBackend):
     # --- random bits ------------------------------------------------------------------------------------------------
 
     def dropout_forward(
-        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+        self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array, *, first: int = 0
     ) -> None:
         if x.shape != mask.shape:  # of half precision, which networks here do not have
-            self._run_numpy("dropout_forward", x, out, mask, rate, seed, layer, step)
+            self._run_numpy("dropout_forward", x, out, mask, rate, seed, layer, step, first=first)
             return
         size, threshold = x.size, dropout_threshold(rate)
         given: list[Argument] = [x, out, mask, step, size, chunk(size), threshold, *_stream(Stream.DROPOUT, seed)]
-        given += [layer, 1 / (1 - rate)]
+        given += [layer, 1 / (1 - rate), first]
         self._run(Phase(_compiled(random.dropout_forward_kernel, _real(x)), given, -(-size // chunk(size))))
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:

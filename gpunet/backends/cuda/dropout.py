@@ -31,13 +31,23 @@ def groups(variants: Variants) -> Iterator[Group]:
 
 
 def dropout_forward(
-    cuda: Launcher, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+    cuda: Launcher,
+    x: Array,
+    out: Array,
+    mask: Array,
+    rate: float,
+    seed: int,
+    layer: int,
+    step: Array,
+    *,
+    first: int = 0,
 ) -> None:
     """Launch :func:`gpunet.backends.reference.dropout.dropout_forward`."""
     kernel = _kernel(cuda, "dropout_forward", x, out, mask)
     scale = arithmetic_type(x.dtype)(1 / (1 - rate))
     numbers = (*_sizes(x, mask), np.uint32(dropout_threshold(rate)), scale)
-    cuda.launch(kernel, quad_grid(cuda, mask), THREADS, (x, out, mask, *numbers, *key(seed, layer), step))
+    given = (x, out, mask, *numbers, *key(seed, layer), step, np.int64(first // 4))
+    cuda.launch(kernel, quad_grid(cuda, mask), THREADS, given)
 
 
 def dropout_backward(cuda: Launcher, dy: Array, mask: Array, rate: float, dx: Array) -> None:

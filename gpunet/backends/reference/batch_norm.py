@@ -82,14 +82,12 @@ def batch_norm_activation_backward(
     dgamma, dbeta : ndarray, (m,), or None
         None where there is no scale and shift.
     """
-    rows = s.shape[0]
-    shat = (s - mean) * inverse_std
-    dz = dy * activation.derivative(y if activation.derivative_of == "output" else _scaled(shat, gamma, beta))
-    sum_dz, sum_dz_shat = dz.sum(axis=0), (dz * shat).sum(axis=0)
-    scale = inverse_std if gamma is None else gamma * inverse_std
-    xp.multiply(scale, dz - sum_dz / rows - shat * (sum_dz_shat / rows), out=ds)
+    common = (gamma, beta, activation, mean, inverse_std)
+    sums = xp.empty_like(mean), xp.empty_like(mean)
+    batch_norm_activation_sums(xp, dy, s, y, *common, *sums)
+    batch_norm_activation_input_gradient(xp, dy, s, y, *common, *sums, ds, rows=s.shape[0])
     if dgamma is not None and dbeta is not None:
-        dgamma[...], dbeta[...] = sum_dz_shat, sum_dz
+        dgamma[...], dbeta[...] = sums
 
 
 def batch_norm_activation_inference(
@@ -112,6 +110,155 @@ def batch_norm_activation_inference(
     """
     shat = (s - running_mean) / xp.sqrt(running_variance + epsilon)
     out[...] = activation.forward(_scaled(shat, gamma, beta))
+
+
+# --- the same in parts, for a batch whose rows are in shards ---------------------------------------------------------
+
+
+def batch_norm_statistics(xp: Any, s: Array, statistics: Array) -> None:
+    """Of the rows of a shard: their mean, and the sum of their squared deviations from it.
+
+    Parameters
+    ----------
+    s : ndarray, (n, m)
+        n at least 1.
+    statistics : ndarray, (2, m)
+        Written: mean_j = sum_i s_ij / n, and sum_i (s_ij - mean_j)^2.
+    """
+    mean = s.mean(axis=0)
+    mean += (s - mean).mean(axis=0)
+    statistics[0], statistics[1] = mean, ((s - mean) ** 2).sum(axis=0)
+
+
+def batch_norm_merge(
+    xp: Any,
+    statistics: Array,
+    counts: Array,
+    mean: Array,
+    inverse_std: Array,
+    running_mean: Array,
+    running_variance: Array,
+    momentum: float,
+    epsilon: float,
+) -> None:
+    """Statistics of a batch from those of its shards, as Chan, Golub and LeVeque merge them (1979), shard by shard.
+
+    With n = sum_k n_k: mean = sum_k n_k mean_k / n, n v = sum_k (squares_k + n_k (mean_k - mean)^2).
+
+    Parameters
+    ----------
+    statistics : ndarray, (shards, 2, m)
+        Of :func:`batch_norm_statistics`; whatever it is where a shard has no rows.
+    counts : ndarray of int32, (shards,)
+        The n_k: at least 0, the first above 0, together at least 2.
+    mean, inverse_std, running_mean, running_variance, momentum, epsilon
+        As :func:`batch_norm_activation_forward` writes and takes them.
+    """
+    shares = counts.astype(statistics.dtype)[:, None]
+    rows = shares.sum()
+    pivot = statistics[0, 0]
+    distances = xp.where(shares > 0, statistics[:, 0] - pivot, 0)
+    shift = (shares * distances).sum(axis=0) / rows
+    squares = (xp.where(shares > 0, statistics[:, 1], 0) + shares * (distances - shift) ** 2).sum(axis=0)
+    mean[...] = pivot + shift
+    inverse_std[...] = 1 / xp.sqrt(squares / rows + epsilon)
+    running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+    running_variance[...] = (1 - momentum) * running_variance + momentum * squares / (rows - 1)
+
+
+def batch_norm_activation_apply(
+    xp: Any,
+    s: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    out: Array,
+    mean: Array,
+    inverse_std: Array,
+) -> None:
+    """out = f(gamma (s - mean) inverse_std + beta), for rows of a batch with these statistics.
+
+    Parameters
+    ----------
+    s, out : ndarray, (n, m)
+        n at least 1. Distinct buffers.
+    """
+    out[...] = activation.forward(_scaled((s - mean) * inverse_std, gamma, beta))
+
+
+def batch_norm_activation_sums(
+    xp: Any,
+    dy: Array,
+    s: Array,
+    y: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    mean: Array,
+    inverse_std: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """dbeta = sum_i dz_i and dgamma = sum_i dz_i shat_i over the rows of a shard.
+
+    Parameters
+    ----------
+    dy, s, y : ndarray, (n, m)
+        n at least 1; as :func:`batch_norm_activation_backward` takes them.
+    dgamma, dbeta : ndarray, (m,)
+    """
+    dz, shat = _gradient(dy, s, y, gamma, beta, activation, mean, inverse_std)
+    dgamma[...], dbeta[...] = (dz * shat).sum(axis=0), dz.sum(axis=0)
+
+
+def batch_norm_activation_input_gradient(
+    xp: Any,
+    dy: Array,
+    s: Array,
+    y: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    mean: Array,
+    inverse_std: Array,
+    dgamma: Array,
+    dbeta: Array,
+    ds: Array,
+    *,
+    rows: int,
+) -> None:
+    """ds = gamma inverse_std (dz - dbeta / rows - shat dgamma / rows), for some rows of a batch.
+
+    Parameters
+    ----------
+    dy, s, y : ndarray, (n, m)
+        n at least 1.
+    dgamma, dbeta : ndarray, (m,)
+        Sums over the whole batch.
+    ds : ndarray, (n, m)
+        May be ``dy``.
+    rows : int
+        Of the whole batch.
+    """
+    dz, shat = _gradient(dy, s, y, gamma, beta, activation, mean, inverse_std)
+    scale = inverse_std if gamma is None else gamma * inverse_std
+    xp.multiply(scale, dz - dbeta / rows - shat * (dgamma / rows), out=ds)
+
+
+def _gradient(
+    dy: Array,
+    s: Array,
+    y: Array,
+    gamma: Array | None,
+    beta: Array | None,
+    activation: Activation,
+    mean: Array,
+    inverse_std: Array,
+) -> tuple[Array, Array]:
+    """Return dz = dy f'(z), and shat."""
+    shat = (s - mean) * inverse_std
+    kept = y if activation.derivative_of == "output" else _scaled(shat, gamma, beta)
+    return dy * activation.derivative(kept), shat
 
 
 def _scaled(shat: Array, gamma: Array | None, beta: Array | None) -> Array:

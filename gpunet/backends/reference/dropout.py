@@ -9,12 +9,12 @@ from gpunet.random import Stream, dropout_threshold, random_words
 
 
 def dropout_forward(
-    xp: Any, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array
+    xp: Any, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array, *, first: int = 0
 ) -> None:
     """out = x / (1 - rate) where kept, 0 x elsewhere (inverted dropout): NaN and infinity are not hidden by chance.
 
-    Element e of the flattened mask, row after row, is kept where its random word, a function of (seed, layer, step, e)
-    alone (:func:`gpunet.random.random_words`), is at least rate * 2^32.
+    Element e - first of the flattened mask, row after row, is kept where its random word, a function of (seed, layer,
+    step, e) alone (:func:`gpunet.random.random_words`), is at least rate * 2^32.
 
     Parameters
     ----------
@@ -26,8 +26,11 @@ def dropout_forward(
         In [0, 1).
     step : ndarray of int64, (1,)
         The number of training steps done before this one.
+    first : int
+        The element of the layer's whole output that the mask begins with, where it is that of some rows; a multiple
+        of 4.
     """
-    words = random_words(Stream.DROPOUT, 0, mask.size, seed, layer, int(step[0])).reshape(mask.shape)
+    words = random_words(Stream.DROPOUT, first, mask.size, seed, layer, int(step[0])).reshape(mask.shape)
     mask[...] = xp.asarray(words >= dropout_threshold(rate))
     dropout_backward(xp, x, mask, rate, out)
 

@@ -58,19 +58,19 @@ def dropout_forward_kernel(A: Any, stamp: str) -> Any:
     """Compile dropout.
 
     Arguments: x, out, mask, step, elements, elements of a chunk (a multiple of 4), threshold, stream, the two words of
-    the seed, layer, and, as float64, the factor of what is kept.
+    the seed, layer, as float64 the factor of what is kept, and the element that the mask begins with.
     """
 
     @kernel(**OPTIONS)
     def dropout_forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given = array_at(arguments, (12,), np.int64)
+        given = array_at(arguments, (13,), np.int64)
         size, chunk, threshold = given[4], given[5], np.uint32(given[6])
-        scale, step = A(array_at(arguments, (12,), np.float64)[11]), array_at(given[3], (1,), np.int64)[0]
+        scale, step = A(array_at(arguments, (13,), np.float64)[11]), array_at(given[3], (1,), np.int64)[0]
         words, factors = local_array(np.uint32), local_array(A)
         last = min(size, (stripe + 1) * chunk)
         for first in range(stripe * chunk, last, WIDTH):
-            _write_words(words, first, given[7], given[8], given[9], given[10], step)
+            _write_words(words, given[12] + first, given[7], given[8], given[9], given[10], step)
             width = min(WIDTH, last - first)
             mask = array_at(given[2] + first, (width,), np.uint8)
             for j in range(width):
