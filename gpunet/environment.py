@@ -18,10 +18,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def usable_affinity() -> tuple[int, ...]:
+    """Return the numbers of the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
     """Return the cores that this process may use: by its affinity, and by the share of time that its group may have."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([cores, *_group_quotas()])
+    return min([len(usable_affinity()), *_group_quotas()])
 
 
 def _group_quotas(root: str = "/") -> list[int]:

@@ -80,6 +80,10 @@ class InUseError(GpunetError, RuntimeError):
     """A network or an optimiser is being trained by another call of ``fit``."""
 
 
+class DistributedError(GpunetError, RuntimeError):
+    """The ranks of a distributed run do not fit together, or cannot reach each other."""
+
+
 class TrainingDivergedError(GpunetError, ArithmeticError):
     """The loss became NaN or infinite; the network holds the last good weights.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -315,6 +315,7 @@ class LayerStack:
         input_gradient: bool = False,
         tally: Tally | None = None,
         class_weights: Array | None = None,
+        loss: Callable[..., Array] | None = None,
     ) -> Array | None:
         """Write J, the data term, and its gradient for a batch: a pass in training mode, the loss, and the way back.
 
@@ -332,6 +333,8 @@ class LayerStack:
             Whether to return the gradient with respect to the input as well.
         tally : Tally or None
             Where the loss counts a training step.
+        loss : callable or None
+            In the place of ``loss_layer``, which has the same parameters.
 
         Returns
         -------
@@ -340,14 +343,15 @@ class LayerStack:
         *layers, last = self.layers
         bias = last.bias_alone() if isinstance(last, BiasActivation) else None
         gradient: Array | None
+        loss = loss or self.loss_layer
         if bias is None:
             layers = [*self.layers]
             outputs = self.forward(x, training=True)
-            gradient = self.loss_layer(outputs, targets, weights, tally=tally, class_weights=class_weights)
+            gradient = loss(outputs, targets, weights, tally=tally, class_weights=class_weights)
         else:
             self.copy_weights()
             x = last.output = self._run(layers, x, training=True)
-            gradient = self.loss_layer(x, targets, weights, *bias, tally, class_weights)
+            gradient = loss(x, targets, weights, *bias, tally, class_weights)
         for position, layer in reversed(list(enumerate(layers))):
             assert gradient is not None
             gradient = layer.backward(gradient, input_gradient or position > 0)

@@ -24,13 +24,15 @@ class RecordedStep:
     backend : Backend
     is_warm : bool
         Whether whatever it consists of has always run just so before a call: then it is recorded at once.
+    may_record : bool
+        False where it does more than operations of the backend: it runs operation by operation.
     """
 
-    def __init__(self, backend: Backend, *, is_warm: bool = False) -> None:
+    def __init__(self, backend: Backend, *, is_warm: bool = False, may_record: bool = True) -> None:
         self._backend = backend
         self._is_warm = is_warm
         self._replay: Callable[[], None] | None = None
-        self._is_recorded = True  # until the backend has said that it records no such step
+        self._is_recorded = may_record  # until the backend has said that it records no such step
         # Three lists side by side: whether all is as it was is asked at every step.
         self._objects: list[object] = []
         self._names: list[str] = []

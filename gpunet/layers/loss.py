@@ -87,10 +87,10 @@ class Loss(Part, ABC):
         """
         doutputs = self.workspace.rows("loss.doutputs", outputs.shape[0], outputs.shape[1], self.dtype)
         places = {"bias": bias, "dbias": dbias, "tally": tally}
-        self._evaluate(outputs, targets, weights, doutputs, class_weights, places)
+        self.evaluate(outputs, targets, weights, doutputs, class_weights, places)
         return doutputs
 
-    def _evaluate(
+    def evaluate(
         self,
         outputs: Array,
         targets: Array,

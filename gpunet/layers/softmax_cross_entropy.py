@@ -55,7 +55,7 @@ class SoftmaxCrossEntropy(Loss):
                 "loss='sigmoid_cross_entropy' and loss='squared_error' take 1."
             )
 
-    def _evaluate(
+    def evaluate(
         self,
         outputs: Array,
         targets: Array,

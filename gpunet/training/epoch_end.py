@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.distributed import Ranks
 from gpunet.recorded_step import RecordedStep
 from gpunet.training.evaluation import DeviceData, Evaluation, Scores, as_loss, loss_size
 from gpunet.training.step import TrainingSteps, read_by_steps
@@ -62,6 +63,8 @@ class EpochEnd:
     l2 : float
     averages : AveragedWeights or None
         What is validated instead of the weights that the steps left.
+    ranks : Ranks or None
+        Which share the work, and have the same result.
     """
 
     def __init__(
@@ -70,18 +73,29 @@ class EpochEnd:
         held_out: DeviceData | None,
         l2: float,
         averages: AveragedWeights | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         network = steps.network
         self._steps = steps
         self._network = network
         self._l2 = l2
         self._averages = averages
+        self._ranks = ranks
         losses, after = steps.losses.size, loss_size(network)
         scores = 0 if held_out is None else Scores.size(network, held_out)
         starts = np.cumsum([0, losses, after, 2, 2, scores]).tolist()
         self._parts = [slice(start, stop) for start, stop in itertools.pairwise(starts)]
         self._results = network.backend.zeros(starts[-1], np.float64)
-        self._scores = None if held_out is None else Scores(network, held_out, self._results[self._parts[-1]])
+        self._scores = (
+            None
+            if held_out is None
+            else Scores(
+                network,
+                held_out,
+                self._results[self._parts[-1]],
+                share=(0, 1) if ranks is None else (ranks.rank, ranks.size),
+            )
+        )
         self._recorded = [RecordedStep(network.backend) for _ in range(2)]
 
     def run(self) -> Any:
@@ -120,6 +134,11 @@ class EpochEnd:
         results = network.backend.to_numpy(self._results)
         losses, after, of_parameters, of_state, scores = (results[part] for part in self._parts)
         loss = float(as_loss(network, after)[0])
+        if self._ranks is not None:
+            shared = self._ranks.share((loss, scores))
+            # Each of its own rows: the first that is not finite, or any.
+            loss = next((other for other, _ in shared if not math.isfinite(other)), loss)
+            scores = scores if self._scores is None else self._scores.merge([found for _, found in shared])
         return EpochResult(
             losses.reshape(-1, 2)[: len(self._steps.sizes)].copy(),
             loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.feed import Feed
+from gpunet.distributed import Ranks
 from gpunet.errors import InvalidTypeError, InvalidValueError
 from gpunet.fingerprint import fingerprint
 from gpunet.network import Network, check_network, on_network
@@ -75,6 +76,8 @@ class DeviceData:
     rows : int
     fed : tuple of str
         What stays on the host: a feed brings it, batch by batch.
+    to_numpy : callable
+        Brings what is on the device to the host.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class DeviceData:
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight", some=some)
         self._backend, self._dtype = network.backend, network.dtype
+        self.to_numpy = network.backend.to_numpy
         self.weights = None if weights is None else self._backend.asarray(weights)
         self.class_weights: Array | None = None
         if self.targets.ndim == 1:
@@ -119,10 +123,18 @@ class DeviceData:
         array = getattr(self, name)
         return self._backend.zeros((rows, *array.shape[1:]), self._dtype if name in self.fed else array.dtype)
 
-    def in_order(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        """Yield features, targets and weights of all rows in order, in pieces; on the device, each until the next."""
+    def in_order(self, pieces: slice = slice(None)) -> Iterator[tuple[Array, Array, Array | None]]:
+        """Yield features, targets and weights of all rows in order, in pieces; on the device, each until the next.
+
+        Parameters
+        ----------
+        pieces : slice
+            Which of them; by default all.
+        """
         size = min(_ROWS, self.rows)
-        parts = [slice(start, min(start + size, self.rows)) for start in range(0, self.rows, size)]
+        parts = [slice(start, min(start + size, self.rows)) for start in range(0, self.rows, size)][pieces]
+        if not parts:
+            return
         if self._pieces is None:
             self._pieces = self.feed(size), {name: self.buffer(name, size) for name in self.fed}
         feed, buffers = self._pieces
@@ -203,15 +215,28 @@ def check_given(X: Any, y: Any, sample_weight: Any, batches: Any) -> None:
             raise InvalidValueError(f"{argument}: is given beside batches=. Expected each batch to bring its own.")
 
 
-def evaluate_batches(network: Network, batches: Batches, argument: str = "batches", epoch: int = 1) -> Evaluation:
-    """Return loss and accuracy of a network on batches, which the user's code makes while it holds no lock."""
+def evaluate_batches(
+    network: Network,
+    batches: Batches,
+    argument: str = "batches",
+    epoch: int = 1,
+    ranks: Ranks | None = None,
+) -> Evaluation:
+    """Return loss and accuracy of a network on batches, which the user's code makes while it holds no lock.
+
+    Ranks take turns, and each has the totals of all.
+    """
     totals = []
     for number, batch in enumerate(begin_pass(batches, epoch), start=1):
+        if ranks is not None and (number - 1) % ranks.size != ranks.rank:
+            continue
         with naming(f"{argument}, batch {number}"):
             X, y, sample_weight = parts_of(batch)
             totals.append(_score(network, X, y, sample_weight, work=math.inf, some=False))
             if not math.isfinite(totals[-1].loss):
                 network.finite_logits(X)
+    if ranks is not None:
+        totals = [total for totals_there in ranks.share(totals) for total in totals_there]
     if not totals:
         raise InvalidValueError(f"{argument}: there is none. Expected at least one.")
     *sums, rows = zip(*totals, strict=True)
@@ -267,11 +292,17 @@ class Scores:
     data : DeviceData
     results : array of float64, (Scores.size(network, data),), or None
         Where they are left; None allocates it.
+    share : (int, int)
+        Which rank this is, and how many there are: each evaluates some of the chunks.
     """
 
-    def __init__(self, network: Network, data: DeviceData, results: Array | None = None) -> None:
+    def __init__(
+        self, network: Network, data: DeviceData, results: Array | None = None, share: tuple[int, int] = (0, 1)
+    ) -> None:
         self.network = network
         self.data = data
+        chunks, (rank, ranks) = -(-data.rows // _ROWS), share
+        self._own = slice(rank * chunks // ranks, (rank + 1) * chunks // ranks)
         size = self.size(network, data)
         self.results = network.backend.zeros(size, np.float64) if results is None else results
 
@@ -283,7 +314,8 @@ class Scores:
     def run(self) -> None:
         """Evaluate the network as it is; a device may record this where no data stay on the host."""
         network, data = self.network, self.data
-        for (features, targets, weights), result in zip(data.in_order(), self._by_chunk(self.results), strict=True):
+        results = list(self._by_chunk(self.results))[self._own]
+        for (features, targets, weights), result in zip(data.in_order(self._own), results, strict=True):
             outputs = network.forward(features)
             network.loss_layer(outputs, targets, weights)
             network.backend.copy(network.loss_layer.value, as_loss(network, result[:-1]))
@@ -301,6 +333,16 @@ class Scores:
         right = math.fsum(float(result[-1]) for result in found)
         labels_per_row = 1 if network.is_classifier else network.layer_sizes[-1]
         return Total(loss, weight, right, weight * labels_per_row, data.rows)
+
+    def merge(self, results: Sequence[Array]) -> Array:
+        """Return the results of all chunks, from those that each rank has on its host."""
+        each = loss_size(self.network) + 1
+        merged = np.empty_like(results[0])
+        for rank, found in enumerate(results):
+            chunks = len(found) // each
+            own = slice(each * (rank * chunks // len(results)), each * ((rank + 1) * chunks // len(results)))
+            merged[own] = found[own]
+        return merged
 
     def _by_chunk(self, results: Array) -> Iterator[Array]:
         size = loss_size(self.network) + 1

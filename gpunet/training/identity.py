@@ -96,14 +96,14 @@ class RunIdentity:
                 name: None if array is None else fingerprint(array, to_numpy=backend.to_numpy)
                 for name, array in weights.items()
             },
-            learning_rate=_in_words(optimizer.schedule),
+            learning_rate=in_words(optimizer.schedule),
             # By name: gpunet itself imports this module.
             environment={"gpunet": import_module("gpunet").__version__, **backend.arithmetic},
         )
 
     def to_header(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return what JSON can hold, with the hyperparameters as they are now: callbacks may have set others."""
-        now = {"hyperparameters": optimizer.hyperparameters, "learning_rate": _in_words(optimizer.schedule)}
+        now = {"hyperparameters": optimizer.hyperparameters, "learning_rate": in_words(optimizer.schedule)}
         return asdict(self) | now
 
     def compare(self, found: Mapping[str, Any], source: str) -> list[str]:
@@ -153,8 +153,8 @@ class RunIdentity:
             )
 
 
-def _in_words(schedule: Any) -> str:
-    """Return a schedule's ``repr``; its class where that would be an address in memory."""
+def in_words(schedule: Any) -> str:
+    """Return the ``repr`` of a schedule or another setting; its class where that would be an address in memory."""
     text = repr(schedule)
     return type(schedule).__qualname__ if text == object.__repr__(schedule) else text
 

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from gpunet.backends.half import HALF_DTYPES
 from gpunet.batches import batch_slices
+from gpunet.distributed import Ranks
+from gpunet.distributed.sharded_step import ShardedStep
 from gpunet.errors import ShapeError, TrainingDivergedError
 from gpunet.labels import CLASSES
 from gpunet.mixed_precision import SMALLEST_SCALE
@@ -24,6 +27,7 @@ from gpunet.random import Purpose, host_generator
 from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from gpunet.training.class_weights import combine_weights, weigh_classes
+from gpunet.training.distribution import EpochAgreement, check_ranks, describe, limited_threads, together
 from gpunet.training.early_stopping import BestWeights, EarlyStopping
 from gpunet.training.epoch_end import EpochEnd, EpochResult, mean_loss
 from gpunet.training.evaluation import DeviceData, check_given, evaluate_batches
@@ -64,6 +68,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     data_on: str = "auto",
+    distributed: Ranks | None = None,
 ) -> History:
     """Train a network by mini-batch gradient descent on J = mean loss + l2 sum_i ||W_i||^2.
 
@@ -143,6 +148,12 @@ def fit(
         ``"auto"`` converts a memory-mapped file batch by batch and other arrays once. The result is the same, bit for
         bit (``docs/arrays.md``).
 
+    distributed : gpunet.distributed.Ranks or None
+        Every rank calls ``fit`` with the same arguments and a network of the same weights; each computes on its rows
+        of every batch, and all have the same weights after each step. ``gpunet.distributed`` says which bits depend on
+        what. Callbacks are called on every rank, and are to do the same everywhere; rank 0 writes the checkpoint, from
+        which any number of ranks goes on.
+
     Returns
     -------
     History
@@ -160,56 +171,103 @@ def fit(
         steps old; with early stopping those of the best epoch), and the error says at which step and in which layer
         it was seen first and has the history so far. On a device it may be up to 256 steps until that is noticed; no
         update follows the loss meanwhile. With ``batches``, the layer is that of the last batch by then.
+    DistributedError
+        The ranks differ in arguments, data, weights, seeds or versions, before anything changes; or, after an epoch, in
+        weights, which callbacks have changed then. What else one rank alone raises ends all of them.
     OSError
         The checkpoint cannot be written. The network has the weights after the epoch then, and an older checkpoint is
         still there.
     """
-    settings = check_settings(
-        network,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        l2=l2,
-        clip_norm=clip_norm,
-        accumulate=accumulate,
-        average=average,
-        shuffle=shuffle,
-        validation=validation,
-        early_stopping=early_stopping,
-        callbacks=callbacks,
-        checkpoint=checkpoint,
-        resume=resume,
-        data_on=data_on,
-        batches=batches,
-        validation_batches=validation_batches,
-    )
-    check_given(X, y, sample_weight, batches)
-    with network.in_training, settings.optimizer.in_training:
+    ranks = check_ranks(distributed)
+    with nullcontext() if ranks is None else ranks.aborting():
+        with together(ranks):
+            settings = check_settings(
+                network,
+                epochs=epochs,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                l2=l2,
+                clip_norm=clip_norm,
+                accumulate=accumulate,
+                average=average,
+                shuffle=shuffle,
+                validation=validation,
+                early_stopping=early_stopping,
+                callbacks=callbacks,
+                checkpoint=checkpoint,
+                resume=resume,
+                data_on=data_on,
+                batches=batches,
+                validation_batches=validation_batches,
+                ranks=ranks,
+            )
+            check_given(X, y, sample_weight, batches)
+        with network.in_training, settings.optimizer.in_training:
+            return _fit(network, settings, X, y, sample_weight, class_weight, validation)
+
+
+def _fit(
+    network: Network,
+    settings: FitSettings,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    class_weight: Any,
+    validation: tuple[Any, Any] | None,
+) -> History:
+    """Train, with settings that have been checked."""
+    ranks, held_out, identity, resumed = settings.ranks, None, None, None
+    with contextlib.ExitStack() as limits:
         with network.lock, _learning_classes(network, y):
-            data, own_weights, per_class = _data(network, settings, X, y, sample_weight, class_weight)
-            # Nobody knows how many batches there will be; of what comes in batches, much is likely.
-            work = math.inf if isinstance(data, BatchStream) else network.training_work(data.rows)
-            with network.backend.working(work):
-                held_out = identity = resumed = None
+            with together(ranks) as described:
+                data, own_weights, per_class = _data(network, settings, X, y, sample_weight, class_weight)
+                # Nobody knows how many batches there will be; of what comes in batches, much is likely.
+                work = math.inf if isinstance(data, BatchStream) else network.training_work(data.rows)
                 if validation is not None:
-                    held_out = DeviceData(network, *validation, prefix="validation ", data_on=settings.data_on)
-                if settings.checkpoint is not None:
-                    identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
-                    resumed = _resumed(network, settings, identity)
-        try:
+                    X_held_out, y_held_out = validation
+                    held_out = DeviceData(
+                        network, X_held_out, y_held_out, prefix="validation ", data_on=settings.data_on
+                    )
+                if ranks is not None and ranks.size > 1:
+                    described |= describe(network, settings, data, held_out, own_weights, per_class)
+            limits.enter_context(limited_threads(ranks, network, work))
+            if settings.checkpoint is not None:
+                with network.backend.working(work):
+                    if ranks is None or ranks.is_first:  # it reads all data
+                        identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
+                    if ranks is not None:
+                        identity = ranks.share(identity)[0]
+                    with together(ranks):
+                        resumed = _resumed(network, settings, identity)
+        return _run(network, settings, data, held_out, work, identity, resumed)
+
+
+def _run(
+    network: Network,
+    settings: FitSettings,
+    data: DeviceData | BatchStream,
+    held_out: DeviceData | None,
+    work: float,
+    identity: RunIdentity | None,
+    resumed: Checkpoint | None,
+) -> History:
+    """Train on data that have been checked."""
+    try:
+        with together(settings.ranks) as described:
             done = 0 if resumed is None else len(resumed.history)
+            described["epoch to begin with"] = done + 1
             if isinstance(data, BatchStream) and done < settings.epochs:
                 data.begin(done + 1)
-            with network.lock, network.backend.working(work):
-                run = _Loop(network, data, held_out, settings, work, identity, resumed)
-            # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
-            with np.errstate(over="ignore", invalid="ignore"):
-                return run.run()
-        finally:
-            if isinstance(data, BatchStream):
-                data.close()
-            with network.lock:
-                network.backend.synchronize()  # nothing reads the caller's arrays any more, whatever has happened
+        with network.lock, network.backend.working(work):
+            run = _Loop(network, data, held_out, settings, work, identity, resumed)
+        # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return run.run()
+    finally:
+        if isinstance(data, BatchStream):
+            data.close()
+        with network.lock:
+            network.backend.synchronize()  # nothing reads the caller's arrays any more, whatever has happened
 
 
 def _data(
@@ -233,9 +291,9 @@ def _data(
     return data, own_weights, per_class
 
 
-def _resumed(network: Network, settings: FitSettings, identity: RunIdentity) -> Checkpoint | None:
+def _resumed(network: Network, settings: FitSettings, identity: RunIdentity | None) -> Checkpoint | None:
     """Return the checkpoint that the run goes on from, if there is one."""
-    if not settings.resume or settings.checkpoint is None or not settings.checkpoint.exists():
+    if not settings.resume or settings.checkpoint is None or identity is None or not settings.checkpoint.exists():
         return None
     return read_checkpoint(
         settings.checkpoint, network, settings.optimizer, settings.early_stopping, identity, settings.epochs
@@ -300,11 +358,16 @@ class _Loop:
 
         is_watched = any(map(_watches_steps, settings.callbacks))
         self.good = GoodWeights(network)
+        self.ranks = ranks = settings.ranks
+        self.agreement = None if ranks is None else EpochAgreement(ranks, network)
         self.steps = TrainingSteps(
             network,
             self.optimizer,
             data,
             sizes,
+            sharded=None
+            if ranks is None
+            else ShardedStep(network, ranks.communicator, ranks.partition, is_ordered=ranks.shards is not None),
             l2=settings.l2,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
@@ -316,7 +379,7 @@ class _Loop:
         alone = self.backend.synchronous or is_watched
         self.windows = windows(len(sizes), 1 if alone else GOOD_WEIGHTS_EVERY)
         self.look_every = 1 if self.backend.synchronous else GOOD_WEIGHTS_EVERY if is_watched else LOOK_EVERY
-        self.end = EpochEnd(self.steps, held_out, settings.l2, self.averages)
+        self.end = EpochEnd(self.steps, held_out, settings.l2, self.averages, ranks)
         self.first_step = network.steps + 1
 
     @contextlib.contextmanager
@@ -355,9 +418,12 @@ class _Loop:
                         self.best.consider(record)
                     history.stopped_early = self.best.is_over
                 self._tell_schedule(record)
-                self._write_checkpoint()
+                problem = self._write_checkpoint()
                 for callback in self.settings.callbacks:
                     callback.on_epoch_end(self.progress, record)
+                if self.agreement is not None:
+                    with self._turn():
+                        self.progress.stop = self.agreement(record.epoch, self.progress.stop, problem)
         return history
 
     def _tell_schedule(self, record: EpochRecord) -> None:
@@ -366,9 +432,12 @@ class _Loop:
         if value is not None:  # as after a callback that set a schedule which fit has not checked
             schedule.observe(value)
 
-    def _write_checkpoint(self) -> None:
-        if self.settings.checkpoint is not None and self.identity is not None:
-            history = self.progress.history
+    def _write_checkpoint(self) -> OSError | None:
+        """Write the checkpoint, if it is this rank that does; return why it could not, where others have to hear it."""
+        if self.settings.checkpoint is None or self.identity is None or not (self.ranks is None or self.ranks.is_first):
+            return None
+        history = self.progress.history
+        try:
             with self._turn():
                 write_checkpoint(
                     self.settings.checkpoint,
@@ -379,6 +448,11 @@ class _Loop:
                     self.averages,
                     self.identity,
                 )
+        except OSError as error:
+            if self.ranks is None or self.ranks.size == 1:
+                raise
+            return error
+        return None
 
     def _keep_weights(self) -> None:
         """Let the network have the best weights, or their average; the optimiser's moments belong to others then."""
@@ -419,7 +493,9 @@ class _Loop:
         if self.settings.validation_batches is not None and found.is_finite:
             batches = self.settings.validation_batches
             with self._averaged():
-                found = replace(found, validation=evaluate_batches(self.network, batches, "validation_batches", epoch))
+                found = replace(
+                    found, validation=evaluate_batches(self.network, batches, "validation_batches", epoch, self.ranks)
+                )
         with self._turn():
             self._check_end(epoch, found)
             self.steps.take_back_skipped()
@@ -507,7 +583,10 @@ class _Loop:
 
     def _diverged(self, what: str, epoch: int, step: int, finite: int, has_updated: bool = True) -> NoReturn:
         """Put good weights back, of the windows that the first ``finite`` losses of the epoch confirm, and raise."""
-        layer = self.network.first_non_finite() or ("gradients" if what.startswith("the loss scale") else "loss")
+        layer = self.network.first_non_finite()
+        if self.ranks is not None:  # whose rows are others
+            layer = next(filter(None, self.ranks.share(layer)), None)
+        layer = layer or ("gradients" if what.startswith("the loss scale") else "loss")
         advice = self._advice(layer, has_updated)
         self.good.restore(finite)
         if self.best is not None:
@@ -516,7 +595,7 @@ class _Loop:
         self.optimizer.reset()
         if self.network.loss_scale is not None:
             self.network.loss_scale.reset()
-        raise TrainingDivergedError(
+        error = TrainingDivergedError(
             f"{what} in epoch {epoch}, step {step}; not finite first: {layer}. The network has the weights after step "
             f"{self.network.steps}. {advice} may help.",
             epoch,
@@ -524,6 +603,7 @@ class _Loop:
             layer,
             self.progress.history,
         )
+        raise error if self.ranks is None else self.ranks.reported(error)
 
     def _advice(self, layer: str, has_updated: bool) -> str:
         """Say what of that which this run does not do already may help."""

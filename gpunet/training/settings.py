@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpunet.distributed import Ranks
 from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.network import Network, check_network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
@@ -20,7 +21,7 @@ from gpunet.training.weight_average import WeightAverage
 from gpunet.validation import check_flag, check_integer, check_json, check_number
 
 # What the first checkpoints of version 1 do not say: it was as without.
-ADDED_SETTINGS: dict[str, Any] = {"accumulate": 1, "average": None}
+ADDED_SETTINGS: dict[str, Any] = {"accumulate": 1, "average": None, "shards": None}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class FitSettings:
     data_on: str
     batches: Batches | None
     validation_batches: Batches | None
+    ranks: Ranks | None = None
 
     def fixed(self, rows: int | None) -> dict[str, Any]:
         """Return what a run cannot change when it goes on from a checkpoint; ``rows`` is None with batches."""
@@ -53,6 +55,7 @@ class FitSettings:
             "clip_norm": self.clip_norm,
             "accumulate": self.accumulate,
             "average": None if self.average is None else self.average.decay,
+            "shards": None if self.ranks is None else self.ranks.shards,
         }
 
 
@@ -75,6 +78,7 @@ def check_settings(
     data_on: str,
     batches: Any,
     validation_batches: Any,
+    ranks: Ranks | None,
 ) -> FitSettings:
     """Return the arguments of ``fit`` as settings, or raise."""
     check_network(network)
@@ -115,6 +119,7 @@ def check_settings(
         validation_batches=None
         if validation_batches is None
         else check_batches("validation_batches", validation_batches, epochs),
+        ranks=ranks,
     )
 
 

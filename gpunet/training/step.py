@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gpunet.activations import Activation
 from gpunet.backends.feed import Feed
 from gpunet.backends.reference.training import PLACE, Tally
+from gpunet.distributed.sharded_step import ShardedStep
 from gpunet.errors import GpunetError
 from gpunet.mixed_precision import GROWTH_INTERVAL
 from gpunet.network import Network
@@ -37,9 +38,13 @@ _ALONE = 1
 
 
 class Batch(NamedTuple):
-    """A batch of an epoch: its rows, and whether it is the first, and the last, of those that make an update."""
+    """A batch of an epoch: its rows here, and whether it is the first, and the last, of those that make an update.
+
+    With several ranks each has some rows of the ``whole`` batch.
+    """
 
     rows: int
+    whole: int
     begins: bool
     ends: bool
 
@@ -62,6 +67,8 @@ class TrainingSteps:
     data : DeviceData or BatchStream
     sizes : sequence of int
         The rows of each batch of an epoch; none yet for a stream.
+    sharded : ShardedStep or None
+        What differentiates batches in shards; this rank gets its own rows of each.
     l2 : float
     clip_norm : float or None
         The largest norm that the gradient of J may have.
@@ -90,6 +97,7 @@ class TrainingSteps:
         data: DeviceData | BatchStream,
         sizes: Sequence[int],
         *,
+        sharded: ShardedStep | None = None,
         l2: float,
         clip_norm: float | None,
         accumulate: int = 1,
@@ -101,7 +109,9 @@ class TrainingSteps:
         self.network = network
         self.optimizer = optimizer
         self.data = data
-        self.sizes = tuple(sizes)
+        self._sharded = sharded
+        self.whole_sizes = tuple(sizes)
+        self.sizes = sizes = tuple(map(self._own, sizes))
         self._accumulate = accumulate
         self._averages = averages
         self._l2 = l2
@@ -133,6 +143,19 @@ class TrainingSteps:
         if network.loss_scale is not None:
             network.loss_scale.count_skipped()  # those of a run that did not come to its end
 
+    def _own(self, rows: int) -> int:
+        """Return how many rows of a batch are here."""
+        return rows if self._sharded is None else len(range(rows)[self._sharded.partition.rows(rows)])
+
+    def _order_here(self, order: Array) -> Array:
+        """Return the rows of each batch that are here, batch after batch."""
+        if self._sharded is None:
+            return order
+        starts = itertools.accumulate(self.whole_sizes, initial=0)
+        rows = self._sharded.partition.rows
+        parts = [order[start:][rows(size)] for start, size in zip(starts, self.whole_sizes, strict=False)]
+        return np.concatenate(parts)
+
     def _allocate(self, rows: int) -> None:
         """Make buffers for batches of at most so many rows; recorded steps have those before."""
         data = self.data
@@ -154,13 +177,13 @@ class TrainingSteps:
             The rows of the data in the order in which batches take them, on the host; None stands for the last one.
         """
         if order is not None:
-            self._backend.copy(order, self._order)
-            self._host_order = order
+            self._host_order = self._order_here(order)
+            self._backend.copy(self._host_order, self._order[: len(self._host_order)])
         windows = 0 if self._good is None else self._good.begin_epoch()
         self._backend.copy(np.array([0, 0, windows], np.int64), self._place)
         self._planned = []
         if isinstance(self.data, BatchStream):
-            self.sizes = ()
+            self.sizes = self.whole_sizes = ()
         self._prepare(0)
 
     @property
@@ -171,12 +194,15 @@ class TrainingSteps:
     def add(self) -> None:
         """Add a step for the batch that the stream has ready, and begin to bring it."""
         assert isinstance(self.data, BatchStream)
-        arrays = self.data.arrays()
+        whole = self.data.arrays()
+        here = slice(None) if self._sharded is None else self._sharded.partition.rows(len(whole[0]))
+        arrays = [array[here] for array in whole]
         rows = len(arrays[0])
         if rows > self._rows:
             self._allocate(rows)
         assert self._feed is not None
         self.sizes += (rows,)
+        self.whole_sizes += (len(whole[0]),)
         self._feed.sources = tuple(arrays)
         self._feed.prepare(slice(0, rows))
 
@@ -209,7 +235,7 @@ class TrainingSteps:
 
     def _batches(self, first: int, stop: int) -> tuple[Batch, ...]:
         return tuple(
-            Batch(self.sizes[number], number % self._accumulate == 0, self._completes(number))
+            Batch(self.sizes[number], self.whole_sizes[number], number % self._accumulate == 0, self._completes(number))
             for number in range(first, stop)
         )
 
@@ -261,7 +287,9 @@ class TrainingSteps:
                 self._keep(first)
             self._deliver(batches[0].rows)
             if batches not in self._recorded:
-                self._recorded[batches] = RecordedStep(self._backend, is_warm=len(batches) > 1)
+                self._recorded[batches] = RecordedStep(
+                    self._backend, is_warm=len(batches) > 1, may_record=self._sharded is None or self._sharded.is_alone
+                )
             averages = () if self._averages is None else (self._averages,)
             read = partial(read_by_steps, network, self.data, optimizer, *averages)
             self._recorded[batches](partial(self._run, first, batches), read)
@@ -306,10 +334,14 @@ class TrainingSteps:
             network.step_count.on_device,
             None if network.loss_scale is None else network.loss_scale.newly_skipped,
         )
-        if network.narrow_pass(features, targets, weights):
+        class_weights = self.data.class_weights
+        if self._sharded is not None:
+            self._sharded.differentiate(
+                features, targets, weights, rows=batch.whole, tally=tally, class_weights=class_weights
+            )
+        elif network.narrow_pass(features, targets, weights):
             backend.count_step(network.loss_layer.value, **tally._asdict(), rows=batch.rows)
         else:
-            class_weights = self.data.class_weights
             network.differentiate(features, targets, weights, tally=tally, class_weights=class_weights)
         backend.join()
         if self._mean_loss is not None:
@@ -345,7 +377,7 @@ class TrainingSteps:
     def _gather(self, rows: int) -> tuple[Array, Array, Array | None]:
         """Return the batch whose turn it is: features, targets and weights."""
         data, (features, targets, weights) = self.data, self._batch(rows)
-        if isinstance(data, DeviceData):
+        if isinstance(data, DeviceData) and rows:
             self._backend.gather_batch(
                 self._order,
                 None if "features" in data.fed else data.features,
@@ -360,12 +392,12 @@ class TrainingSteps:
 
     def _prepare(self, number: int) -> None:
         """Begin to copy what stays on the host of the batch of step ``number``, if there is such a step."""
-        if self._feed is not None and number < len(self.sizes):
+        if self._feed is not None and number < len(self.sizes) and self.sizes[number]:
             self._feed.prepare(self._host_order[self._starts[number] : self._starts[number + 1]])
 
     def _deliver(self, rows: int) -> None:
         """Have the next step find what was prepared."""
-        if self._feed is not None:
+        if self._feed is not None and rows:
             self._feed.deliver([buffer[:rows] for buffer in self._fed])
 
     def _batch(self, rows: int) -> tuple[Array, Array, Array | None]:
@@ -375,6 +407,8 @@ class TrainingSteps:
     def infer_last(self) -> None:
         """Run the epoch's last batch through network and loss once more, in inference mode."""
         features, targets, weights = self._batch(self.sizes[-1])
+        if not len(features):
+            return
         self.network.loss_layer(self.network.forward(features), targets, weights)
 
     def repeat(self, number: int, steps: int) -> None:
@@ -390,8 +424,12 @@ class TrainingSteps:
             self._backend.copy(np.array(place, np.int64), self._place)
             self._prepare(number)
             self._deliver(self.sizes[number])
-        features, targets, weights = self._gather(self.sizes[number])
-        self.network.loss_layer(self.network.forward(features, training=True), targets, weights)
+        batch = self._gather(self.sizes[number])
+        if self._sharded is not None:
+            self._sharded.forward(*batch, rows=self.whole_sizes[number])
+        else:
+            features, targets, weights = batch
+            self.network.loss_layer(self.network.forward(features, training=True), targets, weights)
 
 
 def _updates(batches: Sequence[Batch]) -> int:
