@@ -349,10 +349,10 @@ class NumpyBackend(Backend):
         sums[0], sums[1] = loss[0] * loss[1], loss[1]
 
     def sum_shards(self, parts: Array, levels: Array, out: Array) -> None:
-        numbers = levels.tolist()
+        numbers = [(index, level) for index, level in enumerate(levels.tolist()) if level >= 0]
         for part in chunks(0, out.size):
             stack: list[tuple[int, Array]] = []
-            for index, level in enumerate(numbers):
+            for index, level in numbers:
                 total = parts[index, part]
                 while stack and stack[-1][0] == level:
                     total = stack.pop()[1] + total

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.reference.training import Tally
-from gpunet.distributed.communicator import Communicator
+from gpunet.distributed.communicator import Communicator, OneRank
 from gpunet.distributed.sharded_backend import ShardedBackend
 from gpunet.distributed.shards import Partition
 from gpunet.layer_stack import LayerStack
@@ -39,7 +39,8 @@ class ShardedStep:
         for layer in reversed(network.layers):
             if not isinstance(layer, BatchNorm):
                 gradients += [layer.gradients[spec.name] for spec in layer.parameter_specs()]
-        exchange = communicator.exchange(inner)
+        # With one rank alone, copies on the device, which a step may be recorded with.
+        exchange = (OneRank() if self.is_alone else communicator).exchange(inner)
         self._backend = ShardedBackend(inner, exchange, partition, gradients, is_ordered=is_ordered)
         self._loss = _ShardedLoss(network.loss_layer, self._backend, self._sums)
 

@@ -286,7 +286,10 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         for biased in (False, True)
         for weight in (0.0, 7.0)
     ),
-    *(("sum_shards", shard_sums(*levels)) for levels in ((0,), (0, 0), (0, 1, 1, 0), (2, 0, 0, 1, 1), (0,) * 7)),
+    *(
+        ("sum_shards", shard_sums(*levels))
+        for levels in ((0,), (0, 0), (0, 1, 1, 0), (2, 0, 0, 1, 1), (-1, 1, -1, 0), (0,) * 7)
+    ),
     *(
         (
             "divide_sums",

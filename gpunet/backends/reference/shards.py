@@ -48,11 +48,14 @@ def sum_shards(xp: Any, parts: Array, levels: Array, out: Array) -> None:
     parts : ndarray, (count, size)
         In the order of the shards.
     levels : ndarray of int32, (count,)
+        -1 stands for a vector that is none: it is left out. At least one is not.
     out : ndarray, (size,)
         May be ``parts[0]``.
     """
     stack: list[tuple[int, Array]] = []
     for level, part in zip(levels.tolist(), parts, strict=True):
+        if level < 0:
+            continue
         here, total = level, part
         while stack and stack[-1][0] == here:
             total = stack.pop()[1] + total
