@@ -100,7 +100,8 @@ def run_ranks(size: int, shards: int | None, function: Callable[[Ranks], Any]) -
             results[rank] = function(Ranks(communicator, shards))
         except BaseException as error:
             errors.append(error)
-            communicator.abort()
+            if not hasattr(error, "reported_by_rank"):  # which the others raise as well
+                communicator.abort()
 
     with threadpool_limits(1):
         threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]

@@ -1,0 +1,219 @@
+"""What ranks have to have in common, what ends all of them, and what they decide together."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.distributed import Ranks, one_rank
+from gpunet.errors import DistributedError, InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
+from tests.helpers.threaded_ranks import run_ranks
+
+RNG = np.random.default_rng(2)
+X, Y = RNG.standard_normal((120, 5)), RNG.integers(0, 3, 120)
+
+
+def network(seed: int = 1, **arguments: Any) -> gpunet.Network:
+    return gpunet.Network([5, 6, 3], device="cpu:numpy", seed=seed, **arguments)
+
+
+def fit(ranks: Ranks | None, made: gpunet.Network | None = None, **given: Any) -> gpunet.Network:
+    made = made or network()
+    arguments: dict[str, Any] = {"X": X, "y": Y, "epochs": 2, "batch_size": 30} | given
+    gpunet.fit(made, distributed=ranks, **arguments)
+    return made
+
+
+def on_rank(number: int, ranks: Ranks, there: Any, elsewhere: Any) -> Any:
+    return there if ranks.rank == number else elsewhere
+
+
+@pytest.mark.parametrize("given", [0, -1, 2.5, "8", True])
+def test_shards_are_a_positive_integer(given: Any) -> None:
+    with pytest.raises((InvalidTypeError, InvalidValueError), match=r"^shards: "):
+        one_rank(given)
+
+
+@pytest.mark.parametrize(("size", "shards", "words"), [(3, 2, "more ranks than shards"), (2, 3, "unequal")])
+def test_shards_are_a_multiple_of_the_ranks(size: int, shards: int, words: str) -> None:
+    with pytest.raises(InvalidValueError, match=rf"shards: {shards} for {size} ranks, .*{words}.*multiple of {size}"):
+        run_ranks(size, shards, lambda ranks: None)
+
+
+def test_distributed_is_ranks() -> None:
+    with pytest.raises(InvalidTypeError, match=r"^distributed: got 4\. Expected gpunet\.distributed\.mpi"):
+        fit(4)  # type: ignore[arg-type]
+
+
+DIFFERENT: list[tuple[str, str, Any]] = [
+    ("a row of X", "X", lambda ranks: {"X": on_rank(1, ranks, np.where(np.arange(120) < 1, 9, X.T).T, X)}),
+    ("a label", "y", lambda ranks: {"y": on_rank(1, ranks, np.append(Y[:-1], (Y[-1] + 1) % 3), Y)}),
+    ("rows", "rows", lambda ranks: {"X": X[: on_rank(1, ranks, 100, 120)], "y": Y[: on_rank(1, ranks, 100, 120)]}),
+    ("seed", "seed", lambda ranks: {"made": network(on_rank(1, ranks, 2, 1))}),
+    ("weights", "weights", lambda ranks: {"made": trained(on_rank(1, ranks, 1, 0))}),
+    ("network", "network", lambda ranks: {"made": network(activation=on_rank(1, ranks, "tanh", "relu"))}),
+    ("batch size", "batch_size", lambda ranks: {"batch_size": on_rank(1, ranks, 20, 30)}),
+    ("epochs", "epochs", lambda ranks: {"epochs": on_rank(1, ranks, 5, 2)}),
+    ("l2", "l2", lambda ranks: {"l2": on_rank(1, ranks, 0.1, 0.0)}),
+    ("optimizer", "optimizer", lambda ranks: {"optimizer": gpunet.SGD(0.1, momentum=on_rank(1, ranks, 0.5, 0.9))}),
+    ("learning rate", "learning rate", lambda ranks: {"optimizer": gpunet.Adam(on_rank(1, ranks, 0.1, 0.2))}),
+    ("validation", "validation X", lambda ranks: {"validation": (X[on_rank(1, ranks, 1, 0) :][:9], Y[:9])}),
+    ("sample weights", "sample_weight", lambda ranks: {"sample_weight": np.full(120, on_rank(1, ranks, 2.0, 1.0))}),
+]  # fmt: skip
+
+
+def trained(steps: int) -> gpunet.Network:
+    made = network()
+    if steps:
+        made.set_parameters({"b2": np.array([1.0, 0.0, 0.0])})
+    return made
+
+
+@pytest.mark.parametrize(("name", "make"), [case[1:] for case in DIFFERENT], ids=[case[0] for case in DIFFERENT])
+def test_what_is_different_is_named_before_anything_changes(name: str, make: Any) -> None:
+    messages, states = [], []
+
+    def run(ranks: Ranks) -> None:
+        given = make(ranks)
+        made = given.setdefault("made", network())
+        before = made.flat_parameters.copy()
+        with pytest.raises(DistributedError) as raised:
+            fit(ranks, **given)
+        messages.append(str(raised.value))
+        states.append(np.array_equal(before, made.flat_parameters) and made.steps == 0)
+
+    run_ranks(3, 3, run)
+    assert all(states)
+    assert len(set(messages)) == 1
+    assert f"rank 1 has another {name} than rank 0" in messages[0]
+
+
+def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = threading.local()
+    monkeypatch.setattr(
+        gpunet.backends.NumpyBackend, "arithmetic", property(lambda self: {"NumPy": getattr(names, "version", "2.0")})
+    )
+
+    def run(ranks: Ranks) -> None:
+        names.version = f"2.{ranks.rank}"
+        fit(ranks)
+
+    with pytest.raises(DistributedError, match=r"rank 1 has another version of NumPy than rank 0: 2\.1, and not 2\.0"):
+        run_ranks(2, 2, run)
+
+
+def test_an_error_of_one_rank_is_told_by_all_and_one_of_all_is_their_own() -> None:
+    found: dict[int, BaseException] = {}
+
+    def one(ranks: Ranks) -> None:
+        try:
+            fit(ranks, X=X[:, : on_rank(2, ranks, 4, 5)])
+        except gpunet.errors.GpunetError as error:
+            found[ranks.rank] = error
+
+    run_ranks(3, 3, one)
+    assert type(found[2]) is ShapeError
+    assert [type(found[rank]) for rank in (0, 1)] == [DistributedError] * 2
+    assert str(found[0]).startswith("rank 2 raised ShapeError: X: ")
+
+    def every(ranks: Ranks) -> None:
+        with pytest.raises(ShapeError, match=r"^X: "):
+            fit(ranks, X=X[:, :4])
+
+    run_ranks(3, 3, every)
+
+
+class Meddler(gpunet.Callback):
+    """Does something after an epoch on one rank."""
+
+    def __init__(self, ranks: Ranks, rank: int, what: Any) -> None:
+        self.is_here = ranks.rank == rank
+        self.what = what
+
+    def on_epoch_end(self, run: Any, record: Any) -> None:
+        if self.is_here:
+            self.what(run)
+
+
+def change_a_weight(run: Any) -> None:
+    run.network.set_parameters({"b2": np.array([1.0, 2.0, 3.0])})
+
+
+def test_a_callback_that_changes_one_rank_is_found_out() -> None:
+    def run(ranks: Ranks) -> None:
+        with pytest.raises(DistributedError, match=r"after epoch 1, rank 1 has other weights than rank 0.*callback"):
+            fit(ranks, callbacks=[Meddler(ranks, 1, change_a_weight)])
+
+    run_ranks(2, 2, run)
+
+
+def test_all_ranks_stop_where_one_wants_to() -> None:
+    def stop(run: Any) -> None:
+        run.stop = True
+
+    made = run_ranks(3, 3, lambda ranks: fit(ranks, epochs=9, callbacks=[Meddler(ranks, 2, stop)]))
+    assert [one.steps for one in made] == [4, 4, 4]
+
+
+def test_what_one_rank_alone_raises_aborts_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(run: Any) -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        run_ranks(2, 2, lambda ranks: fit(ranks, callbacks=[Meddler(ranks, 1, fail)]))
+    told = capsys.readouterr().err
+    assert "OSError: the disk is full" in told
+    assert "gpunet: rank 1 of 2 failed, and all are ended." in told
+
+
+def test_divergence_is_the_same_on_all_ranks() -> None:
+    found: dict[int, TrainingDivergedError] = {}
+
+    def run(ranks: Ranks) -> np.ndarray:
+        made = network(batch_norm=False)
+        with pytest.raises(TrainingDivergedError) as raised:
+            fit(ranks, made, optimizer=gpunet.SGD(1e30), epochs=5)
+        found[ranks.rank] = raised.value
+        return made.flat_parameters.copy()
+
+    first, *others = run_ranks(3, 3, run)
+    assert len({(error.epoch, error.step, error.layer, str(error)) for error in found.values()}) == 1
+    assert np.isfinite(first).all()
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(gpunet.training.loop, "write_checkpoint", fail)
+
+    def run(ranks: Ranks) -> None:
+        with pytest.raises(OSError, match="no space left"):
+            fit(ranks, checkpoint=tmp_path / "checkpoint.safetensors")
+
+    run_ranks(3, 3, run)
+
+
+def test_other_processors_take_the_weights_of_rank_0_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = threading.local()
+    monkeypatch.setattr(
+        gpunet.backends.NumpyBackend, "arithmetic", property(lambda self: {"processor": getattr(places, "kind", "a")})
+    )
+
+    def run(ranks: Ranks) -> np.ndarray:
+        places.kind = f"kind {ranks.rank}"
+        # What a processor that rounds differently does.
+        return fit(ranks, callbacks=[Meddler(ranks, 1, change_a_weight)], epochs=1).flat_parameters.copy()
+
+    first, second = run_ranks(2, 2, run)
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[-3:], [1, 2, 3])

@@ -1,0 +1,77 @@
+"""A checkpoint of N ranks goes on on M, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpunet
+from gpunet.distributed import Ranks, one_rank
+from gpunet.errors import InvalidValueError
+from tests.helpers.threaded_ranks import run_ranks
+
+RNG = np.random.default_rng(3)
+X, Y = RNG.standard_normal((210, 6)), RNG.integers(0, 4, 210)
+SHARDS = 12
+
+
+def train(ranks: Ranks | None, path: Path, epochs: int, **more: Any) -> np.ndarray:
+    made = gpunet.Network([6, 9, 4], device="cpu:numpy", seed=8, dropout=0.2)
+    gpunet.fit(
+        made,
+        X,
+        Y,
+        epochs=epochs,
+        batch_size=40,
+        optimizer=gpunet.Adam(1e-2),
+        validation=(X[:50], Y[:50]),
+        early_stopping=gpunet.EarlyStopping(patience=9),
+        checkpoint=path,
+        resume=True,
+        distributed=ranks,
+        **more,
+    )
+    return np.concatenate([made.flat_parameters, made.flat_state])
+
+
+def test_a_run_goes_on_on_any_number_of_ranks(tmp_path: Path) -> None:
+    expected = train(one_rank(SHARDS), tmp_path / "whole.safetensors", 9)
+    for epochs, size in ((2, 4), (3, 1), (6, 3), (7, 2), (9, 4)):
+        found = run_ranks(
+            size, SHARDS, lambda ranks, epochs=epochs: train(ranks, tmp_path / "parts.safetensors", epochs)
+        )
+    for one in found:
+        np.testing.assert_array_equal(one, expected)
+
+
+def test_another_number_of_shards_is_another_run(tmp_path: Path) -> None:
+    train(one_rank(4), tmp_path / "run.safetensors", 1)
+    with pytest.raises(InvalidValueError, match=r"is of a run with shards=4\. Expected 8"):
+        train(one_rank(8), tmp_path / "run.safetensors", 2)
+    with pytest.raises(InvalidValueError, match=r"is of a run with shards=4\. Expected None"):
+        train(None, tmp_path / "run.safetensors", 2)
+
+
+def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    write = gpunet.training.loop.write_checkpoint
+    monkeypatch.setattr(
+        gpunet.training.loop, "write_checkpoint", lambda path, *others: (written.append(path), write(path, *others))
+    )
+    run_ranks(3, 3, lambda ranks: train(ranks, tmp_path / f"of-{ranks.rank}.safetensors", 2))
+    assert written == [tmp_path / "of-0.safetensors"] * 2
+
+
+def test_only_rank_0_reads_all_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    digest = gpunet.training.evaluation.DeviceData.digest
+    monkeypatch.setattr(
+        gpunet.training.evaluation.DeviceData,
+        "digest",
+        lambda self, name: (digests.append(name), digest(self, name))[1],
+    )
+    run_ranks(3, 3, lambda ranks: train(ranks, tmp_path / "checkpoint.safetensors", 1))
+    assert sorted(digests) == ["features", "features", "targets", "targets"]
