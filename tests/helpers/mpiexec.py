@@ -1,0 +1,46 @@
+"""Starting real ranks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")
+MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpiexec")
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_mpi = pytest.mark.skipif(
+    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    reason="needs mpi4py and mpiexec: pip install 'gpunet[mpi]'",
+)
+
+
+def start_ranks(size: int, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start ``python ...`` on so many ranks, each with one thread."""
+    assert MPIEXEC is not None
+    return subprocess.Popen(
+        [MPIEXEC, "-n", str(size), sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_under_mpi(size: int, *arguments: str, seconds: float = 120, **environment: str) -> tuple[int, str, str]:
+    """Return exit status, output and errors of ``python ...`` on so many ranks."""
+    process = start_ranks(size, *arguments, **environment)
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
+        pytest.fail(f"the ranks hang:\n{output}\n{errors}")
+    return process.returncode, output, errors
