@@ -35,6 +35,7 @@ from gpunet.activations import (
 from gpunet.errors import (
     ConvergenceWarning,
     DeviceError,
+    DistributedError,
     FileFormatError,
     GpunetError,
     InUseError,
@@ -108,6 +109,7 @@ __all__ = [
     "CosineRate",
     "CyclicalRate",
     "DeviceError",
+    "DistributedError",
     "EarlyStopping",
     "EpochRecord",
     "Evaluation",

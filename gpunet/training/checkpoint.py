@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import FileFormatError, InvalidValueError, ResumeWarning
+from gpunet.errors import FileFormatError, InvalidValueError, ResumeWarning, warn_user
 from gpunet.layer_stack import LARGEST_STEP
 from gpunet.mixed_precision import LossScale
 from gpunet.network import Network
@@ -172,7 +171,7 @@ def read_checkpoint(
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
     if len(checkpoint.history) < epochs:
         for text in notes:
-            warnings.warn(f"checkpoint: {str(path)!r}: {text}.", ResumeWarning, stacklevel=4)  # where fit is called
+            warn_user(f"checkpoint: {str(path)!r}: {text}.", ResumeWarning)
     return checkpoint
 
 
