@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,11 @@ import numpy as np
 import pytest
 
 import gpunet
-from tests.test_docs import run
+from gpunet.backends.cuda import CudaBackend
+from tests.backends.cuda.test_reference import Recorded
+from tests.helpers.checkout import ROOT
+from tests.helpers.networks import random_problem
+from tests.test_docs import DOCS, run
 from tests.test_memory import CONSTANT_BYTES
 
 NETWORKS: list[tuple[list[int], dict[str, Any]]] = [
@@ -104,3 +109,54 @@ def test_predicting_takes_the_bytes_that_the_guide_computes(rows: int, batch_nor
 def test_which_activations_keep_two_arrays() -> None:
     kinds = gpunet.activations.ACTIVATIONS
     assert {name for name, kind in kinds.items() if kind.derivative_of == "input"} == KEEP_TWO
+
+
+# --- reproducibility --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_equal_is_shown_by_tests_that_there_are() -> None:
+    cited = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (DOCS / "reproducibility.md").read_text(encoding="utf-8"))
+    assert len(cited) > 25
+    for file, test in cited:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8"), (file, test)
+
+
+def trained_on(backend: CudaBackend) -> gpunet.Network:
+    X, y = random_problem(90, 6, 3)
+    network = gpunet.Network([6, 17, 9, 3], dropout=0.2, seed=2, device=backend)
+    gpunet.fit(network, X, y, epochs=4, batch_size=16, optimizer=gpunet.Adam(gpunet.CosineRate(0.01, 24)))
+    return network
+
+
+def test_recorded_steps_have_the_bits_of_steps_one_by_one() -> None:
+    device = Recorded(multiprocessor_count=2)
+    recorded, alone = (trained_on(CudaBackend(device, records=records)) for records in (True, False))
+    assert device.recordings > 2
+    for name, value in (alone.get_parameters() | alone.get_state()).items():
+        np.testing.assert_array_equal((recorded.get_parameters() | recorded.get_state())[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("initializer", ["he_normal", "xavier_uniform", "orthogonal", "random_walk"])
+def test_a_network_begins_with_the_same_bits_on_cuda(initializer: str, device: Any) -> None:
+    there, here = (
+        gpunet.Network([6, 17, 9, 3], initializer=initializer, seed=2, device=where)
+        for where in (CudaBackend(device), "cpu")
+    )
+    for name, value in here.get_parameters().items():
+        np.testing.assert_array_equal(there.get_parameters()[name], value, err_msg=name)
+
+
+def test_the_example_of_the_same_bits_runs() -> None:
+    assert run("reproducibility.md")["first"]
+
+
+# --- functions of the user's own --------------------------------------------------------------------------------------
+
+
+def test_functions_of_ones_own_run_as_they_stand() -> None:
+    names = run("own-functions.md")
+    assert np.corrcoef(names["means"], np.exp(0.5 * names["X"][:, 0] - 0.3 * names["X"][:, 1]))[0, 1] > 0.8
+    assert gpunet.evaluate(names["classifier"], names["X"], names["labels"]).accuracy > 0.9
+    assert max(names["errors"].values()) < 1e-6
+    assert 1 < len(names["stopped"]) < 100
+    assert (names["network"].seed, len(names["rates"])) == (0, 5)

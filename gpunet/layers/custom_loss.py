@@ -45,7 +45,7 @@ class CustomLoss(Loss):
         can networks that have them.
     gradient : callable
         Takes the same, and returns dl_i / do_ij, (n, c). When a network is made it is compared with differences of
-        ``value``, for outputs about 0 and targets between 0 and 1, wherever these are finite;
+        ``value``, for outputs about 0 and labels, or targets between 0 and 1, wherever these are finite;
         :func:`gpunet.diagnostics.check_gradients` does so with data.
     targets : {"numbers", "labels"}
         ``"labels"`` for classes: y are labels, or probabilities, and the functions get 1 in the column of the label and
@@ -96,7 +96,7 @@ class CustomLoss(Loss):
         outputs = generator.standard_normal((_ROWS, columns))
         targets = generator.uniform(0.05, 0.95, (_ROWS, columns))
         if self._takes_labels:
-            targets /= targets.sum(axis=1, keepdims=True)
+            targets = 1.0 * (generator.integers(columns, size=(_ROWS, 1)) == np.arange(columns))
         _, value, gradient = self._functions
         with np.errstate(all="ignore"):
             for dtype in (np.float32, np.float64):

@@ -199,6 +199,11 @@ def test_functions_that_cannot_be(changes, error, message):
         gpunet.Network([2, 3], loss=numbers(**changes), device="cpu")
 
 
+def test_a_gradient_that_is_right_for_labels_alone_will_do():
+    gradient = lambda outputs, targets: probabilities(outputs) - targets  # noqa: E731
+    assert_same(trained(labels(gradient=gradient), LABELS), trained("softmax_cross_entropy", LABELS))
+
+
 def test_classes_need_two_outputs():
     with pytest.raises(gpunet.InvalidValueError, match="layer_sizes: 1 output for the loss 'mine' of labels"):
         gpunet.Network([2, 1], loss=labels(), device="cpu")
