@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import itertools
 import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,12 @@ import pytest
 
 import gpunet
 from gpunet.backends.cuda import CudaBackend
+from gpunet.backends.devices.probe import FORKED, GpuReport
+from gpunet.backends.selection import cuda_problem
+from gpunet.backends.switches import SWITCHES
+from gpunet.cli.main import main
 from tests.backends.cuda.test_reference import Recorded
+from tests.emulation import EmulatedDevice
 from tests.helpers.checkout import ROOT
 from tests.helpers.networks import random_problem
 from tests.test_docs import DOCS, run
@@ -78,7 +86,7 @@ def test_training_takes_the_bytes_that_the_guide_computes(
 
 
 def test_an_epoch_takes_the_order_of_its_rows() -> None:
-    rows, steps = 200_000, 1000
+    rows, steps = 100_000, 500
     X, y = np.zeros((rows, 2), np.float32), np.zeros(rows, np.int32)
     network = gpunet.Network([2, 2], device="cpu:numpy")
     gpunet.fit(network, X[:10], y[:10], epochs=1)
@@ -87,7 +95,7 @@ def test_an_epoch_takes_the_order_of_its_rows() -> None:
         gpunet.fit(network, X, y, epochs=epochs, batch_size=rows // steps)
 
     few, many = peak_of(partial(train, 3)), peak_of(partial(train, 6))
-    assert 8 * rows < few < 12 * rows + 300 * steps + CONSTANT_BYTES / 8
+    assert 12 * rows < few < 12 * rows + 300 * steps + CONSTANT_BYTES / 8
     assert many < few + 4096
 
 
@@ -160,3 +168,111 @@ def test_functions_of_ones_own_run_as_they_stand() -> None:
     assert max(names["errors"].values()) < 1e-6
     assert 1 < len(names["stopped"]) < 100
     assert (names["network"].seed, len(names["rates"])) == (0, 5)
+
+
+# --- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def messages() -> list[re.Pattern[str]]:
+    """Return what the table of messages has, as patterns."""
+    table = (DOCS / "gpu.md").read_text(encoding="utf-8").split("| message |")[1].split("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    return [re.compile(re.escape(one).replace("…", "(.*)")) for cell in cells for one in re.findall("`([^`]+)`", cell)]
+
+
+def text_of(node: ast.AST) -> str | None:
+    """Return a text of the source, with … for what is put into it; None for something else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def nodes(*places: str) -> Iterator[ast.AST]:
+    """Yield everything in the sources of these places."""
+    for file in itertools.chain.from_iterable(map(ROOT.glob, places)):
+        yield from ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+
+
+def test_every_message_in_the_table_is_one_of_gpunets() -> None:
+    known = [
+        text for node in nodes("gpunet/backends/**/*.py", "gpunet/training/placement.py") if (text := text_of(node))
+    ]
+    assert len(messages()) > 22
+    for message in messages():
+        assert any(message.search(text) for text in known), message.pattern
+
+
+REPORTS = [
+    (GpuReport(None, (), None), 0),
+    (GpuReport((13, 0), (), "14.0"), 0),
+    (GpuReport((13, 0), (), "14.0", FORKED), 0),
+    (GpuReport((11, 8), ("GPU",), None), 0),
+    (GpuReport((13, 0), ("GPU",), None), 0),
+    (GpuReport((13, 0), ("GPU",), "13.6"), 0),
+    (GpuReport((13, 0), ("GPU",), "14.0"), 1),
+]
+
+
+@pytest.mark.parametrize(("report", "index"), REPORTS)
+def test_whatever_keeps_a_gpu_from_being_used_is_in_the_table(report: GpuReport, index: int) -> None:
+    problem = cuda_problem(report, index)
+    assert problem is not None
+    assert any(message.search(problem) for message in messages()), problem
+
+
+def test_every_error_and_warning_of_a_gpu_is_in_the_table() -> None:
+    """But for a reason that stands behind a warning, and for one that nobody who trains a network can cause."""
+    said = [
+        text
+        for node in nodes("gpunet/backends/cuda/*.py", "gpunet/backends/devices/*.py", "gpunet/training/placement.py")
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("say_once", "DeviceError", "OutOfDeviceMemoryError")
+        and (text := text_of(node.args[0]))
+    ]
+    assert len(said) > 15
+    assert {text for text in said if not any(message.search(text) for message in messages())} == {
+        "…: cublasLt has no algorithm for a product with the epilogue …",
+        "… is not possible while a step is captured",
+    }
+
+
+def test_every_switch_is_in_the_guides() -> None:
+    text = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("gpu.md", "cpu.md"))
+    for switch in SWITCHES:
+        assert f"`{switch.variable}" in text, switch.variable
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_start_page_runs_on_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands but for the number of epochs; what ``auto`` takes where there is a GPU is the emulated device."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    device = EmulatedDevice()
+    monkeypatch.setattr("gpunet.network.select_backend", lambda device_, precision: CudaBackend(device, precision))
+    names = run("index.md", replace=("epochs=20", "epochs=1"))
+    assert isinstance(names["network"].backend, CudaBackend)
+    assert (names["network"].predict(names["X_test"]) == names["y_test"]).mean() > 0.8
+
+
+def test_the_shell_of_the_start_page_runs_with_what_it_installs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "index.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^gpunet (.*)$", page, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main(command.split()) == 0, capsys.readouterr().err
+    extras = re.search(r"pip install '\.\[(.*?)\]'", page)
+    assert extras is not None
+    assert set(extras[1].split(",")) == {"cli", "plot"}  # a figure needs the second
+
+
+def test_what_is_refused_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("scipy")
+    run("when-not.md")
+    assert capsys.readouterr().out == "X: got a sparse matrix. Expected a dense array: use X.toarray().\n"
