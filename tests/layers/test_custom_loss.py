@@ -93,6 +93,25 @@ def test_what_labels_stand_for():
         trained(numbers(), SOFT)[0].predict_proba(X)
 
 
+def test_its_models_leave_gpunet_as_those_of_softmax_do(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, _ = trained(labels(), LABELS)
+    path = gpunet.export_onnx(network, tmp_path / "model.onnx")
+    found = onnxruntime.InferenceSession(path).run(["label", "probabilities"], {"X": X})
+    np.testing.assert_array_equal(found[0], network.predict(X))
+    np.testing.assert_allclose(found[1], network.predict_proba(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_half_precision(precision):
+    """Outputs, loss and its gradient are float32; three epochs carry their rounding on."""
+    histories = [
+        gpunet.fit(gpunet.Network([6, 9, 3], seed=2, loss=loss, device="cpu", precision=precision), X, LABELS, epochs=3)
+        for loss in (labels(), "softmax_cross_entropy")
+    ]
+    np.testing.assert_allclose(*(history["loss"] for history in histories), rtol=100 * np.finfo(np.float32).eps)
+
+
 def test_probabilities_of_classes_are_targets_too():
     assert_same(trained(labels(), SOFT), trained("softmax_cross_entropy", SOFT))
     weights = np.array([0.5, 1, 4.0])
