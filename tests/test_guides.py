@@ -85,6 +85,20 @@ def test_training_takes_the_bytes_that_the_guide_computes(
     assert expected < peak_of(train) < expected + 1.5 * CONSTANT_BYTES
 
 
+def test_buffers_are_the_same_on_cuda_and_about_half_in_half_precision(device: Any) -> None:
+    X, y = random_problem(64, 8, 8)
+
+    def buffers(precision: str, where: Any) -> int:
+        network = gpunet.Network([8, 96, 104, 8], precision=precision, device=where)
+        gpunet.fit(network, X, y, epochs=1, batch_size=64)
+        return network.workspace.nbytes
+
+    full, half = (buffers(precision, "cpu:numpy") for precision in ("float32", "bfloat16"))
+    assert 0.5 * full < half < 0.55 * full
+    assert buffers("float32", CudaBackend(device)) == full
+    assert buffers("bfloat16", CudaBackend(device, "bfloat16")) == half
+
+
 def test_an_epoch_takes_the_order_of_its_rows() -> None:
     rows, steps = 100_000, 500
     X, y = np.zeros((rows, 2), np.float32), np.zeros(rows, np.int32)
