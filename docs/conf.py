@@ -43,7 +43,8 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
-html_sidebars = {"coming-from": [], "lecture": [], "mathematics": [], "performance": []}  # wide tables and code
+WIDE = ["coming-from", "gpu", "lecture", "mathematics", "performance", "reproducibility"]  # tables and code
+html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE}
 html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "footer_start": ["copyright"]}
 html_math_renderer = "mathml"
 

@@ -52,7 +52,7 @@ from gpunet.errors import (
     TrainingDivergedError,
     UnknownCategoryWarning,
 )
-from gpunet.layers import Huber, Quantile, SoftmaxCrossEntropy
+from gpunet.layers import CustomLoss, Huber, Quantile, SoftmaxCrossEntropy
 from gpunet.network import Network
 from gpunet.network_file import load
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
@@ -107,6 +107,7 @@ __all__ = [
     "ConstantRate",
     "ConvergenceWarning",
     "CosineRate",
+    "CustomLoss",
     "CyclicalRate",
     "DeviceError",
     "DistributedError",

@@ -107,7 +107,7 @@ class Network(LayerStack):
         labels per row, auto-encoders of numbers in [0, 1]). For numbers ``"squared_error"``; ``"huber"``,
         ``"huber(0.5)"`` or :class:`gpunet.Huber`, where outliers are among them; ``"quantile"``,
         ``"quantile(0.1, 0.5, 0.9)"`` or :class:`gpunet.Quantile` for their median, or other quantiles: one, or one per
-        output.
+        output. Or a loss of your own, :class:`gpunet.CustomLoss`.
     seed : int
         Draws the weights, the order of the examples in ``fit``, and the dropout masks.
     dtype : str or dtype
@@ -236,11 +236,12 @@ class Network(LayerStack):
 
     @in_turn
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
-        # The objects themselves, not their names: copies keep an initialiser or activation of the user's own.
+        # The objects themselves, not their names: copies keep an initialiser, activation or loss of the user's own.
         configuration = self.configuration | {
             "activation": self.activations,
             "output_activation": self.output_activation,
             "initializer": self.initializer,
+            "loss": self.loss_layer.unbound(),
         }
         tensors = self.get_parameters() | self.get_state()
         return _copy, (configuration, self.device, tensors, self.steps, self.metadata, self.loss_scale_state)
@@ -695,8 +696,8 @@ class Network(LayerStack):
         Raises
         ------
         InvalidValueError, MissingDependencyError, OSError
-            See ``gpunet.serialization.write_tensors``. Of an activation of the user's own the name is written; an
-            initialiser of the user's own is left out.
+            See ``gpunet.serialization.write_tensors``. Of an activation and a loss of the user's own the names are
+            written; an initialiser of the user's own is left out.
         InvalidTypeError, InvalidValueError
             The metadata are no dictionary, or hold what JSON cannot.
         """

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import re
 
-from gpunet.errors import InvalidValueError, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 
 # For text without white space at its ends, so that the time it takes grows with the length and not with a power of it.
 _PATTERN = re.compile(r"(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<numbers>[^()]*)\))?")
+_OWN_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+def check_own_name(name: str) -> str:
+    """Return ``name`` if the user may call something of their own so, or raise.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        Not a string; or of other characters than lower-case letters, digits and underscores.
+    """
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"name: got {shown(name)}. Expected a string.")
+    if not _OWN_NAME.match(name):
+        raise InvalidValueError(f"name: {shown(name)} is not valid. Expected lower-case letters, digits, underscores.")
+    return name
 
 
 def split_name(argument: str, text: str) -> tuple[str, float | None]:

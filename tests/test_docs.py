@@ -16,9 +16,9 @@ from tests.helpers.checkout import ROOT
 DOCS = ROOT / "docs"
 
 
-def run(page: str, *headings: str) -> dict[str, Any]:
+def run(page: str, *headings: str, replace: tuple[str, str] = ("", "")) -> dict[str, Any]:
     """Run the blocks of a page, or of what precedes its headings and of these, and return their names."""
-    first, *sections = (DOCS / page).read_text(encoding="utf-8").split("\n## ")
+    first, *sections = (DOCS / page).read_text(encoding="utf-8").replace(*replace).split("\n## ")
     wanted = [section for section in sections if not headings or section.partition("\n")[0] in headings]
     assert len(wanted) == len(headings or sections)
     names: dict[str, Any] = {}

@@ -186,7 +186,7 @@ def places() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         ),
         "export_safetensors": (gpunet.export_safetensors, {"network": None, "path": "w.safetensors", "bare": False}),
         "load_state_dict": (gpunet.load_state_dict, {"network": None, "source": {}, "layers": None}),
-        "load": (gpunet.load, {"path": "model.npz", "device": "cpu", "activations": ()}),
+        "load": (gpunet.load, {"path": "model.npz", "device": "cpu", "activations": (), "loss": None}),
         "Activation": (
             gpunet.Activation,
             {
@@ -196,6 +196,15 @@ def places() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
                 "derivative_of": "input",
                 "cuda_forward": "s * s * s",
                 "cuda_derivative": "3 * s * s",
+            },
+        ),
+        "CustomLoss": (
+            gpunet.CustomLoss,
+            {
+                "name": "absolute",
+                "value": lambda outputs, targets: np.abs(outputs - targets).sum(axis=1),
+                "gradient": lambda outputs, targets: np.sign(outputs - targets),
+                "targets": "numbers",
             },
         ),
         "change_rates": (data_initializers.change_rates, {"network": None, "X": X}),
@@ -232,7 +241,7 @@ OWN = {"logits", "predict", "predict_proba", "loss_and_gradients", "set_paramete
 COUNTS, ENDLESS = {"epochs", "directions", "bins", "max_iterations"}, {"huge integer", "2**64"}
 CONSTRUCTORS = {
     *("Network", "SGD", "AdamW", "EarlyStopping", "StepRate", "ReduceOnPlateauRate", "WeightAverage", "LossCurve"),
-    *("load", "Activation"),
+    *("load", "Activation", "CustomLoss"),
 }
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.errors import InvalidTypeError, InvalidValueError, shown
+from gpunet.specification import check_own_name
 
 Array: TypeAlias = npt.NDArray[Any]
 Function: TypeAlias = Callable[[Array], Array]
 DerivativeOf: TypeAlias = Literal["output", "input"]
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # Where functions of the user's own are compared: no round numbers, where kinks are.
 CHECKED_POINTS = np.linspace(-6, 6, 96) + 0.0137
 _STEP, _AGREES = 1e-5, 1e-6
@@ -118,12 +118,7 @@ class Activation:
         cuda_derivative: str | None = None,
         onnx: OnnxNodes | None = None,
     ) -> None:
-        if not isinstance(name, str):
-            raise InvalidTypeError(f"name: got {shown(name)}. Expected a string.")
-        if not _NAME.match(name):
-            raise InvalidValueError(
-                f"name: {shown(name)} is not valid. Expected lower-case letters, digits, underscores."
-            )
+        check_own_name(name)
         for argument, function in (("forward", forward), ("derivative", derivative), ("onnx", onnx)):
             if not callable(function) and (argument, function) != ("onnx", None):
                 raise InvalidTypeError(f"{argument}: got {shown(function)}. Expected a function.")

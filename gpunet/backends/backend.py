@@ -22,6 +22,7 @@ from gpunet.backends.reference import (
     activation,
     batch_norm,
     bernoulli,
+    custom_loss,
     dropout,
     gather,
     huber,
@@ -116,6 +117,7 @@ class Backend:
     squared_error = operation(squared_error.squared_error)
     huber = operation(huber.huber)
     quantile = operation(quantile.quantile)
+    custom_loss = operation(custom_loss.custom_loss)
     clip_factor = operation(optimizer.clip_factor)
     sgd_step = operation(optimizer.sgd_step)
     adam_step = operation(optimizer.adam_step)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpunet.activations import OwnActivation
 from gpunet.data import Preparation
 from gpunet.errors import FileFormatError
+from gpunet.layers import CustomLoss
 from gpunet.network import FORMAT
-from gpunet.network_file import described_network, own_activations
+from gpunet.network_file import described_network, own_activations, own_loss
 from gpunet.serialization import StoredTensors, open_tensors
 from gpunet.training.checkpoint import FORMAT as CHECKPOINT_FORMAT
 
@@ -27,6 +30,13 @@ class _KnownByName(OwnActivation):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def _loss_known_by_name(name: str) -> CustomLoss:
+    """Return a loss that has the name of the user's own, and the value 0."""
+    return CustomLoss(
+        name, value=lambda outputs, _: np.zeros_like(outputs[:, 0]), gradient=lambda outputs, _: np.zeros_like(outputs)
+    )
 
 
 def describe_file(path: str) -> dict[str, Any]:
@@ -52,7 +62,14 @@ def describe_file(path: str) -> dict[str, Any]:
 def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
     header = stored.header
     own = own_activations(header["network"])
-    network = described_network(header["network"], stored, "cpu", {name: _KnownByName(name) for name in own})
+    loss = own_loss(header["network"])
+    network = described_network(
+        header["network"],
+        stored,
+        "cpu",
+        {name: _KnownByName(name) for name in own},
+        None if loss is None else _loss_known_by_name(loss),
+    )
     tensors = stored.read(network.shapes if kind == "model" else None, check_digest=False)
     content: dict[str, Any] = {
         "gpunet": stored.version,
@@ -63,6 +80,7 @@ def _content(path: str, kind: str, stored: StoredTensors) -> dict[str, Any]:
         "own_activations": own,
         "batch_norm": network.batch_norm,
         "loss": network.loss,
+        "own_loss": loss is not None,
         "dtype": network.dtype.name,
         "precision": network.precision,
         "steps": header["steps"],
@@ -104,6 +122,7 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
             if (own := content["own_activations"])
             else []
         ),
+        *([("own loss", "gpunet.load(..., loss=...) has to be given it")] if content["own_loss"] else []),
         ("batch norm", ", ".join("yes" if flag else "no" for flag in content["batch_norm"]) or "none"),
         ("loss", content["loss"]),
         ("steps", str(content["steps"])),

@@ -28,6 +28,11 @@ def load_model(arguments: argparse.Namespace) -> Network:
                 f"MODEL: {arguments.model!r} has an activation that is none of gpunet's own. Expected another model: "
                 "this one predicts in Python, by gpunet.load(..., activations=[...]).predict."
             ) from None
+        if message.startswith("loss: "):
+            raise InvalidValueError(
+                f"MODEL: {arguments.model!r} has a loss that is none of gpunet's own. Expected another model: this one "
+                "predicts in Python, by gpunet.load(..., loss=...).predict."
+            ) from None
         if not message.startswith("path: "):
             raise
         raise type(error)(f"MODEL: {message.removeprefix('path: ')}") from None

@@ -25,7 +25,7 @@ def check_gradients(
     directions: int = 4,
     step: float = 1e-5,
 ) -> dict[str, float]:
-    """Return the relative error of every parameter's gradient, for an activation or a layer of one's own.
+    """Return the relative error of every parameter's gradient, for an activation, a loss or a layer of one's own.
 
     For a parameter with gradient g, standard normal directions v are drawn. The gradient says that J changes by
     g^T v; central differences give d = (J(theta + h v) - J(theta - h v)) / (2 h), h = step / ||v||. The error is
@@ -97,6 +97,7 @@ def _double(network: Network) -> Network:
         "activation": network.activations,
         "output_activation": network.output_activation,
         "initializer": "zeros",
+        "loss": network.loss_layer,
         "dtype": "float64",
         "precision": "float32",
     }

@@ -4,6 +4,7 @@ from gpunet.errors import InvalidTypeError, InvalidValueError, shown, unknown_na
 from gpunet.layers.activation import BiasActivation
 from gpunet.layers.base import Layer, Memory, ParameterSpec, Workspace
 from gpunet.layers.batch_norm import BatchNorm
+from gpunet.layers.custom_loss import CustomLoss
 from gpunet.layers.dropout import Dropout
 from gpunet.layers.huber import Huber
 from gpunet.layers.linear import Linear
@@ -22,6 +23,7 @@ __all__ = [
     "LOSSES",
     "BatchNorm",
     "BiasActivation",
+    "CustomLoss",
     "Dropout",
     "Huber",
     "Layer",
@@ -44,19 +46,24 @@ def get_loss(loss: str | Loss) -> Loss:
     Parameters
     ----------
     loss : str or Loss
-        A name, or one that says the numbers.
+        A name, one that says the numbers, or one of the user's own.
 
     Raises
     ------
     InvalidValueError
-        The name is unknown (the message has the nearest valid one), or a number is out of range.
+        The name is unknown (the message has the nearest valid one), a number is out of range, or a loss of the user's
+        own has the name of one of gpunet's.
     InvalidTypeError
-        Neither a string nor one of gpunet's losses.
+        Neither a string, nor one of gpunet's losses, nor a :class:`CustomLoss`.
     """
-    if isinstance(loss, Loss) and LOSSES.get(loss.name) is type(loss):
-        return type(loss)(*loss.numbers)
+    if isinstance(loss, CustomLoss) and loss.name in LOSSES:
+        raise InvalidValueError(f"loss: {loss.name!r} is one of gpunet's own. Expected another name.")
+    if isinstance(loss, Loss) and type(loss) in (CustomLoss, *LOSSES.values()):
+        return loss.unbound()
     if not isinstance(loss, str):
-        raise InvalidTypeError(f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}.")
+        raise InvalidTypeError(
+            f"loss: got {shown(loss)}. Expected one of: {', '.join(sorted(LOSSES))}; or a gpunet.CustomLoss."
+        )
     name, numbers = split_numbers("loss", loss)
     if name not in LOSSES:
         raise unknown_name("loss", loss, LOSSES)

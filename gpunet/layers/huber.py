@@ -30,7 +30,7 @@ class Huber(Loss):
     InvalidValueError, InvalidTypeError
     """
 
-    name: ClassVar[str] = "huber"
+    name = "huber"
     most_numbers: ClassVar[float] = 1
     delta = fixed("delta")
 

@@ -32,10 +32,10 @@ class Loss(Part, ABC):
         J and the sum of the weights, of the last batch, on the device.
     """
 
-    name: ClassVar[str]
+    name: str
     most_numbers: ClassVar[float] = 0
-    is_classifier: ClassVar[bool] = False
-    has_probabilities: ClassVar[bool] = False
+    is_classifier: bool = False
+    has_probabilities: bool = False
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -46,6 +46,10 @@ class Loss(Part, ABC):
 
     def __repr__(self) -> str:
         return f"<loss {self}>"
+
+    def unbound(self) -> Loss:
+        """Return one like it, for another network."""
+        return type(self)(*self.numbers)
 
     @property
     def shares_targets(self) -> bool:

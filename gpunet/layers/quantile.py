@@ -30,7 +30,7 @@ class Quantile(Loss):
     InvalidValueError, InvalidTypeError
     """
 
-    name: ClassVar[str] = "quantile"
+    name = "quantile"
     most_numbers: ClassVar[float] = float("inf")
     levels = fixed("levels")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from gpunet.activations import Sigmoid
@@ -18,8 +16,8 @@ class SigmoidCrossEntropy(Loss):
     numbers in [0, 1] (Hinton and Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks").
     """
 
-    name: ClassVar[str] = "sigmoid_cross_entropy"
-    has_probabilities: ClassVar[bool] = True
+    name = "sigmoid_cross_entropy"
+    has_probabilities = True
 
     @staticmethod
     def predict(outputs: Array) -> Array:

@@ -35,10 +35,10 @@ class SoftmaxCrossEntropy(Loss):
     l and what it adds to that sum. A row whose label has weight 0 is left out.
     """
 
-    name: ClassVar[str] = "softmax_cross_entropy"
+    name = "softmax_cross_entropy"
     most_numbers: ClassVar[float] = 1
-    is_classifier: ClassVar[bool] = True
-    has_probabilities: ClassVar[bool] = True
+    is_classifier = True
+    has_probabilities = True
     label_smoothing = fixed("label_smoothing")
 
     def __init__(self, label_smoothing: float = 0.0) -> None:

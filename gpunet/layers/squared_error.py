@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from gpunet.layers.loss import Loss
 
 
 class SquaredError(Loss):
     """E = 1/2 sum_j (t_j - o_j)^2 (Rumelhart, Hinton, Williams 1986, eq. 1); the gradient is o - t."""
 
-    name: ClassVar[str] = "squared_error"
+    name = "squared_error"

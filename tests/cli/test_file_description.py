@@ -40,6 +40,7 @@ def test_a_model_and_a_checkpoint(capsys: Capture) -> None:
         "parameters": network.parameter_count,
         "activation": ["relu", "relu"],
         "own_activations": [],
+        "own_loss": False,
         "batch_norm": [True, True],
         "loss": "softmax_cross_entropy",
         "dtype": "float32",

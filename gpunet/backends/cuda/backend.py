@@ -47,6 +47,7 @@ from gpunet.backends.feed import Feed, is_as_wanted
 from gpunet.backends.half import run_on_numbers
 from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.backends.notices import say_once
+from gpunet.backends.reference.custom_loss import LossFunctions
 from gpunet.backends.switches import CUBLAS_LT, CUDA_GRAPH, NARROW_PASS
 from gpunet.errors import GpunetError, InvalidTypeError, NoKernelWarning
 from gpunet.validation import is_on_cuda, pieces
@@ -198,7 +199,8 @@ class CudaBackend(Backend):
     def _run_reference(self, reference: Callable[Concatenate[Any, P], None], *args: P.args, **kwargs: P.kwargs) -> None:
         if self.launcher.is_recording:
             raise _NotRecordableError
-        function = next((str(value) for value in (*args, *kwargs.values()) if isinstance(value, Activation)), "")
+        own = Activation, LossFunctions
+        function = next((str(value) for value in (*args, *kwargs.values()) if isinstance(value, own)), "")
         what = reference.__name__ + (f" with {function}" if function else "")
         if what not in self._without_kernel:
             self._without_kernel.add(what)
