@@ -122,7 +122,7 @@ class CustomLoss(Loss):
         super().bind(memory)
         self._reading.bind(memory)
 
-    def _evaluate(
+    def evaluate(
         self,
         outputs: Array,
         targets: Array,

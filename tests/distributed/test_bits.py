@@ -38,6 +38,16 @@ def data() -> tuple[Any, ...]:
     return X[:ROWS], y[:ROWS], X[ROWS:], y[ROWS:], rng.uniform(0, 2, ROWS)
 
 
+def own_loss() -> gpunet.CustomLoss:
+    """Return the squared distance from what stands for the label."""
+    return gpunet.CustomLoss(
+        "distance",
+        value=lambda outputs, targets: ((outputs - targets) ** 2).sum(axis=1),
+        gradient=lambda outputs, targets: 2 * (outputs - targets),
+        targets="labels",
+    )
+
+
 # Name, arguments of the network, arguments of fit.
 RUNS: list[tuple[str, Arguments, Arguments]] = [
     ("batch norm and dropout", {"dropout": 0.3}, {}),
@@ -47,6 +57,7 @@ RUNS: list[tuple[str, Arguments, Arguments]] = [
     ("adam, l2, clipping", {}, {"optimizer": lambda: gpunet.Adam(1e-2), "l2": 1e-3, "clip_norm": 0.5}),
     ("weights", {"dropout": 0.2}, {"sample_weight": "weights", "class_weight": "balanced"}),
     ("smoothing", {"loss": gpunet.SoftmaxCrossEntropy(0.1)}, {"class_weight": {0: 2.0}}),
+    ("a loss of the user's own", {"loss": "own"}, {}),
     ("accumulation", {"dropout": 0.2}, {"accumulate": 3}),
     ("an average, early stopping", {}, {"average": gpunet.WeightAverage(0.9), "early_stopping": "loss"}),
     ("order kept, batches of nine", {"dropout": 0.2}, {"shuffle": False, "batch_size": 9}),
@@ -70,7 +81,9 @@ def train(ranks: Ranks | None, backend: Backend, network: Arguments, fit: Argume
         given["validation_batches"] = [(X_held_out[:41], y_held_out[:41]), (X_held_out[41:], y_held_out[41:])]
     else:
         given["validation"] = X_held_out, y_held_out
-    if "loss" in network:
+    if network.get("loss") == "own":
+        network = network | {"loss": own_loss()}
+    elif "loss" in network:
         network = network | {"loss": gpunet.SoftmaxCrossEntropy(0.1)}
     made = gpunet.Network([COLUMNS, 11, 6, CLASSES], device=backend, dtype=dtype, seed=4, **network)
     history = gpunet.fit(made, *arrays, distributed=ranks, **given)
