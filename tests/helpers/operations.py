@@ -129,6 +129,20 @@ def batch_norm_backward(scaled: bool, activation: Activation) -> Callable[[Opera
     }
 
 
+def batch_norm_merge(*counts: int) -> Callable[[Operands], Arrays]:
+    """Return what makes the arguments of merging shards of so many rows; those without any have NaN."""
+
+    def make(p: Operands) -> Arrays:
+        statistics = p.rng.uniform(1, 2, (len(counts), 2, p.columns))
+        statistics[np.array(counts) == 0] = np.nan
+        arrays = {"mean": p.unset(p.columns), "inverse_std": p.unset(p.columns)}
+        averages = {"running_mean": p.row(), "running_variance": p.row(0.5)}
+        numbers = {"momentum": 0.3, "epsilon": 1e-3}
+        return {"statistics": statistics, "counts": np.array(counts, np.int32), **arrays, **averages, **numbers}
+
+    return make
+
+
 def batch_norm_apply(scaled: bool) -> Callable[[Operands], Arrays]:
     """Return what makes the arguments of inference, with statistics in the place of running averages."""
 
@@ -262,6 +276,7 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
     ),
     *(("batch_norm_activation_inference", batch_norm(scaled)) for scaled in (False, True)),
     ("batch_norm_statistics", lambda p: {"s": p.matrix() + 3, "statistics": p.unset(2, p.columns)}),
+    *(("batch_norm_merge", batch_norm_merge(*counts)) for counts in ((2,), (1, 1), (5, 5, 5, 3), (7, 0, 3, 0))),
     *(("batch_norm_activation_apply", batch_norm_apply(scaled)) for scaled in (False, True)),
     *(
         (name, make(scaled, f))

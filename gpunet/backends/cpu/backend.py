@@ -19,9 +19,18 @@ from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.compilation import telling_of_compilation
 from gpunet.backends.cpu.activation_source import UncompilableError, translate
 from gpunet.backends.cpu.blas import find_blas
-from gpunet.backends.cpu.kernels import batch_norm, bias_activation, losses, optimizer, random, training
+from gpunet.backends.cpu.kernels import (
+    batch_norm,
+    batch_norm_shards,
+    bias_activation,
+    losses,
+    optimizer,
+    random,
+    shards,
+    training,
+)
 from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
-from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS
+from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS, WIDTH
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, Phase, Program, Recording
@@ -280,26 +289,30 @@ class CpuBackend(NumpyBackend):
         s: Array,
         given: list[Argument],
         sums_at: int,
-        factors_at: int,
+        factors_at: int | None,
         numbers: list[float],
-        used: tuple[set[int], set[int]],
+        used: tuple[set[int], ...],
     ) -> None:
-        """Run a kernel of batch norm; ``used`` says which arguments the two phases read or write that go by rows."""
+        """Run a kernel of batch norm; ``used`` says which arguments the phases read or write that go by rows.
+
+        Those are one or two: without the second, nothing follows the sums over rows.
+        """
         rows, columns = s.shape
         width = block_columns(rows, columns)
         per_block = rows if width else block_rows(rows, columns)
         blocks = -(-rows // per_block)
         given[sums_at] = self._scratch("sums", (blocks, batch_norm.SUMS, columns), s.dtype)
-        given[factors_at] = self._scratch("factors", (3, columns), s.dtype)
+        if factors_at is not None:
+            given[factors_at] = self._scratch("factors", (3, columns), s.dtype)
         sizes: list[Argument] = [rows, columns, per_block, width or 256, *numbers]
         if width:
             self._run(Phase(kernel, [3, *given, *sizes], -(-columns // width)))
             return
-        first, last = ([argument if i in use else None for i, argument in enumerate(given)] for use in used)
+        first, *last = ([argument if i in use else None for i, argument in enumerate(given)] for use in used)
         self._run(
             Phase(kernel, [0, *first, *sizes], blocks, (rows, per_block)),
             Phase(kernel, [1, *given, *sizes], -(-columns // 256)),
-            Phase(kernel, [2, *last, *sizes], blocks, (rows, per_block)),
+            *(Phase(kernel, [2, *arguments, *sizes], blocks, (rows, per_block)) for arguments in last),
         )
 
     def batch_norm_activation_backward(
@@ -321,12 +334,12 @@ class CpuBackend(NumpyBackend):
             arrays = (mean, inverse_std, ds, dgamma, dbeta)
             self._run_numpy("batch_norm_activation_backward", dy, s, y, gamma, beta, activation, *arrays)
             return
-        of_input = activation.derivative_of == "input"
-        kernel = _compiled(batch_norm.backward_kernel, sources[1], of_input, _real(s))
+        kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
-        self._run_batch_norm(
-            kernel, s, given, 4, 11, [activation.parameter], ({0, 1, 2, 3, 4, 5, 6, 7, 8}, {1, 3, 7, 11})
-        )
+        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter], (set(range(9)), {1, 3, 7, 11}))
+
+    def _backward_kernel(self, source: str, activation: Activation, s: Array) -> Any:
+        return _compiled(batch_norm.backward_kernel, source, activation.derivative_of == "input", _real(s))
 
     def batch_norm_activation_inference(
         self,
@@ -344,12 +357,134 @@ class CpuBackend(NumpyBackend):
             arrays = (running_mean, running_variance)
             self._run_numpy("batch_norm_activation_inference", s, gamma, beta, activation, out, *arrays, epsilon)
             return
+        statistics = (running_mean, running_variance, float(epsilon))
+        self._apply_batch_norm(sources[0], True, s, gamma, beta, activation, out, *statistics)
+
+    def _apply_batch_norm(
+        self,
+        source: str,
+        of_variance: bool,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        mean: Array,
+        spread: Array,
+        epsilon: float,
+    ) -> None:
         rows, columns = s.shape
-        kernel = _compiled(batch_norm.inference_kernel, sources[0], _real(s))
+        kernel = _compiled(batch_norm.apply_kernel, source, of_variance, _real(s))
         per_block = block_rows(rows, columns)
-        given: list[Argument] = [s, out, gamma, beta, running_mean, running_variance, rows, columns, per_block]
-        given += [float(epsilon), activation.parameter]
+        given: list[Argument] = [s, out, gamma, beta, mean, spread, rows, columns, per_block]
+        given += [epsilon, activation.parameter]
         self._run(Phase(kernel, given, -(-rows // per_block), (rows, per_block)))
+
+    # --- the same in parts, for a batch whose rows are in shards ------------------------------------------------------
+
+    def batch_norm_statistics(self, s: Array, statistics: Array) -> None:
+        kernel = _compiled(batch_norm_shards.statistics_kernel, _real(s))
+        self._run_batch_norm(kernel, s, [s, 0, statistics], 1, None, [], ({0, 1},))
+
+    def batch_norm_merge(
+        self,
+        statistics: Array,
+        counts: Array,
+        mean: Array,
+        inverse_std: Array,
+        running_mean: Array,
+        running_variance: Array,
+        momentum: float,
+        epsilon: float,
+    ) -> None:
+        kernel, columns = _compiled(batch_norm_shards.merge_kernel, _real(statistics)), mean.size
+        given: list[Argument] = [statistics, counts, mean, inverse_std, running_mean, running_variance]
+        given += [len(counts), columns, 256, float(momentum), float(epsilon)]
+        self._run(Phase(kernel, given, -(-columns // 256)))
+
+    def batch_norm_activation_apply(
+        self,
+        s: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        out: Array,
+        mean: Array,
+        inverse_std: Array,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            self._run_numpy("batch_norm_activation_apply", s, gamma, beta, activation, out, mean, inverse_std)
+            return
+        self._apply_batch_norm(sources[0], False, s, gamma, beta, activation, out, mean, inverse_std, 0.0)
+
+    def batch_norm_activation_sums(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        dgamma: Array,
+        dbeta: Array,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            arrays = (mean, inverse_std, dgamma, dbeta)
+            self._run_numpy("batch_norm_activation_sums", dy, s, y, gamma, beta, activation, *arrays)
+            return
+        kernel = self._backward_kernel(sources[1], activation, s)
+        given: list[Argument] = [dy, s, y, None, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, None]
+        self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),))
+
+    def batch_norm_activation_input_gradient(
+        self,
+        dy: Array,
+        s: Array,
+        y: Array,
+        gamma: Array | None,
+        beta: Array | None,
+        activation: Activation,
+        mean: Array,
+        inverse_std: Array,
+        dgamma: Array,
+        dbeta: Array,
+        ds: Array,
+        *,
+        rows: int,
+    ) -> None:
+        sources = _sources(activation)
+        if sources is None:
+            given = (dy, s, y, gamma, beta, activation, mean, inverse_std, dgamma, dbeta, ds)
+            self._run_numpy("batch_norm_activation_input_gradient", *given, rows=rows)
+            return
+        of_input = activation.derivative_of == "input"
+        kernel = _compiled(batch_norm_shards.input_gradient_kernel, sources[1], of_input, _real(s))
+        (own, columns), per_block = s.shape, block_rows(*s.shape)
+        arrays: list[Argument] = [dy, s, y, ds, gamma, beta, mean, inverse_std, dgamma, dbeta]
+        sizes: list[Argument] = [own, columns, per_block, rows, activation.parameter]
+        self._run(Phase(kernel, [*arrays, *sizes], -(-own // per_block), (own, per_block)))
+
+    def weigh_shard(self, doutputs: Array, dbias: Array | None, loss: Array, sums: Array, *, rows: int) -> None:
+        kernel, size = _compiled(shards.weigh_kernel, _real(doutputs)), doutputs.size
+        given: list[Argument] = [doutputs, dbias, loss, sums, size, chunk(size), doutputs.shape[1], rows]
+        self._run(Phase(kernel, given, -(-size // chunk(size))))
+
+    def sum_shards(self, parts: Array, levels: Array, out: Array) -> None:
+        (count, size), kernel = parts.shape, _compiled(shards.sum_kernel, _real(parts))
+        chunks = -(-size // chunk(size))
+        stack = self._scratch("stack", (chunks, count, WIDTH), parts.dtype)
+        levels_of_stack = self._scratch("levels", (chunks, count), np.int32)
+        given: list[Argument] = [parts, levels, out, stack, levels_of_stack, parts.strides[0], count, size, chunk(size)]
+        self._run(Phase(kernel, given, chunks))
+
+    def divide_sums(self, gradients: Array, sums: Array, loss: Array, *, rows: int) -> None:
+        kernel, size = _compiled(shards.divide_kernel, _real(gradients)), gradients.size
+        given: list[Argument] = [gradients, sums, loss, size, chunk(size), rows]
+        self._run(Phase(kernel, given, -(-size // chunk(size))))
 
     # --- random bits ------------------------------------------------------------------------------------------------
 

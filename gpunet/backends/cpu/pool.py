@@ -24,8 +24,17 @@ from gpunet.environment import usable_cores
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
 _AWAKE_SECONDS = 300e-6
 _MOST_CHOICES = 64
+_address_of, _buffer_of = ctypes.addressof, ctypes.c_char.from_buffer
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
 _RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
+
+
+def address(array: Array) -> int:
+    """Return where an array's first element is."""
+    try:
+        return _address_of(_buffer_of(array))  # in a quarter of the time
+    except (TypeError, ValueError):  # it is read-only, not contiguous, or empty
+        return int(array.__array_interface__["data"][0])
 
 
 class Pool:
@@ -63,7 +72,7 @@ class Pool:
         self._workers: list[threading.Thread] = []
         words = worker.FIRST_WORKER + worker.WORDS_PER_WORKER * self.threads + 8
         memory = np.zeros(words, np.int64)
-        self._control = memory[(-memory.ctypes.data % 64) // 8 :]
+        self._control = memory[(-address(memory) % 64) // 8 :]
 
     def _start(self) -> None:
         api = ctypes.pythonapi
@@ -79,7 +88,7 @@ class Pool:
             api.PyThread_acquire_lock(ctypes.c_void_p(lock), 1)
             self._control[worker.FIRST_WORKER + worker.WORDS_PER_WORKER * index + 1] = lock
             thread = threading.Thread(
-                target=self._work, args=(self._control.ctypes.data, index), name=f"gpunet-{index}", daemon=True
+                target=self._work, args=(address(self._control), index), name=f"gpunet-{index}", daemon=True
             )
             thread.start()
             self._workers.append(thread)
@@ -102,9 +111,9 @@ class Pool:
         try:
             if has_pool and not self._workers:
                 self._start()
-            control = self._control.ctypes.data if has_pool else 0
+            control = address(self._control) if has_pool else 0
             with self._one_thread:
-                self._run(control, program.ctypes.data, len(program), threads)
+                self._run(control, address(program), len(program), threads)
         finally:
             if has_pool:
                 self._lock.release()
@@ -121,7 +130,7 @@ class Pool:
     def stop(self) -> None:
         """End the threads; what comes later runs in its caller's."""
         with self._lock:
-            _CALL(worker.stop.address)(self._control.ctypes.data, len(self._workers))
+            _CALL(worker.stop.address)(address(self._control), len(self._workers))
             for thread in self._workers:
                 thread.join()
             self.threads, self._workers = 1, []

@@ -15,15 +15,10 @@ import numpy as np
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu.kernels.chain import run_chain
-from gpunet.backends.cpu.pool import Pool
+from gpunet.backends.cpu.pool import Pool, address
 
 Work: TypeAlias = tuple[tuple[int, ...], ...]
 Argument: TypeAlias = "Array | float | int | None"
-
-
-def address(array: Array) -> int:
-    """Return where an array's first element is."""
-    return int(array.__array_interface__["data"][0])
 
 
 @dataclass(frozen=True)
@@ -191,6 +186,8 @@ class Recording:
 
 
 def _word(argument: Argument) -> int:
+    if type(argument) is int:  # most of them
+        return argument
     if isinstance(argument, np.ndarray):
         return address(argument)
     if argument is None:

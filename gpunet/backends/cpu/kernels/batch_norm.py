@@ -54,6 +54,14 @@ def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: A
 
 
 @njit(**INLINED)
+def part_of_phase(phase: Any, stripe: Any, rows: Any, columns: Any, per_block: Any, per_stripe: Any) -> Any:
+    """Return the rows, from and to, and the columns of a stripe: in phases 0 and 2 some rows, in 1 and 3 columns."""
+    if phase == 1 or phase == 3:
+        return 0, rows, stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
+    return stripe * per_block, min(rows, (stripe + 1) * per_block), 0, columns
+
+
+@njit(**INLINED)
 def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any) -> Any:
     """Write the mean of each column of a block, and the sums of centred values and of their squares."""
     mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
@@ -108,6 +116,41 @@ def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
 
 
 @njit(**INLINED)
+def keep_statistics(
+    center: Any,
+    squares: Any,
+    rows: Any,
+    j: Any,
+    mean: Any,
+    inverse_std: Any,
+    running_mean: Any,
+    running_variance: Any,
+    momentum: Any,
+    epsilon: Any,
+) -> Any:
+    """Write what is kept of the statistics of column j: its mean, and the sum of its squared distances from it."""
+    mean[j] = center
+    inverse_std[j] = 1 / np.sqrt(squares / rows + epsilon)
+    running_mean[j] = (1 - momentum) * running_mean[j] + momentum * center
+    running_variance[j] = (1 - momentum) * running_variance[j] + momentum * squares / (rows - 1)
+
+
+@njit(inline="always")
+def scale_and_shift(scale: Any, gamma: Any, beta: Any, columns: Any, left: Any, width: Any, A: Any) -> Any:
+    """Multiply a local array by gamma, and return a local copy of beta; as ones and zeros where there are none."""
+    shift = zeros(width, A)
+    if gamma != 0:
+        factor, summand = (
+            part_of_row(gamma, columns, 0, left, width, A),
+            part_of_row(beta, columns, 0, left, width, A),
+        )
+        for j in range(width):
+            scale[j] *= factor[j]
+            shift[j] = summand[j]
+    return shift
+
+
+@njit(**INLINED)
 def normalise(
     source: Any,
     s: Any,
@@ -146,13 +189,9 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
         phase, rows, columns, per_block, per_stripe = given[0], given[11], given[12], given[13], given[14]
         sums = array_at(given[3], ((rows + per_block - 1) // per_block, SUMS, columns), A)
         mean, inverse_std = array_at(given[6], (columns,), A), array_at(given[7], (columns,), A)
-        running_mean, running_variance = array_at(given[8], (columns,), A), array_at(given[9], (columns,), A)
+        kept = (mean, inverse_std, array_at(given[8], (columns,), A), array_at(given[9], (columns,), A))
         scale_shift = array_at(given[10], (2, columns), A)
-        first, last, left, right = 0, rows, 0, columns
-        if phase == 1 or phase == 3:
-            left, right = stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
-        else:
-            first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
         if phase == 0 or phase == 3:
             own = given[3] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
             for start in range(left, right, WIDTH):
@@ -160,12 +199,7 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
         if phase == 1 or phase == 3:
             for j in range(left, right):
                 center, squares = combined(sums, rows, per_block, j)
-                variance = squares / rows
-                mean[j] = center
-                inverse_std[j] = 1 / np.sqrt(variance + numbers[16])
-                momentum = numbers[15]
-                running_mean[j] = (1 - momentum) * running_mean[j] + momentum * center
-                running_variance[j] = (1 - momentum) * running_variance[j] + momentum * squares / (rows - 1)
+                keep_statistics(center, squares, rows, j, *kept, numbers[15], numbers[16])
                 scale, shift = np.float64(inverse_std[j]), 0.0
                 if given[4] != 0:
                     scale *= array_at(given[4], (columns,), A)[j]
@@ -199,36 +233,59 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
     return forward
 
 
-def inference_kernel(source: str, A: Any, stamp: str) -> Any:
-    """Compile out = f(gamma (s - mean) / sqrt(variance + epsilon) + beta) of given means and variances.
+def apply_kernel(source: str, of_variance: bool, A: Any, stamp: str) -> Any:
+    """Compile out = f(gamma (s - mean) inverse_std + beta) of given means, and inverse_std or variances.
 
-    Arguments: s, out, gamma, beta, mean, variance, rows, columns, rows of a block, and, as float64, epsilon and the
-    activation's parameter.
+    Arguments: s, out, gamma, beta, mean, inverse_std or variance, rows, columns, rows of a block, and, as float64,
+    epsilon, which is added to variances, and the activation's parameter.
     """
 
     @kernel(**OPTIONS)
-    def inference(arguments: Any, stripe: Any) -> Any:
+    def apply(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
         given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
         rows, columns, per_block = given[6], given[7], given[8]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        scale, parameter = local_array(A), A(numbers[10])
         for start in range(0, columns, WIDTH):
             width = min(WIDTH, columns - start)
             center = copy_of_row(given[4], columns, 0, start, width, A)
-            variance, shift = part_of_row(given[5], columns, 0, start, width, A), zeros(width, A)
-            for j in range(width):
-                scale[j] = 1 / np.sqrt(np.float64(variance[j]) + numbers[9])
-            if given[2] != 0:
-                gamma = part_of_row(given[2], columns, 0, start, width, A)
+            scale = copy_of_row(given[5], columns, 0, start, width, A)
+            if of_variance:
                 for j in range(width):
-                    scale[j] *= gamma[j]
-                shift = copy_of_row(given[3], columns, 0, start, width, A)
+                    scale[j] = 1 / np.sqrt(np.float64(scale[j]) + numbers[9])
+            shift = scale_and_shift(scale, given[2], given[3], columns, start, width, A)
             normalise(
-                source, given[0], center, scale, shift, given[1], columns, first, last, start, width, parameter, A
+                source,
+                given[0],
+                center,
+                scale,
+                shift,
+                given[1],
+                columns,
+                first,
+                last,
+                start,
+                width,
+                A(numbers[10]),
+                A,
             )
 
-    return inference
+    return apply
+
+
+@njit(**INLINED)
+def gradient_before(
+    source: Any, of_input: Any, incoming: Any, kept: Any, centred: Any, scale: Any, shift: Any, parameter: Any
+) -> Any:
+    """Return dz = dy f'(z), z = scale centred + shift where the derivative is of the input."""
+    z = centred * scale + shift if of_input else kept
+    return incoming * activate(source, z, parameter)
+
+
+@njit(**INLINED)
+def gradient_through(dz: Any, centred: Any, scale: Any, slope: Any, offset: Any) -> Any:
+    """Return ds, what goes through mean and variance included."""
+    return (dz - centred * slope - offset) * scale
 
 
 @njit(**INLINED)
@@ -252,14 +309,10 @@ def block_gradients(
     parameter: Any,
     A: Any,
 ) -> Any:
-    """dz = dy f'(z) for a block, and the sums of dz and dz (s - mean) of each column."""
+    """dz = dy f'(z) for a block, unless dz is 0, and the sums of dz and dz (s - mean) of each column."""
     center = copy_of_row(mean, columns, 0, left, width, A)
-    scale, shift = copy_of_row(inverse_std, columns, 0, left, width, A), zeros(width, A)
-    if gamma != 0:
-        factor = part_of_row(gamma, columns, 0, left, width, A)
-        for j in range(width):
-            scale[j] *= factor[j]
-        shift = copy_of_row(beta, columns, 0, left, width, A)
+    scale = copy_of_row(inverse_std, columns, 0, left, width, A)
+    shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
     gradient = local_array(A)  # which no other array overlaps, whatever is done in place
     for i in range(first, last):
@@ -267,12 +320,12 @@ def block_gradients(
         kept = part_of_row(y, columns, i, left, width, A)
         for j in range(width):
             centred = x[j] - center[j]
-            z = centred * scale[j] + shift[j] if of_input else kept[j]
-            g = incoming[j] * activate(source, z, parameter)
+            g = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
             gradient[j] = g
             total[j] += g
             dot[j] += g * centred
-        write_row(gradient, dz, columns, i, left, width, A)
+        if dz != 0:
+            write_row(gradient, dz, columns, i, left, width, A)
     write_row(total, sums, columns, 0, left, width, A)
     write_row(dot, sums, columns, 1, left, width, A)
 
@@ -289,7 +342,7 @@ def through_statistics(
     for i in range(first, last):
         x, gradient = part_of_row(s, columns, i, left, width, A), part_of_row(dz, columns, i, left, width, A)
         for j in range(width):
-            gradient[j] = (gradient[j] - (x[j] - center[j]) * slope[j] - offset[j]) * scale[j]
+            gradient[j] = gradient_through(gradient[j], x[j] - center[j], scale[j], slope[j], offset[j])
 
 
 def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
@@ -297,7 +350,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
 
     Arguments: phase, dy, s, y, ds, sums, gamma, beta, mean, inverse_std, dgamma, dbeta, three factors of each column,
     rows, columns, rows and columns of a block, and, as float64, the activation's parameter. Phases are those of the
-    forward kernel.
+    forward kernel. Where ds is 0, there are but the sums, dgamma and dbeta.
     """
 
     @kernel(**OPTIONS)
@@ -309,11 +362,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
         sums = array_at(given[5], (blocks, SUMS, columns), A)
         inverse_std = array_at(given[9], (columns,), A)
         factors = array_at(given[12], (3, columns), A)
-        first, last, left, right = 0, rows, 0, columns
-        if phase == 1 or phase == 3:
-            left, right = stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
-        else:
-            first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
         if phase == 0 or phase == 3:
             own = given[5] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
             for start in range(left, right, WIDTH):
@@ -350,10 +399,11 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                 if given[10] != 0:
                     array_at(given[10], (columns,), A)[j] = sum_centred * std
                     array_at(given[11], (columns,), A)[j] = sum_dz
-                factors[0, j] = scale
-                factors[1, j] = std * std * sum_centred / rows
-                factors[2, j] = sum_dz / rows
-        if phase == 2 or phase == 3:
+                if given[4] != 0:
+                    factors[0, j] = scale
+                    factors[1, j] = std * std * sum_centred / rows
+                    factors[2, j] = sum_dz / rows
+        if given[4] != 0 and (phase == 2 or phase == 3):
             for start in range(left, right, WIDTH):
                 width = min(WIDTH, right - start)
                 through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)

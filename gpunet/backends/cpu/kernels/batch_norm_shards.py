@@ -1,0 +1,130 @@
+"""Batch normalisation in parts, for a batch whose rows are in shards; the rest of them is in :mod:`.batch_norm`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS
+from gpunet.backends.cpu.kernels.batch_norm import (
+    SUMS,
+    block_statistics,
+    combined,
+    copy_of_row,
+    gradient_before,
+    gradient_through,
+    keep_statistics,
+    part_of_phase,
+    part_of_row,
+    scale_and_shift,
+    write_row,
+)
+from gpunet.backends.cpu.kernels.kernel import kernel
+from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
+
+
+def statistics_kernel(A: Any, stamp: str) -> Any:
+    """Compile the mean of the rows of a shard, and the sum of their squared deviations from it.
+
+    Arguments: phase, s, sums, statistics, rows, columns, rows and columns of a block. Phase 0 writes the sums of a
+    block of rows, 1 combines them for a block of columns; 3 does both for a block of columns.
+    """
+
+    @kernel(**OPTIONS)
+    def statistics(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given = array_at(arguments, (8,), np.int64)
+        phase, rows, columns, per_block, per_stripe = given[0], given[4], given[5], given[6], given[7]
+        sums = array_at(given[2], ((rows + per_block - 1) // per_block, SUMS, columns), A)
+        found = array_at(given[3], (2, columns), A)
+        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
+        if phase != 1:
+            own = given[2] + first // per_block * SUMS * columns * size_of(A)
+            for start in range(left, right, WIDTH):
+                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, right - start), A)
+        if phase != 0:
+            for j in range(left, right):
+                found[0, j], found[1, j] = combined(sums, rows, per_block, j)
+
+    return statistics
+
+
+@njit(**ELEMENTWISE, forceinline=True)
+def merged(statistics: Any, counts: Any, j: Any) -> Any:
+    """Return how many rows shards have, the mean of column j and the sum of its squared distances from it, in float64.
+
+    Means are taken as distances from the first shard's, which has rows: so no digit of those is lost far from zero.
+    """
+    pivot, rows, shift = np.float64(statistics[0, 0, j]), 0, 0.0
+    for shard in range(len(counts)):
+        if counts[shard] > 0:
+            rows += counts[shard]
+            shift += counts[shard] * (np.float64(statistics[shard, 0, j]) - pivot)
+    shift /= rows
+    squares = 0.0
+    for shard in range(len(counts)):
+        if counts[shard] > 0:
+            distance = np.float64(statistics[shard, 0, j]) - pivot - shift
+            squares += np.float64(statistics[shard, 1, j]) + counts[shard] * distance * distance
+    return rows, pivot + shift, squares
+
+
+def merge_kernel(A: Any, stamp: str) -> Any:
+    """Compile the merging of the statistics of shards.
+
+    Arguments: statistics, counts, mean, inverse_std, running mean and variance, shards, columns, columns of a block,
+    and, as float64, momentum and epsilon.
+    """
+
+    @kernel(**ELEMENTWISE)
+    def merge(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
+        shards, columns, per_stripe = given[6], given[7], given[8]
+        statistics, counts = array_at(given[0], (shards, 2, columns), A), array_at(given[1], (shards,), np.int32)
+        mean, inverse_std = array_at(given[2], (columns,), A), array_at(given[3], (columns,), A)
+        running_mean, running_variance = array_at(given[4], (columns,), A), array_at(given[5], (columns,), A)
+        for j in range(stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)):
+            rows, center, squares = merged(statistics, counts, j)
+            kept = (mean, inverse_std, running_mean, running_variance)
+            keep_statistics(center, squares, rows, j, *kept, numbers[9], numbers[10])
+
+    return merge
+
+
+def input_gradient_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
+    """Compile ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n), dz = dy f'(z), of sums over all n rows.
+
+    Arguments: dy, s, y, ds, gamma, beta, mean, inverse_std, dgamma, dbeta, rows, columns, rows of a block, n, and, as
+    float64, the activation's parameter.
+    """
+
+    @kernel(**OPTIONS)
+    def input_gradient(arguments: Any, stripe: Any) -> Any:
+        stamp  # noqa: B018
+        given, parameter = array_at(arguments, (15,), np.int64), A(array_at(arguments, (15,), np.float64)[14])
+        rows, columns, per_block, share = given[10], given[11], given[12], 1 / given[13]
+        slope, offset, gradient = local_array(A), local_array(A), local_array(A)
+        for start in range(0, columns, WIDTH):
+            width = min(WIDTH, columns - start)
+            center = copy_of_row(given[6], columns, 0, start, width, A)
+            scale = copy_of_row(given[7], columns, 0, start, width, A)
+            dgamma = part_of_row(given[8], columns, 0, start, width, A)
+            dbeta = part_of_row(given[9], columns, 0, start, width, A)
+            for j in range(width):
+                slope[j] = np.float64(scale[j]) * np.float64(dgamma[j]) * share
+                offset[j] = np.float64(dbeta[j]) * share
+            shift = scale_and_shift(scale, given[4], given[5], columns, start, width, A)
+            for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+                incoming = part_of_row(given[0], columns, i, start, width, A)
+                x = part_of_row(given[1], columns, i, start, width, A)
+                kept = part_of_row(given[2], columns, i, start, width, A)
+                for j in range(width):
+                    centred = x[j] - center[j]
+                    dz = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
+                    gradient[j] = gradient_through(dz, centred, scale[j], slope[j], offset[j])
+                write_row(gradient, given[3], columns, i, start, width, A)
+
+    return input_gradient
