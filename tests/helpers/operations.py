@@ -309,7 +309,7 @@ CASES: list[tuple[str, Callable[[Operands], Arrays]]] = [
         (
             "divide_sums",
             lambda p, weight=weight: {
-                "gradients": p.vector(),
+                "gradients": p.matrix().ravel(),
                 "sums": np.array([3.0, weight]),
                 "loss": p.unset(2),
                 "rows": 20,

@@ -24,7 +24,8 @@ from gpunet.environment import usable_cores
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
 _AWAKE_SECONDS = 300e-6
 _MOST_CHOICES = 64
-_address_of, _buffer_of = ctypes.addressof, ctypes.c_char.from_buffer
+_address_of: Any = ctypes.addressof
+_buffer_of: Any = ctypes.c_char.from_buffer
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
 _RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
 
@@ -32,7 +33,7 @@ _RUN = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 4)
 def address(array: Array) -> int:
     """Return where an array's first element is."""
     try:
-        return _address_of(_buffer_of(array))  # in a quarter of the time
+        return int(_address_of(_buffer_of(array)))  # in a quarter of the time
     except (TypeError, ValueError):  # it is read-only, not contiguous, or empty
         return int(array.__array_interface__["data"][0])
 

@@ -15,8 +15,7 @@ from numba import cfunc, int64, void
 
 from gpunet.backends.cpu.blas import Blas, find_blas
 from gpunet.backends.cpu.machine_code import add
-from gpunet.backends.cpu.pool import Pool
-from gpunet.backends.cpu.program import address
+from gpunet.backends.cpu.pool import Pool, address
 from tests.helpers.checkout import ROOT
 
 

@@ -166,7 +166,7 @@ def test_a_child_gets_the_threads_back_that_others_kept_from_its_parent() -> Non
 
 
 def test_the_users_limit_is_the_pools() -> None:
-    from gpunet.backends.cpu.program import address
+    from gpunet.backends.cpu.pool import address
     from tests.backends.cpu.test_pool import count
 
     pool, counts = Pool(4, _openblas()), np.zeros(50, np.int64)
@@ -220,7 +220,7 @@ def test_of_much_different_work_the_oldest_is_forgotten() -> None:
 
 
 def test_a_caller_who_finds_the_pool_taken_works_alone_and_is_counted() -> None:
-    from gpunet.backends.cpu.program import address
+    from gpunet.backends.cpu.pool import address
     from tests.backends.cpu.test_pool import count
 
     pool, counts = Pool(2, None), np.zeros(5, np.int64)

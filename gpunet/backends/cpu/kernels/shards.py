@@ -64,6 +64,8 @@ def sum_kernel(A: Any, stamp: str) -> Any:
             height = 0
             for number in range(count):
                 level = levels[number]
+                if level < 0:
+                    continue
                 total = copy_of_row(given[0] + number * given[5], size, 0, start, width, A)
                 while height > 0 and levels_of_stack[height - 1] == level:
                     height -= 1
