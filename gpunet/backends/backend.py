@@ -85,6 +85,8 @@ class Backend:
         Whether networks use :meth:`narrow_pass` where :meth:`fits_narrow_pass` says so.
     has_half : bool
         Whether its operations take matrices of half precision.
+    records_calls : bool
+        Whether a step that it records may call functions of Python, by :meth:`call`.
     lock : TurnLock
         Whoever uses the backend holds it: scratch buffers, and on a device the stream, serve one thread at a time.
     """
@@ -93,6 +95,7 @@ class Backend:
     synchronous = True
     has_narrow_passes = False
     has_half = True
+    records_calls = False
 
     gemm = operation(linear.gemm)
     bias_activation_forward = operation(activation.bias_activation_forward)
@@ -300,6 +303,13 @@ class Backend:
     def together(self) -> AbstractContextManager[None]:
         """Return a context whose operations need not have been done before its end."""
         return nullcontext()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function when the operations before have been done; in a recorded step, at each repetition.
+
+        Where the backend records no calls, it is called at once.
+        """
+        function()
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
         """Return a callable that repeats ``step`` on the same buffers.

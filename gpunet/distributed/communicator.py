@@ -46,6 +46,33 @@ class Exchange(ABC):
         """Add up the arrays of all ranks, in whatever order is fastest, in place: the same bits on every rank."""
 
 
+class RecordedExchange(Exchange):
+    """An exchange as part of steps that a backend records: see :meth:`gpunet.backends.Backend.call`.
+
+    Parameters
+    ----------
+    exchange : Exchange
+    backend : Backend
+    """
+
+    def __init__(self, exchange: Exchange, backend: Backend) -> None:
+        self._exchange, self._backend = exchange, backend
+
+    def all_gather(self, part: Array, out: Array) -> Wait:
+        return self._begin(lambda: self._exchange.all_gather(part, out))
+
+    def all_to_all(self, parts: Array, out: Array) -> Wait:
+        return self._begin(lambda: self._exchange.all_to_all(parts, out))
+
+    def all_reduce(self, array: Array) -> Wait:
+        return self._begin(lambda: self._exchange.all_reduce(array))
+
+    def _begin(self, begin: Callable[[], Wait]) -> Wait:
+        begun: list[Wait] = []
+        self._backend.call(lambda: begun.append(begin()))
+        return lambda: self._backend.call(lambda: begun.pop()())
+
+
 class Communicator(ABC):
     """The ranks of a job.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.reference.training import Tally
-from gpunet.distributed.communicator import Communicator, OneRank
+from gpunet.distributed.communicator import Communicator, OneRank, RecordedExchange
 from gpunet.distributed.sharded_backend import ShardedBackend
 from gpunet.distributed.shards import Partition
 from gpunet.layer_stack import LayerStack
@@ -40,14 +40,21 @@ class ShardedStep:
             if not isinstance(layer, BatchNorm):
                 gradients += [layer.gradients[spec.name] for spec in layer.parameter_specs()]
         # With one rank alone, copies on the device, which a step may be recorded with.
-        exchange = (OneRank() if self.is_alone else communicator).exchange(inner)
+        exchange = OneRank().exchange(inner)
+        if not self.is_alone:
+            exchange = RecordedExchange(communicator.exchange(inner), inner)
         self._backend = ShardedBackend(inner, exchange, partition, gradients, is_ordered=is_ordered)
         self._loss = _ShardedLoss(network.loss_layer, self._backend, self._sums)
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is one rank: nothing is exchanged, and a step may be recorded."""
+        """Whether there is one rank: nothing is exchanged."""
         return self.partition.size == 1
+
+    @property
+    def may_be_recorded(self) -> bool:
+        """Whether the backend can record all that a step does, exchanges included."""
+        return self.is_alone or self._network.backend.records_calls
 
     def differentiate(
         self,

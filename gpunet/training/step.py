@@ -287,9 +287,8 @@ class TrainingSteps:
                 self._keep(first)
             self._deliver(batches[0].rows)
             if batches not in self._recorded:
-                self._recorded[batches] = RecordedStep(
-                    self._backend, is_warm=len(batches) > 1, may_record=self._sharded is None or self._sharded.is_alone
-                )
+                may_record = self._sharded is None or self._sharded.may_be_recorded
+                self._recorded[batches] = RecordedStep(self._backend, is_warm=len(batches) > 1, may_record=may_record)
             averages = () if self._averages is None else (self._averages,)
             read = partial(read_by_steps, network, self.data, optimizer, *averages)
             self._recorded[batches](partial(self._run, first, batches), read)

@@ -114,6 +114,7 @@ class CpuBackend(NumpyBackend):
     """Runs operations in stripes on compiled kernels; those without one run on NumPy."""
 
     name = "cpu"
+    records_calls = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,11 +151,13 @@ class CpuBackend(NumpyBackend):
 
     def _run_numpy(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Do an operation as the NumPy backend does it, now, or in a recording."""
-        call = functools.partial(getattr(super(), name), *args, **kwargs)
+        self.call(functools.partial(getattr(super(), name), *args, **kwargs))
+
+    def call(self, function: Callable[[], None]) -> None:
         if self._recording is None:
-            call()
+            function()
         else:
-            self._recording.add_call(call)
+            self._recording.add_call(function)
 
     def copy(self, source: Array, destination: Array) -> None:
         is_copy_of_bytes = source.dtype == destination.dtype and source.shape == destination.shape

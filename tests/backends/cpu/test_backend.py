@@ -233,6 +233,22 @@ def test_a_recorded_step_allocates_nothing_and_repeats_the_step() -> None:
     np.testing.assert_allclose(sums, np.maximum(x[::-1], 0).T @ x, rtol=1e-4, atol=1e-4)
 
 
+def test_calls_have_their_place_in_a_recording() -> None:
+    backend, x, seen = CpuBackend(), np.zeros(3), []
+
+    def step() -> None:
+        backend.copy(np.ones(3), x)
+        backend.call(lambda: seen.append(float(x[0])))
+        backend.copy(np.full(3, 2.0), x)
+        backend.call(lambda: seen.append(float(x[0])))
+
+    step()
+    replay = backend.capture(step)
+    assert seen == [1, 2]
+    replay()
+    assert seen == [1, 2, 1, 2]
+
+
 def test_a_recorded_copy_may_be_of_nothing() -> None:
     backend = CpuBackend()
     backend.capture(lambda: backend.copy(np.empty((0, 3)), backend.empty((0, 3), np.float64)))()
