@@ -85,6 +85,7 @@ class CpuByWork(NumpyBackend):
     """
 
     name = "cpu"
+    records_calls = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class CpuByWork(NumpyBackend):
         return super().arithmetic if self._compiled is None else self._compiled.arithmetic
 
 
-_OTHERS = ("copy", "capture", "linear_activation_forward", "together", "flush_denormals")
+_OTHERS = ("copy", "call", "capture", "linear_activation_forward", "together", "flush_denormals")
 for _name, _member in vars(Backend).items():
     if hasattr(_member, "__wrapped__") or _name in _OTHERS:
         setattr(CpuByWork, _name, _dispatched(_name))
