@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -12,6 +14,9 @@ from sphinx.util.docutils import SphinxTranslator
 from sphinx.util.logging import getLogger
 
 import gpunet
+
+sys.path.insert(0, str(Path(__file__).parent))
+from links import broken_links
 
 project = "gpunet"
 author = "The gpunet authors"
@@ -70,9 +75,16 @@ def displayed_math(translator: SphinxTranslator, node: nodes.math_block) -> None
     raise nodes.SkipNode
 
 
-def name_what_is_outside(app: Sphinx, page: str, source: list[str]) -> None:
-    """Leave of a link to a file of the checkout, which the site does not hold, its text."""
+def suit_links(source: list[str]) -> None:
+    """Call a page by its title, and leave of a link to a file of the checkout, which no page shows, its text."""
     source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
+    source[0] = re.sub(r"\[(docs/)?[\w-]+\.md\]\(", "[](", source[0])
+
+
+def check_links(app: Sphinx, exception: Exception | None) -> None:
+    """Warn of each link that leads nowhere in the site."""
+    for link in broken_links(Path(app.outdir)) if exception is None else ():
+        getLogger(__name__).warning("a link that leads nowhere: %s", link)
 
 
 def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
@@ -82,6 +94,8 @@ def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, o
 
 def setup(app: Sphinx) -> None:
     """Register what is not configuration."""
-    app.connect("source-read", name_what_is_outside)
+    app.connect("source-read", lambda app, page, source: suit_links(source))
+    app.connect("include-read", lambda app, path, page, source: suit_links(source))
+    app.connect("build-finished", check_links)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

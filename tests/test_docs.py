@@ -1,8 +1,9 @@
-"""The site: its start page and the guide from other libraries run as pasted, its reference has every public name."""
+"""The site: pages run as pasted, the reference has every public name, and links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import gpunet
 from tests.helpers.checkout import ROOT
 
 DOCS = ROOT / "docs"
+broken_links = runpy.run_path(str(DOCS / "links.py"))["broken_links"]
 
 
 def run(page: str, *headings: str, replace: tuple[str, str] = ("", "")) -> dict[str, Any]:
@@ -77,3 +79,25 @@ def test_the_reference_lists_every_public_class_and_function(module: str) -> Non
     public = import_module(module)
     names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
     assert not names - listed()
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    """`make docs` calls this for the built site."""
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "theme.html").write_text('<a href="{{ pathto(it) }}">')
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "figure one.svg").write_text("<svg/>")
+    (tmp_path / "index.html").write_text(
+        '<h1 id="start">1</h1> <a href="#start"> <a href="#"> <a href="guide/first.html#%C3%BC"> <a href="mailto:a@b">'
+        '<img src="figure%20one.svg"> <a href="https://example.org/no.html"> <a href="guide/first.html#start">'
+        '<a href="second.html"> <a href="guide"> <a href="#end"> <img src="figure.svg">'
+    )
+    (tmp_path / "guide" / "first.html").write_text('<a name="ü"> <a href="../index.html"> <a href="index.html">')
+    assert broken_links(tmp_path) == [
+        "guide/first.html: index.html",
+        "index.html: #end",
+        "index.html: figure.svg",
+        "index.html: guide",
+        "index.html: guide/first.html#start",
+        "index.html: second.html",
+    ]
