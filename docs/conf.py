@@ -87,9 +87,22 @@ def check_links(app: Sphinx, exception: Exception | None) -> None:
         getLogger(__name__).warning("a link that leads nowhere: %s", link)
 
 
+# What the rooms of the package ask of one another, and may change without notice.
+INTERNAL = {
+    "LayerStack": "copy_weights guard inference_work kept_averages kept_gradients kept_loss_scale loss_scale_state "
+    "narrow_pass narrow_stack training_work",
+    "Network": "check_inputs check_targets check_values check_weights finite_logits finite_outputs learn_classes "
+    "on_host penalty",
+}
+
+
 def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
-    """Leave out the fields of named tuples, of which the class says more than "Alias for field number 0"."""
-    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field number") else None
+    """Leave out what is internal, and fields of named tuples: their class says more than "Alias for field number 0"."""
+    function = getattr(member, "fget", member)
+    owner, _, own_name = getattr(function, "__qualname__", "").rpartition(".")
+    is_internal = own_name in INTERNAL.get(owner, "").split()
+    is_alias = str(getattr(member, "__doc__", "")).startswith("Alias for field number")
+    return True if is_internal or is_alias else None
 
 
 def setup(app: Sphinx) -> None:
