@@ -48,9 +48,15 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
-WIDE = ["coming-from", "gpu", "lecture", "mathematics", "performance", "reproducibility"]  # tables and code
-html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE}
-html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "footer_start": ["copyright"]}
+# Tables and code; the last two have no pages beside them.
+WIDE = "coming-from gpu kernels lecture mathematics performance python reproducibility shell changelog citation"
+html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE.split()}
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "header_links_before_dropdown": 6,
+}
 html_math_renderer = "mathml"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import pytest
 
 import gpunet
 from tests.helpers.checkout import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 DOCS = ROOT / "docs"
 broken_links = runpy.run_path(str(DOCS / "links.py"))["broken_links"]
@@ -79,6 +85,23 @@ def test_the_reference_lists_every_public_class_and_function(module: str) -> Non
     public = import_module(module)
     names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
     assert not names - listed()
+
+
+def test_the_picture_of_the_rooms_stands_as_the_imports_do() -> None:
+    """A row is drawn above another where it may import that, and no room is missing."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    order = {name: place for place, layer in enumerate(layers) for name in re.findall(r"gpunet\.(\w+)", layer)}
+    picture = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    rows: dict[float, set[str]] = {}
+    for height, name in re.findall(r'y="([\d.]+)" class="room">(\w+)<', picture):
+        rows.setdefault(float(height), set()).add(name)
+    places = [{order[name] for name in rows[height]} for height in sorted(rows)]
+    assert [len(one) for one in places] == [1] * len(places)
+    assert places == sorted(places, key=min)
+    drawn = {*re.findall(r'class="part-name">(\w+)<', picture), *set().union(*rows.values())}
+    rooms = {path.parent.name for room in ("", "backends") for path in (ROOT / "gpunet" / room).glob("*/__init__.py")}
+    assert rooms - {"bench"} <= drawn  # which lies in benchmarks/
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
