@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
@@ -65,6 +66,39 @@ def test_training_there_and_here_is_the_same(
     assert run("coming-from.md", heading)["difference"] < 42 * 10 * np.finfo(dtype).eps
 
 
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+def test_losses_are_as_many_times_as_large_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    torch, keras = (pytest.importorskip(name, reason="run by `make test-oracle`") for name in ("torch", "keras"))
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    X, targets, labels = generator.standard_normal((20, 5)), generator.standard_normal((20, 3)), np.arange(20) % 3
+    probabilities = generator.dirichlet(np.ones(3), 20)
+
+    def ours(loss: str, y: Any) -> tuple[Any, float]:
+        network = gpunet.Network([5, 3], loss=loss, dtype="float64", batch_norm=False, device="cpu")
+        return network.logits(X), network.loss_and_gradients(X, y)[0]
+
+    def theirs(loss: Any, o: Any, y: Any) -> float:
+        return float(loss(torch.tensor(o), torch.tensor(y)))
+
+    huber, pinball = ours("huber(0.7)", targets), ours("quantile(0.3)", targets)
+    smoothed, soft = ours("softmax_cross_entropy(0.1)", labels), ours("softmax_cross_entropy", probabilities)
+    from_logits = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    for (outputs, value), expected in [
+        (huber, 3 * theirs(torch.nn.HuberLoss(delta=0.7), huber[0], targets)),
+        (huber, 3 * 0.7 * theirs(torch.nn.SmoothL1Loss(beta=0.7), huber[0], targets)),
+        (huber, 3 * float(keras.losses.Huber(delta=0.7)(targets, huber[0]))),
+        (pinball, 3 * metrics.mean_pinball_loss(targets, pinball[0], alpha=0.3)),
+        (smoothed, theirs(torch.nn.CrossEntropyLoss(label_smoothing=0.1), smoothed[0], labels)),
+        (smoothed, float(from_logits(np.eye(3)[labels], smoothed[0]))),
+        (soft, theirs(torch.nn.CrossEntropyLoss(), soft[0], probabilities)),
+    ]:
+        assert outputs.shape == (20, 3)
+        assert value == pytest.approx(expected, rel=20 * float(np.finfo(np.float32).eps))  # Keras computes in float32
+
+
 def listed() -> set[str]:
     """Return what the pages of the reference list, each name with its module."""
     found: set[str] = set()
@@ -85,6 +119,13 @@ def test_the_reference_lists_every_public_class_and_function(module: str) -> Non
     public = import_module(module)
     names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
     assert not names - listed()
+
+
+def test_the_page_of_kernels_has_a_row_for_each() -> None:
+    budgets = json.loads((ROOT / "kernels" / "budgets.json").read_text(encoding="utf-8"))["registers"]
+    kernels = {kernel.partition("<")[0] for found in budgets.values() for kernel in found}
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "kernels.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert kernels <= set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def test_the_picture_of_the_rooms_stands_as_the_imports_do() -> None:
