@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 DOCS = ROOT / "docs"
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
 broken_links = runpy.run_path(str(DOCS / "links.py"))["broken_links"]
 
 
@@ -143,6 +144,14 @@ def test_the_picture_of_the_rooms_stands_as_the_imports_do() -> None:
     drawn = {*re.findall(r'class="part-name">(\w+)<', picture), *set().union(*rows.values())}
     rooms = {path.parent.name for room in ("", "backends") for path in (ROOT / "gpunet" / room).glob("*/__init__.py")}
     assert rooms - {"bench"} <= drawn  # which lies in benchmarks/
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_links_to_in_the_checkout_are_there(page: str) -> None:
+    """Of links to files that the site does not hold it shows the text alone, so building it does not look at them."""
+    path = ROOT / page
+    links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
