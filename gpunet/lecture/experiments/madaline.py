@@ -138,7 +138,7 @@ def draw(numbers: Numbers) -> Figure:
     for panel, (name, scores) in zip(axes, answers.items(), strict=False):
         title = f"{name}: {xor['accuracy'][name]:.0%} right"
         draw_plane(panel, scores.reshape(RESOLUTION, RESOLUTION), xor["X"], xor["y"], EXTENT, title, size=14)
-    for unit, name in zip(xor["hidden"], ("hidden unit", None), strict=True):
+    for unit, name in zip(xor["hidden"], ("hidden unit", ""), strict=True):
         draw_line(axes[1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2, label=name)
     for panel in axes[:2]:
         name_what_is_drawn(panel)
