@@ -62,8 +62,8 @@ benchmark-smoke: $(VENV)/.peers ## run every benchmark once, small, to see that 
 check-kernels: $(VENV)/.dev ## compile every kernel for sm_75 to sm_120, without a GPU; QUICK=1 takes half of the time
 	$(BIN)/gpunet kernels check --sass $(if $(QUICK),--quick)
 
-docs: $(VENV)/.docs ## build the documentation in build/docs/html; a warning is an error
-	rm -rf docs/api/generated
+docs: $(VENV)/.docs ## build the documentation in build/docs/html; a warning, also of a link that leads nowhere, is an error
+	rm -rf docs/api/generated build/docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/docs/doctrees docs build/docs/html
 
 lint: $(VENV)/.dev ## check style, types and the direction of imports

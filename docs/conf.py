@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -12,6 +14,9 @@ from sphinx.util.docutils import SphinxTranslator
 from sphinx.util.logging import getLogger
 
 import gpunet
+
+sys.path.insert(0, str(Path(__file__).parent))
+from links import broken_links
 
 project = "gpunet"
 author = "The gpunet authors"
@@ -43,9 +48,15 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
-WIDE = ["coming-from", "gpu", "lecture", "mathematics", "performance", "reproducibility"]  # tables and code
-html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE}
-html_theme_options = {"show_prev_next": True, "navigation_with_keys": False, "footer_start": ["copyright"]}
+# Tables and code; the last two have no pages beside them.
+WIDE = "coming-from gpu kernels lecture mathematics performance python reproducibility shell changelog citation"
+html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE.split()}
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "header_links_before_dropdown": 6,
+}
 html_math_renderer = "mathml"
 
 
@@ -70,18 +81,40 @@ def displayed_math(translator: SphinxTranslator, node: nodes.math_block) -> None
     raise nodes.SkipNode
 
 
-def name_what_is_outside(app: Sphinx, page: str, source: list[str]) -> None:
-    """Leave of a link to a file of the checkout, which the site does not hold, its text."""
+def suit_links(source: list[str]) -> None:
+    """Call a page by its title, and leave of a link to a file of the checkout, which no page shows, its text."""
     source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
+    source[0] = re.sub(r"\[(docs/)?[\w-]+\.md\]\(", "[](", source[0])
+
+
+def check_links(app: Sphinx, exception: Exception | None) -> None:
+    """Warn of each link that leads nowhere in the site."""
+    for link in broken_links(Path(app.outdir)) if exception is None else ():
+        getLogger(__name__).warning("a link that leads nowhere: %s", link)
+
+
+# What the rooms of the package ask of one another, and may change without notice.
+INTERNAL = {
+    "LayerStack": "copy_weights guard inference_work kept_averages kept_gradients kept_loss_scale loss_scale_state "
+    "narrow_pass narrow_stack training_work",
+    "Network": "check_inputs check_targets check_values check_weights finite_logits finite_outputs learn_classes "
+    "on_host penalty",
+}
 
 
 def is_left_out(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
-    """Leave out the fields of named tuples, of which the class says more than "Alias for field number 0"."""
-    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field number") else None
+    """Leave out what is internal, and fields of named tuples: their class says more than "Alias for field number 0"."""
+    function = getattr(member, "fget", member)
+    owner, _, own_name = getattr(function, "__qualname__", "").rpartition(".")
+    is_internal = own_name in INTERNAL.get(owner, "").split()
+    is_alias = str(getattr(member, "__doc__", "")).startswith("Alias for field number")
+    return True if is_internal or is_alias else None
 
 
 def setup(app: Sphinx) -> None:
     """Register what is not configuration."""
-    app.connect("source-read", name_what_is_outside)
+    app.connect("source-read", lambda app, page, source: suit_links(source))
+    app.connect("include-read", lambda app, path, page, source: suit_links(source))
+    app.connect("build-finished", check_links)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

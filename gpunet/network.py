@@ -116,10 +116,10 @@ class Network(LayerStack):
         Of float32 networks. ``"tf32"`` lets a CUDA device use only 10 bits of the mantissas in float32 matrix products,
         for its tensor cores; ``"float32"`` does not. ``"bfloat16"`` and ``"float16"`` store what is between the layers,
         its gradients and copies of the weights in 16 bits; parameters, statistics, sums, outputs and loss stay float32
-        (docs/precision.md). The CPU emulates these two, slowly.
+        (:doc:`/precision`). The CPU emulates these two, slowly.
     device : str or Backend
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; or a backend of its own. On the CPU, calls with much
-        work run on compiled kernels where Numba is installed (docs/cpu.md); ``"cpu:compiled"`` and ``"cpu:numpy"``
+        work run on compiled kernels where Numba is installed (:doc:`/cpu`); ``"cpu:compiled"`` and ``"cpu:numpy"``
         let them, or NumPy, do everything.
 
     Attributes

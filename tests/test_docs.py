@@ -1,8 +1,11 @@
-"""The site: its start page and the guide from other libraries run as pasted, its reference has every public name."""
+"""The site: pages run as pasted, the reference has every public name, and links lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,14 @@ import pytest
 import gpunet
 from tests.helpers.checkout import ROOT
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 DOCS = ROOT / "docs"
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+broken_links = runpy.run_path(str(DOCS / "links.py"))["broken_links"]
 
 
 def run(page: str, *headings: str, replace: tuple[str, str] = ("", "")) -> dict[str, Any]:
@@ -57,6 +67,39 @@ def test_training_there_and_here_is_the_same(
     assert run("coming-from.md", heading)["difference"] < 42 * 10 * np.finfo(dtype).eps
 
 
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+def test_losses_are_as_many_times_as_large_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    torch, keras = (pytest.importorskip(name, reason="run by `make test-oracle`") for name in ("torch", "keras"))
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    X, targets, labels = generator.standard_normal((20, 5)), generator.standard_normal((20, 3)), np.arange(20) % 3
+    probabilities = generator.dirichlet(np.ones(3), 20)
+
+    def ours(loss: str, y: Any) -> tuple[Any, float]:
+        network = gpunet.Network([5, 3], loss=loss, dtype="float64", batch_norm=False, device="cpu")
+        return network.logits(X), network.loss_and_gradients(X, y)[0]
+
+    def theirs(loss: Any, o: Any, y: Any) -> float:
+        return float(loss(torch.tensor(o), torch.tensor(y)))
+
+    huber, pinball = ours("huber(0.7)", targets), ours("quantile(0.3)", targets)
+    smoothed, soft = ours("softmax_cross_entropy(0.1)", labels), ours("softmax_cross_entropy", probabilities)
+    from_logits = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    for (outputs, value), expected in [
+        (huber, 3 * theirs(torch.nn.HuberLoss(delta=0.7), huber[0], targets)),
+        (huber, 3 * 0.7 * theirs(torch.nn.SmoothL1Loss(beta=0.7), huber[0], targets)),
+        (huber, 3 * float(keras.losses.Huber(delta=0.7)(targets, huber[0]))),
+        (pinball, 3 * metrics.mean_pinball_loss(targets, pinball[0], alpha=0.3)),
+        (smoothed, theirs(torch.nn.CrossEntropyLoss(label_smoothing=0.1), smoothed[0], labels)),
+        (smoothed, float(from_logits(np.eye(3)[labels], smoothed[0]))),
+        (soft, theirs(torch.nn.CrossEntropyLoss(), soft[0], probabilities)),
+    ]:
+        assert outputs.shape == (20, 3)
+        assert value == pytest.approx(expected, rel=20 * float(np.finfo(np.float32).eps))  # Keras computes in float32
+
+
 def listed() -> set[str]:
     """Return what the pages of the reference list, each name with its module."""
     found: set[str] = set()
@@ -77,3 +120,57 @@ def test_the_reference_lists_every_public_class_and_function(module: str) -> Non
     public = import_module(module)
     names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
     assert not names - listed()
+
+
+def test_the_page_of_kernels_has_a_row_for_each() -> None:
+    budgets = json.loads((ROOT / "kernels" / "budgets.json").read_text(encoding="utf-8"))["registers"]
+    kernels = {kernel.partition("<")[0] for found in budgets.values() for kernel in found}
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "kernels.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert kernels <= set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def test_the_picture_of_the_rooms_stands_as_the_imports_do() -> None:
+    """A row is drawn above another where it may import that, and no room is missing."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    order = {name: place for place, layer in enumerate(layers) for name in re.findall(r"gpunet\.(\w+)", layer)}
+    picture = (DOCS / "architecture.svg").read_text(encoding="utf-8")
+    rows: dict[float, set[str]] = {}
+    for height, name in re.findall(r'y="([\d.]+)" class="room">(\w+)<', picture):
+        rows.setdefault(float(height), set()).add(name)
+    places = [{order[name] for name in rows[height]} for height in sorted(rows)]
+    assert [len(one) for one in places] == [1] * len(places)
+    assert places == sorted(places, key=min)
+    drawn = {*re.findall(r'class="part-name">(\w+)<', picture), *set().union(*rows.values())}
+    rooms = {path.parent.name for room in ("", "backends") for path in (ROOT / "gpunet" / room).glob("*/__init__.py")}
+    assert rooms - {"bench"} <= drawn  # which lies in benchmarks/
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_links_to_in_the_checkout_are_there(page: str) -> None:
+    """Of links to files that the site does not hold it shows the text alone, so building it does not look at them."""
+    path = ROOT / page
+    links = re.findall(r"\]\((?!\w+:|#)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    """`make docs` calls this for the built site."""
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "theme.html").write_text('<a href="{{ pathto(it) }}">')
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "figure one.svg").write_text("<svg/>")
+    (tmp_path / "index.html").write_text(
+        '<h1 id="start">1</h1> <a href="#start"> <a href="#"> <a href="guide/first.html#%C3%BC"> <a href="mailto:a@b">'
+        '<img src="figure%20one.svg"> <a href="https://example.org/no.html"> <a href="guide/first.html#start">'
+        '<a href="second.html"> <a href="guide"> <a href="#end"> <img src="figure.svg">'
+    )
+    (tmp_path / "guide" / "first.html").write_text('<a name="ü"> <a href="../index.html"> <a href="index.html">')
+    assert broken_links(tmp_path) == [
+        "guide/first.html: index.html",
+        "index.html: #end",
+        "index.html: figure.svg",
+        "index.html: guide",
+        "index.html: guide/first.html#start",
+        "index.html: second.html",
+    ]

@@ -47,9 +47,10 @@ def test_import_needs_numpy_only():
     assert configuration()["project"]["dependencies"] == ["numpy>=2"]
 
 
-def test_what_the_readme_names_is_there_after_import_gpunet_alone():
+def test_what_the_documents_name_is_there_after_import_gpunet_alone():
     """And a room is imported no sooner than that."""
-    names = sorted(set(re.findall(r"\bgpunet((?:\.[A-Za-z_]+)+)\(?", (ROOT / "README.md").read_text(encoding="utf-8"))))
+    text = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/python.md"))
+    names = sorted(set(re.findall(r"\bgpunet((?:\.[A-Za-z_]+)+)\(?", text)))
     rooms = {"classic", "data", "data_initializers", "diagnostics"}
     assert rooms <= {name.split(".")[1] for name in names}
     loaded = run(

@@ -11,8 +11,9 @@ Maas, Hannun, Ng 2013 (leaky ReLU); Clevert, Unterthiner, Hochreiter 2015 (ELU);
 
 from typing import Any
 
-from gpunet.activations.activation import CHECKED_POINTS, Activation, OnnxGraph, OwnActivation
+from gpunet.activations.activation import CHECKED_POINTS, Activation, OwnActivation
 from gpunet.activations.gated import GELU, GELUTanh, HardSwish, Mish, SiLU
+from gpunet.activations.onnx_graph import OnnxGraph
 from gpunet.activations.rectifiers import ELU, SELU, LeakyReLU, ReLU, Softplus
 from gpunet.activations.squashing import HardSigmoid, HardTanh, Identity, Sigmoid, Tanh
 from gpunet.errors import InvalidTypeError, InvalidValueError, unknown_name

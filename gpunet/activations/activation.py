@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.activations.onnx_graph import OnnxGraph
 from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.specification import check_own_name
 
@@ -20,16 +21,6 @@ DerivativeOf: TypeAlias = Literal["output", "input"]
 # Where functions of the user's own are compared: no round numbers, where kinks are.
 CHECKED_POINTS = np.linspace(-6, 6, 96) + 0.0137
 _STEP, _AGREES = 1e-5, 1e-6
-
-
-class OnnxGraph(Protocol):
-    """What an activation adds its nodes to."""
-
-    def add(self, kind: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
-        """Add a node and return the name of its output, made up where none is given."""
-
-    def constant(self, value: float) -> str:
-        """Return the name of a number of the network's dtype."""
 
 
 OnnxNodes: TypeAlias = Callable[[OnnxGraph, str, str], str]

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from gpunet.activations.activation import Array, OnnxGraph, OwnActivation
+from gpunet.activations.activation import Array, OwnActivation
 from gpunet.activations.normal_distribution import CUDA_NORMAL_DISTRIBUTION, FARTHEST, normal_distribution
+from gpunet.activations.onnx_graph import OnnxGraph
 
 # Of the tanh form: 1 + tanh(u) = 2 sigmoid(2 u), u = sqrt(2 / pi) (s + 0.044715 s^3).
 GELU_SCALE = math.sqrt(8 / math.pi)

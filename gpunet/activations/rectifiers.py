@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpunet.activations.activation import Array, OnnxGraph, OwnActivation
+from gpunet.activations.activation import Array, OwnActivation
+from gpunet.activations.onnx_graph import OnnxGraph
 from gpunet.errors import InvalidValueError
 
 # Klambauer et al. 2017: what makes mean 0 and variance 1 a fixed point.

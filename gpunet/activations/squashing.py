@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from gpunet.activations.activation import Array, OnnxGraph, OwnActivation
+from gpunet.activations.activation import Array, OwnActivation
+from gpunet.activations.onnx_graph import OnnxGraph
 
 
 class Identity(OwnActivation):

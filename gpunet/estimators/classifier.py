@@ -31,7 +31,7 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     """A classifier with scikit-learn's contract, trained by :func:`gpunet.fit`.
 
     Every parameter of ``sklearn.neural_network.MLPClassifier`` is there and means the same; so changing the import is
-    enough. Inputs are standardised by default, which scikit-learn leaves to a pipeline. docs/estimators.md says what
+    enough. Inputs are standardised by default, which scikit-learn leaves to a pipeline. :doc:`/estimators` says what
     else differs.
 
     Parameters

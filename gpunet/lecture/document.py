@@ -47,13 +47,22 @@ def _table() -> str:
 def _table_row(one: Experiment) -> str:
     code = [*one.code, f"lecture/experiments/{one.module}.py"]
     paths = [", ".join(f"`{path}`" for path in part) for part in (code, one.tests)]
-    figure = f", [figure](figures/{one.name}.svg)" if one.is_documented else ""
+    figure = f", [figure](#{_anchor(_heading(one))})" if one.is_documented else ""
     return f"| {one.row} | {one.title} | {' | '.join(paths)} | `{one.command}`{figure} |"
+
+
+def _heading(one: Experiment) -> str:
+    return f"{one.row}. {one.title}"
+
+
+def _anchor(heading: str) -> str:
+    """Return what GitHub and MyST link a heading by."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _figures() -> str:
     return "\n\n".join(
-        f"### {one.row}. {one.title}\n\n{one.shows}\n\n![{one.figure}](figures/{one.name}.svg)"
+        f"### {_heading(one)}\n\n{one.shows}\n\n![{one.figure}](figures/{one.name}.svg)"
         for one in EXPERIMENTS
         if one.is_documented
     )

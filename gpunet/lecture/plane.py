@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.lecture.experiment import Array
-from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label
+from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, label, legend
 from gpunet.lecture.wording import rounded
 from gpunet.network import Network
 
@@ -124,6 +124,11 @@ def name_classes(figure: Figure, axes: Any) -> None:
     title = "points and, in the same colour, the region that the network gives to their class"
     names = {"fontsize": 9, "title": title, "title_fontsize": 9, "ncols": 3, "markerscale": 2, "frameon": False}
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", **names)
+
+
+def name_what_is_drawn(axes: Any) -> None:
+    """Add, below one panel, the legend of its classes and lines: within it, points would be hidden."""
+    legend(axes, "upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handletextpad=0.2)
 
 
 def draw_line(axes: Any, weights: npt.ArrayLike, **style: Any) -> None:

@@ -146,7 +146,7 @@ def fit(
         batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
         take at most three quarters of its free memory, otherwise on the host, which is logged once. On the CPU,
         ``"auto"`` converts a memory-mapped file batch by batch and other arrays once. The result is the same, bit for
-        bit (``docs/arrays.md``).
+        bit (:doc:`/arrays`).
 
     distributed : gpunet.distributed.Ranks or None
         Every rank calls ``fit`` with the same arguments and a network of the same weights; each computes on its rows

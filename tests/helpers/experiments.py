@@ -53,7 +53,8 @@ def assert_one_paragraph(text: str) -> None:
 
 
 def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
-    """Every panel has something in it and says what it shows, both axes where there are any, symbols typeset."""
+    """Every panel has something in it and says what, with axes and classes if it has any; symbols are typeset."""
+    from matplotlib.legend import Legend
     from matplotlib.text import Text
 
     figure = experiment.draw(numbers)
@@ -70,6 +71,9 @@ def assert_figure(experiment: Experiment, numbers: dict[str, Any]) -> None:
             assert axes.get_xlabel() or [tick for tick in axes.get_xticklabels() if tick.get_text().strip()]
             heights = axes.get_yticklabels()  # a column of histograms has none
             assert axes.get_ylabel() or not heights or [tick for tick in heights if tick.get_text().strip()]
+    named = {text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()}
+    shown = {name for axes in panels for name in axes.get_legend_handles_labels()[1]}
+    assert {name for name in shown if name.startswith("class ")} <= named
     figure.draw_without_rendering()
     for text in figure.findobj(Text):
         assert not SYMBOLS.search(re.sub(r"\$[^$]*\$", "", text.get_text())), text

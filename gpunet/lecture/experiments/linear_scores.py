@@ -8,7 +8,7 @@ import numpy as np
 
 from gpunet.lecture.digits import CLASSES, INPUTS, split_digits
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import clouds, decision_map, draw_plane
+from gpunet.lecture.plane import clouds, decision_map, draw_plane, name_what_is_drawn
 from gpunet.lecture.plotting import COLOURS, DIVERGING_MAP, Figure, label, legend, mosaic, panels
 from gpunet.lecture.wording import rounded
 from gpunet.optimizers import Adam
@@ -140,7 +140,7 @@ def _draw_scores(axes: Any, example: Numbers) -> None:
 def _draw_regions(axes: Any, plane: Numbers) -> None:
     title = "where each of three scores is the highest"
     draw_plane(axes, plane["decision"], plane["points"], plane["labels"], EXTENT, title, size=14)
-    legend(axes, "upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1, handletextpad=0.2)
+    name_what_is_drawn(axes)
     for number, (w, colour) in enumerate(zip(plane["weights"], COLOURS, strict=False)):
         tip: Array = 1.3 * np.asarray(w) / np.linalg.norm(w)
         axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 2}, zorder=4)

@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.classic.adaline import Adaline
 from gpunet.classic.madaline import Madaline
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid
+from gpunet.lecture.plane import draw_line, draw_plane, exclusive_or, grid, name_what_is_drawn
 from gpunet.lecture.plotting import COLOURS, MARKERS, Figure, draw_lines, label, legend, look, panels
 from gpunet.lecture.probing import fit_quietly
 from gpunet.lecture.wording import rounded
@@ -138,8 +138,10 @@ def draw(numbers: Numbers) -> Figure:
     for panel, (name, scores) in zip(axes, answers.items(), strict=False):
         title = f"{name}: {xor['accuracy'][name]:.0%} right"
         draw_plane(panel, scores.reshape(RESOLUTION, RESOLUTION), xor["X"], xor["y"], EXTENT, title, size=14)
-    for unit in xor["hidden"]:
-        draw_line(axes[1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2)
+    for unit, name in zip(xor["hidden"], ("hidden unit", ""), strict=True):
+        draw_line(axes[1], unit, color=COLOURS[6], linestyle="--", linewidth=1.2, label=name)
+    for panel in axes[:2]:
+        name_what_is_drawn(panel)
     draw_lines(axes[2], {f"{seed}": run["errors"] for seed, run in enumerate(numbers["parity"]["3"], 1)}, size=3)
     label(axes[2], "epoch", "share of training examples wrong", "Madaline, parity of $k$ = 3")
     axes[2].set_ylim(-0.02, 0.72)

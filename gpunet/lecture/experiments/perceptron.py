@@ -9,7 +9,7 @@ import numpy as np
 from gpunet.classic.perceptron import Perceptron
 from gpunet.classic.separability import separation
 from gpunet.lecture.experiment import Array, Claim, Claims, Numbers, Settings
-from gpunet.lecture.plane import COORDINATES, LINE, clouds, draw_line, draw_points
+from gpunet.lecture.plane import COORDINATES, LINE, clouds, draw_line, draw_points, name_what_is_drawn
 from gpunet.lecture.plotting import COLOURS, MAP, Figure, draw_lines, draw_range, label, legend, look, panels
 from gpunet.lecture.wording import rounded, tiny
 from gpunet.random import Purpose, host_generator
@@ -185,12 +185,14 @@ def _draw_path(panel: Any, path: Numbers) -> None:
     for number, weights in enumerate(path["weights"]):
         is_last = number + 1 == updates
         shade = LINE if is_last else colormaps[MAP](0.9 * number / updates)
-        draw_line(panel, weights, color=shade, linewidth=2.2 if is_last else 0.9)
+        name = {0: "first line", updates - 1: "last line"}.get(number)
+        draw_line(panel, weights, color=shade, linewidth=2.2 if is_last else 0.9, label=name)
     draw_points(panel, path["X"], path["y"], size=16)
     panel.set_xlim(-1.1, 1.1)
     panel.set_ylim(-1.1, 1.1)
     panel.set_aspect("equal")
-    label(panel, *COORDINATES, f"after each of {updates} updates; black: the last")
+    label(panel, *COORDINATES, f"boundary after each of {updates} updates")
+    name_what_is_drawn(panel)
 
 
 def _draw_bound(panel: Any, runs: list[Numbers]) -> None:
