@@ -115,6 +115,12 @@ struct Columns {
         mean[index] = column_mean;
         scale[index] = multiply_rounded(scale[index], inverse_std);
     }
+    __device__ __forceinline__ void load(
+        const A* gamma, const A* beta, const A* column_mean, const A* inverse_std, int column) {
+        load_scale_and_shift(gamma, beta, column);
+#pragma unroll
+        for (int i = 0; i < N; ++i) set_statistics(i, column_mean[column + i], inverse_std[column + i]);
+    }
     __device__ __forceinline__ A centred(A s, int index) const { return subtract_rounded(s, mean[index]); }
 
     // z, and y as it is stored: the one expression of the forward and of the backward pass.

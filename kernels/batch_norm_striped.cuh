@@ -3,7 +3,7 @@
 #ifndef GPUNET_BATCH_NORM_STRIPED_CUH
 #define GPUNET_BATCH_NORM_STRIPED_CUH
 
-#include "batch_norm.cuh"
+#include "batch_norm_chunks.cuh"
 
 // ------------------------------------------------------------------------------------------------- the striped kernels
 // A block works on one tile of columns and one chunk of rows, in one of two sweeps. Grid: a group of
@@ -50,16 +50,6 @@ __device__ __forceinline__ void wait_for_tile(unsigned int* tile_counters, int c
     __syncthreads();
 }
 
-// partial[q][chunk][column] = source[q][column of the tile], for both quantities q.
-template <typename A>
-__device__ __forceinline__ void write_partial(
-    A* partial, const A* source, const StripedWork& work, int tile_columns, int chunks, int columns) {
-    for (int index = thread_in_block(); index < 2 * tile_columns; index += threads_in_block()) {
-        const int q = index / tile_columns, column = work.tile * tile_columns + index % tile_columns;
-        if (column < columns) partial[element_offset(q * chunks + work.chunk, column, columns)] = source[index];
-    }
-}
-
 template <typename T, int N, typename F>
 __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_striped(
     const T* __restrict__ s,                         // (rows, columns)
@@ -99,40 +89,16 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_forward_striped(
     wait_for_copies();
     find_block_statistics(shared, region);
     __syncthreads();
-    write_partial(partial, shared.results, work, tile_columns, chunks, columns);
+    write_partial(partial, shared.results, work.tile, work.chunk, chunks, tile_columns, columns);
     if (!is_last_block(tile_counters + ARRIVED, chunks)) return;
 
-    // The threads take the chunks as they took the rows, twice: for the mean, and for the deviations from it.
-    const A* const partial_squares = partial + element_offset(chunks, 0, columns);
-    const int chunks_end = region.is_inside() ? chunks : 0;
-    A pivot[N] = {}, shift[1][N] = {}, squares[1][N] = {};
-    if (region.is_inside())
-#pragma unroll
-        for (int i = 0; i < N; ++i) pivot[i] = __ldcg(partial + region.column + i);
-    for (int chunk = threadIdx.y; chunk < chunks_end; chunk += blockDim.y) {
-        const A count = A(rows_before(rows, chunk + 1, chunks) - rows_before(rows, chunk, chunks));
-        const long long offset = element_offset(chunk, region.column, columns);
-#pragma unroll
-        for (int i = 0; i < N; ++i) shift[0][i] += count * (__ldcg(partial + offset + i) - pivot[i]);
-    }
-    sum_over_block(shift, shared);
-#pragma unroll
-    for (int i = 0; i < N; ++i) shift[0][i] = shared.totals[threadIdx.x * N + i] / A(rows);
-    for (int chunk = threadIdx.y; chunk < chunks_end; chunk += blockDim.y) {
-        const A count = A(rows_before(rows, chunk + 1, chunks) - rows_before(rows, chunk, chunks));
-        const long long offset = element_offset(chunk, region.column, columns);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const A distance = __ldcg(partial + offset + i) - pivot[i] - shift[0][i];
-            squares[0][i] += __ldcg(partial_squares + offset + i) + count * distance * distance;
-        }
-    }
-    sum_over_block(squares, shared);
+    A merged_mean[N];
+    merge_statistics(partial, shared, region, rows, chunks, columns, merged_mean);
     const Statistics<A> statistics = {mean, inverse_std, running_mean, running_variance, momentum, epsilon};
     if (threadIdx.y == 0 && region.is_inside())
 #pragma unroll
         for (int i = 0; i < N; ++i)
-            statistics.write(region.column + i, pivot[i] + shift[0][i], shared.totals[threadIdx.x * N + i], rows);
+            statistics.write(region.column + i, merged_mean[i], shared.totals[threadIdx.x * N + i], rows);
     announce_tile(tile_counters);
 }
 
@@ -150,101 +116,30 @@ __global__ void __launch_bounds__(MOST_THREADS, 1) batch_norm_backward_striped(
     arithmetic<T>* partial,                          // (2, chunks, columns), scratch
     unsigned int* counters,                          // (1 + COUNTERS_PER_TILE * tiles,), zeros
     int rows, int columns, int stripe_tiles, int chunks, arithmetic<T> parameter) {
-    typedef arithmetic<T> A;
     DYNAMIC_SHARED(unsigned char, memory);
     const StripedWork work = take_work(counters, stripe_tiles, chunks);
-    const int tile_columns = blockDim.x * N, stride = blockDim.y;
+    const int tile_columns = blockDim.x * N;
     if (work.tile * tile_columns >= columns) return;
     unsigned int* const tile_counters = counters + 1 + COUNTERS_PER_TILE * work.tile;
     const Region region(N, work.tile, work.chunk, chunks, rows, columns);
 
     Columns<T, N> own;
-    if (region.is_inside()) {
-        own.load_scale_and_shift(gamma, beta, region.column);
-#pragma unroll
-        for (int i = 0; i < N; ++i) own.set_statistics(i, mean[region.column + i], inverse_std[region.column + i]);
-    }
+    if (region.is_inside()) own.load(gamma, beta, mean, inverse_std, region.column);
 
     if (!work.first_sweep) {
         wait_for_tile(tile_counters, chunks);
         if (!region.is_inside()) return;
-        A offset[N], slope[N];
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const int column = region.column + i;
-            offset[i] = __ldcg(dbeta + column) / A(rows);
-            slope[i] = __ldcg(dgamma + column) * inverse_std[column] / A(rows);
-        }
-        for (int row = region.row; row < region.end; row += PAIR_BATCH * stride) {
-            Pack<T, N> gradients[PAIR_BATCH], inputs[PAIR_BATCH];
-#pragma unroll
-            for (int k = 0; k < PAIR_BATCH; ++k) {
-                if (row + k * stride >= region.end) break;
-                const long long position = element_offset(row + k * stride, region.column, columns);
-                gradients[k] = load_pack_streaming<N>(dy + position);
-                inputs[k] = load_pack_streaming<N>(s + position);
-            }
-#pragma unroll
-            for (int k = 0; k < PAIR_BATCH; ++k) {
-                if (row + k * stride >= region.end) break;
-                Pack<T, N> result;
-#pragma unroll
-                for (int i = 0; i < N; ++i) {
-                    const A input = inputs[k].get(i);
-                    const A dz = own.template gradient<F>(gradients[k].get(i), input, i, parameter);
-                    result.set(i, own.scale[i] * (dz - offset[i] - own.centred(input, i) * slope[i]));
-                }
-                store_pack_streaming<N>(ds + element_offset(row + k * stride, region.column, columns), result);
-            }
-        }
+        write_input_gradients<F, true>(dy, s, ds, own, inverse_std, dgamma, dbeta, region, rows, columns, parameter);
         return;
     }
 
     const SharedLayout<T, N> shared(memory, 0, rows, chunks);
-    A sums[2][N] = {};  // of dz, and of dz (s - mean)
-    for (int row = region.row; row < region.end; row += PAIR_BATCH * stride) {
-        Pack<T, N> gradients[PAIR_BATCH], inputs[PAIR_BATCH];
-#pragma unroll
-        for (int k = 0; k < PAIR_BATCH; ++k) {
-            if (row + k * stride >= region.end) break;
-            const long long position = element_offset(row + k * stride, region.column, columns);
-            gradients[k] = load_pack<N>(dy + position);
-            inputs[k] = load_pack<N>(s + position);
-        }
-#pragma unroll
-        for (int k = 0; k < PAIR_BATCH; ++k) {
-            if (row + k * stride >= region.end) break;
-#pragma unroll
-            for (int i = 0; i < N; ++i) {
-                const A input = inputs[k].get(i);
-                const A dz = own.template gradient<F>(gradients[k].get(i), input, i, parameter);
-                sums[0][i] += dz;
-                sums[1][i] += dz * own.centred(input, i);
-            }
-        }
-    }
-    sum_over_block(sums, shared);
-    write_partial(partial, shared.totals, work, tile_columns, chunks, columns);
+    sum_gradients<F>(dy, s, own, shared, region, columns, parameter);
+    write_partial(partial, shared.totals, work.tile, work.chunk, chunks, tile_columns, columns);
     if (!is_last_block(tile_counters + ARRIVED, chunks)) return;
 
-    const A* const partial_shat = partial + element_offset(chunks, 0, columns);
-    A merged[2][N] = {};
-    for (int chunk = threadIdx.y; chunk < (region.is_inside() ? chunks : 0); chunk += stride) {
-        const long long offset = element_offset(chunk, region.column, columns);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            merged[0][i] += __ldcg(partial + offset + i);
-            merged[1][i] += __ldcg(partial_shat + offset + i);
-        }
-    }
-    sum_over_block(merged, shared);
-    if (threadIdx.y == 0 && region.is_inside())
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-            const int column = region.column + i, index = threadIdx.x * N + i;
-            dbeta[column] = shared.totals[index];
-            dgamma[column] = shared.totals[tile_columns + index] * inverse_std[column];
-        }
+    merge_sums(partial, shared, region, chunks, columns);
+    write_parameter_gradients(shared, region, inverse_std, dgamma, dbeta);
     announce_tile(tile_counters);
 }
 

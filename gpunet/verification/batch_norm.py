@@ -203,13 +203,20 @@ def differences(
             raise NotDoneError(f"networks do without clusters: {error}") from error
 
 
+def width_of(operation: Operation, offsets: Mapping[str, int]) -> int:
+    """Return how many neighbours of a matrix one access moves."""
+    s = operation.given["s"]
+    width: int = 16 // s.itemsize
+    while s.shape[1] % width or any(offsets.get(name, 0) % width for name in MATRICES):
+        width //= 2
+    return width
+
+
 def plan(operation: Operation, way: Way, offsets: Mapping[str, int], limits: DeviceLimits) -> BatchNormPlan:
     """Return the launch that does an operation in one way."""
     s = operation.given["s"]
     rows, columns = s.shape
-    width = 16 // s.itemsize
-    while columns % width or any(offsets.get(name, 0) % width for name in MATRICES):
-        width //= 2
+    width = width_of(operation, offsets)
     if operation.method.endswith("inference"):
         return plan_inference(rows, columns, s.itemsize, width, limits)
     make = plan_forward if operation.method.endswith("forward") else plan_backward

@@ -11,6 +11,7 @@ from gpunet.activations import Activation
 from gpunet.verification import (
     activation,
     batch_norm,
+    batch_norm_shards,
     gather,
     loss_scale,
     losses,
@@ -21,6 +22,7 @@ from gpunet.verification import (
     random_bits,
     rounding,
     score,
+    shards,
     training,
 )
 from gpunet.verification.check import Check, NotDoneError, Unit
@@ -35,8 +37,10 @@ GROUPS = (
     rounding,
     activation,
     batch_norm,
+    batch_norm_shards,
     losses,
     score,
+    shards,
     random_bits,
     loss_scale,
     optimizer,

@@ -22,6 +22,7 @@ from gpunet.backends.backend import Backend, as_method
 from gpunet.backends.cuda import (
     activation,
     batch_norm,
+    batch_norm_shards,
     bernoulli,
     dropout,
     gather,
@@ -32,6 +33,7 @@ from gpunet.backends.cuda import (
     quantile,
     rounding,
     score,
+    shards,
     sigmoid_cross_entropy,
     soft_cross_entropy,
     softmax_cross_entropy,
@@ -124,6 +126,14 @@ class CudaBackend(Backend):
     batch_norm_activation_forward = kernel(batch_norm.batch_norm_activation_forward)
     batch_norm_activation_backward = kernel(batch_norm.batch_norm_activation_backward)
     batch_norm_activation_inference = kernel(batch_norm.batch_norm_activation_inference)
+    batch_norm_statistics = kernel(batch_norm_shards.batch_norm_statistics)
+    batch_norm_merge = kernel(batch_norm_shards.batch_norm_merge)
+    batch_norm_activation_apply = kernel(batch_norm_shards.batch_norm_activation_apply)
+    batch_norm_activation_sums = kernel(batch_norm_shards.batch_norm_activation_sums)
+    batch_norm_activation_input_gradient = kernel(batch_norm_shards.batch_norm_activation_input_gradient)
+    weigh_shard = kernel(shards.weigh_shard)
+    sum_shards = kernel(shards.sum_shards)
+    divide_sums = kernel(shards.divide_sums)
     dropout_forward = kernel(dropout.dropout_forward)
     dropout_backward = kernel(dropout.dropout_backward)
     sample_bernoulli = kernel(bernoulli.sample_bernoulli)
