@@ -27,6 +27,8 @@ KEYS = (
     (7, 2**32 - 1, 2**63 - 1),
 )
 KEY = (7, 2, 11)
+# What the mask of a shard's rows begins with: the ninth element of a batch, one beyond 32 bits, the last that fits.
+FIRST_ELEMENTS = (8, 2**33 + 4, 2**34 - 224)
 Key = tuple[int, int, int]
 
 
@@ -36,6 +38,7 @@ def dropout_forward(
     key: Key = KEY,
     rate: float = 0.3,
     *,
+    first: int = 0,
     in_place: bool = False,
     padding: int = 0,
 ) -> Operation:
@@ -46,7 +49,7 @@ def dropout_forward(
         "dropout_forward",
         {"x": x, "step": np.array([key[2]], np.int64)},
         {"out": (in_memory, storage.dtype), "mask": (shape, np.uint8)},
-        {"rate": rate, "seed": key[0], "layer": key[1]},
+        {"rate": rate, "seed": key[0], "layer": key[1], "first": first},
         lambda arguments, expected: {"out": _scaled(storage, expected["out"])},
         shared={"out": "x"} if in_place else {},
     )
@@ -145,6 +148,8 @@ def checks(subject: Subject) -> Iterator[Check]:
             for side, words in ((-1, "below"), (0, "at"), (1, "above")):
                 yield bernoulli(at_the_edge(storage, side), f"probabilities {words} the words")
             yield bernoulli(odd(storage), "0, 1, NaN, infinities and others")
+        for first in FIRST_ELEMENTS:
+            yield dropout(dropout_forward(storage, (17, 13), first=first), f"17 x 13, from element {first}")
         for key in KEYS:
             detail = "17 x 13, seed {}, layer {}, step {}".format(*key)
             yield dropout(dropout_forward(storage, (17, 13), key, 0.5), detail)

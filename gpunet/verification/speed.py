@@ -23,6 +23,7 @@ from gpunet.validation import PRECISIONS
 from gpunet.verification import (
     activation,
     batch_norm,
+    batch_norm_shards,
     gather,
     loss_scale,
     losses,
@@ -30,6 +31,7 @@ from gpunet.verification import (
     products,
     random_bits,
     score,
+    shards,
     training,
 )
 from gpunet.verification.check import NAMES, shape_text
@@ -105,6 +107,10 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
             yield storage, module.forward(storage, shape, relu)
             yield storage, module.backward(storage, shape, relu)
         yield storage, batch_norm.inference(storage, shape, relu)
+        yield storage, batch_norm_shards.statistics(storage, shape)
+        for part in (batch_norm_shards.apply, batch_norm_shards.sums, batch_norm_shards.input_gradient):
+            yield storage, part(storage, shape, relu)
+        yield storage, shards.weigh_shard(storage, shape)
         for make in (random_bits.dropout_forward, random_bits.dropout_backward, random_bits.sample_bernoulli):
             yield storage, make(storage, shape)
         for loss in losses.LOSSES:
@@ -114,6 +120,8 @@ def operations(is_large: bool) -> Iterator[tuple[Storage, Operation]]:
             yield storage, scoring(storage, shape)
         yield storage, gather.gather_batch(storage.dtype, shape[1], shape[0], examples=2 * shape[0])
     yield FLOAT32, loss_scale.unscale_gradients(size)
+    yield FLOAT32, shards.sum_shards(FLOAT32, size // 8, (0,) * 8)
+    yield FLOAT32, shards.divide_sums(FLOAT32, size, 7.5)
     yield FLOAT32, optimizer.sgd_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.adam_step(FLOAT32, size, size)
     yield FLOAT32, optimizer.clip_factor(FLOAT32, size, size)

@@ -19,6 +19,13 @@ SWEEPS = {
     "batch_norm_activation_forward": 2,
     "batch_norm_activation_backward": 3,
     "batch_norm_activation_inference": 2,
+    "batch_norm_statistics": 1,
+    "batch_norm_activation_apply": 2,
+    "batch_norm_activation_sums": 2,
+    "batch_norm_activation_input_gradient": 3,
+    "weigh_shard": 2,
+    "sum_shards": 1,  # of every vector; the sum is written besides
+    "divide_sums": 2,
     "dropout_forward": 2,
     "dropout_backward": 2,
     "sample_bernoulli": 2,
@@ -45,7 +52,7 @@ SWEEPS = {
 
 def bytes_moved(operation: Operation) -> int:
     """Return the bytes that an operation moves at least."""
-    names = (*operation.changed, "parameters", "vector", "outputs")
+    names = (*operation.changed, "parameters", "vector", "outputs", "s", "parts")
     arrays = [operation.given[name] for name in names if name in operation.given]
     sizes = [array.size for array in arrays] + [math.prod(shape) for shape, _ in operation.written.values()]
     matrix = next(array for array in operation.given.values() if array.ndim == 2 or array.size == max(sizes))

@@ -37,6 +37,8 @@ REFERENCE = Backend()
 # Rows and columns of most matrices here, and elements of vectors that end within an access of 16 bytes.
 ROWS, COLUMNS = 70_000, 65_536
 COUNT = 2**32 + 1027
+# The element that a mask begins with, where it is that of some rows.
+FIRST = 2**33
 LIMITS = DeviceLimits(132, 227 * 1024, 228 * 1024, 50 * 1024 * 1024, 1)
 
 
@@ -100,14 +102,14 @@ def activation_backward(device: FarDevice) -> None:
 
 
 def dropout(device: FarDevice) -> None:
-    words = random_words(Stream.DROPOUT, COUNT - COUNT % 1024, COUNT % 1024, 5, 1, 3)
+    words = random_words(Stream.DROPOUT, FIRST + COUNT - COUNT % 1024, COUNT % 1024, 5, 1, 3)
     x, out, dx = (device.empty(COUNT, np.float32) for _ in range(3))
     mask, step = device.empty(COUNT, np.uint8), device.empty(1, np.int64)
     x[-words.size :], step[0] = normal(words.size), 3
     blocks = -(-COUNT // 1024)
     sizes = np.int64(COUNT), np.int32(1024), np.int32(1024)
     numbers = np.uint32(dropout_threshold(0.5)), np.float32(2), np.uint32(5), np.uint32(0)
-    arguments = (x, out, mask, *sizes, *numbers, np.uint32(1), step)
+    arguments = (x, out, mask, *sizes, *numbers, np.uint32(1), step, np.int64(FIRST // 4))
     device.run_block("dropout", "dropout_forward<float, true>", blocks - 1, blocks, 256, arguments)
     kept = words >= dropout_threshold(0.5)
     np.testing.assert_array_equal(mask[-words.size :], kept)
@@ -345,11 +347,112 @@ def striped(device: FarDevice) -> None:
     close(found["ds"][-1, -tile:], ds[-1])
 
 
+def weigh_shard(device: FarDevice) -> None:
+    doutputs, loss, sums = (device.empty(size, np.float32) for size in (COUNT, 2, 2))
+    doutputs[-1027:], loss[:] = normal(1027), (0.5, 3)
+    before, blocks = doutputs[-1027:].copy(), -(-(COUNT // 4) // 256)
+    arguments = (doutputs, np.int64(COUNT), None, np.int32(0), loss, sums, np.int32(12))
+    for block in (blocks - 1, 0):
+        device.run_block("shards", "weigh_shard<float, 4>", block, blocks, 256, arguments)
+    close(doutputs[-1027 + 3 :], before[3:] / 4)
+    close(sums, np.array([1.5, 3]))
+
+
+def sum_shards(device: FarDevice) -> None:
+    size, levels = COUNT + 1, device.empty(3, np.int32)
+    parts, out = device.empty((3, size), np.float32), device.empty(size, np.float32)
+    parts[:, -1024:] = normal(3, 1024)
+    blocks = size // 4 // 256
+    arguments = (parts, levels, out, np.int32(3), np.int64(size))
+    device.run_block("shards", "sum_shards<float, 4>", blocks, blocks + 1, 256, arguments)
+    close(out[-4:], parts[:, -4:].sum(axis=0))
+
+
+def divide_sums(device: FarDevice) -> None:
+    gradients, sums, loss = (device.empty(size, np.float32) for size in (COUNT, 2, 2))
+    gradients[-1027:], sums[:] = normal(1027), (6, 3)
+    before, blocks = gradients[-1027:].copy(), -(-(COUNT // 4) // 256)
+    arguments = (gradients, np.int64(COUNT), sums, loss, np.int32(12))
+    for block in (blocks - 1, 0):
+        device.run_block("shards", "divide_sums<float, 4>", block, blocks, 256, arguments)
+    close(gradients[-1027 + 3 :], 4 * before[3:])
+    close(loss, np.array([2, 3]))
+
+
+def last_chunk(device: FarDevice, plan: BatchNormPlan, kernel: str, matrices: int, vectors: tuple[Any, ...]) -> Any:
+    """Run the last block of a tile on matrices that are zero above it; return its parts of them and the sums."""
+    tiles, chunks = COLUMNS // plan.tile_columns, plan.parts
+    part = slice(ROWS * (chunks - 1) // chunks, None), slice(-plan.tile_columns, None)
+    given = [matrix(device, part) for _ in range(matrices)]
+    partial, counters = device.empty((2, chunks, COLUMNS), np.float32), device.empty(tiles, np.uint32)
+    counters[-1] = chunks - 1
+    sizes = np.int32(ROWS), np.int32(COLUMNS), np.int32(chunks)
+    more = () if matrices == 1 else (np.float32(0),)
+    arguments = (*given, *vectors, partial, counters, *sizes, *more)
+    blocks = tiles * chunks
+    device.run_block("batch_norm_shards", kernel, blocks - 1, blocks, plan.block, arguments, plan.shared_bytes)
+    assert not counters[-1]
+    return [values[part].astype(float) for values in given]
+
+
+def shard_statistics(device: FarDevice) -> None:
+    plan = plan_forward(ROWS, COLUMNS, 4, 4, LIMITS, "striped")
+    out = device.empty((2, COLUMNS), np.float32)
+    (s,) = last_chunk(device, plan, "batch_norm_statistics<float, 4>", 1, (out,))
+    mean, squares = out[:, -plan.tile_columns :]
+    np.testing.assert_allclose(mean * ROWS, s.sum(axis=0), rtol=1e-4, atol=1e-4)
+    close(squares, (s**2).sum(axis=0) - s.sum(axis=0) ** 2 / ROWS)
+
+
+def shard_sums(device: FarDevice) -> None:
+    plan = plan_backward(ROWS, COLUMNS, 4, 4, LIMITS, "striped")
+    mean, inverse_std, dgamma, dbeta = (device.empty(COLUMNS, np.float32) for _ in range(4))
+    inverse_std[:] = 2
+    vectors = (None, None, mean, inverse_std, dgamma, dbeta)
+    dy, s = last_chunk(device, plan, "batch_norm_sums<float, 4, relu_activation>", 2, vectors)
+    dz = dy * (s > 0)
+    np.testing.assert_allclose(dbeta[-plan.tile_columns :], dz.sum(axis=0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dgamma[-plan.tile_columns :], 2 * (dz * s).sum(axis=0), rtol=1e-5, atol=1e-5)
+
+
+def shard_apply(device: FarDevice) -> None:
+    plan = plan_inference(ROWS, COLUMNS, 4, 4, replace(LIMITS, multiprocessors=100_000))
+    part = slice(-(ROWS // plan.grid[1]), None), slice(-plan.tile_columns, None)
+    place = plan.grid[0] - 1, plan.grid[1] - 1
+    s, dy, y, ds = matrix(device, part), matrix(device, part), *(device.empty((ROWS, COLUMNS), np.float32) for _ in "yd")
+    mean, ones = device.empty(COLUMNS, np.float32), device.empty(COLUMNS, np.float32)
+    ones[:] = 1
+    numbers = np.int32(ROWS), np.int32(COLUMNS)
+    kernel, launch = "batch_norm_apply<float, 4, relu_activation>", (place, plan.grid, plan.block)
+    device.run_block("batch_norm_shards", kernel, *launch, (s, None, None, mean, ones, y, *numbers, np.float32(0)))
+    close(y[part], np.maximum(s[part], 0))
+    kernel, more = "batch_norm_input_gradient<float, 4, relu_activation>", (np.int32(4), np.float32(0))
+    arguments = (dy, s, None, None, mean, ones, ones, ones, ds, *numbers, *more)
+    device.run_block("batch_norm_shards", kernel, *launch, arguments)
+    close(ds[part], dy[part] * (s[part] > 0) - 0.25 - s[part] / 4)
+
+
+def merge(device: FarDevice) -> None:
+    """Statistics of so many shards and columns that they are more than 2^31 numbers; of two shards there are rows."""
+    shards, columns = 2**13, 2**18
+    statistics, counts = device.empty((shards, 2, columns), np.float32), device.empty(shards, np.int32)
+    counts[[0, -1]] = 1, 3
+    statistics[-1, :, -256:] = [[2], [5]]
+    mean, inverse_std, running_mean, running_variance = (device.empty(columns, np.float32) for _ in range(4))
+    vectors = (statistics, counts, mean, inverse_std, running_mean, running_variance)
+    numbers = np.int32(shards), np.int32(columns), np.float32(1), np.float32(0)
+    blocks = columns // 256
+    device.run_block("batch_norm_shards", "batch_norm_merge<float>", blocks - 1, blocks, 256, (*vectors, *numbers))
+    close(running_mean[-256:], np.full(256, 1.5))
+    close(running_variance[-256:], np.full(256, (5 + 1.5**2 + 3 * 0.5**2) / 3))
+
+
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         gather, activation_forward, activation_backward, dropout, bernoulli, sgd, adam, clip, squared_error, sigmoid,
         softmax_lanes, softmax_block, softmax_staged, inference, resident, striped,
+        weigh_shard, sum_shards, divide_sums, shard_statistics, shard_sums, shard_apply, merge,
     )
 }  # fmt: skip
 
@@ -408,9 +511,14 @@ BUGS: list[tuple[str, str, str]] = [
     ),
     (
         "striped",
-        "partial[element_offset(q * chunks + work.chunk, column, columns)]",
-        "partial[(q * chunks + work.chunk) * columns + column]",
+        "partial[element_offset(q * chunks + chunk, column, columns)]",
+        "partial[(q * chunks + chunk) * columns + column]",
     ),
+    ("weigh_shard", "step(i * N, Width<N>());", "step((int)(i * N), Width<N>());"),
+    ("sum_shards", "parts + part * size", "parts + part * (int)size"),
+    ("divide_sums", "step(whole * N + thread, ", "step((int)(whole * N + thread), "),
+    *((name, *OFFSET) for name in ("shard_statistics", "shard_sums", "shard_apply")),
+    ("merge", "element_offset(2 * shard + 1, column, columns)", "(2 * shard + 1) * columns + column"),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gpunet.activations import ReLU
 from gpunet.backends.cuda import CudaBackend
-from gpunet.verification import activation, batch_norm, losses, narrow_pass, optimizer, score, training
+from gpunet.verification import activation, batch_norm, batch_norm_shards, losses, narrow_pass, optimizer, score, training
 from gpunet.verification.batch_norm import Way, differences
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32
@@ -22,6 +22,8 @@ AS_PLANNED = Way()
 RELU = ReLU()
 OPERATIONS = {
     "bias gradient": activation.backward(FLOAT32, (129, 70), RELU),
+    "statistics of a shard": batch_norm_shards.statistics(FLOAT32, (129, 33)),
+    "gradient sums of a shard": batch_norm_shards.sums(FLOAT32, (129, 33), RELU),
     "mean of losses": losses.squared_error(FLOAT32, (103, 10), losses.GIVEN),
     "gradient of a bias": losses.squared_error(FLOAT32, (40, 20), has_bias=True),
     "count of a step": losses.counted(losses.squared_error(FLOAT32, (103, 10)), FLOAT32, 1),

@@ -9,7 +9,7 @@ from gpunet.backends.cuda.activation import column_tiles
 from gpunet.backends.cuda.grids import THREADS, resident_blocks
 from gpunet.backends.cuda.softmax_cross_entropy import LANES_THREADS
 from gpunet.backends.cuda.tuning import ESTIMATES
-from gpunet.verification import activation, losses, optimizer, random_bits
+from gpunet.verification import activation, losses, optimizer, random_bits, shards
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32, FLOAT64
 from tests.emulation import EmulatedDevice
@@ -26,6 +26,9 @@ MANY = 4 * ESTIMATES.streaming_waves * FEW_THREADS + 1029
         random_bits.dropout_forward(FLOAT32, (1, MANY)),
         random_bits.dropout_backward(FLOAT32, (1, MANY)),
         random_bits.sample_bernoulli(FLOAT32, (1, MANY)),
+        shards.weigh_shard(FLOAT32, (3, MANY // 3)),
+        shards.sum_shards(FLOAT32, MANY, (0, 0)),
+        shards.divide_sums(FLOAT32, MANY, 7.5),
     ],
     ids=lambda operation: operation.method,
 )

@@ -30,6 +30,11 @@ IN_EVERY_TYPE = (
     "batch norm backward, resident",
     "batch norm backward, resident, cluster of 8",
     "batch norm inference",
+    "batch norm statistics",
+    "batch norm of a shard",
+    "batch norm sums",
+    "batch norm input gradient",
+    "weight of a shard",
     "softmax cross entropy",
     "sigmoid cross entropy",
     "squared error",
@@ -44,7 +49,8 @@ def test_every_operation_is_verified_in_every_type() -> None:
     checks = all_checks(Cuda(lambda precision: CudaBackend(device, precision)))
     found = {(check.what, check.kind) for check in checks}
     expected = {(what, storage.name) for what in IN_EVERY_TYPE for storage in STORAGES}
-    expected |= {(what, dtype) for what in ("SGD step", "Adam step", "clipping factor") for dtype in NETWORK_DTYPES}
+    vectors = ("SGD step", "Adam step", "clipping factor", "batch norm merge", "sum over shards", "mean over shards")
+    expected |= {(what, dtype) for what in vectors for dtype in NETWORK_DTYPES}
     expected |= {("rows of a batch", dtype) for dtype in ("float16", "float32", "float64", "int32")}
     together = "linear layer with activation, cublasLt"
     expected |= {(together, kind) for kind in ("float32", "tf32", "float64", "float16", "bfloat16")}

@@ -130,7 +130,7 @@ def test_every_kernel_file_is_measured() -> None:
     methods = {operation.method for _, operation in speed.operations(is_large=False)}
     assert methods == set(SWEEPS)
     files = " ".join(methods) + " activation dropout bernoulli gather optimizer batch_norm score training narrow_pass"
-    files += " loss_scale rounding"  # the latter moves two types at once, as a copy does
+    files += " loss_scale batch_norm_shards shards rounding"  # the latter moves two types at once, as a copy does
     assert all(name in files for name in names())
 
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from gpunet.activations import ReLU
-from gpunet.verification import activation, batch_norm, losses, networks, optimizer, products, random_bits
+from gpunet.verification import (
+    activation,
+    batch_norm,
+    batch_norm_shards,
+    losses,
+    networks,
+    optimizer,
+    products,
+    random_bits,
+    shards,
+)
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT16, FLOAT32
 
@@ -24,6 +34,17 @@ ROUNDINGS: list[tuple[Operation, dict[str, float]]] = [
     ),
     (batch_norm.backward(FLOAT32, SHAPE, RELU), {"ds": 160, "dgamma": 140, "dbeta": 110}),
     (batch_norm.inference(FLOAT32, SHAPE, RELU), {"out": 40}),
+    (batch_norm_shards.statistics(FLOAT32, SHAPE), {"statistics": 140}),
+    (
+        batch_norm_shards.merge(FLOAT32, 33, (20, 11)),
+        {"mean": 16, "inverse_std": 80, "running_mean": 40, "running_variance": 500},
+    ),
+    (batch_norm_shards.apply(FLOAT32, SHAPE, RELU), {"out": 45}),
+    (batch_norm_shards.sums(FLOAT32, SHAPE, RELU), {"dgamma": 140, "dbeta": 110}),
+    (batch_norm_shards.input_gradient(FLOAT32, SHAPE, RELU), {"ds": 160}),
+    (shards.weigh_shard(FLOAT32, SHAPE), {"doutputs": 5, "sums": 4.1, "dbias": 4.1}),
+    (shards.sum_shards(FLOAT32, 1023, (0, 0, 0)), {"out": 12}),
+    (shards.divide_sums(FLOAT32, 1023, 7.5), {"gradients": 8.1, "loss": 8.1}),
     (losses.softmax_cross_entropy(FLOAT32, SHAPE, losses.GIVEN), {"doutputs": 100, "loss": 50}),
     (losses.sigmoid_cross_entropy(FLOAT32, SHAPE), {"doutputs": 100, "loss": 50}),
     (losses.squared_error(FLOAT32, SHAPE), {"doutputs": 100, "loss": 50}),
