@@ -11,6 +11,7 @@ import numpy as np
 from gpunet.backends import Backend
 from gpunet.backends.arrays import Array
 from gpunet.distributed.communicator import Communicator, Exchange, Wait
+from gpunet.distributed.nccl import nccl_exchange
 from gpunet.errors import DistributedError, InvalidTypeError, MissingDependencyError
 
 # What launchers tell each process: how many they have started.
@@ -71,6 +72,9 @@ class MpiCommunicator(Communicator):
         return shared
 
     def exchange(self, backend: Backend) -> Exchange:
+        by_nccl = nccl_exchange(self, backend)
+        if by_nccl is not None:
+            return by_nccl
         on_host = isinstance(backend.empty(1, np.float32), np.ndarray)
         return HostExchange(self._mpi, self._world) if on_host else StagedExchange(self._mpi, self._world, backend)
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from gpunet.errors import DeviceError
 from gpunet.kernel_check.budgets import default_path, family, read_budgets
 from gpunet.verification.storage import BFLOAT16, exact
 
@@ -378,6 +379,10 @@ class EmulatedDevice:
     def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[DTypeLike]) -> Lane:
         """Return a lane whose copies are made when they are received: this device does one thing at a time."""
         return Lane(self, dtypes)
+
+    def collectives(self) -> Any:
+        """Raise DeviceError: no other process has such a device."""
+        raise DeviceError(f"{self.name} has no NCCL")
 
     # ----------------------------------------------------------------------------------------------- kernels
 

@@ -17,6 +17,7 @@ from gpunet.backends.devices.device import (
     Argument,
     Array,
     ClusterRefusedError,
+    Collectives,
     Dimensions,
     KernelCompileError,
     Lane,
@@ -25,6 +26,7 @@ from gpunet.backends.devices.device import (
 )
 from gpunet.backends.devices.graph_nodes import count_kernels, longest_chain
 from gpunet.backends.devices.lane import CopyLane, lane_bytes
+from gpunet.backends.devices.nccl import Nccl
 from gpunet.backends.devices.probe import FORKED, is_forked, note_initialisation
 from gpunet.backends.devices.resources import LARGEST_CLUSTER, RECORDER, StreamResources
 from gpunet.backends.kinds import empty_tensor, torch_of
@@ -293,6 +295,9 @@ class CupyDevice:
     def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> Lane:
         with self._using("a buffer for batches"), self._memory_errors(lane_bytes(shapes, dtypes)):
             return CopyLane(self._cupy, self._stream, self._using, shapes, dtypes)
+
+    def collectives(self) -> Collectives:
+        return Nccl(self._cupy, self.index, self._stream, self._using, self._check)
 
     # --- kernels ----------------------------------------------------------------------------------------------------
 

@@ -77,6 +77,48 @@ class Lane(Protocol):
         """Copy what was sent into arrays of the device of those shapes, in the order of its other operations."""
 
 
+class CollectiveLane(Protocol):
+    """The place of one process in a job of several, whose devices exchange arrays.
+
+    Every process calls the same operations in the same order. Each waits for what its device has been asked for before
+    the call, and runs beside what it is asked for afterwards, until the callable that it returns is called: what is
+    asked for from then on waits for it. Before, nobody touches its arrays. Not while capturing.
+    """
+
+    def all_gather(self, part: Array, out: Array) -> Callable[[], None]:
+        """Write the parts of all processes, in order: ``out`` has as many times the elements of ``part``."""
+
+    def all_to_all(self, parts: Array, out: Array) -> Callable[[], None]:
+        """Write what each process has for this one, in order."""
+
+    def all_reduce(self, array: Array) -> Callable[[], None]:
+        """Add up the arrays of all processes, in place."""
+
+
+class Collectives(Protocol):
+    """What moves arrays between the devices of several processes.
+
+    Attributes
+    ----------
+    place : str
+        Tells the device from every other, of this machine and of others.
+    version : str
+        Which has to be that of the others.
+    """
+
+    @property
+    def place(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def new_job(self) -> Any:
+        """Return what the processes of a new job find each other by; it pickles. One of them calls this."""
+
+    def join(self, job: Any, rank: int, size: int) -> CollectiveLane:
+        """Take part in a job; returns when all its processes do, each on a device of its own."""
+
+
 class Device(Protocol):
     """A CUDA device with one stream: operations run in the order in which they are asked for.
 
@@ -164,6 +206,15 @@ class Device(Protocol):
 
     def copy_lane(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[npt.DTypeLike]) -> Lane:
         """Return what brings batches of such arrays, at most so large, from the host; not while capturing."""
+
+    def collectives(self) -> Collectives:
+        """Return what moves arrays between this device and those of other processes; not while capturing.
+
+        Raises
+        ------
+        DeviceError
+            There is nothing that does.
+        """
 
     def array_module(self) -> AbstractContextManager[Any]:
         """Return a context in which array expressions run on this device, in order with its other operations.
