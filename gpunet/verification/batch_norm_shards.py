@@ -14,9 +14,9 @@ from gpunet.backends.cuda.batch_norm_shards import MODULE, expression, statistic
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.verification import batch_norm
 from gpunet.verification.batch_norm import EPSILON, FAR_MEAN, LARGE_REPEATS, MOMENTUM
-from gpunet.verification.check import NAMES, Check, Unit, alignments, operation_check, shape_text
+from gpunet.verification.check import NAMES, Check, Unit, alignments, shape_text
 from gpunet.verification.operation import Numbers, Operation, Tolerance, compare
-from gpunet.verification.storage import FLOAT32, NETWORK_DTYPES, Storage, exact
+from gpunet.verification.storage import FLOAT32, NETWORK_DTYPES, Storage
 from gpunet.verification.subject import Subject
 
 SHAPES = ((1, 1), (1, 40), (8, 1), (31, 33), (257, 36), (1025, 3))
@@ -37,7 +37,9 @@ def statistics(storage: Storage, shape: tuple[int, int], mean: float = 0.0) -> O
         return {"statistics": storage.unit * np.array([4 * (np.abs(means) + deviation), of_squares])}
 
     s = batch_norm.forward(storage, shape, get_activation("relu"), mean=mean).given["s"]
-    return Operation("batch_norm_statistics", {"s": s}, {"statistics": ((2, shape[1]), storage.arithmetic)}, {}, tolerance)
+    return Operation(
+        "batch_norm_statistics", {"s": s}, {"statistics": ((2, shape[1]), storage.arithmetic)}, {}, tolerance
+    )
 
 
 def merge(storage: Storage, columns: int, counts: tuple[int, ...], mean: float = 0.0) -> Operation:
@@ -154,7 +156,10 @@ def checks(subject: Subject) -> Iterator[Check]:
         )
 
     for storage in subject.storages:
-        makers: tuple[Make, ...] = (statistics, *(partial(make, activation=relu) for make in (apply, sums, input_gradient)))
+        makers: tuple[Make, ...] = (
+            statistics,
+            *(partial(make, activation=relu) for make in (apply, sums, input_gradient)),
+        )
         for make in makers:
             for shape in SHAPES:
                 yield check(storage, make(storage, shape), shape_text(shape))

@@ -63,6 +63,11 @@ OPEN: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("data that stay on the host",),
     ),
     (
+        "That NCCL moves arrays between GPUs, of one machine and of several, and how much of it the backward pass "
+        "hides.",
+        (),
+    ),
+    (
         "Cooperative launches, recorded ones too; whether the pass of a narrow network is faster in one launch "
         "(`GPUNET_NARROW_PASS=1`).",
         ("narrow network", "steps in one launch"),

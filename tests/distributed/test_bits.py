@@ -122,7 +122,7 @@ def test_compiled(network: Arguments, fit: Arguments) -> None:
     assert_equal_on((1, 3, 4), CpuBackend, network, fit, "float32")
 
 
-@pytest.mark.filterwarnings("ignore::gpunet.NoKernelWarning")
+@pytest.mark.filterwarnings("error::gpunet.NoKernelWarning")
 @pytest.mark.parametrize(("network", "fit"), [RUNS[0][1:], RUNS[5][1:]], ids=[RUNS[0][0], RUNS[5][0]])
 def test_cuda_kernels_on_the_emulated_device(network: Arguments, fit: Arguments) -> None:
     fit = fit | {"epochs": 1, "batch_size": 100}

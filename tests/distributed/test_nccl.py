@@ -18,11 +18,13 @@ from gpunet.backends import Backend, NumpyBackend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.devices import cupy as cupy_device
 from gpunet.backends.devices import nccl as nccl_device
+from gpunet.distributed import one_rank, ordered_sum
 from gpunet.distributed.nccl import NcclExchange, nccl_exchange
+from tests.distributed.test_bits import train
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy, fake_nccl
 from tests.helpers.planting import planted
-from tests.helpers.threaded_ranks import run_ranks
+from tests.helpers.threaded_ranks import ThreadCommunicator, run_ranks
 
 SIZES = (2, 3)
 
@@ -37,12 +39,16 @@ def nccl(monkeypatch: pytest.MonkeyPatch) -> fake_nccl.FakeNccl:
     return fake
 
 
+def of_device(rank: int) -> CudaBackend:
+    return CudaBackend(cupy_device.CupyDevice(rank))
+
+
 def on_ranks(size: int, work: Callable[[int, CudaBackend, NcclExchange], Any]) -> list[Any]:
     """Return what each rank returns, a thread with a device of its own."""
 
     def run(ranks: Any) -> Any:
         communicator = ranks.communicator
-        backend = CudaBackend(cupy_device.CupyDevice(communicator.rank))
+        backend = of_device(communicator.rank)
         exchange = nccl_exchange(communicator, backend)
         assert exchange is not None
         return work(communicator.rank, backend, exchange)
@@ -158,6 +164,23 @@ def test_memory_stays_until_it_is_waited_for(nccl: fake_nccl.FakeNccl) -> None:
     assert nccl.open == 0
 
 
+def test_training_by_nccl_has_the_bits_of_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums large and small, ordered and not, batch norm and dropout: all arrays go on the moving stream."""
+    monkeypatch.setattr(ThreadCommunicator, "exchange", nccl_exchange)
+    monkeypatch.setattr(ordered_sum, "ALL_TO_ONE_BYTES", 200)
+    fit = {"epochs": 1, "batch_size": 100}
+
+    def work(ranks: Any) -> Any:
+        return train(ranks, of_device(ranks.communicator.rank), {"dropout": 0.3}, fit, "float32")
+
+    alone = train(one_rank(6), of_device(0), {"dropout": 0.3}, fit, "float32")  # and compiles all kernels
+    for size in (2, 3):
+        assert {found[0].tobytes() for found in run_ranks(size, 6, work)} == {alone[0].tobytes()}
+    first, second = run_ranks(2, None, work)
+    assert first[0].tobytes() == second[0].tobytes()
+    np.testing.assert_allclose(first[0], alone[0], rtol=2e-3, atol=2e-3)
+
+
 # --- what does not fit ------------------------------------------------------------------------------------------------
 
 
@@ -189,7 +212,7 @@ def test_what_nccl_says_is_told(nccl: fake_nccl.FakeNccl) -> None:
 def test_arrays_that_do_not_fit_are_refused_before_anything_is_sent(nccl: fake_nccl.FakeNccl) -> None:
     def work(rank: int, backend: CudaBackend, exchange: NcclExchange) -> Any:
         array = backend.zeros((1, 4), np.float32)
-        with pytest.raises(gpunet.InvalidTypeError, match="all_reduce: got uint16. Expected one of: float16, "):
+        with pytest.raises(gpunet.InvalidTypeError, match=r"all_reduce: got uint16\. Expected one of: float16, "):
             exchange.all_reduce(backend.zeros(4, np.uint16))
         with pytest.raises(gpunet.InvalidTypeError, match="an all-gather of NCCL: got a ndarray of the host"):
             exchange.all_gather(np.zeros(4, np.float32), array)
@@ -219,10 +242,6 @@ def agreed(
 
 
 HOST = "ranks exchange the arrays of their GPUs by way of the host, not by NCCL: "
-
-
-def of_device(rank: int) -> CudaBackend:
-    return CudaBackend(cupy_device.CupyDevice(rank))
 
 
 def test_two_ranks_on_one_gpu(caplog: pytest.LogCaptureFixture) -> None:
@@ -280,7 +299,9 @@ def test_cupy_without_nccl(is_missing: bool, monkeypatch: pytest.MonkeyPatch) ->
         return type("Module", (), {"available": False})
 
     monkeypatch.setattr(nccl_device, "import_module", import_module)
-    reason = "cannot be imported: No module named" if is_missing else "CuPy finds no NCCL: the packages nvidia-nccl-cu12"
+    reason = (
+        "cannot be imported: No module named" if is_missing else "CuPy finds no NCCL: the packages nvidia-nccl-cu12"
+    )
     with pytest.raises(gpunet.DeviceError, match=reason):
         nccl_device.load_nccl()
 

@@ -105,7 +105,7 @@ class FakeNccl:
         self.fail("get_unique_id")
         return (next(self._numbers), *[0] * 127)
 
-    def NcclCommunicator(self, ndev: int, commId: tuple[int, ...], rank: int) -> NcclCommunicator:  # noqa: N803
+    def NcclCommunicator(self, ndev: int, commId: tuple[int, ...], rank: int) -> NcclCommunicator:
         self.fail("NcclCommunicator")
         assert isinstance(commId, tuple)
         assert len(commId) == 128
@@ -126,7 +126,9 @@ class FakeNccl:
         calls, self._group.calls = self._group.calls, []
         for communicator in dict.fromkeys(communicator for communicator, _ in calls):
             parts = [part for other, part in calls if other is communicator]
-            communicator.begin("all-to-all", _exchange, {(kind, peer): rest for kind, peer, *rest in parts}, parts[0][-1])
+            communicator.begin(
+                "all-to-all", _exchange, {(kind, peer): rest for kind, peer, *rest in parts}, parts[0][-1]
+            )
 
     def submit(self, communicator: NcclCommunicator, part: Any) -> None:
         assert self._group.depth, "send and recv of a rank that are no group wait for one another"

@@ -37,7 +37,9 @@ MAKERS: tuple[Callable[..., Operation], ...] = (
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("storage", [FLOAT32, FLOAT16], ids=str)
 @pytest.mark.parametrize("columns", [3, 10, 36, 40])
-def test_bits_do_not_depend_on_where_the_rows_begin(make: Callable[..., Operation], storage: Storage, columns: int) -> None:
+def test_bits_do_not_depend_on_where_the_rows_begin(
+    make: Callable[..., Operation], storage: Storage, columns: int
+) -> None:
     """At 8, 16 and 40 rows of a buffer; on other devices than this one, as long as they are alike."""
     operation = make(storage, (300, columns))
     results = []

@@ -419,7 +419,11 @@ def shard_apply(device: FarDevice) -> None:
     plan = plan_inference(ROWS, COLUMNS, 4, 4, replace(LIMITS, multiprocessors=100_000))
     part = slice(-(ROWS // plan.grid[1]), None), slice(-plan.tile_columns, None)
     place = plan.grid[0] - 1, plan.grid[1] - 1
-    s, dy, y, ds = matrix(device, part), matrix(device, part), *(device.empty((ROWS, COLUMNS), np.float32) for _ in "yd")
+    s, dy, y, ds = (
+        matrix(device, part),
+        matrix(device, part),
+        *(device.empty((ROWS, COLUMNS), np.float32) for _ in "yd"),
+    )
     mean, ones = device.empty(COLUMNS, np.float32), device.empty(COLUMNS, np.float32)
     ones[:] = 1
     numbers = np.int32(ROWS), np.int32(COLUMNS)

@@ -8,7 +8,16 @@ import pytest
 
 from gpunet.activations import ReLU
 from gpunet.backends.cuda import CudaBackend
-from gpunet.verification import activation, batch_norm, batch_norm_shards, losses, narrow_pass, optimizer, score, training
+from gpunet.verification import (
+    activation,
+    batch_norm,
+    batch_norm_shards,
+    losses,
+    narrow_pass,
+    optimizer,
+    score,
+    training,
+)
 from gpunet.verification.batch_norm import Way, differences
 from gpunet.verification.operation import Operation
 from gpunet.verification.storage import FLOAT32

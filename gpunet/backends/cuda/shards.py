@@ -46,7 +46,7 @@ def divide_sums(cuda: Launcher, gradients: Array, sums: Array, loss: Array, *, r
 
 
 def _sweep(cuda: Launcher, name: str, vectors: tuple[Array, ...], arguments: tuple[Any, ...]) -> None:
-    """Launch a kernel over the elements of the first of these vectors, all of which it accesses N elements at a time."""
+    """Launch a kernel over the elements of the first of these vectors; all of them are accessed N at a time."""
     width = flat_vector_width(*vectors)
     storage = storage_type(vectors[0].dtype)
     kernel = cuda.kernels.get("shards", f"{name}<{storage}, {width}>", shards_group(storage))

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.devices.resources import RECORDER
@@ -111,9 +110,7 @@ class NcclLane:
         self._using, self._check = using, check
         self._asked = self._new_event()
         # What is under way uses the communicator; neither goes while a step is recorded.
-        weakref.finalize(
-            self, RECORDER.destroy, self._moving.synchronize, communicator.destroy
-        ).atexit = False
+        weakref.finalize(self, RECORDER.destroy, self._moving.synchronize, communicator.destroy).atexit = False
 
     def all_gather(self, part: Array, out: Array) -> Callable[[], None]:
         self._refuse_sizes("an all-gather of NCCL", self._size * part.nbytes, out.nbytes)
