@@ -60,6 +60,7 @@ class MpiCommunicator(Communicator):
                 f"{launcher} has started {launched} processes, and {_library(mpi)} finds each of them alone. Expected "
                 "the mpiexec of the MPI library that mpi4py loads (python -m mpi4py --mpi-lib-version)."
             )
+        self._last: tuple[Backend, Exchange] | None = None
         self._world = communicator.Dup()
         local = self._world.Split_type(mpi.COMM_TYPE_SHARED)
         self.rank, self.size = int(self._world.rank), int(self._world.size)
@@ -72,6 +73,12 @@ class MpiCommunicator(Communicator):
         return shared
 
     def exchange(self, backend: Backend) -> Exchange:
+        # That of the last backend is kept: NCCL takes about a second to begin, and `fit` is called again and again.
+        if self._last is None or self._last[0] is not backend:
+            self._last = backend, self._new_exchange(backend)
+        return self._last[1]
+
+    def _new_exchange(self, backend: Backend) -> Exchange:
         by_nccl = nccl_exchange(self, backend)
         if by_nccl is not None:
             return by_nccl

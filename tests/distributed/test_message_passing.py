@@ -20,7 +20,7 @@ def results(size: int, what: str) -> Any:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_exchanges(size: int) -> None:
     found = results(size, "exchanges")
-    assert len(found) == 18
+    assert len(found) == 19
     assert all(found.values()), found
 
 

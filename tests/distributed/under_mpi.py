@@ -47,6 +47,8 @@ def exchanges(ranks: Ranks) -> dict[str, bool]:
         if dtype != "uint16":
             right = right and np.array_equal(summed, everything[:, 0].sum(axis=0))
         results[f"{way} {length} {dtype}"] = all(ranks.share(bool(right)))
+    backend = NumpyBackend()
+    results["one for each backend"] = communicator.exchange(backend) is communicator.exchange(backend)
     return results
 
 
