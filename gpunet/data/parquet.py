@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,11 @@ from gpunet.validation import check_dtype, check_integer
 
 Array = npt.NDArray[Any]
 
+# Where each shard of a batch of so many rows begins, and where the last one ends.
+Starts: TypeAlias = Callable[[int], Sequence[int]]
+# A batch of which this process has some rows: how many all have, and its own.
+Dealt: TypeAlias = tuple[int, tuple[Array, ...]]
+
 # Of the features of a window: of one whose rows are shuffled, and where their order is the file's.
 _WINDOW_BYTES = 1 << 25
 _IN_ORDER_BYTES = 1 << 21
@@ -38,6 +44,15 @@ _IN_ORDER_BYTES = 1 << 21
 _PIECE_ROWS = 2048
 # A remainder of one row joins the batch before it, which batch norm needs.
 _FEWEST = 2
+
+
+class _Part(NamedTuple):
+    """Rows ``start`` to ``stop - 1`` of a row group."""
+
+    file: int
+    group: int
+    start: int
+    stop: int
 
 
 class ParquetRows:
@@ -108,28 +123,60 @@ class ParquetRows:
         self.columns = tuple(columns) if columns is not None else tuple(n for n in first.names if n not in others)
         self._check_columns(others)
         self._parts = [
-            (file, group, metadata.row_group(group).num_rows)
+            _Part(file, group, 0, metadata.row_group(group).num_rows)
             for file, metadata in enumerate(self._metadata)
             for group in range(metadata.num_row_groups)
         ]
-        self.rows = sum(rows for _, _, rows in self._parts)
+        self.rows = sum(part.stop for part in self._parts)
         if self.rows < _FEWEST:
             raise FileFormatError(f"{self._paths[0]}: got {self.rows} rows in all. Expected at least {_FEWEST}.")
         if window is None:
             window = max(1, self._rows_of(_WINDOW_BYTES))
         window = check_integer("window", window, 1)
         self._windows = self._cut(window)
-        self._windows_in_order = self._cut(min(window, self._rows_of(_IN_ORDER_BYTES)))
+        self._in_order = min(window, self._rows_of(_IN_ORDER_BYTES))
         self.fingerprint = self._digest(self._windows[0].stop)
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._cut(1))
+        return len(batch_slices(self.rows, self.batch_size, _FEWEST))
 
     def __iter__(self) -> Iterator[tuple[Array, ...]]:
-        for arrays in self._decoded(self._parts, self._windows_in_order):
-            for rows in batch_slices(len(arrays[0]), self.batch_size, _FEWEST):
-                yield tuple(array[rows] for array in arrays)
+        return (batch for _, batch in self._dealt(_whole, range(1)))
+
+    def in_shards(self, starts: Starts, own: range) -> Callable[[int], Iterator[Dealt]]:
+        """Return batches of which the rows of some shards alone are read: how ranks share the work.
+
+        The rows are cut into as many stretches as there are shards, and a batch has the next rows of each: as many as
+        ``starts`` deals to it. So batches have the sizes that they have without shards, and which rows they have
+        depends on the number of shards alone, not on who reads which of them.
+
+        Parameters
+        ----------
+        starts : callable
+            Gets the rows of a batch, and returns where each shard begins and where the last one ends.
+        own : range
+            The shards whose rows are wanted.
+
+        Returns
+        -------
+        callable
+            Gets the number of an epoch, and returns an iterator of pairs: how many rows a batch has, and its arrays
+            with those of ``own``, shard after shard.
+        """
+        return lambda epoch: self._dealt(starts, own)
+
+    def turn(self, rank: int, size: int) -> Iterator[tuple[int, tuple[Array, ...]]]:
+        """Yield the batches of one of ``size`` readers, and the number of each, from 0; no other rows are read."""
+        batches = batch_slices(self.rows, self.batch_size, _FEWEST)
+        own = range(rank * len(batches) // size, (rank + 1) * len(batches) // size)
+        if not own:
+            return
+        start, stop = batches[own[0]].start, batches[own[-1]].stop
+        windows = self._cut(self._in_order, stop - start)
+        parts = _between(self._parts, start, stop)
+        for number, (_, batch) in zip(own, self._dealt(_whole, range(1), parts=parts, windows=windows), strict=True):
+            yield number, batch
 
     def shuffled(self, seed: int = 0) -> ShuffledRows:
         """Return batches whose order is drawn anew for each epoch; every row comes once per epoch.
@@ -141,13 +188,19 @@ class ParquetRows:
         """
         return ShuffledRows(self, check_integer("seed", seed, 0, 2**64 - 1))
 
-    def in_order_of(self, generator: np.random.Generator) -> Iterator[tuple[Array, ...]]:
-        """Yield batches of the files' row groups in a random order, and of each window's rows in a random order."""
+    def in_order_of(
+        self, generator: np.random.Generator, starts: Starts | None = None, own: range = range(1)
+    ) -> Iterator[Dealt]:
+        """Yield batches of the files' row groups in a random order, and of each window's rows in a random order.
+
+        Parameters
+        ----------
+        generator : numpy.random.Generator
+        starts, own
+            As of :meth:`in_shards`, and so are the pairs; None stands for whole batches.
+        """
         parts = [self._parts[place] for place in generator.permutation(len(self._parts))]
-        for arrays in self._decoded(parts, self._windows):
-            order = generator.permutation(len(arrays[0]))
-            for rows in batch_slices(len(order), self.batch_size, _FEWEST):
-                yield tuple(array.take(order[rows], axis=0) for array in arrays)
+        return self._dealt(starts or _whole, own, parts=parts, windows=self._windows, generator=generator)
 
     def to_npy(self, folder: str | os.PathLike[str]) -> tuple[Array, ...]:
         """Write the rows as ``X.npy``, ``y.npy`` and perhaps ``sample_weight.npy``, and return them as arrays.
@@ -181,7 +234,8 @@ class ParquetRows:
         with replacing(place / "X.npy") as file:
             header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.rows, len(self.columns))}
             np.lib.format.write_array_header_1_0(file, header)
-            for features, *rest in self._decoded(self._parts, self._windows_in_order):
+            windows = [[rows.stop - rows.start] for rows in self._cut(self._in_order)]
+            for features, *rest in self._decoded([self._parts], windows):
                 file.write(features.data)
                 others.append(rest)
         arrays = [np.concatenate(part) for part in zip(*others, strict=True)]
@@ -194,9 +248,53 @@ class ParquetRows:
         """Return the rows whose features take so many bytes."""
         return size // (self._dtype.itemsize * len(self.columns))
 
-    def _cut(self, window: int) -> list[slice]:
-        """Cut the rows into windows of so many rows, and as many more as the batch size wants."""
-        return batch_slices(self.rows, max(1, -(-window // self.batch_size)) * self.batch_size, _FEWEST)
+    def _cut(self, window: int, rows: int | None = None) -> list[slice]:
+        """Cut the rows, or so many, into windows of so many, and as many more as the batch size wants."""
+        whole = max(1, -(-window // self.batch_size)) * self.batch_size
+        return batch_slices(self.rows if rows is None else rows, whole, _FEWEST)
+
+    def _dealt(
+        self,
+        starts: Starts,
+        own: range,
+        *,
+        parts: Sequence[_Part] | None = None,
+        windows: Sequence[slice] | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> Iterator[Dealt]:
+        """Yield what some shards have of each batch; with a generator, each shard's rows of a window are shuffled."""
+        parts = self._parts if parts is None else parts
+        windows = self._cut(self._in_order) if windows is None else windows
+        counts = np.array([self._shares(window, starts).sum(axis=0) for window in windows])
+        ends = list(accumulate(counts.sum(axis=0).tolist(), initial=0))
+        sources = [_between(parts, ends[shard], ends[shard + 1]) for shard in own]
+        decoded = self._decoded(sources, counts[:, own.start : own.stop].tolist())
+        for window, of_shards, arrays in zip(windows, counts.tolist(), decoded, strict=True):
+            # Also of the others, so that every process draws the same.
+            orders = None if generator is None else [generator.permutation(count) for count in of_shards]
+            firsts = accumulate((of_shards[shard] for shard in own), initial=0)
+            places: list[Any] = [
+                slice(first, first + of_shards[shard]) if orders is None else first + orders[shard]
+                for first, shard in zip(firsts, own, strict=False)
+            ]
+            yield from self._in_batches(arrays, self._shares(window, starts), places, own)
+
+    def _in_batches(
+        self, arrays: tuple[Array, ...], shares: Array, places: Sequence[Any], own: range
+    ) -> Iterator[Dealt]:
+        """Yield a window's batches, each of the next ``shares`` of the places of each own shard."""
+        stops = shares.cumsum(axis=0)
+        for of_shards, stop in zip(shares.tolist(), stops.tolist(), strict=True):
+            here = [
+                _part(place, stop[shard] - of_shards[shard], stop[shard])
+                for place, shard in zip(places, own, strict=True)
+            ]
+            yield sum(of_shards), tuple(_taken(array, here) for array in arrays)
+
+    def _shares(self, window: slice, starts: Starts) -> Array:
+        """Return how many rows of each batch of a window each shard has, (batches, shards)."""
+        batches = batch_slices(window.stop - window.start, self.batch_size, _FEWEST)
+        return np.diff([starts(rows.stop - rows.start) for rows in batches], axis=1)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -229,43 +327,59 @@ class ParquetRows:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _decoded(self, parts: Sequence[tuple[int, int, int]], windows: list[slice]) -> Iterator[tuple[Array, ...]]:
-        """Yield the windows: features, targets and perhaps weights. Each is decoded while the one before is used."""
-        decoded = self._read(parts, windows)
+    def _decoded(
+        self, sources: Sequence[Sequence[_Part]], windows: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Array, ...]]:
+        """Yield the windows: features, targets and perhaps weights. Each is decoded while the one before is used.
+
+        A window has so many of the next rows of each source, one source after the other.
+        """
+        decoded = self._read(sources, windows)
         with ThreadPoolExecutor(1, "gpunet-parquet") as thread:
             coming = thread.submit(next, decoded, None)
             while (window := coming.result()) is not None:
                 coming = thread.submit(next, decoded, None)
                 yield window
 
-    def _read(self, parts: Sequence[tuple[int, int, int]], windows: list[slice]) -> Iterator[tuple[Array, ...]]:
-        pieces = (piece for file, group, _ in parts for piece in self._pieces(file, group))
-        left: tuple[Array, ...] = ()
-        for window in windows:
-            wanted = window.stop - window.start
+    def _read(
+        self, sources: Sequence[Sequence[_Part]], windows: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Array, ...]]:
+        cursors = [_Cursor(self._pieces(source)) for source in sources]
+        for counts in windows:
+            features = np.empty((sum(counts), len(self.columns)), self._dtype)
             filled: list[tuple[Array, ...]] = []
-            features = np.empty((wanted, len(self.columns)), self._dtype)
             done = 0
-            while done < wanted:
-                piece = left or next(pieces)
-                here = min(len(piece[0]), wanted - done)
-                features[done : done + here] = piece[0][:here]
-                filled.append(tuple(part[:here] for part in piece[1:]))
-                left = tuple(part[here:] for part in piece) if here < len(piece[0]) else ()
-                done += here
-            yield features, *(np.concatenate(part) for part in zip(*filled, strict=True))
+            for cursor, count in zip(cursors, counts, strict=True):
+                for piece in cursor.next(count):
+                    here = len(piece[0])
+                    features[done : done + here] = piece[0]
+                    filled.append(piece[1:])
+                    done += here
+            others = [np.concatenate(part) for part in zip(*filled, strict=True)]
+            yield features, *(others or self._nothing())
 
-    def _pieces(self, file: int, group: int) -> Iterator[tuple[Array, ...]]:
-        """Yield a row group piece by piece: features, targets and perhaps weights."""
+    def _nothing(self) -> tuple[Array, ...]:
+        """Return targets and perhaps weights of no rows."""
+        shape = (0, len(self._targets)) if self._has_columns_of_targets else (0,)
+        return np.empty(shape, self._dtype), *([] if self._sample_weight is None else [np.empty(0, self._dtype)])
+
+    def _pieces(self, parts: Sequence[_Part]) -> Iterator[tuple[Array, ...]]:
+        """Yield rows of row groups piece by piece: features, targets and perhaps weights."""
         from pyarrow.parquet import ParquetFile
 
-        path = self._paths[file]
         names = [*self.columns, *self._targets, *([] if self._sample_weight is None else [self._sample_weight])]
-        with _reading(path), ParquetFile(path, metadata=self._metadata[file], memory_map=True) as opened:
-            for batch in opened.iter_batches(
-                _PIECE_ROWS, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
-            ):
-                yield self._arrays(file, group, batch)
+        for file, group, start, stop in parts:
+            path, done = self._paths[file], 0
+            with _reading(path), ParquetFile(path, metadata=self._metadata[file], memory_map=True) as opened:
+                for batch in opened.iter_batches(
+                    _PIECE_ROWS, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
+                ):
+                    first, last = max(0, start - done), min(len(batch), stop - done)
+                    if first < last:
+                        yield self._arrays(file, group, batch.slice(first, last - first))
+                    done += len(batch)
+                    if done >= stop:
+                        break
 
     def _arrays(self, file: int, group: int, batch: Any) -> tuple[Array, ...]:
         features = self._matrix(file, group, batch, self.columns)
@@ -305,7 +419,7 @@ class ParquetRows:
         from pyarrow.parquet import ParquetFile
 
         path = self._paths[file]
-        before = sum(rows for here, number, rows in self._parts if here == file and number < group)
+        before = sum(part.stop for part in self._parts if part.file == file and part.group < group)
         with ParquetFile(path) as opened:
             table = opened.read_row_group(group, columns=list(names))
         for name in names:
@@ -324,7 +438,17 @@ class ShuffledRows:
     seed: int
 
     def __call__(self, epoch: int) -> Iterator[tuple[Array, ...]]:
-        return self.source.in_order_of(host_generator(self.seed, Purpose.SHUFFLE, epoch))
+        return (batch for _, batch in self.source.in_order_of(self._generator(epoch)))
+
+    def in_shards(self, starts: Starts, own: range) -> Callable[[int], Iterator[Dealt]]:
+        """Return batches of which the rows of some shards alone are read; see :meth:`ParquetRows.in_shards`.
+
+        The stretches are of the row groups in the order of the epoch, and so is what a shard's windows hold.
+        """
+        return lambda epoch: self.source.in_order_of(self._generator(epoch), starts, own)
+
+    def _generator(self, epoch: int) -> np.random.Generator:
+        return host_generator(self.seed, Purpose.SHUFFLE, epoch)
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
@@ -334,6 +458,51 @@ class ShuffledRows:
     def fingerprint(self) -> str:
         """That of the rows, and of the seed."""
         return f"{self.source.fingerprint}-{self.seed}"
+
+
+class _Cursor:
+    """Pieces of rows, of which any number may be taken at a time."""
+
+    def __init__(self, pieces: Iterator[tuple[Array, ...]]) -> None:
+        self._pieces = pieces
+        self._left: tuple[Array, ...] = ()
+
+    def next(self, count: int) -> Iterator[tuple[Array, ...]]:
+        """Yield the next so many rows, in pieces."""
+        while count:
+            piece = self._left or next(self._pieces)
+            here = min(len(piece[0]), count)
+            self._left = tuple(part[here:] for part in piece) if here < len(piece[0]) else ()
+            count -= here
+            yield tuple(part[:here] for part in piece)
+
+
+def _whole(rows: int) -> tuple[int, int]:
+    """Return where the only shard of a batch begins and ends."""
+    return 0, rows
+
+
+def _between(parts: Sequence[_Part], start: int, stop: int) -> list[_Part]:
+    """Return the rows ``start`` to ``stop - 1`` of these parts, counted from the first one's first."""
+    found, done = [], 0
+    for part in parts:
+        first, last = max(part.start, part.start + start - done), min(part.stop, part.start + stop - done)
+        if first < last:
+            found.append(part._replace(start=first, stop=last))
+        done += part.stop - part.start
+    return found
+
+
+def _part(place: Any, begin: int, end: int) -> Any:
+    """Return so many of the places of rows."""
+    return slice(place.start + begin, place.start + end) if isinstance(place, slice) else place[begin:end]
+
+
+def _taken(array: Array, places: Sequence[Any]) -> Array:
+    """Return the rows at these places, which are all slices or all arrays; of one slice, a view."""
+    if isinstance(places[0], slice):
+        return array[places[0]] if len(places) == 1 else np.concatenate([array[rows] for rows in places])
+    return array.take(np.concatenate(places), axis=0)
 
 
 def _files(paths: Any) -> list[Path]:

@@ -13,7 +13,7 @@ from gpunet.backends import Backend
 from gpunet.backends.arrays import Array, Scratch
 from gpunet.distributed.communicator import Exchange
 from gpunet.distributed.ordered_sum import OrderedSum
-from gpunet.distributed.shards import Node, Partition, starts_of
+from gpunet.distributed.shards import Node, Partition
 
 # Vectors are exchanged as soon as they have so many bytes, while the backward pass goes on.
 BUCKET_BYTES = 1 << 22
@@ -89,7 +89,7 @@ class ShardedBackend(Backend):
         self.rows = rows
         self._slices = self.partition.slices(rows)
         self._filled = [part for part in self._slices if part.stop > part.start]
-        starts = starts_of(rows, self.partition.shards)
+        starts = self.partition.starts(rows)
         self._first = starts[self.partition.own.start]
         if rows not in self._counts:
             self._counts[rows] = self.inner.asarray(np.diff(starts).astype(np.int32))

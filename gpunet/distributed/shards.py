@@ -63,14 +63,18 @@ class Partition(NamedTuple):
         each = self.shards // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
+    def starts(self, count: int) -> tuple[int, ...]:
+        """Return where each shard of a batch of so many rows begins, and where the last one ends."""
+        return starts_of(count, self.shards)
+
     def rows(self, count: int) -> slice:
         """Return this rank's rows of a batch of so many."""
-        starts = starts_of(count, self.shards)
+        starts = self.starts(count)
         return slice(starts[self.own.start], starts[self.own.stop])
 
     def slices(self, count: int) -> list[slice]:
         """Return each own shard's rows, counted from the first row of this rank."""
-        starts = starts_of(count, self.shards)
+        starts = self.starts(count)
         first = starts[self.own.start]
         return [slice(starts[shard] - first, starts[shard + 1] - first) for shard in self.own]
 

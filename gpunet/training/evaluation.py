@@ -227,10 +227,8 @@ def evaluate_batches(
     Ranks take turns, and each has the totals of all.
     """
     totals = []
-    for number, batch in enumerate(begin_pass(batches, epoch), start=1):
-        if ranks is not None and (number - 1) % ranks.size != ranks.rank:
-            continue
-        with naming(f"{argument}, batch {number}"):
+    for number, batch in _turn(batches, epoch, ranks):
+        with naming(f"{argument}, batch {number + 1}"):
             X, y, sample_weight = parts_of(batch)
             totals.append(_score(network, X, y, sample_weight, work=math.inf, some=False))
             if not math.isfinite(totals[-1].loss):
@@ -244,6 +242,17 @@ def evaluate_batches(
     if not weight:
         raise InvalidValueError(f"{argument}: every weight is 0. Expected at least one above 0.")
     return Total(loss, weight, right, labels, sum(rows)).evaluation()
+
+
+def _turn(batches: Batches, epoch: int, ranks: Ranks | None) -> Iterator[tuple[int, Any]]:
+    """Yield the batches that are this rank's, with the number of each; where they have turns, no others are read."""
+    turn = getattr(batches, "turn", None)
+    if ranks is not None and callable(turn):
+        yield from turn(ranks.rank, ranks.size)
+        return
+    for number, batch in enumerate(begin_pass(batches, epoch)):
+        if ranks is None or number % ranks.size == ranks.rank:
+            yield number, batch
 
 
 @on_network

@@ -277,7 +277,8 @@ def _data(
     if settings.batches is not None:
         per_class = weigh_classes(network, class_weight, None)
         on_host = None if per_class is None else network.backend.to_numpy(per_class)
-        stream = BatchStream(network, settings.batches, on_host)
+        partition = None if settings.ranks is None else settings.ranks.partition
+        stream = BatchStream(network, settings.batches, on_host, partition)
         stream.class_weights = per_class
         return stream, None, per_class
     data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)

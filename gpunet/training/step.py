@@ -194,15 +194,14 @@ class TrainingSteps:
     def add(self) -> None:
         """Add a step for the batch that the stream has ready, and begin to bring it."""
         assert isinstance(self.data, BatchStream)
-        whole = self.data.arrays()
-        here = slice(None) if self._sharded is None else self._sharded.partition.rows(len(whole[0]))
-        arrays = [array[here] for array in whole]
+        assert self.data.ready is not None
+        arrays, whole = self.data.arrays(), self.data.ready.whole
         rows = len(arrays[0])
-        if rows > self._rows:
+        if rows > self._rows or self._feed is None:
             self._allocate(rows)
         assert self._feed is not None
         self.sizes += (rows,)
-        self.whole_sizes += (len(whole[0]),)
+        self.whole_sizes += (whole,)
         self._feed.sources = tuple(arrays)
         self._feed.prepare(slice(0, rows))
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.backends.feed import Feed, is_plain
+from gpunet.distributed.shards import Partition
 from gpunet.errors import GpunetError, InvalidTypeError, InvalidValueError, ShapeError, shown
 from gpunet.network import Network
 from gpunet.training.class_weights import weigh_rows
@@ -27,11 +28,15 @@ _EXPECTED = "(X, y) or (X, y, sample_weight)"
 
 
 class HostBatch(NamedTuple):
-    """A batch that fits the network, on the host: of its dtype, labels of any that holds integers."""
+    """A batch that fits the network, on the host: of its dtype, labels of any that holds integers.
+
+    Of several ranks each has some rows of the ``whole`` batch.
+    """
 
     features: Array
     targets: Array
     weights: Array | None
+    whole: int
 
 
 def check_batches(argument: str, batches: Any, passes: int) -> Batches:
@@ -82,6 +87,9 @@ class BatchStream:
     batches : iterable or callable
     class_weights : ndarray, (c,), or None
         On the host, of the network's dtype.
+    partition : Partition or None
+        Whose rows are wanted: of batches that have a method ``in_shards``, as those of
+        :class:`gpunet.data.ParquetRows` have, no others are read; of others, no others are kept.
 
     Attributes
     ----------
@@ -90,7 +98,7 @@ class BatchStream:
     ready : HostBatch or None
         The next batch; None after the last one.
     rows : int
-        Of this epoch's batches so far.
+        Of this epoch's batches so far, on all ranks.
     steps_per_epoch : int or None
         Where the iterable has a length.
     fingerprint : str or None
@@ -107,9 +115,14 @@ class BatchStream:
     not_recorded = ("epoch", "ready", "rows", "weights")
     features = targets = None
 
-    def __init__(self, network: Network, batches: Batches, class_weights: Array | None) -> None:
+    def __init__(
+        self, network: Network, batches: Batches, class_weights: Array | None, partition: Partition | None = None
+    ) -> None:
         self._network = network
-        self._batches = batches
+        self._partition = partition
+        in_shards = None if partition is None else getattr(batches, "in_shards", None)
+        self._are_dealt = callable(in_shards)
+        self._batches = in_shards(partition.starts, partition.own) if partition and callable(in_shards) else batches
         self._class_weights = class_weights
         self._iterator: Iterator[Any] = iter(())
         self._number = 0
@@ -155,8 +168,8 @@ class BatchStream:
             return
         self._number += 1
         with naming(f"batches, batch {self._number} of epoch {self.epoch}"):
-            self.ready = self._checked(*parts_of(batch))
-        self.rows += len(self.ready.features)
+            self.ready = self._own(batch)
+        self.rows += self.ready.whole
 
     def close(self) -> None:
         """Let go of the iterator, which may be in the middle of an epoch."""
@@ -165,7 +178,21 @@ class BatchStream:
             close()
         self._iterator, self.ready = iter(()), None
 
-    def _checked(self, X: Any, y: Any, sample_weight: Any) -> HostBatch:
+    def _own(self, batch: Any) -> HostBatch:
+        """Return the rows of a batch that are wanted here."""
+        if self._are_dealt:
+            whole, batch = batch
+            return self._checked(whole, *parts_of(batch))
+        X, y, sample_weight = parts_of(batch)
+        checked = self._checked(None, X, y, sample_weight)
+        if self._partition is None:
+            return checked
+        rows = self._partition.rows(checked.whole)
+        weights = None if checked.weights is None else checked.weights[rows]
+        return HostBatch(checked.features[rows], checked.targets[rows], weights, checked.whole)
+
+    def _checked(self, whole: int | None, X: Any, y: Any, sample_weight: Any) -> HostBatch:
+        """Return rows that fit the network, or raise; of a ``whole`` batch there may be none."""
         network = self._network
         for argument, values in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             if is_on_cuda(values):
@@ -173,14 +200,22 @@ class BatchStream:
                     f"{argument}: is in CUDA memory. Expected batches on the host; fit(network, X, y) takes arrays "
                     "where they are."
                 )
-        features = X if self._are_features(X) else network.check_inputs(X)
-        rows = len(features)
-        if rows < self._fewest:
-            raise ShapeError(f"X: got {rows} row. Expected at least {self._fewest}: batch norm needs a batch.")
-        targets = y if self._are_labels(y, rows) else network.check_targets(y, rows)
         weights = None
-        if sample_weight is not None:
-            weights = network.check_weights(sample_weight, rows, some=False)
+        if whole is not None and not len(X):
+            features = np.empty((0, network.layer_sizes[0]), network.dtype)
+            has_labels = network.is_classifier and np.ndim(y) == 1
+            targets = np.empty(0, np.int32) if has_labels else np.empty((0, network.layer_sizes[-1]), network.dtype)
+            if sample_weight is not None:
+                weights = np.empty(0, network.dtype)
+        else:
+            features = X if self._are_features(X) else network.check_inputs(X)
+            rows = len(features)
+            whole = rows if whole is None else whole
+            if whole < self._fewest:
+                raise ShapeError(f"X: got {whole} row. Expected at least {self._fewest}: batch norm needs a batch.")
+            targets = y if self._are_labels(y, rows) else network.check_targets(y, rows)
+            if sample_weight is not None:
+                weights = network.check_weights(sample_weight, rows, some=False)
         if self._class_weights is not None and targets.ndim == 1:
             weights = weigh_rows(self._class_weights[targets], weights)
         is_first, self._is_first = self._is_first, False
@@ -194,7 +229,7 @@ class BatchStream:
         self._target_dimensions = targets.ndim
         if weights is not None:
             self.fed, self.weights = ("features", "targets", "weights"), weights
-        return HostBatch(features, targets, weights)
+        return HostBatch(features, targets, weights, whole)
 
     def _are_features(self, X: Any) -> bool:
         """Say whether the network's checks would pass X: they take a fifth of the time of a step on a small network."""

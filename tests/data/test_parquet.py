@@ -94,7 +94,7 @@ def test_a_window_of_all_rows_gives_every_order_the_same_chance(tmp_path: Path) 
     epochs = 1200
     generator = np.random.default_rng(0)
     for _ in range(epochs):
-        counts[tuple(where(joined(source.in_order_of(generator))[0]))] += 1
+        counts[tuple(where(joined(batch for _, batch in source.in_order_of(generator))[0]))] += 1
     deviation = np.sqrt(epochs / 24 * 23 / 24)
     assert all(abs(count - epochs / 24) < 5 * deviation for count in counts.values())
 
