@@ -32,6 +32,7 @@ from gpunet.random import Purpose, host_generator
 from gpunet.serialization import write_tensors
 from gpunet.turns import in_turn
 from gpunet.validation import (
+    ALL,
     DeviceArray,
     are_probabilities,
     check_distributions,
@@ -332,16 +333,19 @@ class Network(LayerStack):
             "precision": self.precision,
         }
 
-    def check_inputs(self, X: npt.ArrayLike, argument: str = "X", *, whole: bool = True) -> Array:
+    def check_inputs(
+        self, X: npt.ArrayLike, argument: str = "X", *, whole: bool = True, part: tuple[int, int] = ALL
+    ) -> Array:
         """Return X as a finite, contiguous array (n, d) of the network's dtype, or raise.
 
         It is on the host, or, where X is in CUDA memory, on the network's device; X itself if it is such an array. With
-        ``whole=False``, what is on the host keeps its dtype and layout, to be converted batch by batch. The columns of
+        ``whole=False``, what is on the host keeps its dtype and layout, to be converted batch by batch, and no more
+        than a ``part`` of it is looked at (:func:`gpunet.validation.check_features`). The columns of
         a DataFrame are put in the order of the names that ``gpunet train`` left in ``metadata``.
         """
         X = columns_in_order(argument, X, known_columns(self.metadata, self.layer_sizes[0]))
         with self._taken(argument, X) as values:
-            return check_features(argument, values, self.layer_sizes[0], self.dtype, whole=whole)
+            return check_features(argument, values, self.layer_sizes[0], self.dtype, whole=whole, part=part)
 
     @property
     def classes(self) -> Array | None:
@@ -351,7 +355,9 @@ class Network(LayerStack):
         """
         return known_classes(self.metadata, self.layer_sizes[-1]) if self.is_classifier else None
 
-    def check_targets(self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True) -> Array:
+    def check_targets(
+        self, y: npt.ArrayLike, rows: int, argument: str = "y", *, whole: bool = True, part: tuple[int, int] = ALL
+    ) -> Array:
         """Return y as places of classes, int32 (rows,), or as numbers (rows, c), whichever the loss takes, or raise.
 
         Numbers that a loss for labels takes are the probabilities of the classes, floats.
@@ -363,7 +369,7 @@ class Network(LayerStack):
             y = self.on_host(argument, y)
         with self._taken(argument, y) as values:
             if self.is_classifier and are_probabilities(argument, values, outputs):
-                return check_distributions(argument, values, rows, outputs, self.dtype, whole=whole)
+                return check_distributions(argument, values, rows, outputs, self.dtype, whole=whole, part=part)
             if self.is_classifier:
                 return check_labels(argument, values, rows, outputs, classes)
             return check_targets(
@@ -375,6 +381,7 @@ class Network(LayerStack):
                 probabilities=self.has_probabilities,
                 shared=self.loss_layer.shares_targets,
                 whole=whole,
+                part=part,
             )
 
     def learn_classes(self, y: npt.ArrayLike) -> bool:

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 # Of a layer: what 32 bits can count.
 LARGEST_SIZE = 2**31 - 1
 _NUMBERS_AT_A_TIME = 1 << 22
+# The part of an array that is all of it.
+ALL = 0, 1
 # How far the sum of the probabilities of a row may be from 1: half precision and two decimals are welcome.
 _SUM_TOLERANCE = 0.01
 # DLPack's numbers of the devices whose memory a GPU has at hand: kDLCUDA and kDLCUDAManaged.
@@ -181,7 +183,13 @@ def check_precision(precision: str, dtype: np.dtype[Any]) -> str:
 
 
 def check_features(
-    argument: str, values: Any, columns: int | None, dtype: npt.DTypeLike, *, whole: bool = True
+    argument: str,
+    values: Any,
+    columns: int | None,
+    dtype: npt.DTypeLike,
+    *,
+    whole: bool = True,
+    part: tuple[int, int] = ALL,
 ) -> Array:
     """Return ``values`` as a finite, C-contiguous (n, columns) array of ``dtype``, on the host or in CUDA memory.
 
@@ -198,6 +206,9 @@ def check_features(
     whole : bool
         False returns an array of the host as it is, of whatever dtype and layout: to be converted batch by batch, which
         no number will then be too large for.
+    part : (int, int)
+        Which part of the rows is looked at, from 0, and how many there are: where others look at theirs. What is
+        converted or in CUDA memory is looked at whole.
 
     Raises
     ------
@@ -218,7 +229,7 @@ def check_features(
         raise ShapeError(f"{argument}: got no rows, shape {array.shape}. Expected at least one.")
     if array.shape[1] == 0:
         raise ShapeError(f"{argument}: got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
-    return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
+    return _finite(argument, array, dtype, whole or isinstance(values, DeviceArray), part)
 
 
 def are_probabilities(argument: str, values: Any, classes: int) -> bool:
@@ -234,7 +245,14 @@ def are_probabilities(argument: str, values: Any, classes: int) -> bool:
 
 
 def check_distributions(
-    argument: str, values: Any, rows: int, classes: int, dtype: npt.DTypeLike, *, whole: bool = True
+    argument: str,
+    values: Any,
+    rows: int,
+    classes: int,
+    dtype: npt.DTypeLike,
+    *,
+    whole: bool = True,
+    part: tuple[int, int] = ALL,
 ) -> Array:
     """Return ``values`` as a (rows, classes) array of probabilities whose rows sum to 1 within a hundredth.
 
@@ -243,13 +261,13 @@ def check_distributions(
     InvalidTypeError, ShapeError, NonFiniteError, InvalidValueError
         As :func:`check_targets`; the sum of a row is another.
     """
-    targets = check_targets(argument, values, rows, classes, dtype, probabilities=True, whole=whole)
-    for part in pieces(targets):
-        sums = _contiguous(targets[part], dtype).sum(axis=1)
+    targets = check_targets(argument, values, rows, classes, dtype, probabilities=True, whole=whole, part=part)
+    for rows_here in pieces(targets, part):
+        sums = _contiguous(targets[rows_here], dtype).sum(axis=1)
         if (wrong := first(abs(sums - 1) > _SUM_TOLERANCE)) is not None:
             raise InvalidValueError(
-                f"{argument}: row {part.start + wrong[0]} sums to {element(sums, wrong):.4g}. Expected labels, or the "
-                "probabilities of the classes, which sum to 1."
+                f"{argument}: row {rows_here.start + wrong[0]} sums to {element(sums, wrong):.4g}. Expected labels, or "
+                "the probabilities of the classes, which sum to 1."
             )
     return targets
 
@@ -264,6 +282,7 @@ def check_targets(
     probabilities: bool = False,
     shared: bool = False,
     whole: bool = True,
+    part: tuple[int, int] = ALL,
 ) -> Array:
     """Return ``values`` as a finite (rows, columns) array of targets that are numbers; (rows,) fits one column.
 
@@ -276,6 +295,7 @@ def check_targets(
     shared : bool
         Whether one column will do for all.
     whole : bool
+    part : (int, int)
         As in :func:`check_features`.
 
     Raises
@@ -294,8 +314,8 @@ def check_targets(
         array = np.broadcast_to(array.reshape(-1, 1), (rows, columns))
     if array.shape != (rows, columns):
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected ({rows}, {columns}).")
-    targets = _finite(argument, array, dtype, whole or isinstance(values, DeviceArray))
-    for rows_here in pieces(targets) if probabilities else ():
+    targets = _finite(argument, array, dtype, whole or isinstance(values, DeviceArray), part)
+    for rows_here in pieces(targets, part) if probabilities else ():
         here = _contiguous(targets[rows_here], dtype)
         if (wrong := first((here < 0) | (here > 1))) is not None:
             position = rows_here.start + wrong[0], wrong[1]
@@ -446,14 +466,16 @@ def _first_odd(array: Array) -> str:
     return ""
 
 
-def _finite(argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = True) -> Array:
+def _finite(
+    argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = True, part: tuple[int, int] = ALL
+) -> Array:
     """Return a contiguous array of ``dtype``, or with ``whole=False`` ``array`` itself.
 
     NaN and infinity are refused, also where the conversion makes them.
     """
     with np.errstate(over="ignore"):
         checked = _contiguous(array, dtype) if whole else array
-        for rows in pieces(checked):
+        for rows in pieces(checked, ALL if whole else part):
             finite = np.isfinite(_contiguous(checked[rows], dtype))
             if not finite.all():
                 break
@@ -470,11 +492,13 @@ def _finite(argument: str, array: Array, dtype: npt.DTypeLike, whole: bool = Tru
     )
 
 
-def pieces(array: Array) -> Iterator[slice]:
-    """Yield the rows of an array, so many at a time that what is computed of them takes little memory."""
+def pieces(array: Array, part: tuple[int, int] = ALL) -> Iterator[slice]:
+    """Yield the rows of an array, or of a part of it, so many at a time that what is computed takes little memory."""
     rows = max(1, _NUMBERS_AT_A_TIME // max(1, math.prod(array.shape[1:])))
-    for start in range(0, array.shape[0], rows):
-        yield slice(start, min(start + rows, array.shape[0]))
+    number, parts = part
+    first_row, last = number * len(array) // parts, (number + 1) * len(array) // parts
+    for start in range(first_row, last, rows):
+        yield slice(start, min(start + rows, last))
 
 
 def _contiguous(array: Array, dtype: npt.DTypeLike) -> Array:

@@ -17,7 +17,7 @@ from gpunet.fingerprint import fingerprint
 from gpunet.network import Network, check_network, on_network
 from gpunet.training.placement import place
 from gpunet.training.stream import Batches, begin_pass, check_batches, naming, parts_of
-from gpunet.validation import is_on_cuda
+from gpunet.validation import ALL, is_on_cuda
 
 Array = npt.NDArray[Any]
 
@@ -64,6 +64,9 @@ class DeviceData:
         Whether the rows are read once, and in order: whatever ``data_on`` says, they come piece by piece then.
     some : bool
         Whether a weight must be above 0.
+    part : (int, int)
+        Which rank this is, and how many there are: each looks at a part of what is on the host, and on a CPU several
+        convert no more than their own rows of each batch.
 
     Attributes
     ----------
@@ -90,10 +93,11 @@ class DeviceData:
         data_on: str = "auto",
         once: bool = False,
         some: bool = True,
+        part: tuple[int, int] = ALL,
     ) -> None:
-        self.features = network.check_inputs(X, f"{prefix}X", whole=False)
+        self.features = network.check_inputs(X, f"{prefix}X", whole=False, part=part)
         self.rows = self.features.shape[0]
-        self.targets = network.check_targets(y, self.rows, f"{prefix}y", whole=False)
+        self.targets = network.check_targets(y, self.rows, f"{prefix}y", whole=False, part=part)
         weights = None
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight", some=some)
@@ -107,7 +111,7 @@ class DeviceData:
         on_host = {name: array for name, (values, array) in given.items() if array.ndim == 2 and not is_on_cuda(values)}
         if once:
             data_on = "host" if self.rows > _ROWS else "device"
-        placed = place(self._backend, on_host, self._dtype, data_on)
+        placed = place(self._backend, on_host, self._dtype, data_on, is_shared=part != ALL)
         self.features, self.targets = (placed.get(name, array) for name, (_, array) in given.items())
         self.fed = tuple(name for name in on_host if name not in placed)
         self._pieces: tuple[Feed | None, dict[str, Array]] | None = None

@@ -226,7 +226,12 @@ def _fit(
                 if validation is not None:
                     X_held_out, y_held_out = validation
                     held_out = DeviceData(
-                        network, X_held_out, y_held_out, prefix="validation ", data_on=settings.data_on
+                        network,
+                        X_held_out,
+                        y_held_out,
+                        prefix="validation ",
+                        data_on=settings.data_on,
+                        part=settings.part,
                     )
                 if ranks is not None and ranks.size > 1:
                     described |= describe(network, settings, data, held_out, own_weights, per_class)
@@ -281,7 +286,7 @@ def _data(
         stream = BatchStream(network, settings.batches, on_host, partition)
         stream.class_weights = per_class
         return stream, None, per_class
-    data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on)
+    data = DeviceData(network, X, y, sample_weight, data_on=settings.data_on, part=settings.part)
     if data.rows < network.minimum_batch:
         raise ShapeError(
             f"X: got {data.rows} row. Expected at least {network.minimum_batch}: batch norm needs a batch."

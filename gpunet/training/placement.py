@@ -28,7 +28,9 @@ def check_place(data_on: str) -> str:
     return data_on
 
 
-def place(backend: Backend, arrays: Mapping[str, Array], dtype: npt.DTypeLike, data_on: str) -> dict[str, Array]:
+def place(
+    backend: Backend, arrays: Mapping[str, Array], dtype: npt.DTypeLike, data_on: str, *, is_shared: bool = False
+) -> dict[str, Array]:
     """Return host arrays (n, c) on the device and of ``dtype``; what is to stay on the host is left out.
 
     Parameters
@@ -38,8 +40,11 @@ def place(backend: Backend, arrays: Mapping[str, Array], dtype: npt.DTypeLike, d
     dtype : dtype
     data_on : str
         ``"device"``; ``"host"``, where only what needs neither copy nor conversion is returned; ``"auto"``: ``"host"``
-        for a file that is mapped into memory, where the device is the host, and where the arrays together would take
-        more than ``DEVICE_SHARE`` of the device's free memory or, once tried, turn out to have no room.
+        for a file that is mapped into memory, and for what is shared, where the device is the host; and where the
+        arrays together would take more than ``DEVICE_SHARE`` of the device's free memory or, once tried, turn out to
+        have no room.
+    is_shared : bool
+        Whether other ranks read most of the rows.
 
     Raises
     ------
@@ -49,10 +54,11 @@ def place(backend: Backend, arrays: Mapping[str, Array], dtype: npt.DTypeLike, d
     free = backend.free_bytes()
     if free is None:
         ready = {name: values for name, values in arrays.items() if is_as_wanted(values, dtype)}
+        at_once = data_on == "device" or (data_on == "auto" and not is_shared)
         convert = {
             name: values
             for name, values in arrays.items()
-            if name not in ready and (data_on == "device" or (data_on == "auto" and not is_mapped(values)))
+            if name not in ready and at_once and (data_on == "device" or not is_mapped(values))
         }
         return ready | {name: backend.upload(values, dtype) for name, values in convert.items()}
     if data_on == "host" or not arrays:

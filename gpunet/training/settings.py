@@ -18,7 +18,7 @@ from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.placement import check_place
 from gpunet.training.stream import Batches, check_batches
 from gpunet.training.weight_average import WeightAverage
-from gpunet.validation import check_flag, check_integer, check_json, check_number
+from gpunet.validation import ALL, check_flag, check_integer, check_json, check_number
 
 # What the first checkpoints of version 1 do not say: it was as without.
 ADDED_SETTINGS: dict[str, Any] = {"accumulate": 1, "average": None, "shards": None}
@@ -44,6 +44,11 @@ class FitSettings:
     batches: Batches | None
     validation_batches: Batches | None
     ranks: Ranks | None = None
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which rank this is, and how many there are."""
+        return ALL if self.ranks is None else (self.ranks.rank, self.ranks.size)
 
     def fixed(self, rows: int | None) -> dict[str, Any]:
         """Return what a run cannot change when it goes on from a checkpoint; ``rows`` is None with batches."""

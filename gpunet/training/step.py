@@ -136,7 +136,7 @@ class TrainingSteps:
         self._recorded: dict[tuple[Batch, ...], RecordedStep] = {}
         self._windows: Counter[tuple[Batch, ...]] = Counter()
         self._made = 0  # of the steps that are being done, the complete ones
-        self._rows = 0
+        self._rows = -1  # none have been made: a rank may have no rows of the first batch
         self._feed: Feed | None = None
         if sizes:
             self._allocate(max(sizes))
@@ -197,7 +197,7 @@ class TrainingSteps:
         assert self.data.ready is not None
         arrays, whole = self.data.arrays(), self.data.ready.whole
         rows = len(arrays[0])
-        if rows > self._rows or self._feed is None:
+        if rows > self._rows:
             self._allocate(rows)
         assert self._feed is not None
         self.sizes += (rows,)

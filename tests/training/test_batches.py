@@ -527,7 +527,7 @@ BUGS: dict[str, tuple[Any, str, str]] = {
     "the batch before": (step, "self._feed.sources = tuple(arrays)", "self._feed.sources = self._feed.sources"),
     "it is not prepared": (step, "        self._feed.prepare(slice(0, rows))\n", ""),
     "a row too few": (step, "self._feed.prepare(slice(0, rows))", "self._feed.prepare(slice(0, max(rows - 1, 1)))"),
-    "buffers do not grow": (step, "if rows > self._rows:", "if not self._rows:"),
+    "buffers do not grow": (step, "if rows > self._rows:", "if self._rows < 0:"),
     "recordings go on with the old buffers": (step, "        self._recorded.clear()\n", ""),
     "losses of a part are lost": (loop, "self.earlier.append(", "len("),
     "the class weights": (stream, "if self._class_weights is not None", "if False"),
