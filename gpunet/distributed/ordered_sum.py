@@ -55,6 +55,7 @@ class OrderedSum:
         self.parts = self._buffer[: len(partition.nodes()), :length]
         self._levels = backend.asarray(levels)
         self._wait: Wait | None = None
+        self._is_summed = False
         if self._is_plain:
             return
         self._gathered = backend.zeros((partition.size, most, each), dtype)
@@ -66,6 +67,7 @@ class OrderedSum:
 
     def start(self) -> None:
         """Begin to exchange ``parts``, which stay as they are until :meth:`finish`."""
+        self._is_summed = False
         if self._is_plain:
             self._wait = self._exchange.all_reduce(self._buffer)
         elif self._is_small:
@@ -79,20 +81,22 @@ class OrderedSum:
             self._wait = self._exchange.all_to_all(self._sent, self._gathered)
 
     def go_on(self) -> None:
-        """Wait for the parts, add up, and begin to exchange the sums."""
+        """Wait for the parts, add up, and begin to exchange the sums: unless that has been done, or adds up itself."""
         assert self._wait is not None
-        self._wait()
-        if self._is_plain:
+        if self._is_plain or self._is_summed:
             return
+        self._wait()
+        self._is_summed = True
         self._backend.sum_shards(self._gathered.reshape(-1, self._each), self._levels, self._own)
         if not self._is_small:
             self._wait = self._exchange.all_gather(self._own, self._total)
 
     def finish(self) -> Array:
-        """Return the sum, (length,), after :meth:`go_on`: valid until the next :meth:`start`."""
+        """Return the sum, (length,): valid until the next :meth:`start`."""
         assert self._wait is not None
+        self.go_on()
+        if self._is_plain or not self._is_small:
+            self._wait()
         if self._is_plain:
             return self.parts[0]
-        if not self._is_small:
-            self._wait()
         return self._total.reshape(-1)[: self._length]

@@ -59,6 +59,7 @@ class ShardedBackend(Backend):
         self._levels: dict[int, Array] = {}
         self._counts: dict[int, Array] = {}
         self._buckets: list[_Bucket] = []
+        self._begun: _Bucket | None = None  # the last one that has been
         self._places: dict[int, _Place] = {}
         self._is_whole = partition.size == 1 and len(self._nodes) == 1
         if not self._is_whole:
@@ -93,6 +94,7 @@ class ShardedBackend(Backend):
         self._first = starts[self.partition.own.start]
         if rows not in self._counts:
             self._counts[rows] = self.inner.asarray(np.diff(starts).astype(np.int32))
+        self._begun = None
         for bucket in self._buckets:
             bucket.missing = len(bucket.gradients)
 
@@ -126,7 +128,14 @@ class ShardedBackend(Backend):
             if place is not None:
                 place.bucket.missing -= 1
                 if place.bucket.missing == 0:
-                    place.bucket.total.start()
+                    self._begin_bucket(place.bucket)
+
+    def _begin_bucket(self, bucket: _Bucket) -> None:
+        """Send sums over nodes on their way, and the total of those before, which have had the time of a product."""
+        bucket.total.start()
+        if self._begun is not None:
+            self._begun.total.go_on()
+        self._begun = bucket
 
     def _add_up_node(self, node: Node, targets: Sequence[Array], compute: Callable[..., None]) -> None:
         first = self.partition.own.start
