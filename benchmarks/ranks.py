@@ -22,7 +22,7 @@ import numpy as np
 
 import gpunet
 from benchmarks.cases import CPU_BATCHES
-from benchmarks.report.frame import markdown
+from benchmarks.report.prediction import table
 from benchmarks.report.words import significant
 from gpunet.backends import NumpyBackend
 from gpunet.backends.cpu import CpuBackend
@@ -86,7 +86,7 @@ def measure(labels: Sequence[str], rounds: int = ROUNDS) -> dict[str, dict[str, 
     return found
 
 
-def table(results: dict[str, Any]) -> str:
+def summary(results: dict[str, Any]) -> str:
     """Return the medians as Markdown: milliseconds, and how often a step of one process has room for two ranks'."""
     columns = ["configuration, backend", *CONTENDERS, "gain"]
     rows = []
@@ -94,7 +94,7 @@ def table(results: dict[str, Any]) -> str:
         medians = {contender: statistics.median(times[contender]) for contender in CONTENDERS}
         gain = medians["one process"] / medians["two ranks, 2 shards"]
         rows.append([name, *(significant(1e3 * seconds) for seconds in medians.values()), f"{gain:.2f}"])
-    return f"On {results['machine']}, milliseconds of a step:\n\n{markdown(columns, rows)}\n"
+    return f"On {results['machine']}, milliseconds of a step:\n\n{table(columns, rows)}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results["machine"] = f"{cpu_name()}, {usable_cores()} cores"
     results["seconds"] |= measure(given.configurations, given.rounds)
     write_text(RESULTS, json.dumps(results, indent=1) + "\n")
-    print(table(results))
+    print(summary(results))
     if given.document is not None:
         text = given.document.read_text(encoding="utf-8")
-        write_text(given.document, _SECTION.sub(lambda match: f"{match[1]}\n{table(results)}\n{match[2]}", text))
+        write_text(given.document, _SECTION.sub(lambda match: f"{match[1]}\n{summary(results)}\n{match[2]}", text))
     return 0
 
 

@@ -168,11 +168,12 @@ def counted() -> dict[tuple[str, int], Counts]:
     }
 
 
-def step(label: str, precision: str) -> Case:
-    """Return the training step of a configuration."""
+def step(label: str, precision: str, rows: int | None = None) -> Case:
+    """Return the training step of a configuration, of so many rows in the place of its own."""
     batch, inputs, layers, width = CONFIGURATIONS[label]
     dtype, products = ("bfloat16", "float32") if precision == "bfloat16" else ("float32", precision)
-    return Case(NETWORK, "step", label, batch, layer_sizes(inputs, layers, width), dtype=dtype, precision=products)
+    rows = batch if rows is None else rows
+    return Case(NETWORK, "step", label, rows, layer_sizes(inputs, layers, width), dtype=dtype, precision=products)
 
 
 class Model:
@@ -186,11 +187,15 @@ class Model:
     precision : str
     counts : Counts, optional
         By default, what is counted.
+    rows : int, optional
+        By default, those of the configuration.
     """
 
-    def __init__(self, gpu: Gpu, label: str, precision: str, counts: Counts | None = None) -> None:
+    def __init__(
+        self, gpu: Gpu, label: str, precision: str, counts: Counts | None = None, rows: int | None = None
+    ) -> None:
         self.gpu, self.label, self.precision = gpu, label, precision
-        self.case = step(label, precision)
+        self.case = step(label, precision, rows)
         self.layers = len(self.case.sizes) - 1
         self.counts = counted()[self.case.dtype, self.layers] if counts is None else counts
         # The last bias is added by what reads it.
@@ -295,7 +300,7 @@ def _constants() -> str:
         ["a node that others wait for, microseconds", *[f"{1e6 * NODE_LATENCY:g}"] * len(GPUS), "[A]"],
         ["source", *(gpu.source for gpu in GPUS), ""],
     ]
-    return _table(["of the model", *(gpu.name for gpu in GPUS), "status"], rows)
+    return table(["of the model", *(gpu.name for gpu in GPUS), "status"], rows)
 
 
 def _of_gpu(gpu: Gpu, files: Sequence[Results]) -> list[str]:
@@ -329,7 +334,7 @@ def _of_gpu(gpu: Gpu, files: Sequence[Results]) -> list[str]:
         if measured
         else "microseconds, none of them measured"
     )
-    return [f"**Predicted for the {gpu.name}**: {status}.", _table(columns, rows)]
+    return [f"**Predicted for the {gpu.name}**: {status}.", table(columns, rows)]
 
 
 def _cell(seconds: float, measured: float | None) -> str:
@@ -339,7 +344,8 @@ def _cell(seconds: float, measured: float | None) -> str:
     return f"{predicted}; measured {significant(1e6 * measured)} ({times(measured / seconds)})"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows of cells as Markdown."""
     import pandas as pd
 
     return markdown(pd.DataFrame(rows, columns=columns))

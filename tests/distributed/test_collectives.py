@@ -9,12 +9,11 @@ import pytest
 
 import gpunet
 from gpunet.backends import NumpyBackend
-from gpunet.backends.arrays import Array
-from gpunet.distributed import Exchange, Ranks, ordered_sum
+from gpunet.distributed import Ranks, ordered_sum
 from gpunet.distributed import sharded_backend as module
-from gpunet.distributed.communicator import OneRank, Wait
 from gpunet.distributed.sharded_step import ShardedStep
 from gpunet.distributed.shards import Partition
+from tests.helpers.mirrored_ranks import FirstRank
 from tests.helpers.threaded_ranks import run_ranks
 
 ROWS, SIZES = 40, [7, 11, 9, 5, 3]
@@ -32,42 +31,6 @@ class Recorded(NumpyBackend):
     ) -> None:
         self.log.append("weights" if transpose_a else "forward" if transpose_b else "inputs")
         super().gemm(a, b, out, transpose_a, transpose_b, accumulate)
-
-
-class Mirror(Exchange):
-    """Notes what it is asked for, by an exchange whose other ranks have what this one has."""
-
-    def __init__(self, log: list[str], size: int) -> None:
-        self.log, self.size = log, size
-        self.bytes: list[int] = []
-
-    def all_gather(self, part: Array, out: Array) -> Wait:
-        out[...] = part
-        return self._later("all_gather", part)
-
-    def all_to_all(self, parts: Array, out: Array) -> Wait:
-        out[...] = parts[0]
-        return self._later("all_to_all", parts)
-
-    def all_reduce(self, array: Array) -> Wait:
-        array *= self.size
-        return self._later("all_reduce", array)
-
-    def _later(self, name: str, sent: Array) -> Wait:
-        self.log.append(name)
-        self.bytes.append(sent.nbytes)
-        return lambda: self.log.append(f"end of {name}")
-
-
-class FirstRank(OneRank):
-    """The first of several, whose others are mirrors."""
-
-    def __init__(self, log: list[str], size: int) -> None:
-        self.size = size
-        self.mirror = Mirror(log, size)
-
-    def exchange(self, backend: Any) -> Exchange:
-        return self.mirror
 
 
 def one_step(size: int, shards: int | None, **arguments: Any) -> tuple[list[str], list[int]]:
