@@ -81,8 +81,10 @@ class ShardedStep:
         with self._in_place(rows):
             network.differentiate(x, targets, weights, class_weights=class_weights, loss=self._loss)
         backend.finish()
-        loss = network.loss_layer.value
-        backend.inner.divide_sums(network.flat_gradients, self._sums, loss, rows=rows)
+        loss, gradients = network.loss_layer.value, network.flat_gradients
+        if weights is None and class_weights is None:  # they add up to the rows: all would be multiplied with 1
+            gradients = gradients[:1]
+        backend.inner.divide_sums(gradients, self._sums, loss, rows=rows)
         if tally is not None:
             backend.inner.count_step(loss, **tally._asdict(), rows=len(x))
 
