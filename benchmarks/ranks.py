@@ -111,10 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(seconds)
         return 0
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"seconds": {}}
-    results["machine"] = f"{cpu_name()}, {usable_cores()} cores"
-    results["seconds"] |= measure(given.configurations, given.rounds)
-    write_text(RESULTS, json.dumps(results, indent=1) + "\n")
-    print(summary(results))
+    if given.configurations:
+        results["machine"] = f"{cpu_name()}, {usable_cores()} cores"
+        results["seconds"] |= measure(given.configurations, given.rounds)
+        write_text(RESULTS, json.dumps(results, indent=1) + "\n")
+        print(summary(results))
     if given.document is not None:
         text = given.document.read_text(encoding="utf-8")
         write_text(given.document, _SECTION.sub(lambda match: f"{match[1]}\n{summary(results)}\n{match[2]}", text))
