@@ -12,7 +12,7 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
+.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-ranks benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ BENCHMARK = -m benchmarks --results $(or $(RESULTS),benchmarks/results)
 
 benchmark: $(VENV)/.peers $(if $(MKL),$(VENV)/.mkl) ## time gpunet and its peers on this CPU, in ten to twelve minutes; MKL=1 with MKL too; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) $(ARGS)
+
+benchmark-ranks: $(VENV)/.dev ## time two processes beside two threads, in ten minutes; ARGS='--configurations ae' for a part
+	$(PIP_INSTALL) -e '.[mpi]'
+	$(BIN)/python -m benchmarks.ranks docs/performance.md $(ARGS)
 
 # Each run ends after MINUTES; the next one goes on where it stopped, until every case has its rows.
 MINUTES ?= 7

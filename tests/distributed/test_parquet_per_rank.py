@@ -12,6 +12,7 @@ import gpunet
 from gpunet.data import ParquetRows
 from gpunet.distributed import Ranks
 from gpunet.distributed.shards import ROW_MULTIPLE, Partition
+from tests.helpers.mpiexec import needs_mpi, run_under_mpi
 from tests.helpers.threaded_ranks import run_ranks
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -177,3 +178,30 @@ def test_a_run_goes_on_on_another_number_of_ranks(folder: Path, tmp_path: Path) 
     for epochs, ranks in enumerate((4, 1, 3), start=1):
         found = run_ranks(ranks, SHARDS, lambda one, n=epochs: train(one, rows.shuffled(1), rows, epochs=n, **given))
     assert found[0] == whole
+
+
+UNDER_MPI = """
+import sys
+from pathlib import Path
+from gpunet.distributed import mpi
+from tests.distributed.test_parquet_per_rank import SHARDS, rows_of, train
+ranks, rows = mpi(SHARDS), rows_of(Path(sys.argv[1]), 100, sample_weight="weight")
+weights, numbers = train(ranks, rows.shuffled(1), rows)
+assert ranks.share((weights, numbers)) == [(weights, numbers)] * ranks.size
+if ranks.is_first:
+    print(weights.hex(), numbers)
+"""
+
+
+@needs_mpi
+def test_real_ranks_have_the_bits_of_one(folder: Path) -> None:
+    found = [run_under_mpi(size, "-c", UNDER_MPI, str(folder)) for size in (1, 2, 3, 4)]
+    assert all(status == 0 for status, *_ in found), found
+    (output,) = {output for _, output, _ in found}
+    (one,) = run_ranks(1, SHARDS, lambda ranks: train(ranks, *both(rows_of(folder, 100, sample_weight="weight"))))
+    assert output.split()[0] == one[0].hex()
+
+
+def both(rows: ParquetRows) -> tuple[Any, ParquetRows]:
+    """Return batches to train on, and to validate on."""
+    return rows.shuffled(1), rows
