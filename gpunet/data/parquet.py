@@ -269,27 +269,15 @@ class ParquetRows:
         ends = list(accumulate(counts.sum(axis=0).tolist(), initial=0))
         sources = [_between(parts, ends[shard], ends[shard + 1]) for shard in own]
         decoded = self._decoded(sources, counts[:, own.start : own.stop].tolist())
-        for window, of_shards, arrays in zip(windows, counts.tolist(), decoded, strict=True):
-            # Also of the others, so that every process draws the same.
-            orders = None if generator is None else [generator.permutation(count) for count in of_shards]
-            firsts = accumulate((of_shards[shard] for shard in own), initial=0)
-            places: list[Any] = [
-                slice(first, first + of_shards[shard]) if orders is None else first + orders[shard]
-                for first, shard in zip(firsts, own, strict=False)
-            ]
-            yield from self._in_batches(arrays, self._shares(window, starts), places, own)
-
-    def _in_batches(
-        self, arrays: tuple[Array, ...], shares: Array, places: Sequence[Any], own: range
-    ) -> Iterator[Dealt]:
-        """Yield a window's batches, each of the next ``shares`` of the places of each own shard."""
-        stops = shares.cumsum(axis=0)
-        for of_shards, stop in zip(shares.tolist(), stops.tolist(), strict=True):
-            here = [
-                _part(place, stop[shard] - of_shards[shard], stop[shard])
-                for place, shard in zip(places, own, strict=True)
-            ]
-            yield sum(of_shards), tuple(_taken(array, here) for array in arrays)
+        for window, arrays in zip(windows, decoded, strict=True):
+            shares = self._shares(window, starts)
+            order = None
+            if generator is not None or len(own) > 1:
+                order = _batch_by_batch(shares, own, generator)
+            stops = shares[:, own.start : own.stop].sum(axis=1).cumsum().tolist()
+            for whole, start, stop in zip(shares.sum(axis=1).tolist(), [0, *stops], stops, strict=False):
+                rows: Any = slice(start, stop) if order is None else order[start:stop]
+                yield whole, tuple(array[rows] if order is None else array.take(rows, axis=0) for array in arrays)
 
     def _shares(self, window: slice, starts: Starts) -> Array:
         """Return how many rows of each batch of a window each shard has, (batches, shards)."""
@@ -493,16 +481,30 @@ def _between(parts: Sequence[_Part], start: int, stop: int) -> list[_Part]:
     return found
 
 
-def _part(place: Any, begin: int, end: int) -> Any:
-    """Return so many of the places of rows."""
-    return slice(place.start + begin, place.start + end) if isinstance(place, slice) else place[begin:end]
+def _batch_by_batch(shares: Array, own: range, generator: np.random.Generator | None) -> Array:
+    """Return where the rows of a window's batches are, of which each shard's lie together.
 
-
-def _taken(array: Array, places: Sequence[Any]) -> Array:
-    """Return the rows at these places, which are all slices or all arrays; of one slice, a view."""
-    if isinstance(places[0], slice):
-        return array[places[0]] if len(places) == 1 else np.concatenate([array[rows] for rows in places])
-    return array.take(np.concatenate(places), axis=0)
+    Parameters
+    ----------
+    shares : ndarray of int, (batches, shards)
+        The rows of each.
+    own : range
+        The shards whose rows there are.
+    generator : numpy.random.Generator or None
+        Shuffles the rows of each shard; also of the others, so that every process draws the same.
+    """
+    counts = shares.sum(axis=0).tolist()
+    orders = [np.arange(count) if generator is None else generator.permutation(count) for count in counts]
+    of_own = shares[:, own.start : own.stop]
+    starts = (of_own.cumsum() - of_own.ravel()).reshape(of_own.shape)  # in the order of the batches
+    before = of_own.cumsum(axis=0) - of_own  # in that of the shard
+    found = np.empty(int(of_own.sum()), np.int64)
+    first = 0
+    for number, shard in enumerate(own):
+        moved = np.repeat(starts[:, number] - before[:, number], of_own[:, number])
+        found[np.arange(counts[shard]) + moved] = first + orders[shard]
+        first += counts[shard]
+    return found
 
 
 def _files(paths: Any) -> list[Path]:
