@@ -60,7 +60,8 @@ class ParquetRows:
 
     Iterating goes through the rows in the order of the files; :meth:`shuffled` gives each epoch an order of its own.
     Windows of rows are decoded one after the other, the next by a thread while the batches of one are used: two windows
-    and what Arrow decodes at a time are all that is held.
+    and what Arrow decodes at a time are all that is held. With ``fit(distributed=)`` each rank reads the rows of its
+    shards (:meth:`in_shards`), and validates its part of the batches (:meth:`turn`).
 
     Parameters
     ----------

@@ -145,14 +145,15 @@ def fit(
         Where features, and targets of several numbers, are that come on the host: ``"device"``; ``"host"``, whence each
         batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
         take at most three quarters of its free memory, otherwise on the host, which is logged once. On the CPU,
-        ``"auto"`` converts a memory-mapped file batch by batch and other arrays once. The result is the same, bit for
-        bit (:doc:`/arrays`).
+        ``"auto"`` converts a memory-mapped file batch by batch and other arrays once, or on several ranks all of them
+        batch by batch. The result is the same, bit for bit (:doc:`/arrays`).
 
     distributed : gpunet.distributed.Ranks or None
         Every rank calls ``fit`` with the same arguments and a network of the same weights; each computes on its rows
-        of every batch, and all have the same weights after each step. ``gpunet.distributed`` says which bits depend on
-        what. Callbacks are called on every rank, and are to do the same everywhere; rank 0 writes the checkpoint, from
-        which any number of ranks goes on.
+        of every batch, and all have the same weights after each step. A rank reads no other rows of mapped files and of
+        :class:`gpunet.data.ParquetRows`, but to check a part of them (:doc:`/arrays`). ``gpunet.distributed`` says
+        which bits depend on what. Callbacks are called on every rank, and are to do the same everywhere; rank 0 writes
+        the checkpoint, from which any number of ranks goes on.
 
     Returns
     -------
