@@ -60,7 +60,7 @@ EXPERIMENTS = (
         title="Mini-batch stochastic gradient descent",
         shows="Sample, forward, backward, update: what a batch's size costs and brings, and how noisy its gradient is.",
         figure="Loss over epochs and over updates by batch size, and the noise of the gradient over the batch size",
-        code=("training/step.py", "training/loop.py", "optimizers.py"),
+        code=("training/fitting.py", "training/loop.py", "training/step.py", "optimizers.py"),
         tests=("training/test_fit.py", "test_optimizers.py", "lecture/experiments/test_networks.py"),
         data_sets=("digits",),
     ),
@@ -92,7 +92,7 @@ EXPERIMENTS = (
         shows="More nodes bend the boundary more, its shape depends on the initial weights, and L2 smooths it.",
         figure="Eleven boundaries between two half moons, nearly straight or with bays around single points; "
         "dots of test errors",
-        code=("network.py", "training/loop.py"),
+        code=("network.py", "training/step.py"),
         tests=("lecture/experiments/test_networks.py",),
         is_documented=True,
     ),
