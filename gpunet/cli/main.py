@@ -12,7 +12,9 @@ import numpy as np
 
 from gpunet.cli.arguments import in_options, parse_arguments
 from gpunet.cli.commands import build_parser
+from gpunet.cli.ranks import Company
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
+from gpunet.distributed.ranks import wait_to_tell
 from gpunet.errors import GpunetError, ResumeWarning, UnknownCategoryWarning
 from gpunet.signals import EXIT_SIGNAL, Interruption, interrupts
 
@@ -35,41 +37,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 after an error; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP; 141 when the reader of standard
         output has gone.
     """
+    company = Company()
     with interrupts() as interruption:
         try:
-            return _run_telling_errors(argv, interruption)
+            return _run_telling_errors(argv, interruption, company)
         except KeyboardInterrupt as interrupt:
-            complain(str(interrupt) or "interrupted")
-            return EXIT_SIGNAL + interruption.number
+            return _fail(interrupt, str(interrupt) or "interrupted", EXIT_SIGNAL + interruption.number, company)
 
 
-def _run_telling_errors(argv: Sequence[str] | None, interruption: Interruption) -> int:
+def _run_telling_errors(argv: Sequence[str] | None, interruption: Interruption, company: Company) -> int:
     open_missing()
     escape_what_the_terminal_lacks()
     try:
-        return _run(argv, interruption)
-    except BrokenPipeError:
+        return _run(argv, interruption, company)
+    except BrokenPipeError as error:
         abandon_output()
-        return EXIT_CLOSED_PIPE
+        return _fail(error, "", EXIT_CLOSED_PIPE, company)
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         abandon_output()
-        return EXIT_ERROR
+        return _fail(error, told, EXIT_ERROR, company)
     except MemoryError as error:
-        complain(str(error) or "not enough memory")
-        return EXIT_ERROR
+        return _fail(error, str(error) or "not enough memory", EXIT_ERROR, company)
     except GpunetError as error:
-        complain(str(error))
-        return EXIT_ERROR
+        return _fail(error, str(error), EXIT_ERROR, company)
 
 
-def _run(argv: Sequence[str] | None, interruption: Interruption) -> int:
+def _fail(error: BaseException, message: str, status: int, company: Company) -> int:
+    """Tell an error, by one rank for all, end those that do not have it too, and return the exit status."""
+    if wait_to_tell(error) and message:
+        complain(message)
+    company.end(error, status)
+    return status
+
+
+def _run(argv: Sequence[str] | None, interruption: Interruption, company: Company) -> int:
     try:
         arguments = parse_arguments(build_parser(), argv)
-        arguments.interruption = interruption
+        arguments.interruption, arguments.company = interruption, company
         try:
             # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
-            with np.errstate(all="ignore"), _warnings_as_lines():
+            with np.errstate(all="ignore"), _warnings_as_lines(company):
                 arguments.run(arguments)
         except GpunetError as error:
             error.args = (in_options(str(error), arguments.parser),)
@@ -86,12 +94,14 @@ def _run(argv: Sequence[str] | None, interruption: Interruption) -> int:
 
 
 @contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """Print gpunet's own warnings as one line each, without the place in the code."""
+def _warnings_as_lines(company: Company) -> Iterator[None]:
+    """Print gpunet's own warnings as one line each, without the place in the code, and by one of all ranks."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
         def show_as_line(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if company.is_silent:
+                return
             if issubclass(category, (ResumeWarning, UnknownCategoryWarning)):
                 complain(f"warning: {message}")
             else:

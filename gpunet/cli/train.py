@@ -43,6 +43,7 @@ from gpunet.schedules import (
 )
 from gpunet.signals import Interruption
 from gpunet.training import Callback, EarlyStopping, EpochRecord, History, ProgressBar, Run, WeightAverage, fit
+from gpunet.training.distribution import together
 from gpunet.training.history import format_score
 from gpunet.validation import PRECISIONS
 
@@ -179,6 +180,13 @@ def declare(parser: Parser) -> None:
         help="keep the moving average of the weights, such as 0.999 (default: do not)",
     )
     training.add_argument("--class-weight", choices=("balanced",), help="rare classes count more")
+    training.add_argument(
+        "--shards",
+        type=whole_number(1),
+        metavar="S",
+        help="cut each batch into S parts, for processes that mpiexec starts: the same S gives the same weights, however "
+        "many there are (default: one for each)",
+    )
 
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -252,8 +260,41 @@ def run(arguments: argparse.Namespace) -> None:
     KeyboardInterrupt
         Its message says where the checkpoint is.
     """
+    company = arguments.company
+    ranks = company.join(arguments.shards)
+    arguments.quiet |= company.is_silent
+    device = arguments.device if ranks is None else ranks.own_device(arguments.device)
+    with together(ranks) as described:
+        job, replaced = _prepare(arguments, device)
+        described |= {"--seed": arguments.seed, "digest of DATA": job.preparation.to_metadata()["data"]["fingerprint"]}
+    data, split, network = job.data, job.split, job.network
+
+    for line in () if arguments.quiet else replaced:
+        note(line)
+    if is_watched(arguments.quiet):
+        for line in (_opening(job), *class_lines(count_classes(data, split))):
+            note(line)
+    batch = min(arguments.batch_size, len(split.train))
+    with telling(arguments.quiet), suitable_threads(network, batch, network.training_work(len(split.train))):
+        history, diagnosis = _fit(job)
+        if company.is_silent:
+            return
+        network.save(job.folder / MODEL)
+        history.save(job.folder / HISTORY)
+        if diagnosis is not None:
+            diagnosis.write(network, job.folder)
+        scores = {name: score_rows(network, job.preparation, data, getattr(split, name)) for name in _PARTS}
+        compared = _compare(job) if arguments.compare_sklearn else None
+        if arguments.plot is not None:
+            _draw(job, history, Path(arguments.plot))
+    (_print_json if arguments.json else _print_text)(job, history, scores, compared, diagnosis)
+
+
+def _prepare(arguments: argparse.Namespace, device: str) -> tuple[_Job, list[str]]:
+    """Return what to work on, and what to say of files that are replaced; nothing has been written yet."""
     _require_packages(arguments)
-    plot = None if arguments.plot is None else check_figure_path(arguments.plot, "plot")
+    if arguments.plot is not None:
+        check_figure_path(arguments.plot, "plot")
     if arguments.momentum is not None and arguments.optimizer != SGD.name:
         raise InvalidValueError(f"--momentum: only sgd has it. Expected --optimizer sgd, got {arguments.optimizer}.")
     data = load_for_training(
@@ -266,34 +307,18 @@ def run(arguments: argparse.Namespace) -> None:
     )
     split = split_rows(data, arguments.seed)
     preparation = Preparation.learn(data, split, arguments.seed)
-    network = _network(arguments, preparation)
+    network = _network(arguments, preparation, device)
     preparation.check_range(data, network.dtype)
     folder = arguments.out or Path("runs") / data.name
-    check_folder(folder)
-    replaced = _what_is_replaced(arguments, folder, preparation)
+    replaced = []
+    if not arguments.company.is_silent:
+        check_folder(folder)
+        replaced = _what_is_replaced(arguments, folder, preparation)
     if arguments.resume and not (folder / CHECKPOINT).is_file():
         raise MissingFileError(f"--resume: there is no checkpoint {str(folder / CHECKPOINT)!r} to go on from.")
     if arguments.resume:
         check_same_names(folder / CHECKPOINT, preparation)
-    job = _Job(arguments, data, split, preparation, network, folder)
-
-    for line in () if arguments.quiet else replaced:
-        note(line)
-    if is_watched(arguments.quiet):
-        for line in (_opening(job), *class_lines(count_classes(data, split))):
-            note(line)
-    batch = min(arguments.batch_size, len(split.train))
-    with telling(arguments.quiet), suitable_threads(network, batch, network.training_work(len(split.train))):
-        history, diagnosis = _fit(job)
-        network.save(folder / MODEL)
-        history.save(folder / HISTORY)
-        if diagnosis is not None:
-            diagnosis.write(network, folder)
-        scores = {name: score_rows(network, preparation, data, getattr(split, name)) for name in _PARTS}
-        compared = _compare(job) if arguments.compare_sklearn else None
-        if plot is not None:
-            _draw(job, history, plot)
-    (_print_json if arguments.json else _print_text)(job, history, scores, compared, diagnosis)
+    return _Job(arguments, data, split, preparation, network, folder), replaced
 
 
 def _require_packages(arguments: argparse.Namespace) -> None:
@@ -327,7 +352,7 @@ def _what_is_replaced(arguments: argparse.Namespace, folder: Path, preparation: 
     return []
 
 
-def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network:
+def _network(arguments: argparse.Namespace, preparation: Preparation, device: str) -> Network:
     network = Network(
         [len(preparation.input_columns), *arguments.layers, preparation.outputs],
         activation=arguments.activation,
@@ -338,7 +363,7 @@ def _network(arguments: argparse.Namespace, preparation: Preparation) -> Network
         seed=arguments.seed,
         dtype=arguments.dtype,
         precision=arguments.precision,
-        device=arguments.device,
+        device=device,
     )
     network.metadata = preparation.to_metadata()
     return network
@@ -424,9 +449,12 @@ def _fit(job: _Job) -> tuple[History, RunDiagnosis | None]:
             callbacks=callbacks,
             checkpoint=job.folder / CHECKPOINT if keeps_checkpoint else None,
             resume=arguments.resume,
+            distributed=arguments.company.ranks,
         )
         arguments.interruption.raise_if_come()
     except TrainingDivergedError as error:
+        if arguments.company.is_silent:
+            raise
         _keep_what_is_good(job, watch, error, diagnosis)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_interrupted(job, keeps_checkpoint)) from None
@@ -442,13 +470,15 @@ def _keep_what_is_good(
     told = ""
     if diagnosis is not None:
         told = f" A diagnosis is in {diagnosis.write(job.network, job.folder, DIVERGED_DIAGNOSTICS)[0]}."
-    raise TrainingDivergedError(
+    told_better = TrainingDivergedError(
         f"{error} Those weights are in {model}, the epochs before in {path}.{told}",
         epoch=error.epoch,
         step=error.step,
         layer=error.layer,
         history=history,
-    ) from None
+    )
+    ranks = job.arguments.company.ranks
+    raise (told_better if ranks is None else ranks.reported(told_better)) from None
 
 
 def _interrupted(job: _Job, keeps_checkpoint: bool) -> str:
@@ -497,7 +527,7 @@ def _samples_per_second(history: History, rows: int) -> float:
 def _print_json(
     job: _Job, history: History, scores: dict[str, Score], compared: Score | None, diagnosis: RunDiagnosis | None
 ) -> None:
-    checkpoint = job.folder / CHECKPOINT
+    checkpoint, ranks = job.folder / CHECKPOINT, job.arguments.company.ranks
     content: dict[str, Any] = {"data": job.data.name, "task": job.preparation.task}
     for name in reversed(_PARTS):
         content |= scores[name].named(f"{name}_")
@@ -517,6 +547,8 @@ def _print_json(
             "stopped_early": history.stopped_early,
             "seconds": sum(history["seconds"]),
             "samples_per_second": _samples_per_second(history, len(job.split.train)),
+            "ranks": 1 if ranks is None else ranks.size,
+            "shards": None if ranks is None else ranks.shards,
             "device": device_name(job.network.backend),
             "dtype": job.network.dtype.name,
             "precision": job.network.precision,

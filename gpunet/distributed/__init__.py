@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.distributed.communicator import Communicator, Exchange, OneRank
+from gpunet.distributed.launcher import find_launch
 from gpunet.distributed.ranks import Ranks, end_together
+from gpunet.errors import DistributedError, MissingDependencyError
 
 __all__ = ["Communicator", "Exchange", "Ranks", "mpi", "one_rank"]
 
@@ -40,8 +42,14 @@ def mpi(shards: int | None = None, communicator: Any = None) -> Ranks:
     """
     from gpunet.distributed.message_passing import MpiCommunicator
 
-    transport = MpiCommunicator(communicator)
-    end_together(transport)
+    try:
+        transport = MpiCommunicator(communicator)
+    except (DistributedError, MissingDependencyError):
+        if find_launch().size > 1:
+            end_together()
+        raise
+    if transport.size > 1:
+        end_together(transport)
     return Ranks(transport, shards)
 
 

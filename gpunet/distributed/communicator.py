@@ -92,6 +92,11 @@ class Communicator(ABC):
     local_rank: int
     local_size: int
 
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can still be sent."""
+        return True
+
     @abstractmethod
     def share(self, value: Any) -> list[Any]:
         """Return what each rank shares, in order: anything that pickles."""
@@ -101,8 +106,8 @@ class Communicator(ABC):
         """Return what moves the arrays of a backend."""
 
     @abstractmethod
-    def abort(self) -> None:
-        """End all ranks at once, this one included."""
+    def abort(self, status: int = 1) -> None:
+        """End all ranks at once, this one included, with an exit status."""
 
 
 class OneRank(Communicator):
@@ -118,8 +123,8 @@ class OneRank(Communicator):
     def exchange(self, backend: Backend) -> Exchange:
         return _Alone(backend)
 
-    def abort(self) -> None:
-        raise SystemExit(1)
+    def abort(self, status: int = 1) -> None:
+        raise SystemExit(status)
 
 
 class _Alone(Exchange):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import Any
 
@@ -11,17 +10,9 @@ import numpy as np
 from gpunet.backends import Backend
 from gpunet.backends.arrays import Array
 from gpunet.distributed.communicator import Communicator, Exchange, Wait
+from gpunet.distributed.launcher import find_launch
 from gpunet.distributed.nccl import nccl_exchange
 from gpunet.errors import DistributedError, InvalidTypeError, MissingDependencyError
-
-# What launchers tell each process: how many they have started.
-LAUNCHERS = {"PMI_SIZE": "mpiexec", "OMPI_COMM_WORLD_SIZE": "Open MPI's mpiexec", "SLURM_STEP_NUM_TASKS": "srun"}
-
-
-def launched_ranks() -> int:
-    """Return how many processes a launcher says that it has started; 1 without one."""
-    sizes = [os.environ.get(name, "") for name in LAUNCHERS]
-    return max([1, *(int(size) for size in sizes if size.isdigit())])
 
 
 class MpiCommunicator(Communicator):
@@ -42,23 +33,25 @@ class MpiCommunicator(Communicator):
     InvalidTypeError
         ``communicator`` is something else.
     DistributedError
-        MPI has been finalised; or a launcher has started several processes, and MPI finds each of them alone.
+        MPI has been finalised, or not been initialised; or a launcher has started several processes, and MPI finds each
+        of them alone.
     """
 
     def __init__(self, communicator: Any = None) -> None:
         self._mpi = mpi = _load()
         if mpi.Is_finalized():
             raise DistributedError("communicator: MPI has been finalised. Expected gpunet before that.")
+        if not mpi.Is_initialized():
+            raise DistributedError("communicator: mpi4py was told not to initialise MPI. Expected MPI.Init() before.")
         if communicator is None:
             communicator = mpi.COMM_WORLD
         if not isinstance(communicator, mpi.Intracomm) or communicator == mpi.COMM_NULL:
             raise InvalidTypeError(f"communicator: got {communicator!r}. Expected an mpi4py.MPI.Intracomm, or None.")
-        launched = launched_ranks()
-        if mpi.COMM_WORLD.size == 1 and launched > 1:
-            launcher = next(words for name, words in LAUNCHERS.items() if os.environ.get(name, "") == str(launched))
+        launch = find_launch()
+        if mpi.COMM_WORLD.size == 1 and launch.size > 1:
             raise DistributedError(
-                f"{launcher} has started {launched} processes, and {_library(mpi)} finds each of them alone. Expected "
-                "the mpiexec of the MPI library that mpi4py loads (python -m mpi4py --mpi-lib-version)."
+                f"{launch.launcher} has started {launch.size} processes, and {_library(mpi)} finds each of them alone. "
+                "Expected the mpiexec of the MPI library that mpi4py loads (python -m mpi4py --mpi-lib-version)."
             )
         self._last: tuple[Backend, Exchange] | None = None
         self._world = communicator.Dup()
@@ -67,6 +60,10 @@ class MpiCommunicator(Communicator):
         self.local_rank, self.local_size = int(local.rank), int(local.size)
         local.Free()
         self.name = _library(mpi)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._mpi.Is_finalized()
 
     def share(self, value: Any) -> list[Any]:
         shared: list[Any] = self._world.allgather(value)
@@ -85,8 +82,8 @@ class MpiCommunicator(Communicator):
         on_host = isinstance(backend.empty(1, np.float32), np.ndarray)
         return HostExchange(self._mpi, self._world) if on_host else StagedExchange(self._mpi, self._world, backend)
 
-    def abort(self) -> None:
-        self._world.Abort(1)
+    def abort(self, status: int = 1) -> None:
+        self._world.Abort(status)
 
 
 class HostExchange(Exchange):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import platform
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gpunet.backends.devices.probe import probe_gpu
+from gpunet.backends.selection import check_device, cuda_problem
 from gpunet.distributed.communicator import Communicator
+from gpunet.distributed.launcher import find_launch
 from gpunet.distributed.shards import Partition
 from gpunet.environment import usable_affinity, usable_cores
 from gpunet.errors import DistributedError, InvalidValueError
@@ -18,6 +23,12 @@ from gpunet.validation import check_integer
 
 # Of an error that all ranks raise: which of them is to tell it.
 _ATTRIBUTE = "reported_by_rank"
+# A rank that has the same to say as those before it, which will end it then, gives each of them so long; up to so many.
+_SECONDS_TO_BE_ENDED, _MOST_WAITED_FOR = 0.5, 10
+
+
+class _Ended:
+    """What a rank shares when its program ends."""
 
 
 class Ranks:
@@ -42,12 +53,17 @@ class Ranks:
         Those that this rank may use, divided among the ranks of the machine that may use the same.
     shards : int or None
     partition : Partition
+    aborts : bool
+        Whether ``fit`` ends all ranks where one raises what the others do not. The shell turns it off and does that
+        itself, with a message and a status of its own.
 
     Raises
     ------
     InvalidTypeError, InvalidValueError
         ``shards`` is not a positive integer that ``size`` divides.
     """
+
+    aborts = True
 
     def __init__(self, communicator: Communicator, shards: int | None) -> None:
         self.communicator = communicator
@@ -74,9 +90,39 @@ class Ranks:
         """Whether this is rank 0, which writes files and says what is to be said once."""
         return self.rank == 0
 
+    def own_device(self, device: str = "auto") -> str:
+        """Return the name of the device that is this rank's own: ``cuda:1`` of ``cuda`` for the second on its machine.
+
+        ``"auto"`` is CUDA where all ranks can use it, and otherwise ``"cpu"``. Where a rank sees one GPU alone, as
+        some launchers have it, that one is its own. What already has a number, or is a CPU, stays. Every rank calls
+        this.
+
+        Parameters
+        ----------
+        device : str
+            As for :class:`gpunet.Network`.
+        """
+        check_device(device)
+        if device not in ("auto", "cuda"):
+            return device
+        report = probe_gpu()
+        number = 0 if len(report.devices) == 1 else self.local_rank
+        works = self.share(cuda_problem(report, number) is None)
+        return f"cuda:{number}" if device == "cuda" or all(works) else "cpu"
+
     def share(self, value: Any) -> list[Any]:
-        """Return what each rank shares, in order: anything that pickles. Every rank calls this."""
-        return self.communicator.share(value)
+        """Return what each rank shares, in order: anything that pickles. Every rank calls this.
+
+        Raises
+        ------
+        DistributedError
+            Another rank's program has ended, without the calls that this one makes.
+        """
+        found = self.communicator.share(value)
+        ended = [rank for rank, other in enumerate(found) if isinstance(other, _Ended)]
+        if ended:
+            raise self.reported(DistributedError(_ended(ended[0], self.size)), ended[0])
+        return found
 
     def reported(self, error: BaseException, rank: int = 0) -> BaseException:
         """Return an error that every rank raises; where nobody catches it, the process of that rank tells it."""
@@ -130,7 +176,7 @@ class Ranks:
         try:
             yield
         except BaseException as error:
-            if self.size > 1 and not hasattr(error, _ATTRIBUTE):
+            if self.aborts and self.size > 1 and reporting_rank(error) is None:
                 text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
                 told = f"{text}gpunet: rank {self.rank} of {self.size} failed, and all are ended."
                 print(told, file=sys.stderr, flush=True)
@@ -138,22 +184,71 @@ class Ranks:
             raise
 
 
-def end_together(communicator: Communicator) -> None:
-    """From now on, let an error that nobody catches end all ranks; one that all have raised is told by one."""
-    if communicator.size == 1 or isinstance(sys.excepthook, _Hook):
-        return
-    sys.excepthook = _Hook(communicator, sys.excepthook)
+def reporting_rank(error: BaseException) -> int | None:
+    """Return the rank that is to tell an error which all ranks raise; None for other errors."""
+    return getattr(error, _ATTRIBUTE, None)
+
+
+def wait_to_tell(error: BaseException) -> bool:
+    """Return whether this process is to tell an error that ends it; where others may have the same, the first is.
+
+    Those after it wait for a moment: whoever tells an error ends all.
+    """
+    rank = find_launch().rank
+    if reporting_rank(error) is None:
+        time.sleep(_SECONDS_TO_BE_ENDED * min(rank, _MOST_WAITED_FOR))
+    return reporting_rank(error) in (None, rank)
+
+
+def end_together(communicator: Communicator | None = None) -> None:
+    """From now on, let an error that nobody catches end all ranks; one that all have raised is told by one.
+
+    A rank whose program ends without the calls that the others make ends them too.
+
+    Parameters
+    ----------
+    communicator : Communicator or None
+        None where there is no way to reach the others: then the launcher ends them.
+    """
+    before = sys.excepthook
+    if isinstance(before, _Hook):
+        before = before.before
+    sys.excepthook = _Hook(communicator, before)
+    if communicator is not None:
+        atexit.register(_end, communicator)
 
 
 class _Hook:
-    def __init__(self, communicator: Communicator, before: Callable[..., Any]) -> None:
+    def __init__(self, communicator: Communicator | None, before: Callable[..., Any]) -> None:
         self._communicator = communicator
-        self._before = before
+        self.before = before
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        rank = getattr(error, _ATTRIBUTE, None)
+        if self._communicator is None:
+            if wait_to_tell(error):
+                self.before(kind, error, trace)
+            return
+        rank = reporting_rank(error)
         if rank in (None, self._communicator.rank):
-            self._before(kind, error, trace)
+            self.before(kind, error, trace)
             sys.stderr.flush()
         if rank is None:
             self._communicator.abort()
+
+
+def _end(communicator: Communicator) -> None:
+    """Say to the other ranks that this one's program ends; where they go on, all are ended."""
+    if not communicator.is_open:
+        return
+    found = communicator.share(_Ended())
+    ended = [rank for rank, other in enumerate(found) if isinstance(other, _Ended)]
+    if len(ended) < communicator.size and communicator.rank == ended[0]:
+        print(f"gpunet: {_ended(ended[0], communicator.size)}", file=sys.stderr, flush=True)
+        communicator.abort()
+
+
+def _ended(rank: int, size: int) -> str:
+    return (
+        f"rank {rank} of {size} has ended, and others wait for it: all are ended. Expected the same calls of fit on "
+        "every rank."
+    )
