@@ -45,7 +45,7 @@ def telling(quiet: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def counting(total: int) -> Iterator[Callable[[int, str], None]]:
+def counting(total: int, quiet: bool = False) -> Iterator[Callable[[int, str], None]]:
     """Yield what shows how many pieces of work are done and which run, where someone looks on; gone at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -60,5 +60,5 @@ def counting(total: int) -> Iterator[Callable[[int, str], None]]:
         transient=True,
     )
     task = bar.add_task("", total=total, running="")
-    with bar if is_watched(quiet=False) else nullcontext():
+    with bar if is_watched(quiet) else nullcontext():
         yield lambda done, running: bar.update(task, completed=done, running=running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from gpunet.distributed import Ranks, mpi, one_rank
@@ -32,6 +33,8 @@ class Company:
         if find_launch().size > 1:
             self.ranks = mpi(shards)
             self.ranks.aborts = False  # `end` does it
+            if self.is_silent:
+                logging.getLogger("gpunet").setLevel(logging.ERROR)
         elif shards is not None:
             self.ranks = one_rank(shards)
         return self.ranks

@@ -184,8 +184,8 @@ def declare(parser: Parser) -> None:
         "--shards",
         type=whole_number(1),
         metavar="S",
-        help="cut each batch into S parts, for processes that mpiexec starts: the same S gives the same weights, however "
-        "many there are (default: one for each)",
+        help="cut each batch into S parts, for processes that mpiexec starts: the same S gives the same weights with "
+        "any number of them (default: one for each)",
     )
 
     files = parser.add_argument_group("files")

@@ -1,8 +1,9 @@
-"""``gpunet verify``: every operation of a device against the specification, and how fast it is."""
+"""``gpunet verify``: all operations of a device against the specification, and how fast it is; under mpiexec, ranks."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import queue
 import sys
@@ -20,10 +21,13 @@ from gpunet.cli.output import print_json, print_lines, print_table, require_rich
 from gpunet.cli.progress import counting
 from gpunet.cli.readers import names, number
 from gpunet.cli.streams import complain
+from gpunet.distributed.launcher import find_launch
 from gpunet.errors import InvalidValueError
+from gpunet.training.distribution import together
 
 if TYPE_CHECKING:
     from gpunet.verification.report import Report
+    from gpunet.verification.run import Verification
     from gpunet.verification.subject import Subject
 
 EXIT_WRONG = 1
@@ -48,12 +52,12 @@ def declare(parser: Parser) -> None:
         type=number(0, above=True),
         default=DEFAULT_MINUTES,
         metavar="N",
-        help=f"begin no further check after so many (default: {DEFAULT_MINUTES})",
+        help=f"begin no further check after so many (default: {DEFAULT_MINUTES}; under mpiexec, all are done)",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Verify, print, and leave with status 1 where something is wrong.
+    """Verify, print, and leave with status 1 where something is wrong. Under mpiexec, what the ranks do together.
 
     Raises
     ------
@@ -64,26 +68,31 @@ def run(arguments: argparse.Namespace) -> None:
         A check found something, or was not done.
     """
     require_rich()
-    if arguments.out is not None:
-        if arguments.out.is_dir():
-            raise InvalidValueError(f"out: {str(arguments.out)!r} is a folder. Expected a file.")
-        check_folder(arguments.out.parent)
+    from gpunet.verification.ranks import SHARDS_EACH
     from gpunet.verification.report import report
-    from gpunet.verification.run import Verification, all_checks
     from gpunet.verification.speed import measure, steps
     from gpunet.verification.subject import Cuda
 
-    subject = make_subject(arguments.device)
-    if arguments.speed and not isinstance(subject, Cuda):
-        raise InvalidValueError("speed: the speed of a CPU is what benchmarks tell. Expected a CUDA device.")
-    verification = Verification(subject, all_checks(subject, arguments.only))
-    if not verification.checks:
-        raise InvalidValueError(f"only: no check has all of {', '.join(arguments.only)} in its name.")
+    company, size = arguments.company, find_launch().size
+    ranks = company.join(SHARDS_EACH * size if size > 1 else None)
+    device = arguments.device if ranks is None else ranks.own_device(arguments.device)
+    with together(ranks):
+        verification = _prepare(arguments, device)
     found: Report | None = None
     speed: dict[str, Any] = {}
 
     def so_far() -> Report:
-        return replace(found or report(verification, with_advice=False), speed=speed)
+        now = found or report(verification, with_advice=False)
+        model = (
+            now.device["model"]
+            if ranks is None
+            else f"{now.device['model']}, {size} ranks by {ranks.communicator.name}"
+        )
+        return replace(now, speed=speed, device=now.device | {"model": model})
+
+    def show() -> None:
+        if not company.is_silent:
+            _show(so_far(), arguments)
 
     def give_up(what: str) -> None:
         complain(f"{what}: does not come back since {LONGEST_CHECK:.0f} s")
@@ -91,25 +100,49 @@ def run(arguments: argparse.Namespace) -> None:
             verification.ending = f"{what} does not come back"
         else:
             speed["ending"] = f"{what} does not come back"
-        _show(so_far(), arguments)
+        show()
 
+    # Ranks begin the same checks, whatever the clock of each says.
+    seconds = 60 * arguments.minutes if ranks is None else math.inf
+    subject = verification.subject
     try:
         with _watched(give_up) as begin:
-            with counting(verification.steps) as count:
-                verification.run(_both(begin, count), 60 * arguments.minutes)
+            with counting(verification.steps, quiet=company.is_silent) as count:
+                verification.run(_both(begin, count), seconds)
             begin("the first failure, repeated,")
             found = report(verification)
             if isinstance(subject, Cuda) and arguments.speed:
                 begin("a copy")
                 with counting(steps(subject)) as count:
-                    left = 60 * arguments.minutes - verification.seconds
-                    measure(subject, speed, _both(begin, count), left)
+                    measure(subject, speed, _both(begin, count), seconds - verification.seconds)
     except BaseException:  # whatever ends it, what was found is told
-        _show(so_far(), arguments)
+        show()
         raise
-    _show(so_far(), arguments)
+    show()
     if not found.is_right:
         raise SystemExit(EXIT_WRONG)
+
+
+def _prepare(arguments: argparse.Namespace, device: str) -> Verification:
+    """Return what is to be verified, of the ranks if there are several."""
+    from gpunet.verification import ranks as of_ranks
+    from gpunet.verification.run import Verification, all_checks
+    from gpunet.verification.subject import Cuda
+
+    if arguments.out is not None:
+        if arguments.out.is_dir():
+            raise InvalidValueError(f"out: {str(arguments.out)!r} is a folder. Expected a file.")
+        check_folder(arguments.out.parent)
+    subject, ranks = make_subject(device), arguments.company.ranks
+    if arguments.speed and not isinstance(subject, Cuda):
+        raise InvalidValueError("speed: the speed of a CPU is what benchmarks tell. Expected a CUDA device.")
+    if arguments.speed and ranks is not None:
+        raise InvalidValueError("speed: is of one process. Expected --speed without mpiexec.")
+    words = arguments.only
+    found = all_checks(subject, words) if ranks is None else of_ranks.all_checks(ranks, subject, words)
+    if not found:
+        raise InvalidValueError(f"only: no check has all of {', '.join(arguments.only)} in its name.")
+    return Verification(subject, found)
 
 
 def _both(begin: Callable[[str], object], count: Callable[[int, str], object]) -> Callable[[int, str], None]:

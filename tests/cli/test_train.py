@@ -33,6 +33,8 @@ TRAIN_KEYS = {
     "stopped_early",
     "seconds",
     "samples_per_second",
+    "ranks",
+    "shards",
     "device",
     "dtype",
     "precision",
