@@ -14,7 +14,6 @@ from gpunet.cli.arguments import in_options, parse_arguments
 from gpunet.cli.commands import build_parser
 from gpunet.cli.ranks import Company
 from gpunet.cli.streams import abandon_output, complain, escape_what_the_terminal_lacks, open_missing
-from gpunet.distributed.ranks import wait_to_tell
 from gpunet.errors import GpunetError, ResumeWarning, UnknownCategoryWarning
 from gpunet.signals import EXIT_SIGNAL, Interruption, interrupts
 
@@ -65,7 +64,7 @@ def _run_telling_errors(argv: Sequence[str] | None, interruption: Interruption, 
 
 def _fail(error: BaseException, message: str, status: int, company: Company) -> int:
     """Tell an error, by one rank for all, end those that do not have it too, and return the exit status."""
-    if wait_to_tell(error) and message:
+    if company.is_to_tell(error) and message:
         complain(message)
     company.end(error, status)
     return status
@@ -73,6 +72,7 @@ def _fail(error: BaseException, message: str, status: int, company: Company) -> 
 
 def _run(argv: Sequence[str] | None, interruption: Interruption, company: Company) -> int:
     try:
+        company.meet(argv)
         arguments = parse_arguments(build_parser(), argv)
         arguments.interruption, arguments.company = interruption, company
         try:

@@ -3,48 +3,80 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpunet.distributed import Ranks, mpi, one_rank
 from gpunet.distributed.launcher import find_launch
-from gpunet.distributed.ranks import reporting_rank
+from gpunet.distributed.ranks import end_by_signal, reporting_rank, wait_to_tell
+
+# The commands that processes run together; every other one is run by each process for itself.
+TOGETHER = ("train", "verify")
 
 
 @dataclass
 class Company:
-    """The ranks that run a command together, once it has joined them: one tells what goes wrong, and all end.
+    """The ranks that run a command together: one tells what goes wrong, and all end.
 
     Attributes
     ----------
     ranks : Ranks or None
-        None for a command that runs alone, or has not joined others yet.
+        None for a command that runs alone.
+    is_awaited : bool
+        Whether other processes run the command too, and wait for this one.
     """
 
     ranks: Ranks | None = None
+    is_awaited: bool = False
+
+    def meet(self, argv: Sequence[str] | None) -> None:
+        """Begin to speak to the others, if there are others for this command: before anything can go wrong.
+
+        Raises
+        ------
+        MissingDependencyError, DistributedError
+            See :func:`gpunet.distributed.mpi`.
+        """
+        command = (sys.argv[1:] if argv is None else argv)[:1]
+        self.is_awaited = find_launch().size > 1 and any(name in TOGETHER for name in command)
+        if self.is_awaited:
+            self._take(mpi())
 
     def join(self, shards: int | None) -> Ranks | None:
         """Return the ranks; None where this process is the only one, and no shards were asked for.
 
         Raises
         ------
-        MissingDependencyError, InvalidValueError, DistributedError
-            See :func:`gpunet.distributed.mpi`, which one process does without.
+        InvalidValueError
+            So many shards are not for so many ranks.
         """
-        if find_launch().size > 1:
-            self.ranks = mpi(shards)
-            self.ranks.aborts = False  # `end` does it
-            if self.is_silent:
-                logging.getLogger("gpunet").setLevel(logging.ERROR)
+        if self.ranks is not None:
+            self._take(Ranks(self.ranks.communicator, shards))
         elif shards is not None:
             self.ranks = one_rank(shards)
         return self.ranks
+
+    def _take(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        ranks.aborts = False  # `end` does it
+        if self.is_silent:
+            logging.getLogger("gpunet").setLevel(logging.ERROR)
 
     @property
     def is_silent(self) -> bool:
         """Whether another rank says what there is to say."""
         return self.ranks is not None and not self.ranks.is_first
 
+    def is_to_tell(self, error: BaseException) -> bool:
+        """Return whether it is this process that tells an error which ends it."""
+        return not self.is_awaited or wait_to_tell(error)
+
     def end(self, error: BaseException, status: int) -> None:
-        """End the other ranks, and with them this one, unless they have the same error."""
-        if self.ranks is not None and self.ranks.size > 1 and reporting_rank(error) is None:
+        """End the others, and with them this process, unless they have the same error."""
+        if not self.is_awaited:
+            return
+        if self.ranks is None:
+            end_by_signal()
+        elif reporting_rank(error) is None:
             self.ranks.communicator.abort(status)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import platform
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from gpunet.backends.devices.probe import probe_gpu
 from gpunet.backends.selection import check_device, cuda_problem
@@ -200,6 +202,17 @@ def wait_to_tell(error: BaseException) -> bool:
     return reporting_rank(error) in (None, rank)
 
 
+def end_by_signal() -> NoReturn:
+    """End this process in a way that lets the launcher end the others.
+
+    Where a process exits before MPI has begun, some launchers let the others wait for it for ever.
+    """
+    sys.stderr.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise SystemExit(1)
+
+
 def end_together(communicator: Communicator | None = None) -> None:
     """From now on, let an error that nobody catches end all ranks; one that all have raised is told by one.
 
@@ -208,7 +221,7 @@ def end_together(communicator: Communicator | None = None) -> None:
     Parameters
     ----------
     communicator : Communicator or None
-        None where there is no way to reach the others: then the launcher ends them.
+        None where there is no way to reach the others: the launcher ends them then.
     """
     before = sys.excepthook
     if isinstance(before, _Hook):
@@ -227,7 +240,7 @@ class _Hook:
         if self._communicator is None:
             if wait_to_tell(error):
                 self.before(kind, error, trace)
-            return
+            end_by_signal()
         rank = reporting_rank(error)
         if rank in (None, self._communicator.rank):
             self.before(kind, error, trace)

@@ -1,0 +1,95 @@
+"""What goes wrong on real ranks: one of them says it, all end, and none waits for ever."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpunet.distributed import one_rank
+from tests.distributed.bad_use import train
+from tests.helpers.mpiexec import ROOT, needs_mpi, run_under_mpi
+
+pytestmark = needs_mpi
+SCRIPT = ("-m", "tests.distributed.bad_use")
+
+
+@pytest.mark.parametrize(
+    ("size", "case", "told"),
+    [
+        (
+            3,
+            "shards",
+            "shards: 4 for 3 ranks, which would be ranks with unequal numbers of shards. Expected a multiple",
+        ),
+        (5, "shards", "shards: 4 for 5 ranks, which would be more ranks than shards. Expected a multiple of 5."),
+        (3, "another launcher", "Open MPI's mpiexec has started 3 processes, and MPICH"),
+        (3, "finalised", "gpunet.errors.DistributedError: communicator: MPI has been finalised"),
+        (3, "not initialised", "gpunet.errors.DistributedError: communicator: mpi4py was told not to initialise MPI"),
+    ],
+)
+def test_what_all_do_wrong_is_said_once(size: int, case: str, told: str) -> None:
+    status, output, errors = run_under_mpi(size, *SCRIPT, f"all: {case}")
+    assert status != 0
+    assert errors.count(told) == errors.count("Traceback") == 1, errors
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ("data", "rank 2 has another X than rank 0"),
+        ("labels in another order", "rank 2 has another y than rank 0"),
+        ("seeds", "rank 2 has another seed than rank 0: 2, and not 1."),
+        ("arguments", "rank 2 has another epochs than rank 0: 4, and not 3."),
+        ("checkpoint", "rank 2 has another checkpoint than rank 0: True, and not False."),
+        ("versions", "rank 2 has another version of gpunet than rank 0"),
+        ("error before", "RuntimeError: on one rank"),
+        ("error within", "gpunet: rank 2 of 3 failed, and all are ended."),
+        ("error after", "RuntimeError: on one rank"),
+        ("interrupt before", "\nKeyboardInterrupt"),
+        ("interrupt", "gpunet: rank 2 of 3 failed, and all are ended."),
+        ("exit", "gpunet: rank 2 of 3 failed, and all are ended."),
+    ],
+)
+def test_what_one_does_wrong_is_said_once_and_ends_all(tmp_path: Path, case: str, told: str) -> None:
+    status, output, errors = run_under_mpi(3, *SCRIPT, f"one: {case}", str(tmp_path / "run.npz"))
+    assert (status, output) == (1, "")
+    assert errors.count(told) == errors.count("Traceback") == 1, errors
+
+
+@pytest.mark.parametrize("case", ["does not train", "trains alone", "leaves"])
+def test_a_rank_whose_program_ends_before_the_others_ends_them(case: str) -> None:
+    status, output, errors = run_under_mpi(3, *SCRIPT, f"one: {case}")
+    assert status != 0
+    assert output == ""
+    assert errors.count("gpunet: rank 2 of 3 has ended, and others wait for it: all are ended.") == 1, errors
+
+
+def test_a_rank_that_is_gone_ends_the_others() -> None:
+    status, output, _ = run_under_mpi(3, *SCRIPT, "one: exits")
+    assert (status, output) == (3, "")
+
+
+@pytest.mark.parametrize("case", ["single", "initialised", "communicator"])
+def test_mpi_initialised_by_others_in_any_way_will_do(case: str) -> None:
+    """Also ranks in another order, and two runs in one program."""
+    status, output, errors = run_under_mpi(2, *SCRIPT, f"right: {case}")
+    assert (status, errors) == (0, "")
+    assert output.split() == ["2", str(train(one_rank(12)).flat_parameters.sum())]
+
+
+def test_without_mpiexec_there_is_one_rank() -> None:
+    done = subprocess.run(
+        [sys.executable, *SCRIPT, "right: none"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["1", str(train(one_rank(12)).flat_parameters.sum())]
