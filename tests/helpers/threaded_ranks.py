@@ -45,7 +45,7 @@ class ThreadCommunicator(Communicator):
     def exchange(self, backend: Backend) -> Exchange:
         return ThreadExchange(self, backend)
 
-    def abort(self) -> None:
+    def abort(self, status: int = 1) -> None:
         self._job.barrier.abort()
 
     def post(self, key: Any, value: Any) -> list[Any]:
