@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from gpunet.backends.switches import COMPILED_CPU, SWITCHES
 from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
+from gpunet.distributed.message_passing import library_name
 from gpunet.environment import blas_libraries, cpu_name, usable_cores
 from gpunet.serialization import SUFFIXES
 
@@ -37,7 +40,10 @@ OPTIONAL_PACKAGES = {
     "pyarrow": "parquet",
     "matplotlib": "plot",
     "onnx": "onnx",
+    "mpi4py": "mpi",
 }
+# After so many, a library of MPI that is asked for its name does not answer.
+_SECONDS_TO_ANSWER = 60
 
 
 def declare(parser: Parser) -> None:
@@ -94,6 +100,7 @@ def collect() -> dict[str, Any]:
         "cuda_problem": problem or proof.problem,
         "cuda_proof": {name: failure or "ok" for name, failure in proof.results.items()},
         "launch_plans": find_tuning(backend.device).source if isinstance(backend, CudaBackend) else None,
+        "mpi": _mpi(packages["mpi4py"]),
         "switches": {switch.variable: switch.is_on() for switch in SWITCHES},
         "packages": packages,
         "missing": _missing(report, packages),
@@ -104,6 +111,23 @@ def _compiled_cpu() -> dict[str, Any]:
     """Return what runs much work on a CPU, or why NumPy does."""
     problem = compiled_problem() if COMPILED_CPU.is_on() else f"{COMPILED_CPU.variable}=0"
     return {"problem": problem} | ({} if problem else compiled_backend().description)
+
+
+def _mpi(mpi4py: str | None) -> dict[str, str | None]:
+    """Return which library of MPI there is, or why none is; asked in another process, which it may end."""
+    if mpi4py is None:
+        return {"library": None, "problem": "several processes need mpi4py: pip install 'gpunet[mpi]'"}
+    command = [sys.executable, "-m", "mpi4py", "--mpi-lib-version"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_SECONDS_TO_ANSWER, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"library": None, "problem": " ".join(str(error).split())}
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or [f"it ends with status {done.returncode}"]
+        return {"library": None, "problem": f"mpi4py {mpi4py} finds no library of MPI: {told[-1]}"}
+    return {"library": library_name(done.stdout), "problem": None}
 
 
 def _missing(report: GpuReport, packages: dict[str, str | None]) -> list[dict[str, str]]:
@@ -139,6 +163,7 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [("proof", f"{name}: {outcome}") for name, outcome in content["cuda_proof"].items()]
     if content["launch_plans"]:
         lines.append(("launch plans", content["launch_plans"]))
+    lines.append(("MPI", content["mpi"]["library"] or content["mpi"]["problem"]))
     lines += [("switch", f"{switch.variable}={switch.is_on():d}: {switch.meaning}") for switch in SWITCHES]
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]

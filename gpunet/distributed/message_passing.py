@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import Any
 
@@ -50,7 +51,7 @@ class MpiCommunicator(Communicator):
         launch = find_launch()
         if mpi.COMM_WORLD.size == 1 and launch.size > 1:
             raise DistributedError(
-                f"{launch.launcher} has started {launch.size} processes, and {_library(mpi)} finds each of them alone. "
+                f"{launch.launcher} has started {launch.size} processes, and {library_name(mpi.Get_library_version())} finds each of them alone. "
                 "Expected the mpiexec of the MPI library that mpi4py loads (python -m mpi4py --mpi-lib-version)."
             )
         self._last: tuple[Backend, Exchange] | None = None
@@ -59,7 +60,7 @@ class MpiCommunicator(Communicator):
         self.rank, self.size = int(self._world.rank), int(self._world.size)
         self.local_rank, self.local_size = int(local.rank), int(local.size)
         local.Free()
-        self.name = _library(mpi)
+        self.name = library_name(mpi.Get_library_version())
 
     @property
     def is_open(self) -> bool:
@@ -158,6 +159,8 @@ def _load() -> Any:
         ) from None
 
 
-def _library(mpi: Any) -> str:
-    """Return name and version of the MPI library."""
-    return " ".join(str(mpi.Get_library_version()).replace("Version:", "").split()[:2])
+def library_name(version: str) -> str:
+    """Return name and version of an MPI library from what it says of itself: up to the first word with a digit."""
+    words = version.replace("Version:", "").split()
+    last = next((place for place, word in enumerate(words) if re.search(r"\d", word)), len(words))
+    return " ".join(words[: last + 1]).rstrip(",")

@@ -14,6 +14,7 @@ import gpunet
 import gpunet.cli.info as info
 from gpunet.backends import NumpyBackend, selection
 from gpunet.backends.devices.probe import GpuReport
+from gpunet.distributed.message_passing import library_name
 from tests.emulation import EmulatedDevice
 from tests.helpers import fake_cupy
 from tests.helpers.cli import shell
@@ -37,6 +38,7 @@ KEYS = {
     "cuda_problem",
     "cuda_proof",
     "launch_plans",
+    "mpi",
     "switches",
     "packages",
     "missing",
@@ -98,6 +100,41 @@ def test_without_optional_packages(capsys: Capture, monkeypatch: pytest.MonkeyPa
     output = shell(capsys, "info").output
     assert "rich: pip install 'gpunet[cli]'" in output
     assert "threads unknown" in output
+
+
+def test_mpi(capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("mpi4py")
+    found = shell(capsys, "info", "--json").json["mpi"]
+    assert found["problem"] is None
+    assert re.fullmatch(r"\S.* v?\d+(\.\d+)+\S*", found["library"])
+    assert f"MPI           {found['library']}\n" in shell(capsys, "info").output
+    # A library that cannot be loaded, and one that ends the process which asks it.
+    for content, told in (
+        ("raise RuntimeError('cannot load MPI library')", "RuntimeError: cannot load MPI library"),
+        ("import os; os._exit(7)", "it ends with status 7"),
+    ):
+        (tmp_path / "mpi4py").mkdir(exist_ok=True)
+        (tmp_path / "mpi4py" / "__init__.py").write_text("", encoding="utf-8")
+        (tmp_path / "mpi4py" / "__main__.py").write_text(content, encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        broken = shell(capsys, "info", "--json").json["mpi"]
+        assert broken["library"] is None
+        assert broken["problem"].endswith(f"finds no library of MPI: {told}")
+    monkeypatch.setattr(info, "_version", lambda distribution: None)
+    assert "pip install 'gpunet[mpi]'" in shell(capsys, "info", "--json").json["mpi"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("MPICH Version:      5.0.2\nMPICH Release date: Fri Sep 25 2026\n", "MPICH 5.0.2"),
+        ("Open MPI v5.0.11, package: Open MPI root@machine Distribution, ident: 5.0.11", "Open MPI v5.0.11"),
+        ("Intel(R) MPI Library 2021.13 for Linux* OS\n", "Intel(R) MPI Library 2021.13"),
+        ("of its own", "of its own"),
+    ],
+)
+def test_a_library_of_mpi_by_name(version: str, name: str) -> None:
+    assert library_name(version) == name
 
 
 def test_compiled_kernels(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
