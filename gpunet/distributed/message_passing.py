@@ -48,10 +48,11 @@ class MpiCommunicator(Communicator):
             communicator = mpi.COMM_WORLD
         if not isinstance(communicator, mpi.Intracomm) or communicator == mpi.COMM_NULL:
             raise InvalidTypeError(f"communicator: got {communicator!r}. Expected an mpi4py.MPI.Intracomm, or None.")
+        self.name = library_name(mpi.Get_library_version())
         launch = find_launch()
         if mpi.COMM_WORLD.size == 1 and launch.size > 1:
             raise DistributedError(
-                f"{launch.launcher} has started {launch.size} processes, and {library_name(mpi.Get_library_version())} finds each of them alone. "
+                f"{launch.launcher} has started {launch.size} processes, and {self.name} finds each of them alone. "
                 "Expected the mpiexec of the MPI library that mpi4py loads (python -m mpi4py --mpi-lib-version)."
             )
         self._last: tuple[Backend, Exchange] | None = None
@@ -60,7 +61,6 @@ class MpiCommunicator(Communicator):
         self.rank, self.size = int(self._world.rank), int(self._world.size)
         self.local_rank, self.local_size = int(local.rank), int(local.size)
         local.Free()
-        self.name = library_name(mpi.Get_library_version())
 
     @property
     def is_open(self) -> bool:
