@@ -16,7 +16,7 @@ MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpie
 ROOT = Path(__file__).resolve().parents[2]
 
 needs_mpi = pytest.mark.skipif(
-    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    (MPIEXEC is None or importlib.util.find_spec("mpi4py") is None) and os.environ.get("GPUNET_REQUIRE_MPI") != "1",
     reason="needs mpi4py and mpiexec: pip install 'gpunet[mpi]'",
 )
 
