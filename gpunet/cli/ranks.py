@@ -70,7 +70,7 @@ class Company:
 
     def is_to_tell(self, error: BaseException) -> bool:
         """Return whether it is this process that tells an error which ends it."""
-        return not self.is_awaited or wait_to_tell(error)
+        return not self.is_awaited or wait_to_tell(error, find_launch().rank)
 
     def end(self, error: BaseException, status: int) -> None:
         """End the others, and with them this process, unless they have the same error."""

@@ -179,6 +179,7 @@ class Ranks:
             yield
         except BaseException as error:
             if self.aborts and self.size > 1 and reporting_rank(error) is None:
+                wait_to_tell(error, self.rank)
                 text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
                 told = f"{text}gpunet: rank {self.rank} of {self.size} failed, and all are ended."
                 print(told, file=sys.stderr, flush=True)
@@ -191,12 +192,11 @@ def reporting_rank(error: BaseException) -> int | None:
     return getattr(error, _ATTRIBUTE, None)
 
 
-def wait_to_tell(error: BaseException) -> bool:
-    """Return whether this process is to tell an error that ends it; where others may have the same, the first is.
+def wait_to_tell(error: BaseException, rank: int) -> bool:
+    """Return whether this rank is to tell an error that ends it; where others may have the same, the first is.
 
     Those after it wait for a moment: whoever tells an error ends all.
     """
-    rank = find_launch().rank
     if reporting_rank(error) is None:
         time.sleep(_SECONDS_TO_BE_ENDED * min(rank, _MOST_WAITED_FOR))
     return reporting_rank(error) in (None, rank)
@@ -237,16 +237,15 @@ class _Hook:
         self.before = before
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if self._communicator is None:
-            if wait_to_tell(error):
-                self.before(kind, error, trace)
-            end_by_signal()
-        rank = reporting_rank(error)
-        if rank in (None, self._communicator.rank):
+        communicator = self._communicator
+        rank = find_launch().rank if communicator is None else communicator.rank
+        if wait_to_tell(error, rank):
             self.before(kind, error, trace)
             sys.stderr.flush()
-        if rank is None:
-            self._communicator.abort()
+        if communicator is None:
+            end_by_signal()
+        if reporting_rank(error) is None:
+            communicator.abort()
 
 
 def _end(communicator: Communicator) -> None:

@@ -44,7 +44,7 @@ def of_all(case: str) -> None:
             os.environ[f"OMPI_COMM_WORLD_{name}"] = os.environ.pop(f"PMI_{name}")
         for name in [name for name in os.environ if name.startswith(("PMI_", "MPI_"))]:
             del os.environ[name]
-    elif case != "shards":
+    elif case not in ("shards", "callback", "script"):
         import mpi4py
 
         mpi4py.rc.initialize = case != "not initialised"  # type: ignore[attr-defined]
@@ -52,7 +52,10 @@ def of_all(case: str) -> None:
 
         if case == "finalised":
             MPI.Finalize()
-    mpi(shards=4)
+    ranks = mpi(shards=4 if case == "shards" else 3)
+    if case == "callback":
+        train(ranks, callbacks=[Does(lambda: fail(RuntimeError("on every rank")))])
+    raise RuntimeError("on every rank")
 
 
 def of_one(case: str) -> None:

@@ -27,6 +27,8 @@ SCRIPT = ("-m", "tests.distributed.bad_use")
         ),
         (5, "shards", "shards: 4 for 5 ranks, which would be more ranks than shards. Expected a multiple of 5."),
         (3, "another launcher", "Open MPI's mpiexec has started 3 processes, and MPICH"),
+        (3, "callback", "\nRuntimeError: on every rank"),
+        (3, "script", "\nRuntimeError: on every rank"),
         (3, "finalised", "gpunet.errors.DistributedError: communicator: MPI has been finalised"),
         (3, "not initialised", "gpunet.errors.DistributedError: communicator: mpi4py was told not to initialise MPI"),
     ],

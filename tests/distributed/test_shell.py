@@ -110,6 +110,32 @@ def test_an_error_of_all_ranks_is_told_by_one(
     assert line.startswith(told)
 
 
+WITHOUT_MPI4PY = """
+import importlib, os, sys
+if os.environ["PMI_RANK"] in {ranks!r}:
+    raise ModuleNotFoundError("No module named 'mpi4py'")
+sys.path.remove({folder!r})
+del sys.modules["mpi4py"]
+sys.modules["mpi4py"] = importlib.import_module("mpi4py")
+"""
+
+
+@pytest.mark.parametrize("ranks", ["012", "2"])
+def test_ranks_that_lack_mpi4py_say_so_once_and_end_all(data: Path, tmp_path: Path, ranks: str) -> None:
+    """Also where the others have it, and wait for that rank before MPI has begun."""
+    (tmp_path / "mpi4py").mkdir()
+    code = WITHOUT_MPI4PY.format(ranks=ranks, folder=str(tmp_path))
+    (tmp_path / "mpi4py" / "__init__.py").write_text(code, encoding="utf-8")
+    status, output, errors = run_under_mpi(3, "-m", "gpunet", "train", str(data), PYTHONPATH=str(tmp_path))
+    (line,) = complaints(errors)
+    assert status != 0
+    assert "accuracy" not in output
+    assert line == (
+        "gpunet: gpunet.distributed.mpi needs mpi4py and an MPI library: pip install 'gpunet[mpi]', or mpi4py alone "
+        "where the machine has MPI."
+    )
+
+
 def test_a_diverged_run_keeps_its_weights_once(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--learning-rate", 1e30, "--optimizer", "sgd", "--no-batch-norm", "--shards", 2)
