@@ -58,7 +58,8 @@ def test_what_all_do_wrong_is_said_once(size: int, case: str, told: str) -> None
 )
 def test_what_one_does_wrong_is_said_once_and_ends_all(tmp_path: Path, case: str, told: str) -> None:
     status, output, errors = run_under_mpi(3, *SCRIPT, f"one: {case}", str(tmp_path / "run.npz"))
-    assert (status, output) == (1, "")
+    assert status != 0
+    assert output == ""
     assert errors.count(told) == errors.count("Traceback") == 1, errors
 
 
@@ -72,7 +73,8 @@ def test_a_rank_whose_program_ends_before_the_others_ends_them(case: str) -> Non
 
 def test_a_rank_that_is_gone_ends_the_others() -> None:
     status, output, _ = run_under_mpi(3, *SCRIPT, "one: exits")
-    assert (status, output) == (3, "")
+    assert status != 0
+    assert output == ""
 
 
 @pytest.mark.parametrize("case", ["single", "initialised", "communicator"])

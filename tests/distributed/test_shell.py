@@ -19,6 +19,8 @@ from tests.helpers.cli import shell
 from tests.helpers.mpiexec import needs_mpi, run_under_mpi, start_ranks
 
 pytestmark = [needs_mpi, pytest.mark.usefixtures("_packages")]
+# The status of mpiexec is that of the rank which ends the others, or now and then that of those.
+KILLED = 9
 # The rate does not depend on the number of epochs, so that a run can go on for more.
 NETWORK = ("--layers", "9,5", "--device", "cpu:numpy", "--schedule", "constant", "--batch-size", "50")
 
@@ -105,7 +107,7 @@ def test_an_error_of_all_ranks_is_told_by_one(
     data: Path, tmp_path: Path, size: int, options: tuple[object, ...], told: str
 ) -> None:
     status, output, errors = train(size, data, tmp_path / "out", "--epochs", 1, *options)
-    assert (status, output) == (2, "")
+    assert (status in (2, KILLED), output) == (True, "")
     (line,) = complaints(errors)
     assert line.startswith(told)
 
@@ -149,7 +151,7 @@ def test_a_diverged_run_keeps_its_weights_once(data: Path, tmp_path: Path) -> No
 def test_what_the_first_rank_cannot_write_ends_all(data: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "model.safetensors" / "in the way").mkdir(parents=True)
     status, output, errors = train(3, data, tmp_path / "out", "--epochs", 1)
-    assert (status, output) == (2, "")
+    assert (status in (2, KILLED), output) == (True, "")
     (line,) = complaints(errors)
     assert "Is a directory" in line
 
@@ -165,7 +167,7 @@ def test_ctrl_c_ends_all_and_says_once_how_to_go_on(data: Path, tmp_path: Path, 
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     (line,) = complaints(errors)
-    assert process.returncode == 130
+    assert process.returncode in (130, KILLED)
     assert "accuracy" not in output
     assert line.endswith("--resume goes on from it")
 
