@@ -72,9 +72,9 @@ def test_a_rank_whose_program_ends_before_the_others_ends_them(case: str) -> Non
 
 
 def test_a_rank_that_is_gone_ends_the_others() -> None:
-    status, output, _ = run_under_mpi(3, *SCRIPT, "one: exits")
+    """Of which the launcher alone can tell."""
+    status, _, _ = run_under_mpi(3, *SCRIPT, "one: exits")
     assert status != 0
-    assert output == ""
 
 
 @pytest.mark.parametrize("case", ["single", "initialised", "communicator"])
