@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
             _show(so_far(), arguments)
 
     def give_up(what: str) -> None:
-        complain(f"{what}: does not come back since {LONGEST_CHECK:.0f} s")
+        if not company.is_silent:
+            complain(f"{what}: does not come back since {LONGEST_CHECK:.0f} s")
         if found is None:
             verification.ending = f"{what} does not come back"
         else:
@@ -106,7 +107,8 @@ def run(arguments: argparse.Namespace) -> None:
     seconds = 60 * arguments.minutes if ranks is None else math.inf
     subject = verification.subject
     try:
-        with _watched(give_up) as begin:
+        # The rank that tells gives up first, and the launcher ends the others.
+        with _watched(give_up, LONGEST_CHECK * (2 if company.is_silent else 1)) as begin:
             with counting(verification.steps, quiet=company.is_silent) as count:
                 verification.run(_both(begin, count), seconds)
             begin("the first failure, repeated,")
@@ -193,7 +195,7 @@ def _show(found: Report, arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _watched(give_up: Callable[[str], object]) -> Iterator[Callable[[str], object]]:
+def _watched(give_up: Callable[[str], object], longest: float) -> Iterator[Callable[[str], object]]:
     """Yield what has to be told whatever begins; if that does not come back, ``give_up`` is, and the process ends.
 
     Nothing else ends it: a thread that waits for the device in a library does not see Ctrl-C.
@@ -204,7 +206,7 @@ def _watched(give_up: Callable[[str], object]) -> Iterator[Callable[[str], objec
         what = beginnings.get()
         while what is not None:
             try:
-                following = beginnings.get(timeout=LONGEST_CHECK)
+                following = beginnings.get(timeout=longest)
             except queue.Empty:
                 try:
                     give_up(what)

@@ -51,6 +51,29 @@ def test_what_ranks_refuse(options: tuple[str, ...], told: str) -> None:
     assert line.startswith(told)
 
 
+WAITS_FOR_EVER = """
+import os, sys, time
+import gpunet.cli.verify, gpunet.verification.ranks
+from gpunet.cli.main import main
+
+gpunet.cli.verify.LONGEST_CHECK = 1.0
+if os.environ["PMI_RANK"] == "1":
+    gpunet.verification.ranks.exchange = lambda *arguments: time.sleep(600)
+sys.exit(main(["verify", "--device", "cpu", "--only", "gather,float32"]))
+"""
+
+
+@needs_mpi
+def test_a_rank_that_does_not_come_back_ends_all() -> None:
+    pytest.importorskip("rich")
+    status, output, errors = run_under_mpi(3, "-c", WAITS_FOR_EVER)
+    assert status != 0
+    assert errors.count("gpunet: all gather, float32, 1 numbers: does not come back since 1 s") == 1
+    assert errors.count("gpunet: ") == 1
+    assert "0 of 5 checks passed" in output
+    assert "all gather, float32, 1 numbers does not come back" in output
+
+
 def verified(size: int, words: list[str], plant: Callable[[Ranks], Any] = lambda ranks: None) -> list[Verification]:
     def run(ranks: Ranks) -> Verification:
         plant(ranks)
