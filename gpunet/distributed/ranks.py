@@ -148,8 +148,8 @@ class Ranks:
         try:
             yield described
         except Exception as error:
-            failed = [found for found in self.share(f"{type(error).__name__}: {error}") if isinstance(found, str)]
-            self.reported(error, self._first_with(failed))
+            found = self.share(f"{type(error).__name__}: {error}")
+            self.reported(error, next(rank for rank, other in enumerate(found) if isinstance(other, str)))
             raise
         found = self.share(described)
         for rank, other in enumerate(found):
@@ -157,9 +157,6 @@ class Ranks:
                 raise self.reported(DistributedError(f"rank {rank} raised {other}"), rank)
         self._compare(found)
         described.update(found[0])
-
-    def _first_with(self, failed: list[str]) -> int:
-        return self.rank if len(failed) < self.size else 0
 
     def _compare(self, found: list[dict[str, Any]]) -> None:
         for name, value in found[0].items():

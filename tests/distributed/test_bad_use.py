@@ -44,6 +44,7 @@ def test_what_all_do_wrong_is_said_once(size: int, case: str, told: str) -> None
     [
         ("data", "rank 2 has another X than rank 0"),
         ("labels in another order", "rank 2 has another y than rank 0"),
+        ("columns of two", "\ngpunet.errors.ShapeError: X: "),
         ("seeds", "rank 2 has another seed than rank 0: 2, and not 1."),
         ("arguments", "rank 2 has another epochs than rank 0: 4, and not 3."),
         ("checkpoint", "rank 2 has another checkpoint than rank 0: True, and not False."),
