@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,7 @@ def collect() -> dict[str, Any]:
         "cuda_proof": {name: failure or "ok" for name, failure in proof.results.items()},
         "launch_plans": find_tuning(backend.device).source if isinstance(backend, CudaBackend) else None,
         "mpi": _mpi(packages["mpi4py"]),
+        "nccl": _nccl(report),
         "switches": {switch.variable: switch.is_on() for switch in SWITCHES},
         "packages": packages,
         "missing": _missing(report, packages),
@@ -128,6 +130,23 @@ def _mpi(mpi4py: str | None) -> dict[str, str | None]:
         told = done.stderr.strip().splitlines() or [f"it ends with status {done.returncode}"]
         return {"library": None, "problem": f"mpi4py {mpi4py} finds no library of MPI: {told[-1]}"}
     return {"library": library_name(done.stdout), "problem": None}
+
+
+def _nccl(report: GpuReport) -> dict[str, str | None]:
+    """Return which NCCL moves arrays between GPUs, or why none does."""
+    if report.cupy is None or not report.devices:
+        return {"version": None, "problem": "it comes with CuPy, where there is a GPU"}
+    try:
+        nccl = import_module("cupy.cuda.nccl")
+    except Exception as error:  # a broken installation raises more than ImportError
+        return {"version": None, "problem": f"cupy.cuda.nccl cannot be imported: {error}"}
+    if not nccl.available:
+        return {
+            "version": None,
+            "problem": "CuPy finds none: nvidia-nccl-cu12 and nvidia-nccl-cu13 bring it",
+        }
+    number = int(nccl.get_version())
+    return {"version": f"{number // 10_000}.{number // 100 % 100}.{number % 100}", "problem": None}
 
 
 def _missing(report: GpuReport, packages: dict[str, str | None]) -> list[dict[str, str]]:
@@ -163,7 +182,10 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [("proof", f"{name}: {outcome}") for name, outcome in content["cuda_proof"].items()]
     if content["launch_plans"]:
         lines.append(("launch plans", content["launch_plans"]))
-    lines.append(("MPI", content["mpi"]["library"] or content["mpi"]["problem"]))
+    lines += [
+        ("MPI", content["mpi"]["library"] or content["mpi"]["problem"]),
+        ("NCCL", content["nccl"]["version"] or f"none: {content['nccl']['problem']}"),
+    ]
     lines += [("switch", f"{switch.variable}={switch.is_on():d}: {switch.meaning}") for switch in SWITCHES]
     lines += [(name, version) for name, version in content["packages"].items() if version]
     lines += [("missing", f"{entry['package']}: {entry['install']}") for entry in content["missing"]]

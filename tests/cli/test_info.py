@@ -6,6 +6,8 @@ import platform
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ KEYS = {
     "cuda_proof",
     "launch_plans",
     "mpi",
+    "nccl",
     "switches",
     "packages",
     "missing",
@@ -122,6 +125,24 @@ def test_mpi(capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         assert broken["problem"].endswith(f"finds no library of MPI: {told}")
     monkeypatch.setattr(info, "_version", lambda distribution: None)
     assert "pip install 'gpunet[mpi]'" in shell(capsys, "info", "--json").json["mpi"]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "module", "line"),
+    [
+        ((), None, "none: it comes with CuPy, where there is a GPU"),
+        (("A", "B"), None, "none: cupy.cuda.nccl cannot be imported: "),
+        (("A", "B"), SimpleNamespace(available=False), "none: CuPy finds none: nvidia-nccl-cu12 and "),
+        (("A", "B"), SimpleNamespace(available=True, get_version=lambda: 22304), "2.23.4\n"),
+    ],
+)
+def test_nccl(
+    devices: tuple[str, ...], module: Any, line: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info, "probe_gpu", lambda: GpuReport((13, 0), devices, "14.2.0"))
+    monkeypatch.setattr(info, "cuda_problem", lambda report, index: "it is not tried here")
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", module)
+    assert f"NCCL          {line}" in shell(capsys, "info").output
 
 
 @pytest.mark.parametrize(
