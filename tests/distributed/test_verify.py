@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from gpunet.cli import verify as command
+from gpunet.backends.cuda import CudaBackend
 from gpunet.distributed import Ranks
 from gpunet.distributed.ordered_sum import OrderedSum
 from gpunet.verification.operation import Difference
 from gpunet.verification.ranks import SHARDS_EACH, all_checks
 from gpunet.verification.run import Verification
+from gpunet.verification.subject import Cpu, Cuda, Subject
+from tests.emulation import EmulatedDevice
 from tests.helpers.mpiexec import needs_mpi, run_under_mpi
 from tests.helpers.threaded_ranks import run_ranks
 
@@ -74,10 +76,13 @@ def test_a_rank_that_does_not_come_back_ends_all() -> None:
     assert "all gather, float32, 1 numbers does not come back" in output
 
 
-def verified(size: int, words: list[str], plant: Callable[[Ranks], Any] = lambda ranks: None) -> list[Verification]:
+def emulated() -> Subject:
+    return Cuda(lambda precision: CudaBackend(EmulatedDevice(multiprocessor_count=2), precision))
+
+
+def verified(size: int, words: list[str], new_subject: Callable[[], Subject] = Cpu) -> list[Verification]:
     def run(ranks: Ranks) -> Verification:
-        plant(ranks)
-        subject = command.make_subject("cpu")
+        subject = new_subject()
         verification = Verification(subject, all_checks(ranks, subject, words))
         verification.run(lambda done, what: None)
         return verification
@@ -90,6 +95,13 @@ def test_all_ranks_find_the_same(words: list[str]) -> None:
     found = verified(3, words)
     assert all(one.is_right and one.outcomes for one in found)
     assert len({tuple((outcome.check.name, outcome.error) for outcome in one.outcomes) for one in found}) == 1
+
+
+@pytest.mark.filterwarnings("ignore::gpunet.NoKernelWarning")
+@pytest.mark.parametrize("words", [["gather", "1025", "float32"], ["all ranks", "97 rows"], ["mixed, SGD", "float32"]])
+def test_ranks_on_gpus(words: list[str]) -> None:
+    for size in (1, 2):  # one compiles the kernels, whose time is no hang
+        assert all(one.is_right and one.outcomes for one in verified(size, words, emulated))
 
 
 def test_a_sum_that_is_wrong_on_one_rank_is_found_and_told_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
