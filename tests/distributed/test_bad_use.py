@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from gpunet.distributed import one_rank
 from tests.distributed.bad_use import train
-from tests.helpers.mpiexec import ROOT, needs_mpi, run_under_mpi
+from tests.helpers.mpiexec import ROOT, needs_mpi, run_under_mpi, start_ranks
 
 pytestmark = needs_mpi
 SCRIPT = ("-m", "tests.distributed.bad_use")
@@ -76,6 +78,18 @@ def test_a_rank_that_is_gone_ends_the_others() -> None:
     """Of which the launcher alone can tell."""
     status, _, _ = run_under_mpi(3, *SCRIPT, "one: exits")
     assert status != 0
+
+
+def test_ctrl_c_ends_a_script_with_one_traceback(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    process = start_ranks(3, "-m", "tests.distributed.killed", str(tmp_path), "0", "nowhere", "0")
+    while not (tmp_path / "run.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count("\nKeyboardInterrupt\n") == errors.count("Traceback") == 1, errors
 
 
 @pytest.mark.parametrize("case", ["single", "initialised", "communicator"])
