@@ -7,7 +7,6 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from gpunet.backends.by_work import compiled_backend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.backends.cuda.proof import Proof, proof_of
 from gpunet.backends.cuda.tuning import find_tuning
+from gpunet.backends.devices.nccl import load_nccl
 from gpunet.backends.devices.probe import GpuReport, probe_gpu
 from gpunet.backends.selection import compiled_problem, cuda_problem, select_backend
 from gpunet.backends.switches import COMPILED_CPU, SWITCHES
@@ -25,6 +25,7 @@ from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
 from gpunet.distributed.message_passing import library_name
 from gpunet.environment import blas_libraries, cpu_name, usable_cores
+from gpunet.errors import DeviceError
 from gpunet.serialization import SUFFIXES
 
 EXIT_DAMAGED = 1
@@ -137,14 +138,9 @@ def _nccl(report: GpuReport) -> dict[str, str | None]:
     if report.cupy is None or not report.devices:
         return {"version": None, "problem": "it comes with CuPy, where there is a GPU"}
     try:
-        nccl = import_module("cupy.cuda.nccl")
-    except Exception as error:  # a broken installation raises more than ImportError
-        return {"version": None, "problem": f"cupy.cuda.nccl cannot be imported: {error}"}
-    if not nccl.available:
-        return {
-            "version": None,
-            "problem": "CuPy finds none: nvidia-nccl-cu12 and nvidia-nccl-cu13 bring it",
-        }
+        nccl = load_nccl()
+    except DeviceError as error:
+        return {"version": None, "problem": str(error)}
     number = int(nccl.get_version())
     return {"version": f"{number // 10_000}.{number // 100 % 100}.{number % 100}", "problem": None}
 

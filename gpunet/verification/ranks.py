@@ -39,7 +39,7 @@ def exchange(ranks: Ranks, subject: Subject, operation: str, dtype: str, length:
     operation : str
         ``"all_gather"``, ``"all_to_all"`` or ``"all_reduce"``.
     """
-    backend, size = subject.for_network(), ranks.size
+    backend, size = subject.operations(), ranks.size
     # Integers, which every order of adding up leaves exact.
     every = np.arange(size * size * length).reshape(size, size, length) % 1021
     own = every[ranks.rank] if operation == "all_to_all" else every[ranks.rank, 0]

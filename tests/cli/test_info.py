@@ -132,7 +132,7 @@ def test_mpi(capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     [
         ((), None, "none: it comes with CuPy, where there is a GPU"),
         (("A", "B"), None, "none: cupy.cuda.nccl cannot be imported: "),
-        (("A", "B"), SimpleNamespace(available=False), "none: CuPy finds none: nvidia-nccl-cu12 and "),
+        (("A", "B"), SimpleNamespace(available=False), "none: CuPy finds no NCCL: the packages nvidia-nccl-cu12 and "),
         (("A", "B"), SimpleNamespace(available=True, get_version=lambda: 22304), "2.23.4\n"),
     ],
 )

@@ -97,7 +97,6 @@ def test_all_ranks_find_the_same(words: list[str]) -> None:
     assert len({tuple((outcome.check.name, outcome.error) for outcome in one.outcomes) for one in found}) == 1
 
 
-@pytest.mark.filterwarnings("ignore::gpunet.NoKernelWarning")
 @pytest.mark.parametrize("words", [["gather", "1025", "float32"], ["all ranks", "97 rows"], ["mixed, SGD", "float32"]])
 def test_ranks_on_gpus(words: list[str]) -> None:
     for size in (1, 2):  # one compiles the kernels, whose time is no hang
