@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from gpunet.layers import BatchNorm, BiasActivation, Dropout, Layer, Linear, Los
 from gpunet.mixed_precision import LossScale, WeightCopies
 from gpunet.narrow import narrow_stack
 from gpunet.parameters import Layout
+from gpunet.recorded_pass import RecordedPasses
 from gpunet.step_count import StepCount
 from gpunet.turns import SoleUse, in_turn
 from gpunet.validation import check_integer
@@ -71,6 +73,7 @@ class LayerStack:
         # The padding of rows is to hold zeros.
         self.workspace = Workspace(backend, is_zeroed=precision in HALF_DTYPES)
         self.step_count = StepCount(backend)
+        self._passes = RecordedPasses(self.workspace)
         self.layout = Layout([spec for layer in self.layers for spec in layer.parameter_specs()])
         self.state_layout = Layout([spec for layer in self.layers for spec in layer.state_specs()])
 
@@ -182,10 +185,10 @@ class LayerStack:
             A buffer of the last layer, overwritten by the next forward.
         """
         self.copy_weights()
-        if training:
+        recorder = None if training else self.backend.pass_recorder
+        if recorder is None:
             return self._run(self.layers, x, training)
-        with self.backend.together():
-            return self._run(self.layers, x, training)
+        return self._passes(recorder, self.layers, partial(self._run, self.layers, training=False), x)
 
     @staticmethod
     def _run(layers: Sequence[Layer], x: Array, training: bool) -> Array:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from operator import is_
-from typing import Any
 
+from gpunet.activations import Activation
 from gpunet.backends import Backend
 
 
@@ -33,10 +33,7 @@ class RecordedStep:
         self._is_warm = is_warm
         self._replay: Callable[[], None] | None = None
         self._is_recorded = may_record  # until the backend has said that it records no such step
-        # Three lists side by side: whether all is as it was is asked at every step.
-        self._objects: list[object] = []
-        self._names: list[str] = []
-        self._values: list[Any] = []
+        self._attributes: Attributes | None = None
 
     def __call__(self, step: Callable[[], None], objects: Callable[[], Iterable[object]]) -> None:
         """Do ``step``.
@@ -53,30 +50,51 @@ class RecordedStep:
         elif self.holds:
             assert self._replay is not None
             self._replay()
-        elif self._values and self._replay is None and self._is_as_it_was():
+        elif self._attributes is not None and self._replay is None and self._attributes.are_as_they_were():
             self._record(step)
         else:
             self._replay = None  # first: its memory is free then
             if not self._is_warm:
                 step()
-            self._remember(objects())
+            self._attributes = Attributes(objects())
             if self._is_warm:
                 self._record(step)
 
     @property
     def holds(self) -> bool:
         """Whether there is a recording, and all is as it was when it was made."""
-        return self._replay is not None and self._is_as_it_was()
+        return self._replay is not None and self._attributes is not None and self._attributes.are_as_they_were()
 
     def _record(self, step: Callable[[], None]) -> None:
         replay = self._backend.capture(step)
         if replay is step:  # which is not to be kept: it belongs to whoever has this object
-            self._is_recorded, self._objects, self._values = False, [], []
+            self._is_recorded, self._attributes = False, None
         else:
             self._replay = replay
         replay()
 
-    def _is_as_it_was(self) -> bool:
+
+class Attributes:
+    """The public attributes of objects, as they are when this is made.
+
+    Parameters
+    ----------
+    objects : iterable of object
+        They are kept.
+    """
+
+    def __init__(self, objects: Iterable[object]) -> None:
+        # Three lists side by side: whether all is as it was is asked at every step.
+        self._objects: list[object] = []
+        self._names: list[str] = []
+        for one in objects:
+            for name in _attributes(one):
+                self._objects.append(one)
+                self._names.append(name)
+        self._values = list(map(getattr, self._objects, self._names))
+
+    def are_as_they_were(self) -> bool:
+        """Say whether each is the same object, or an equal number or text."""
         try:
             if all(map(is_, map(getattr, self._objects, self._names), self._values)):
                 return True
@@ -88,13 +106,12 @@ class RecordedStep:
         self._values = found
         return True
 
-    def _remember(self, objects: Iterable[object]) -> None:
-        self._objects, self._names = [], []
-        for one in objects:
-            for name in _attributes(one):
-                self._objects.append(one)
-                self._names.append(name)
-        self._values = list(map(getattr, self._objects, self._names))
+
+def with_activations(parts: Iterable[object]) -> Iterator[object]:
+    """Yield layers and losses, and the activations that they have."""
+    for part in parts:
+        yield part
+        yield from (value for value in vars(part).values() if isinstance(value, Activation))
 
 
 def _is_same(one: object, other: object) -> bool:

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,25 @@ def operation(reference: Callable[Concatenate[Any, P], None]) -> Callable[Concat
         self._run_reference(reference, *args, **kwargs)
 
     return as_method(method, reference)
+
+
+class RecordedPass(Protocol):
+    """Repeats what was recorded, on another array in the place of the one that was given then, which it has let go."""
+
+    def accepts(self, x: Array) -> bool:
+        """Say whether it may be given an array of that one's shape and dtype."""
+
+    def __call__(self, x: Array, /) -> None: ...
+
+
+class PassRecorder(Protocol):
+    """A backend that records passes on arrays that are given."""
+
+    def capture_pass(self, run: Callable[[Array], object], x: Array) -> RecordedPass | None:
+        """Return a recording of ``run(x)``, which is not done meanwhile, with the numbers and buffers of this time.
+
+        None where it could not be repeated on other arrays: x is not contiguous, or is in one of the buffers.
+        """
 
 
 class Backend:
@@ -300,10 +319,6 @@ class Backend:
     def join(self) -> None:
         """Let the operations from now on wait for those of :meth:`beside`."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """Return a context whose operations need not have been done before its end."""
-        return nullcontext()
-
     def call(self, function: Callable[[], None]) -> None:
         """Call a function when the operations before have been done; in a recorded step, at each repetition.
 
@@ -318,3 +333,8 @@ class Backend:
         changes between steps must live in arrays: a device may record the launches once and replay them.
         """
         return step
+
+    @property
+    def pass_recorder(self) -> PassRecorder | None:
+        """What records passes in inference mode now; None where nothing does, and within a recording."""
+        return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.activations import Identity
-from gpunet.backends.backend import Backend, as_method
+from gpunet.backends.backend import Backend, PassRecorder, as_method
 from gpunet.backends.compilation import telling_of_compilation
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
@@ -113,11 +113,15 @@ class CpuByWork(NumpyBackend):
                 self._compiled = before
 
     @property
+    def pass_recorder(self) -> PassRecorder | None:
+        return None if self._compiled is None else self._compiled.pass_recorder
+
+    @property
     def arithmetic(self) -> dict[str, str | None]:
         return super().arithmetic if self._compiled is None else self._compiled.arithmetic
 
 
-_OTHERS = ("copy", "call", "capture", "linear_activation_forward", "together", "flush_denormals")
+_OTHERS = ("copy", "call", "capture", "linear_activation_forward", "flush_denormals")
 for _name, _member in vars(Backend).items():
     if hasattr(_member, "__wrapped__") or _name in _OTHERS:
         setattr(CpuByWork, _name, _dispatched(_name))

@@ -44,7 +44,8 @@ class BiasActivation(Layer):
         if self._leaves_input(training):
             linear.output = linear.forward(x, training)
             return self.forward(linear.output, training)
-        linear.output = self._kept = linear.forward_activated(x, self.parameters[self._bias], self.activation)
+        bias = self.parameters[self._bias]
+        linear.output = self._kept = linear.forward_activated(x, bias, self.activation, training)
         return linear.output
 
     def _leaves_input(self, training: bool) -> bool:

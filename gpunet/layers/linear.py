@@ -46,16 +46,21 @@ class Linear(Layer):
         x = self._factor("x", x, self.weight.shape[1])
         s = self.buffer("s", x.shape[0])
         self.backend.gemm(x, self.rows_of_weight, _leading(s, self.columns), transpose_b=True)
-        self._x = x
+        self._keep(x, training)
         return s
 
-    def forward_activated(self, x: Array, bias: Array, activation: Activation) -> Array:
+    def forward_activated(self, x: Array, bias: Array, activation: Activation, training: bool) -> Array:
         """Return f(S + b), in the place of S, by one operation."""
         x = self._factor("x", x, self.weight.shape[1])
         y = self.buffer("s", x.shape[0])
         self.backend.linear_activation_forward(x, self.rows_of_weight, bias, activation, y)
-        self._x = x
+        self._keep(x, training)
         return y
+
+    def _keep(self, x: Array, training: bool) -> None:
+        """Keep X for :meth:`backward`; in inference mode it may be part of a large array of the user's."""
+        if training:
+            self._x = x
 
     def backward(self, dy: Array, input_gradient: bool = True) -> Array | None:
         """dW = dS^T X, dX = dS W: sums over the batch of the lecture's g^T x^T and g W.

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.activations import Activation
 from gpunet.backends.feed import Feed
 from gpunet.backends.reference.training import PLACE, Tally
 from gpunet.distributed.sharded_step import ShardedStep
@@ -23,7 +22,7 @@ from gpunet.errors import GpunetError
 from gpunet.mixed_precision import GROWTH_INTERVAL
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
-from gpunet.recorded_step import RecordedStep
+from gpunet.recorded_step import RecordedStep, with_activations
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.snapshot import GOOD_WEIGHTS_EVERY, GoodWeights
 from gpunet.training.stream import BatchStream
@@ -438,6 +437,4 @@ def _updates(batches: Sequence[Batch]) -> int:
 def read_by_steps(network: Network, *others: object) -> Iterator[object]:
     """Yield the objects whose attributes steps of a network read, but for the network, whose own stay."""
     yield from (*others, network.backend, network.workspace, network.layout)
-    for part in (*network.layers, network.loss_layer):
-        yield part
-        yield from (value for value in vars(part).values() if isinstance(value, Activation))
+    yield from with_activations((*network.layers, network.loss_layer))

@@ -84,7 +84,6 @@ _NOT_OPERATIONS = {
     "mark",
     "seconds_between",
     "beside",
-    "together",
     "join",
 }
 for _name, _member in vars(Backend).items():

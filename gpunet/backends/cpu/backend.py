@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
 from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS, WIDTH
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
-from gpunet.backends.cpu.program import Argument, Phase, Program, Recording
+from gpunet.backends.cpu.program import Argument, NumpyCall, Phase, Program, Recording, Replay
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.backends.reference.training import Tally
@@ -151,9 +150,12 @@ class CpuBackend(NumpyBackend):
 
     def _run_numpy(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Do an operation as the NumPy backend does it, now, or in a recording."""
-        self.call(functools.partial(getattr(super(), name), *args, **kwargs))
+        self._call(NumpyCall(getattr(super(), name), args, kwargs))
 
     def call(self, function: Callable[[], None]) -> None:
+        self._call(NumpyCall(function, (), {}))
+
+    def _call(self, function: NumpyCall) -> None:
         if self._recording is None:
             function()
         else:
@@ -170,25 +172,25 @@ class CpuBackend(NumpyBackend):
         given: list[Argument] = [source, destination, size, per_chunk]
         self._run(Phase(_compiled(training.copy_kernel), given, -(-size // per_chunk)))
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        if self._recording is not None:
-            yield
-            return
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        return self._recorded(step).finish()
+
+    @property
+    def pass_recorder(self) -> CpuBackend | None:
+        return self if self._recording is None else None
+
+    def capture_pass(self, run: Callable[[Array], object], x: Array) -> Replay | None:
+        x = x.view()  # of its own, so that nothing else is taken for it
+        replay = self._recorded(functools.partial(run, x)).finish(x)
+        return replay if replay.accepts(x) else None
+
+    def _recorded(self, step: Callable[[], object]) -> Recording:
         self._recording = recording = Recording(self._pool)
         try:
-            yield
-        finally:
-            self._recording = None
-        recording.finish()()
-
-    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        self._recording = Recording(self._pool)
-        try:
             step()
-            return self._recording.finish()
         finally:
             self._recording = None
+        return recording
 
     # --- linear layer (L1) ------------------------------------------------------------------------------------------
 

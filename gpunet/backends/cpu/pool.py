@@ -74,6 +74,9 @@ class Pool:
         words = worker.FIRST_WORKER + worker.WORDS_PER_WORKER * self.threads + 8
         memory = np.zeros(words, np.int64)
         self._control = memory[(-address(memory) % 64) // 8 :]
+        # Threads read and write the control block: it outlives them, whatever becomes of the pool.
+        self._end_threads = weakref.finalize(self, _end_threads, self._control, self._workers)
+        self._end_threads.atexit = False
 
     def _start(self) -> None:
         api = ctypes.pythonapi
@@ -131,10 +134,14 @@ class Pool:
     def stop(self) -> None:
         """End the threads; what comes later runs in its caller's."""
         with self._lock:
-            _CALL(worker.stop.address)(address(self._control), len(self._workers))
-            for thread in self._workers:
-                thread.join()
+            self._end_threads()
             self.threads, self._workers = 1, []
+
+
+def _end_threads(control: Array, workers: list[threading.Thread]) -> None:
+    _CALL(worker.stop.address)(address(control), len(workers))
+    for thread in workers:
+        thread.join()
 
 
 @functools.cache
@@ -174,6 +181,7 @@ def _forget_threads() -> None:
     global _making
     _making = threading.Lock()
     for pool in _pools:
+        pool._end_threads.detach()
         pool._forget_threads()
 
 

@@ -7,11 +7,12 @@ import functools
 import itertools
 import struct
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from gpunet.backends.arrays import Array
 from gpunet.backends.cpu.kernels.chain import run_chain
@@ -142,8 +143,53 @@ class Program:
             for phase in self._phases
         )
 
-    def __call__(self) -> None:
+    def let_go(self, x: Array) -> None:
+        """Let each call give another array, which takes the place of x: x is kept no longer."""
+        arguments = itertools.chain.from_iterable(phase.arguments for phase in self._phases)
+        self._given = [index for index, one in enumerate(arguments) if one is x]
+        self._phases = [
+            replace(phase, arguments=[None if one is x else one for one in phase.arguments]) for phase in self._phases
+        ]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Those that it keeps."""
+        arguments = itertools.chain.from_iterable(phase.arguments for phase in self._phases)
+        return [one for one in arguments if isinstance(one, np.ndarray)]
+
+    def __call__(self, x: Array | None = None) -> None:
+        if x is not None:
+            self._words[self._given] = address(x)
         self._pool.run(self._steps)
+
+
+class NumpyCall:
+    """A call of an operation that has no kernel.
+
+    Parameters
+    ----------
+    function : callable
+    args : tuple
+    kwargs : dict
+    """
+
+    def __init__(self, function: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._function, self._args, self._kwargs = function, args, kwargs
+        self._given: frozenset[int] = frozenset()
+
+    def let_go(self, x: Array) -> None:
+        """As :meth:`Program.let_go`."""
+        self._given = frozenset(index for index, one in enumerate(self._args) if one is x)
+        self._args = tuple(None if one is x else one for one in self._args)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Those that it keeps."""
+        return [one for one in (*self._args, *self._kwargs.values()) if isinstance(one, np.ndarray)]
+
+    def __call__(self, x: Array | None = None) -> None:
+        args = (x if index in self._given else one for index, one in enumerate(self._args))
+        self._function(*args, **self._kwargs)
 
 
 class Recording:
@@ -151,38 +197,73 @@ class Recording:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._calls: list[Callable[[], None]] = []
+        self._calls: list[Program | NumpyCall] = []
         self._phases: list[Phase] = []
 
     def add_phases(self, phases: Sequence[Phase]) -> None:
         """Add phases after what is there."""
         self._phases += phases
 
-    def add_call(self, call: Callable[[], None]) -> None:
+    def add_call(self, call: NumpyCall) -> None:
         """Add a call after what is there."""
         self._close()
         self._calls.append(call)
 
-    def finish(self) -> Callable[[], None]:
-        """Return a function that does all of it."""
+    def finish(self, x: Array | None = None) -> Replay:
+        """Return what does all of it, on other arrays in the place of x."""
         self._close()
-        calls, pool = tuple(self._calls), self._pool
-        choice = pool.choice(tuple(call.work for call in calls if isinstance(call, Program)))
-
-        def replay() -> None:
-            pool.chosen, refused = choice.threads, pool.times_refused
-            started = time.perf_counter()
-            for call in calls:
-                call()
-            if pool.times_refused == refused:  # with as many threads as were chosen
-                choice.note(time.perf_counter() - started)
-
-        return replay
+        return Replay(self._pool, self._calls, x)
 
     def _close(self) -> None:
         if self._phases:
             self._calls.append(Program(self._pool, self._phases))
             self._phases = []
+
+
+class Replay:
+    """Does what was recorded, with a number of threads that is chosen by how long that takes.
+
+    Parameters
+    ----------
+    pool : Pool
+    calls : sequence of Program or NumpyCall
+    x : ndarray or None
+        Each call gives another array like it, which takes its place.
+    """
+
+    def __init__(self, pool: Pool, calls: Sequence[Program | NumpyCall], x: Array | None = None) -> None:
+        self._pool, self._calls = pool, tuple(calls)
+        self._choice = pool.choice(tuple(call.work for call in calls if isinstance(call, Program)))
+        self._spans: list[tuple[int, int]] = []
+        if x is not None:
+            for call in calls:
+                call.let_go(x)
+            self._spans = _merged(array for call in calls for array in call.arrays)
+
+    def accepts(self, x: Array) -> bool:
+        """Say whether an array of the same shape and dtype may be given: a contiguous one apart from those it keeps."""
+        start, stop = address(x), address(x) + x.nbytes
+        place = bisect.bisect(self._spans, (stop,))
+        return x.flags.c_contiguous and not (place and self._spans[place - 1][1] > start)
+
+    def __call__(self, *given: Array) -> None:
+        pool, choice = self._pool, self._choice
+        pool.chosen, refused = choice.threads, pool.times_refused
+        started = time.perf_counter()
+        for call in self._calls:
+            call(*given)
+        if pool.times_refused == refused:  # with as many threads as were chosen
+            choice.note(time.perf_counter() - started)
+
+
+def _merged(arrays: Iterable[Array]) -> list[tuple[int, int]]:
+    """Return from where to before where there is memory of arrays, in order, each byte once."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(map(byte_bounds, arrays)):
+        if merged and start <= merged[-1][1]:
+            start, stop = merged[-1][0], max(stop, merged.pop()[1])
+        merged.append((start, stop))
+    return merged
 
 
 def _word(argument: Argument) -> int:

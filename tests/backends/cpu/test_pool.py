@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -37,6 +38,17 @@ def test_every_stripe_of_every_phase_is_done_once(threads: int) -> None:
     pool.stop()
     pool.run(steps)  # alone
     np.testing.assert_array_equal(counts, expected + expected // 5)
+
+
+def test_threads_end_with_their_pool() -> None:
+    before = set(threading.enumerate())
+    pool = Pool(3, find_blas())
+    pool.run(np.array([(count.address, address(np.zeros(5, np.int64)), 5)], np.int64))
+    started = set(threading.enumerate()) - before
+    assert len(started) == 2
+    del pool
+    gc.collect()
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_two_threads_of_python_use_one_pool() -> None:

@@ -23,8 +23,8 @@ from tests.helpers.cuda import on_device, poisoned
 TRAJECTORY = {"float32": 2e-5, "float64": 1e-11}
 
 
-# What only a backend of the CPU does in a way of its own: choosing kernels, running several as one, avoiding denormals.
-OF_THE_CPU = {"flush_denormals", "is_compiled_for", "together", "working"}
+# What only a backend of the CPU does in a way of its own: choosing kernels, avoiding denormals.
+OF_THE_CPU = {"flush_denormals", "is_compiled_for", "working"}
 # What is made of the user's functions of arrays.
 EXPRESSIONS = {"custom_loss"}
 
