@@ -116,6 +116,10 @@ class LayerStack:
         last = max((layer.index for layer in self.layers), default=0)
         for layer in self.layers:
             layer.bind(memory if layer.index == last else hidden)
+        if hidden.multiple == 1:  # otherwise the padding of one layer's rows would not stay 0 for another's
+            writers = [layer for layer in self.layers if isinstance(layer, Linear | BatchNorm) and layer.index < last]
+            for number, layer in enumerate(writers):
+                layer.inference_buffer = number % 2
         self.loss_layer.bind(memory)
 
     # --- what a network is ------------------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ class LayerStack:
         Parameters
         ----------
         x : array, (n, d)
-            C-contiguous, of the network's dtype. Not checked.
+            C-contiguous, of the network's dtype, and no output of a hidden layer. Not checked.
         training : bool
             Whether batch statistics and dropout apply and the running averages move.
 
@@ -210,7 +214,7 @@ class LayerStack:
             self.weight_copies.refresh()
 
     def forward_layers(self, x: Array, *, training: bool = True, dropout: bool = True) -> Iterator[tuple[Layer, Array]]:
-        """Run layer after layer and yield each with its output, which the next one may overwrite.
+        """Run layer after layer and yield each with its output, which those after it may overwrite.
 
         A layer runs when it is asked for, with the parameters that it has then. ``Layer.numbers`` reads outputs.
 
@@ -453,17 +457,27 @@ class LayerStack:
         return all(bool(np.isfinite(self.backend.to_numpy(vector)).all()) for vector in vectors)
 
     @in_turn
-    def first_non_finite(self) -> str | None:
-        """Name the first parameter or layer output, in forward order, that the last forward left NaN or infinite."""
-        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
+    def first_non_finite(self, x: Array | None = None) -> str | None:
+        """Name the first parameter or layer output, in forward order, that is NaN or infinite.
+
+        Parameters
+        ----------
+        x : array, (n, d), or None
+            On the device: the outputs are those of a pass in inference mode; None stands for the last pass in training
+            mode.
+        """
+        passed = (
+            ((layer, layer.output) for layer in self.layers) if x is None else self.forward_layers(x, training=False)
+        )
+        for (layer, output), following in zip(passed, [*self.layers[1:], None], strict=True):
             for spec in layer.parameter_specs():
                 if not np.isfinite(self.backend.to_numpy(self.parameters[spec.name])).all():
                     return f"parameter {spec.name}"
             for spec in layer.state_specs():
                 if not np.isfinite(self.backend.to_numpy(self.state[spec.name])).all():
                     return f"running average {spec.name}"
-            overwritten = following is not None and following.output is layer.output
-            if not overwritten and not np.isfinite(layer.numbers(layer.output)).all():
+            overwritten = x is None and following is not None and following.output is output
+            if not overwritten and not np.isfinite(layer.numbers(output)).all():
                 return f"output of {layer.name}"
         return None
 

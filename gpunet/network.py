@@ -557,11 +557,11 @@ class Network(LayerStack):
             if wrong is None:
                 return outputs
             found = element(outputs, wrong)
-        cause = (
-            "This row is too large for the network"
-            if self.is_finite()
-            else f"Not finite in the network: {self.first_non_finite()}"
-        )
+        cause = "This row is too large for the network"
+        if not self.is_finite():
+            row = self.check_inputs(X, whole=False)[wrong[0] : wrong[0] + 1]
+            on_device = row if is_on_cuda(X) else self.backend.upload(row, self.dtype)
+            cause = f"Not finite in the network: {self.first_non_finite(on_device)}"
         raise NonFiniteError(f"X: the network's output for row {wrong[0]} is {found}. {cause}.", wrong[0])
 
     @in_turn

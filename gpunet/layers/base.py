@@ -180,13 +180,17 @@ class Layer(Part, ABC):
     width : int
         Elements of a row of its matrices in memory: ``columns``, or more with half precision.
     output : ndarray, (n, width)
-        What the last forward returned; the network keeps it for diagnosis.
+        What the last forward returned; the network keeps it for diagnosis. After one in inference mode, later layers
+        may have overwritten it.
     """
 
     kind = "layer"
     not_recorded = frozenset({"output"})
     index, columns, name, width = fixed("index"), fixed("columns"), fixed("name"), fixed("width")
     output: Array
+    # Of the two that hidden layers take turns in when nothing is kept for a backward, so that what one layer writes
+    # and the next one reads stays in a cache; None for a buffer of its own.
+    inference_buffer: int | None = None
 
     def __init__(self, index: int, columns: int) -> None:
         self._index = index
@@ -205,9 +209,11 @@ class Layer(Part, ABC):
         super().bind(memory)
         self._width = padded(self.columns, memory.multiple)
 
-    def buffer(self, role: str, rows: int) -> Array:
-        """Return the layer's (rows, width) buffer for ``role``."""
-        return self.workspace.rows(f"{self.name}.{role}", rows, self.width, self.storage)
+    def buffer(self, role: str, rows: int, training: bool = True) -> Array:
+        """Return the (rows, width) buffer for ``role``: the layer's own, or in inference mode one that layers share."""
+        is_own = training or self.inference_buffer is None
+        name = f"{self.name}.{role}" if is_own else f"inference{self.inference_buffer}"
+        return self.workspace.rows(name, rows, self.width, self.storage)
 
     def numbers(self, matrix: Array) -> Array:
         """Return what a matrix of the layer stands for, (n, columns), on the host, in the network's dtype."""

@@ -71,7 +71,7 @@ class BatchNorm(Layer):
     def forward(self, x: Array, training: bool) -> Array:
         gamma, beta = self.parameters.get(self._gamma), self.parameters.get(self._beta)
         running_mean, running_variance = self.state[self._running_mean], self.state[self._running_variance]
-        y = self.buffer("y", x.shape[0])
+        y = self.buffer("y", x.shape[0], training)
         if not training:
             self.backend.batch_norm_activation_inference(
                 x, gamma, beta, self.activation, y, running_mean, running_variance, self.epsilon

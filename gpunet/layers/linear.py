@@ -44,7 +44,7 @@ class Linear(Layer):
 
     def forward(self, x: Array, training: bool) -> Array:
         x = self._factor("x", x, self.weight.shape[1])
-        s = self.buffer("s", x.shape[0])
+        s = self.buffer("s", x.shape[0], training)
         self.backend.gemm(x, self.rows_of_weight, _leading(s, self.columns), transpose_b=True)
         self._keep(x, training)
         return s
@@ -52,7 +52,7 @@ class Linear(Layer):
     def forward_activated(self, x: Array, bias: Array, activation: Activation, training: bool) -> Array:
         """Return f(S + b), in the place of S, by one operation."""
         x = self._factor("x", x, self.weight.shape[1])
-        y = self.buffer("s", x.shape[0])
+        y = self.buffer("s", x.shape[0], training)
         self.backend.linear_activation_forward(x, self.rows_of_weight, bias, activation, y)
         self._keep(x, training)
         return y

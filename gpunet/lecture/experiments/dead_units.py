@@ -57,7 +57,7 @@ def dead_and_silent(network: Network, X: Array) -> tuple[Array, Array]:
     Dead is where f'(s) is 0 for every row of X, so that no gradient reaches the unit's weights; silent where s is
     positive for none, for ReLU the same. The network has no batch norm, and hidden layers of one width m.
     """
-    network.forward(network.backend.asarray(network.check_inputs(X)))
+    network.forward(network.backend.asarray(network.check_inputs(X)), training=True)  # which leaves all outputs
     hidden = [layer for layer in network.layers if isinstance(layer, BiasActivation)][:-1]
     outputs = [network.backend.to_numpy(layer.output) for layer in hidden]
     slopes = [layer.activation.derivative(y) for layer, y in zip(hidden, outputs, strict=True)]
