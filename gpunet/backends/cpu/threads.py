@@ -11,8 +11,9 @@ _KNOWN_TO, _SHORTEST_WINDOW, _LONGEST_WINDOW, _FEWEST_RUNS = 0.04, 0.02, 0.25, 4
 _BETTER, _HOPELESS = 0.97, 1.25
 # Averages that differ by so much from those before say that something else on the machine began or ended.
 _CHANGED = 1.5
-# Seconds from one trial to the next, doubled after each that changed nothing; at least so many times those of a trial.
-_SHORTEST_WAIT, _LONGEST_WAIT, _WAIT_PER_TRIAL = 0.1, 2.0, 20
+# Seconds from one trial to the next, doubled after each that changed nothing; at least so many times those of a trial,
+# and after a change so many.
+_SHORTEST_WAIT, _LONGEST_WAIT, _WAIT_PER_TRIAL, _WAIT_AFTER_CHANGE = 0.1, 2.0, 20, 2
 
 
 class ThreadChoice:
@@ -63,8 +64,11 @@ class ThreadChoice:
         error = math.sqrt(max(self._squares / self._runs - average**2, 0.0) / max(self._runs - 1, 1))
         is_trial = self._tried != self._place
         is_hopeless = is_trial and self._runs > 1 and average - 2 * error > _HOPELESS * self._average
-        is_known = self._runs >= _FEWEST_RUNS and self._seconds >= _SHORTEST_WINDOW and error < _KNOWN_TO * average
-        if not (is_hopeless or is_known or (self._runs > 1 and self._seconds >= _LONGEST_WINDOW)):
+        is_enough = self._runs >= _FEWEST_RUNS and self._seconds >= _SHORTEST_WINDOW
+        is_known = is_enough and error < _KNOWN_TO * average
+        is_slower = is_enough and not is_trial and average - 2 * error > _CHANGED * self._usual > 0
+        is_over = self._runs > 1 and self._seconds >= _LONGEST_WINDOW
+        if not (is_hopeless or is_known or is_slower or is_over):
             return
         spent, self._seconds, self._squares, self._runs = self._seconds, 0.0, 0.0, 0
         if is_trial:
@@ -75,7 +79,7 @@ class ThreadChoice:
         self._average, self._usual = average, self._usual or average
         self._waited += spent
         if not 1 / _CHANGED < average / self._usual < _CHANGED:
-            self._usual, self._wait = average, min(self._wait, max(_SHORTEST_WAIT, _WAIT_PER_TRIAL * self._spent))
+            self._usual, self._wait = average, min(self._wait, max(_SHORTEST_WAIT, _WAIT_AFTER_CHANGE * self._spent))
         if self._waited >= self._wait:
             if not 0 <= self._place + self._direction < len(self._counts):
                 self._direction = -self._direction

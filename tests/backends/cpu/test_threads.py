@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def test_as_many_steps_as_with_the_better_number(machine: Machine, before: Machi
     found = steps_within(seconds, machine, lambda: choice.threads, choice.note)
     best = max(steps_within(seconds, machine, choose, lambda spent: None) for choose in (lambda: 1, lambda: 2))
     assert found >= 0.9 * best
+
+
+def test_a_neighbour_that_begins_is_noticed_at_once() -> None:
+    choices = [ThreadChoice(2) for _ in range(10)]
+    found = []
+    for number, choice in enumerate(choices):
+        choose, note = partial(getattr, choice, "threads"), choice.note
+        steps_within(5.0 + number / 4, alone, choose, note)
+        found.append(steps_within(0.5, beside_a_neighbour, choose, note))
+    best = steps_within(0.5, beside_a_neighbour, lambda: 1, lambda spent: None)
+    assert np.mean(found) >= 0.85 * best
 
 
 @pytest.mark.parametrize("best", [1, 3, 6, 12, 24, 48])
@@ -191,7 +203,7 @@ def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest
 
     def replay(stripes: int, times: int) -> None:
         recording = Recording(pool)
-        recording.add_phases([Phase(count, [np.zeros(stripes, np.int64)], stripes)])
+        recording.add_phases([Phase(count, [0] * stripes, stripes)])  # which counts in its arguments
         recording.add_call(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]))
         again = recording.finish()
         for _ in range(times):
