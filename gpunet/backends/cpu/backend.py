@@ -32,7 +32,7 @@ from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
 from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS, WIDTH
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
-from gpunet.backends.cpu.program import Argument, NumpyCall, Phase, Program, Recording, Replay
+from gpunet.backends.cpu.program import Argument, NumpyCall, Phase, Program, Programs, Recording, Replay
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.backends.reference.training import Tally
@@ -119,7 +119,9 @@ class CpuBackend(NumpyBackend):
         super().__init__()
         self._pool = shared_pool()
         self._blas = find_blas()
+        self._programs = Programs()
         self._recording: Recording | None = None
+        self._done = np.zeros(1, np.int64)  # of blocks that a product is summed over; 0 between two of them
 
     def flush_denormals(self, arrays: Iterable[Array]) -> None:
         if not FLUSHES_DENORMALS:
@@ -144,7 +146,7 @@ class CpuBackend(NumpyBackend):
     def _run(self, *phases: Phase) -> None:
         """Do phases now, or record them."""
         if self._recording is None:
-            Program(self._pool, phases)()
+            self._programs(self._pool, phases)()
         else:
             self._recording.add_phases(phases)
 
@@ -212,8 +214,8 @@ class CpuBackend(NumpyBackend):
         given: list[Argument] = [gemm, blas.has_long_integers]
         if transpose_a and not transpose_b and (rows := product_rows(m, n, k)):
             blocks = -(-k // rows)
-            sums, done = self._scratch("products", (blocks, m, n), out.dtype), np.zeros(1, np.int64)
-            given += [a, b, out, sums, done, m, n, k, accumulate, rows]
+            sums = self._scratch("products", (blocks, m, n), out.dtype)
+            given += [a, b, out, sums, self._done, m, n, k, accumulate, rows]
             self._run(Phase(_compiled(gemm_over_rows_kernel, _real(out)), given, blocks, (k, rows)))
             return
         rows, columns = tile(m, n, k)

@@ -7,7 +7,8 @@ import functools
 import itertools
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from gpunet.backends.arrays import Array
 from gpunet.backends.cpu.kernels.chain import run_chain
 from gpunet.backends.cpu.pool import Pool, address
 
+# More than a deep network has operations.
+_MOST_PROGRAMS = 512
 Work: TypeAlias = tuple[tuple[int, ...], ...]
 Argument: TypeAlias = "Array | float | int | None"
 
@@ -114,7 +117,7 @@ class Program:
 
     def __init__(self, pool: Pool, phases: Sequence[Phase]) -> None:
         self._pool = pool
-        self._phases = phases
+        self._phases: Sequence[Phase] = phases
         chains = chained(phases)
         words = [word for phase in phases for word in phase.words]
         # Of a chain of several: how many, and of each its kernel and arguments.
@@ -151,6 +154,10 @@ class Program:
             replace(phase, arguments=[None if one is x else one for one in phase.arguments]) for phase in self._phases
         ]
 
+    def let_all_go(self) -> None:
+        """Keep no array: whoever calls this has them."""
+        self._phases = ()
+
     @property
     def arrays(self) -> list[Array]:
         """Those that it keeps."""
@@ -161,6 +168,31 @@ class Program:
         if x is not None:
             self._words[self._given] = address(x)
         self._pool.run(self._steps)
+
+
+class Programs:
+    """Makes programs, and keeps the last ones for the next time that the same is to be done to the same arrays.
+
+    To lay one out takes longer than small operations do. The arrays are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._programs: dict[Hashable, tuple[Program, list[weakref.ref[Array]]]] = {}
+
+    def __call__(self, pool: Pool, phases: Sequence[Phase]) -> Program:
+        """Return a program. Its arrays have to live until it has been done."""
+        arguments = [argument for phase in phases for argument in phase.arguments]
+        arrays = [argument for argument in arguments if type(argument) is np.ndarray]
+        values = (id(argument) if type(argument) is np.ndarray else argument for argument in arguments)
+        key = (*[(id(phase.kernel), phase.stripes) for phase in phases], *values)
+        program, known = self._programs.get(key, (None, []))
+        if program is None or any(one() is not array for one, array in zip(known, arrays, strict=True)):
+            program = Program(pool, phases)
+            program.let_all_go()
+            if len(self._programs) >= _MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            self._programs[key] = program, list(map(weakref.ref, arrays))
+        return program
 
 
 class NumpyCall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numba import cfunc, int64, void
 
 from gpunet.backends.cpu.machine_code import array_at
 from gpunet.backends.cpu.pool import Pool
-from gpunet.backends.cpu.program import Phase, Program, chained
+from gpunet.backends.cpu.program import Phase, Program, Programs, chained
 
 ROWS, BLOCK = 10, 4
 
@@ -46,6 +47,23 @@ def test_phases_that_share_only_rows_are_chained_and_do_the_same(arrays: list[An
         Program(pool, phases)()
         pool.stop()
         np.testing.assert_allclose(d, start + 8, rtol=1e-14)
+
+
+def test_the_same_on_the_same_arrays_is_one_program_which_keeps_none(arrays: list[Any]) -> None:
+    programs, pool = Programs(), Pool(1, None)
+    a, b, c, _ = arrays
+    ones, twos = np.ones(2), 2 * np.ones(2)
+    first = programs(pool, [phase(a, b, ones)])
+    assert programs(pool, [phase(a, b, ones)]) is first
+    others = [phase(a, c, ones)], [phase(a, b, twos)], [phase(a, b, ones), phase(b, c, ones)]
+    assert all(programs(pool, other) is not first for other in others)
+    for _ in range(20):  # new arrays may have the addresses, and be the objects, of old ones
+        a, b = np.random.default_rng(0).standard_normal((ROWS, 2)), np.zeros((ROWS, 2))
+        gone = weakref.ref(a)
+        programs(pool, [phase(a, b, ones)])()
+        np.testing.assert_allclose(b, a + 2, rtol=1e-14)
+        del a
+        assert gone() is None
 
 
 def test_what_is_not_by_rows_or_shares_more_waits_for_all_stripes(arrays: list[Any]) -> None:
