@@ -577,7 +577,7 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(_compiled(losses.squared_error_kernel, _real(outputs)), *arrays, tally)
+        self._run_error_loss(losses.SQUARED, *arrays, tally)
 
     def huber(
         self,
@@ -592,7 +592,7 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(_compiled(losses.huber_kernel, _real(outputs)), *arrays, tally, float(delta))
+        self._run_error_loss(losses.HUBER, *arrays, tally, delta=delta)
 
     def quantile(
         self,
@@ -607,7 +607,13 @@ class CpuBackend(NumpyBackend):
         tally: Tally | None = None,
     ) -> None:
         arrays = outputs, targets, weights, doutputs, loss, bias, dbias
-        self._run_loss(_compiled(losses.quantile_kernel, _real(outputs)), *arrays, tally, levels, levels.size)
+        self._run_error_loss(losses.QUANTILE, *arrays, tally, levels=levels)
+
+    def _run_error_loss(
+        self, kind: int, outputs: Array, *others: Any, delta: float = 0.0, levels: Array | None = None
+    ) -> None:
+        kernel = _compiled(losses.error_kernel, kind, _real(outputs))
+        self._run_loss(kernel, outputs, *others, float(delta), levels, 0 if levels is None else levels.size)
 
     def _run_loss(
         self,

@@ -173,18 +173,26 @@ def sigmoid_cross_entropy_kernel(A: Any, stamp: str) -> Any:
     return sigmoid_cross_entropy
 
 
-def squared_error_kernel(A: Any, stamp: str) -> Any:
-    """Compile half the squared error with its gradient."""
+SQUARED, HUBER, QUANTILE = range(3)
+
+
+def error_kernel(kind: int, A: Any, stamp: str) -> Any:
+    """Compile the loss of numbers of one kind, and its gradient.
+
+    As float64 Huber's delta follows; then the levels of quantiles, one or one per column, or 0, and how many.
+    """
 
     @kernel(**OPTIONS)
-    def squared_error(arguments: Any, stripe: Any) -> Any:
+    def error_loss(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given = array_at(arguments, (_WORDS,), np.int64)
+        given = array_at(arguments, (_WORDS + 3,), np.int64)
         rows, columns, per_block = given[7], given[8], given[9]
         blocks = (rows + per_block - 1) // per_block
         if given[0] != 1:
             weighted_mean(given, blocks, A)
             return
+        delta, zero, half, one = A(array_at(arguments, (_WORDS + 1,), np.float64)[_WORDS]), A(0), A(0.5), A(1)
+        levels, stride = array_at(given[_WORDS + 1], (given[_WORDS + 2],), A), given[_WORDS + 2] // columns
         total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
         for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
             outputs = part_of_row(given[1], columns, i, 0, columns, A)
@@ -195,86 +203,24 @@ def squared_error_kernel(A: Any, stamp: str) -> Any:
                     doutputs[j] = 0
                 continue
             weight = weight_of(given[3], i, A)
-            share, squares = A(weight / total), A(0)
-            for j in range(columns):
-                distance = outputs[j] - targets[j]
-                squares += distance * distance
-                doutputs[j] = distance * share
-            value += weight * np.float64(squares) / 2
-        array_at(given[6], (blocks,), np.float64)[stripe] = value
-
-    return squared_error
-
-
-def huber_kernel(A: Any, stamp: str) -> Any:
-    """Compile Huber's loss with its gradient; delta follows, as float64."""
-
-    @kernel(**OPTIONS)
-    def huber(arguments: Any, stripe: Any) -> Any:
-        stamp  # noqa: B018
-        given = array_at(arguments, (_WORDS,), np.int64)
-        rows, columns, per_block = given[7], given[8], given[9]
-        blocks = (rows + per_block - 1) // per_block
-        if given[0] != 1:
-            weighted_mean(given, blocks, A)
-            return
-        delta, half = A(array_at(arguments, (_WORDS + 1,), np.float64)[_WORDS]), A(0.5)
-        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
-        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
-            outputs = part_of_row(given[1], columns, i, 0, columns, A)
-            targets = part_of_row(given[2], columns, i, 0, columns, A)
-            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
-            if total == 0:
-                for j in range(columns):
-                    doutputs[j] = 0
-                continue
-            weight = weight_of(given[3], i, A)
-            share, row_loss = A(weight / total), A(0)
+            share, row_loss = A(weight / total), zero
             for j in range(columns):
                 error = outputs[j] - targets[j]
-                gradient = select(error > delta, delta, select(error < -delta, -delta, error))  # NaN is neither
-                row_loss += gradient * (error - half * gradient)
+                gradient = error
+                if kind == SQUARED:
+                    row_loss += error * error
+                elif kind == HUBER:
+                    gradient = select(error > delta, delta, select(error < -delta, -delta, error))  # NaN is neither
+                    row_loss += gradient * (error - half * gradient)
+                else:
+                    level = levels[stride * j]
+                    gradient = select(error > zero, one - level, select(error < zero, -level, error))
+                    row_loss += gradient * error
                 doutputs[j] = gradient * share
-            value += weight * np.float64(row_loss)
+            value += weight * np.float64(row_loss) * (0.5 if kind == SQUARED else 1.0)
         array_at(given[6], (blocks,), np.float64)[stripe] = value
 
-    return huber
-
-
-def quantile_kernel(A: Any, stamp: str) -> Any:
-    """Compile the loss of quantiles with its gradient; their levels, one or one per column, and how many follow."""
-
-    @kernel(**OPTIONS)
-    def quantile(arguments: Any, stripe: Any) -> Any:
-        stamp  # noqa: B018
-        given = array_at(arguments, (_WORDS + 2,), np.int64)
-        rows, columns, per_block = given[7], given[8], given[9]
-        blocks = (rows + per_block - 1) // per_block
-        if given[0] != 1:
-            weighted_mean(given, blocks, A)
-            return
-        levels, stride = array_at(given[_WORDS], (given[_WORDS + 1],), A), given[_WORDS + 1] // columns
-        total, value = np.float64(array_at(given[5], (2,), A)[1]), 0.0
-        zero, one = A(0), A(1)
-        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
-            outputs = part_of_row(given[1], columns, i, 0, columns, A)
-            targets = part_of_row(given[2], columns, i, 0, columns, A)
-            doutputs = part_of_row(given[4], columns, i, 0, columns, A)
-            if total == 0:
-                for j in range(columns):
-                    doutputs[j] = 0
-                continue
-            weight = weight_of(given[3], i, A)
-            share, row_loss = A(weight / total), A(0)
-            for j in range(columns):
-                error, level = outputs[j] - targets[j], levels[stride * j]
-                gradient = select(error > zero, one - level, select(error < zero, -level, error))  # NaN is neither
-                row_loss += gradient * error
-                doutputs[j] = gradient * share
-            value += weight * np.float64(row_loss)
-        array_at(given[6], (blocks,), np.float64)[stripe] = value
-
-    return quantile
+    return error_loss
 
 
 def score_kernel(of_classes: bool, A: Any, stamp: str) -> Any:
