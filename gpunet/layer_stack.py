@@ -118,8 +118,10 @@ class LayerStack:
             layer.bind(memory if layer.index == last else hidden)
         if hidden.multiple == 1:  # otherwise the padding of one layer's rows would not stay 0 for another's
             writers = [layer for layer in self.layers if isinstance(layer, Linear | BatchNorm) and layer.index < last]
-            for number, layer in enumerate(writers):
-                layer.inference_buffer = number % 2
+            for taking_turns in filter(None, (writers[::2], writers[1::2])):
+                widest = max(taking_turns, key=lambda layer: layer.columns)
+                for layer in taking_turns:
+                    layer.inference_buffer = f"{widest.name}.{'s' if isinstance(widest, Linear) else 'y'}"
         self.loss_layer.bind(memory)
 
     # --- what a network is ------------------------------------------------------------------------------------------

@@ -188,9 +188,9 @@ class Layer(Part, ABC):
     not_recorded = frozenset({"output"})
     index, columns, name, width = fixed("index"), fixed("columns"), fixed("name"), fixed("width")
     output: Array
-    # Of the two that hidden layers take turns in when nothing is kept for a backward, so that what one layer writes
-    # and the next one reads stays in a cache; None for a buffer of its own.
-    inference_buffer: int | None = None
+    # One of the two that hidden layers take turns in when nothing is kept for a backward, so that what one layer writes
+    # and the next one reads stays in a cache: that of the widest of them, which training has too. None: its own.
+    inference_buffer: str | None = None
 
     def __init__(self, index: int, columns: int) -> None:
         self._index = index
@@ -211,9 +211,8 @@ class Layer(Part, ABC):
 
     def buffer(self, role: str, rows: int, training: bool = True) -> Array:
         """Return the (rows, width) buffer for ``role``: the layer's own, or in inference mode one that layers share."""
-        is_own = training or self.inference_buffer is None
-        name = f"{self.name}.{role}" if is_own else f"inference{self.inference_buffer}"
-        return self.workspace.rows(name, rows, self.width, self.storage)
+        shared = None if training else self.inference_buffer
+        return self.workspace.rows(shared or f"{self.name}.{role}", rows, self.width, self.storage)
 
     def numbers(self, matrix: Array) -> Array:
         """Return what a matrix of the layer stands for, (n, columns), on the host, in the network's dtype."""
