@@ -89,6 +89,7 @@ def describe(
         {f"version of {name}": arithmetic[name] for name in _VERSIONS if name in arithmetic}
         | {"checkpoint": settings.checkpoint is not None, "resume": settings.resume}
         | {"validation_batches": settings.validation_batches is not None}
+        | {"classes": None if network.classes is None else network.classes.tolist()}
         | {"seed": network.seed, "network": repr(network.configuration), "steps": network.steps}
         | settings_now
         | {"optimizer": f"{optimizer.name}, {optimizer.hyperparameters}", "optimizer's step": optimizer.step}

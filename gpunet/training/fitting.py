@@ -191,7 +191,10 @@ def fit(
                 ranks=ranks,
             )
             check_given(X, y, sample_weight, batches)
-        with network.in_training, settings.optimizer.in_training:
+        with contextlib.ExitStack() as turns:
+            with together(ranks):
+                turns.enter_context(network.in_training)
+                turns.enter_context(settings.optimizer.in_training)
             return _fit(network, settings, X, y, sample_weight, class_weight, validation)
 
 
@@ -207,8 +210,9 @@ def _fit(
     """Train, with settings that have been checked."""
     ranks, held_out, identity, resumed = settings.ranks, None, None, None
     with contextlib.ExitStack() as limits:
-        with network.lock, _learning_classes(network, y):
+        with network.lock, contextlib.ExitStack() as learning:
             with together(ranks) as described:
+                learning.enter_context(_learning_classes(network, y))
                 data, own_weights, per_class = _data(network, settings, X, y, sample_weight, class_weight)
                 # Nobody knows how many batches there will be; of what comes in batches, much is likely.
                 work = math.inf if isinstance(data, BatchStream) else network.training_work(data.rows)
@@ -252,6 +256,7 @@ def _run(
             described["epoch to begin with"] = done + 1
             if isinstance(data, BatchStream) and done < settings.epochs:
                 data.begin(done + 1)
+                described |= data.place
         with network.lock, network.backend.working(work):
             run = Loop(network, data, held_out, settings, work, identity, resumed)
         # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.

@@ -21,7 +21,7 @@ from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import Checkpoint, write_checkpoint
-from gpunet.training.distribution import EpochAgreement
+from gpunet.training.distribution import EpochAgreement, together
 from gpunet.training.early_stopping import BestWeights
 from gpunet.training.epoch_end import EpochEnd, EpochResult, mean_loss
 from gpunet.training.evaluation import DeviceData, evaluate_batches
@@ -83,9 +83,9 @@ class Loop:
             checkpoint.apply(network, self.optimizer, self.best, self.averages)
             self.progress.history = checkpoint.history
 
-        is_watched = any(map(_watches_steps, settings.callbacks))
         self.good = GoodWeights(network)
         self.ranks = ranks = settings.ranks
+        is_watched = self._on_any(any(map(_watches_steps, settings.callbacks)))  # all look at losses at the same steps
         self.agreement = None if ranks is None else EpochAgreement(ranks, network)
         self.steps = TrainingSteps(
             network,
@@ -115,6 +115,10 @@ class Loop:
         with self.network.lock, self.backend.working(self.work):
             yield
 
+    def _on_any(self, flag: bool) -> bool:
+        """Return whether a flag is set on any rank."""
+        return flag if self.ranks is None else any(self.ranks.share(flag))
+
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Let the network have the average in a block, if there is one; not only while the lock is held."""
@@ -137,6 +141,7 @@ class Loop:
             ending.callback(self._keep_weights)
             for callback in self.settings.callbacks:
                 callback.on_fit_start(self.progress)
+            self.progress.stop = self._on_any(self.progress.stop)
             while len(history) < self.settings.epochs and not (self.progress.stop or history.stopped_early):
                 record = self._epoch(len(history) + 1)
                 history.records.append(record)
@@ -245,11 +250,15 @@ class Loop:
             yield from self.windows
             return
         if stream.epoch != epoch:
-            stream.begin(epoch)
+            with together(self.ranks) as described:
+                stream.begin(epoch)
+                described |= stream.place
         while stream.ready is not None:
             number = 0 if self.steps.is_full else len(self.steps.sizes)
             yield number, number + 1
-            stream.advance()
+            with together(self.ranks) as described:  # with other numbers of batches, some ranks would wait for ever
+                stream.advance()
+                described |= stream.place
 
     def _add(self, epoch: int) -> None:
         """Add a step for the batch that the stream has ready; where there is no room, begin a new part of the epoch."""

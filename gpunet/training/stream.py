@@ -171,6 +171,13 @@ class BatchStream:
             self.ready = self._own(batch)
         self.rows += self.ready.whole
 
+    @property
+    def place(self) -> dict[str, int]:
+        """The rows of the whole next batch, 0 where there is none, by its number: what is the same on all ranks."""
+        number = self._number + (self.ready is None)
+        rows = 0 if self.ready is None else self.ready.whole
+        return {f"number of rows in batch {number} of epoch {self.epoch}": rows}
+
     def close(self) -> None:
         """Let go of the iterator, which may be in the middle of an epoch."""
         close = getattr(self._iterator, "close", None)

@@ -11,7 +11,14 @@ import pytest
 
 import gpunet
 from gpunet.distributed import Ranks, one_rank
-from gpunet.errors import DistributedError, InvalidTypeError, InvalidValueError, ShapeError, TrainingDivergedError
+from gpunet.errors import (
+    DistributedError,
+    InUseError,
+    InvalidTypeError,
+    InvalidValueError,
+    ShapeError,
+    TrainingDivergedError,
+)
 from tests.helpers.threaded_ranks import run_ranks
 
 RNG = np.random.default_rng(2)
@@ -158,6 +165,83 @@ def test_all_ranks_stop_where_one_wants_to() -> None:
 
     made = run_ranks(3, 3, lambda ranks: fit(ranks, epochs=9, callbacks=[Meddler(ranks, 2, stop)]))
     assert [one.steps for one in made] == [4, 4, 4]
+
+
+def test_all_ranks_stop_where_one_wants_to_before_the_first_epoch() -> None:
+    class Stop(gpunet.Callback):
+        def __init__(self, is_here: bool) -> None:
+            self.is_here = is_here
+
+        def on_fit_start(self, run: gpunet.Run) -> None:
+            run.stop = self.is_here
+
+    made = run_ranks(2, 2, lambda ranks: fit(ranks, callbacks=[Stop(ranks.rank == 1)]))
+    assert [one.steps for one in made] == [0, 0]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ([40, 40], r"number of rows in batch 3 of epoch \d than rank 0: 0, and not 40"),
+        ([40, 30, 40], r"number of rows in batch 2 of epoch \d than rank 0: 30, and not 40"),
+        ([], r"rank 1 raised InvalidValueError: batches: epoch \d has none"),
+    ],
+)
+def test_batches_are_of_the_same_lengths(there: list[int], words: str, epoch: int) -> None:
+    def run(ranks: Ranks) -> None:
+        def batches(number: int) -> list[Any]:
+            lengths = there if number == epoch and ranks.rank == 1 else [40, 40, 40]
+            return [(X[:length], Y[:length]) for length in lengths]
+
+        expected = InvalidValueError if not there and ranks.rank == 1 else DistributedError
+        with pytest.raises(expected, match="epoch \\d has none" if expected is InvalidValueError else words):
+            fit(ranks, X=None, y=None, batches=batches)
+
+    run_ranks(2, 2, run)
+
+
+def test_a_batch_that_fits_on_no_rank_is_an_error_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(ranks: Ranks) -> None:
+        with pytest.raises(ShapeError, match=r"^batches, batch 2 of epoch 1: X: "):
+            fit(ranks, X=None, y=None, batches=[(X, Y), (X[:, :4], Y)])
+
+    run_ranks(2, 2, run)
+    assert not capsys.readouterr().err  # nobody has ended the others
+
+
+def test_labels_that_no_network_of_this_size_learns_are_an_error_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(ranks: Ranks) -> None:
+        made = network()
+        with pytest.raises(InvalidValueError, match=r"^y: has 4 different labels"):
+            fit(ranks, made, y=np.array(["a", "b", "c", "d"])[np.arange(120) % 4])
+        assert made.classes is None
+
+    run_ranks(2, 2, run)
+    assert not capsys.readouterr().err
+
+
+def test_labels_are_compared() -> None:
+    def run(ranks: Ranks) -> None:
+        made = network()
+        with pytest.raises(DistributedError, match="rank 1 has another classes than rank 0"):
+            fit(ranks, made, y=np.array(["a", "b", on_rank(1, ranks, "d", "c")])[Y])
+        assert made.classes is None
+
+    run_ranks(2, 2, run)
+
+
+def test_a_network_in_use_is_an_error_of_all() -> None:
+    class Again(gpunet.Callback):
+        def __init__(self, ranks: Ranks) -> None:
+            self.ranks = ranks
+
+        def on_epoch_end(self, run: gpunet.Run, record: gpunet.EpochRecord) -> None:
+            with pytest.raises(InUseError):
+                fit(self.ranks, run.network)
+
+    made = run_ranks(2, 2, lambda ranks: fit(ranks, callbacks=[Again(ranks)]))
+    assert made[0].steps == made[1].steps == 8
 
 
 def test_what_one_rank_alone_raises_aborts_all(capsys: pytest.CaptureFixture[str]) -> None:
