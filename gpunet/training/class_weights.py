@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,6 +104,22 @@ def weigh_rows(per_row: Array, sample_weight: Array | None) -> Array:
         raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
     check_no_underflow("class_weight", per_row, positive)
     return per_row
+
+
+def mean_exponent(weights: Array) -> int:
+    """Return e such that weights / 2^e are about 1 in the mean, and none is subnormal: all keep their digits.
+
+    The gradient of a batch in shards is of sum_i w_i l_i / rows until the weights of all shards are known: in half
+    precision it overflows, or vanishes, where they are far from 1.
+
+    Parameters
+    ----------
+    weights : ndarray, (n,)
+        On the host, at least 0 and not all 0.
+    """
+    mean, smallest = float(weights.mean(dtype=np.float64)), float(weights[weights > 0].min())
+    limits = np.finfo(weights.dtype)
+    return min(math.frexp(mean)[1], math.frexp(smallest)[1] - 1 - int(limits.minexp), int(limits.maxexp) - 2)
 
 
 def _check_weight(label: Any, weight: Any, dtype: np.dtype[Any]) -> float:

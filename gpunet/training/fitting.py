@@ -19,7 +19,7 @@ from gpunet.network import Network
 from gpunet.optimizers import Optimizer
 from gpunet.training.callbacks import Callback
 from gpunet.training.checkpoint import Checkpoint, read_checkpoint
-from gpunet.training.class_weights import combine_weights, weigh_classes
+from gpunet.training.class_weights import combine_weights, mean_exponent, weigh_classes
 from gpunet.training.distribution import check_ranks, describe, limited_threads, together
 from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.evaluation import DeviceData, check_given
@@ -228,6 +228,10 @@ def _fit(
                     )
                 if ranks is not None and ranks.size > 1:
                     described |= describe(network, settings, data, held_out, own_weights, per_class)
+            if ranks is not None and isinstance(data, DeviceData) and data.weights is not None:
+                exponent = ranks.share(mean_exponent(network.backend.to_numpy(data.weights)))[0]
+                with network.backend.array_module():
+                    data.weights = network.backend.asarray(data.weights * 2.0**-exponent)
             limits.enter_context(limited_threads(ranks, network, work))
             if settings.checkpoint is not None:
                 with network.backend.working(work):

@@ -71,7 +71,7 @@ def train(ranks: Ranks | None, backend: Backend, network: Arguments, fit: Argume
     X, y, X_held_out, y_held_out, weights = data()
     given: Arguments = {"batch_size": 50, "epochs": 3, "optimizer": lambda: gpunet.SGD(0.05, momentum=0.9)} | fit
     given["optimizer"] = given["optimizer"]()
-    if given.get("sample_weight") == "weights":
+    if isinstance(given.get("sample_weight"), str):
         given["sample_weight"] = weights
     if given.get("early_stopping"):
         given["early_stopping"] = gpunet.EarlyStopping(patience=2, monitor="validation_loss")
@@ -137,6 +137,29 @@ def test_half_precision(precision: str) -> None:
     network = {"precision": precision, "dropout": 0.2}
     make = lambda: gpunet.backends.select_backend("cpu", precision)  # noqa: E731
     assert_equal_on((1, 2, 4), make, network, {}, "float32")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("exponent", [-60, 20, 110])
+def test_only_the_ratios_of_weights_count(exponent: int, size: int) -> None:
+    weights = data()[-1]
+    found = [
+        run_ranks(
+            size,
+            SHARDS,
+            lambda ranks, factor=factor: train(
+                ranks,
+                gpunet.backends.select_backend("cpu", "float16"),
+                {"precision": "float16"},
+                {"sample_weight": weights * factor, "optimizer": lambda: gpunet.SGD(0.05)},
+                "float32",
+            ),
+        )
+        for factor in (1.0, 2.0**exponent)
+    ]
+    for one, other in zip(*found, strict=True):
+        assert one[0].tobytes() == other[0].tobytes()
+        assert one[1:] == other[1:]
 
 
 def test_one_shard_is_plain_training_bit_by_bit() -> None:
