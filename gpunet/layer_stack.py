@@ -29,6 +29,8 @@ Array = npt.NDArray[Any]
 
 LARGEST_STEP = 2**63 - 1
 
+_PARAMETER, _STATE, _OUTPUT = "parameter ", "running average ", "output of "
+
 
 class LayerStack:
     """What training runs: layers in order, with parameters in flat buffers, and a loss.
@@ -474,14 +476,23 @@ class LayerStack:
         for (layer, output), following in zip(passed, [*self.layers[1:], None], strict=True):
             for spec in layer.parameter_specs():
                 if not np.isfinite(self.backend.to_numpy(self.parameters[spec.name])).all():
-                    return f"parameter {spec.name}"
+                    return _PARAMETER + spec.name
             for spec in layer.state_specs():
                 if not np.isfinite(self.backend.to_numpy(self.state[spec.name])).all():
-                    return f"running average {spec.name}"
+                    return _STATE + spec.name
             overwritten = x is None and following is not None and following.output is output
             if not overwritten and not np.isfinite(layer.numbers(output)).all():
-                return f"output of {layer.name}"
+                return _OUTPUT + layer.name
         return None
+
+    def places(self) -> list[str]:
+        """Return all that :meth:`first_non_finite` may name, in forward order."""
+        places = []
+        for layer in self.layers:
+            places += [_PARAMETER + spec.name for spec in layer.parameter_specs()]
+            places += [_STATE + spec.name for spec in layer.state_specs()]
+            places.append(_OUTPUT + layer.name)
+        return places
 
 
 def _bears_padding(layer: Layer) -> bool:

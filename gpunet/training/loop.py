@@ -321,7 +321,8 @@ class Loop:
         """Put good weights back, of the windows that the first ``finite`` losses of the epoch confirm, and raise."""
         layer = self.network.first_non_finite()
         if self.ranks is not None:  # whose rows are others
-            layer = next(filter(None, self.ranks.share(layer)), None)
+            found = filter(None, self.ranks.share(layer))
+            layer = min(found, key=self.network.places().index, default=None)
         layer = layer or ("gradients" if what.startswith("the loss scale") else "loss")
         advice = self._advice(layer, has_updated)
         self.good.restore(finite)

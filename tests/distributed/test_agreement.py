@@ -272,6 +272,22 @@ def test_divergence_is_the_same_on_all_ranks() -> None:
         np.testing.assert_array_equal(other, first)
 
 
+def test_the_first_place_that_is_not_finite_is_that_of_all_rows() -> None:
+    rows = np.where(np.arange(16) < 8, 1e20, 1e38)[:, None] * np.ones(
+        (1, 5)
+    )  # the first rank's overflow one layer later
+
+    def run(ranks: Ranks) -> str | None:
+        made = gpunet.Network([5, 4, 4, 3], device="cpu:numpy", batch_norm=False)
+        made.set_parameters({"W1": np.full((4, 5), 10.0), "W2": np.full((4, 4), 1e20)})
+        with pytest.raises(TrainingDivergedError) as raised:
+            fit(ranks, made, X=rows, y=Y[:16], batch_size=16, shuffle=False)
+        return raised.value.layer
+
+    (alone,) = run_ranks(1, 2, run)
+    assert run_ranks(2, 2, run) == [alone, alone]
+
+
 def test_a_checkpoint_that_cannot_be_written_is_an_error_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
