@@ -175,3 +175,20 @@ def test_plain_sums_are_the_same_on_every_rank_and_those_of_one_to_rounding() ->
     found = run_ranks(3, None, lambda ranks: train(ranks, numpy_backend(), {}, {}, "float64"))
     assert len({one[0].tobytes() for one in found}) == 1
     np.testing.assert_allclose(found[0][0], expected[0], rtol=1e-9, atol=1e-9)
+
+
+def test_a_callback_on_one_rank_does_not_change_when_the_others_look_for_divergence() -> None:
+    class Watch(gpunet.Callback):
+        def on_step_end(self, run: gpunet.Run) -> None:
+            pass
+
+    def run(ranks: Ranks) -> str:
+        made = gpunet.Network([COLUMNS, CLASSES], device=emulated(), batch_norm=False)
+        X, y, *_ = data()
+        callbacks = [Watch()] if ranks.rank == 0 else []
+        fast = gpunet.SGD(1e38)
+        with pytest.raises(gpunet.TrainingDivergedError) as raised:
+            gpunet.fit(made, X, y, epochs=1, batch_size=8, optimizer=fast, callbacks=callbacks, distributed=ranks)
+        return str(raised.value)
+
+    assert len(set(run_ranks(2, 2, run))) == 1
