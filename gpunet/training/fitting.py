@@ -161,8 +161,9 @@ def fit(
         it was seen first and has the history so far. On a device it may be up to 256 steps until that is noticed; no
         update follows the loss meanwhile. With ``batches``, the layer is that of the last batch by then.
     DistributedError
-        The ranks differ in arguments, data, weights, seeds or versions, before anything changes; or, after an epoch, in
-        weights, which callbacks have changed then. What else one rank alone raises ends all of them.
+        The ranks differ in arguments, data, weights, seeds or versions, before anything changes; in the number or the
+        lengths of ``batches``, when these come; or, after an epoch, in weights, which callbacks have changed then. What
+        else one rank alone raises ends all of them.
     OSError
         The checkpoint cannot be written. The network has the weights after the epoch then, and an older checkpoint is
         still there.
