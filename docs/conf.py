@@ -82,7 +82,8 @@ def displayed_math(translator: SphinxTranslator, node: nodes.math_block) -> None
 
 
 def suit_links(source: list[str]) -> None:
-    """Call a page by its title, and leave of a link to a file of the checkout, which no page shows, its text."""
+    """Call a page by its title, and leave of a link to a file of the checkout, that no page shows, its text or name."""
+    source[0] = re.sub(r"\[(\S+[./]\S*)\]\(\.\./[^)]*\)", r"`\1`", source[0])
     source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
     source[0] = re.sub(r"\[(docs/)?[\w-]+\.md\]\(", "[](", source[0])
 

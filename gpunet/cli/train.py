@@ -519,6 +519,14 @@ def _opening(job: _Job) -> str:
     return f"{job.data.name}: {train:,} rows to train, {validation:,} to validate, {test:,} to test"
 
 
+def _company(job: _Job) -> str:
+    """Return how many ranks trained, and of how many shards, where there are any."""
+    ranks = job.arguments.company.ranks
+    if ranks is None:
+        return ""
+    return f", ranks: {ranks.size}" + ("" if ranks.shards is None else f", shards: {ranks.shards}")
+
+
 def _samples_per_second(history: History, rows: int) -> float:
     """Return training examples over training time, of all epochs."""
     return len(history) * rows / math.fsum(rows / rate for rate in history["samples_per_second"])
@@ -578,7 +586,7 @@ def _print_text(
     numbers = network.precision if network.precision != "float32" else network.dtype.name
     print_lines(
         *class_lines(count_classes(job.data, job.split)),
-        f"{sizes} network, {network.parameter_count:,} parameters, {numbers} on {device}",
+        f"{sizes} network, {network.parameter_count:,} parameters, {numbers} on {device}{_company(job)}",
         f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
         ", ".join(map(str, filter(None, (job.folder / MODEL, job.folder / HISTORY, job.arguments.plot)))),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
@@ -95,7 +95,7 @@ def describe(
         | {"optimizer": f"{optimizer.name}, {optimizer.hyperparameters}", "optimizer's step": optimizer.step}
         | {"learning rate": in_words(optimizer.schedule), "early_stopping": in_words(settings.early_stopping)}
         | samples
-        | {name: None if array is None else fingerprint(array, to_numpy=to_numpy) for name, array in arrays.items()}
+        | {name: None if array is None else _digest(array, to_numpy=to_numpy) for name, array in arrays.items()}
     )
 
 
@@ -106,7 +106,12 @@ def _sample(data: DeviceData | BatchStream, name: str) -> str | None:
     array = getattr(data, name)
     starts = np.linspace(0, max(0, len(array) - _ROWS), _PIECES).astype(int).tolist()
     pieces = [array[start : start + _ROWS] for start in dict.fromkeys(starts)]
-    return f"{array.shape} {fingerprint(*pieces, to_numpy=data.to_numpy)}"
+    return f"{array.shape} with {_digest(*pieces, to_numpy=data.to_numpy)}"
+
+
+def _digest(*arrays: Array, to_numpy: Callable[[Array], Array]) -> str:
+    """Return the beginning of a fingerprint: enough to tell arrays apart, and short enough for a message."""
+    return f"digest {fingerprint(*arrays, to_numpy=to_numpy)[:16]}"
 
 
 class EpochAgreement:

@@ -83,6 +83,17 @@ def test_ranks_without_shards_train_too(data: Path, tmp_path: Path) -> None:
     assert (json.loads(output)["ranks"], json.loads(output)["shards"]) == (2, None)
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "told"), [(2, (), ", ranks: 2\n"), (2, ("--shards", 4), ", ranks: 2, shards: 4\n")]
+)
+def test_how_many_have_trained_is_told(
+    size: int, options: tuple[object, ...], told: str, data: Path, tmp_path: Path
+) -> None:
+    status, output, errors = train(size, data, tmp_path / "out", "--epochs", 1, *options)
+    assert (status, errors) == (0, "")
+    assert output.count(f"float32 on cpu{told}") == 1
+
+
 def test_figures_findings_and_the_comparison_are_made_once(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out, plot = tmp_path / "out", tmp_path / "curve.png"
