@@ -17,6 +17,7 @@ from gpunet.distributed.shards import Node, Partition
 
 # Vectors are exchanged as soon as they have so many bytes, while the backward pass goes on.
 BUCKET_BYTES = 1 << 22
+_MOST_COUNTS = 64
 
 
 class ShardedBackend(Backend):
@@ -93,6 +94,8 @@ class ShardedBackend(Backend):
         starts = self.partition.starts(rows)
         self._first = starts[self.partition.own.start]
         if rows not in self._counts:
+            if len(self._counts) >= _MOST_COUNTS:  # of batches of ever other lengths
+                self._counts.clear()
             self._counts[rows] = self.inner.asarray(np.diff(starts).astype(np.int32))
         self._begun = None
         for bucket in self._buckets:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpunet.backends.notices import say_once
 from gpunet.distributed import Ranks
+from gpunet.distributed.launcher import find_launch
 from gpunet.errors import DistributedError, InvalidTypeError, MissingDependencyError, shown
 from gpunet.fingerprint import fingerprint
 from gpunet.network import Network
@@ -28,9 +30,17 @@ _VERSIONS = ("gpunet", "NumPy", "CuPy", "CPU backend", "launch plans")
 
 
 def check_ranks(distributed: Any) -> Ranks | None:
-    """Return the ranks, or raise."""
-    if distributed is None or isinstance(distributed, Ranks):
+    """Return the ranks, or raise; say once where several processes train, and none of them for the others."""
+    if isinstance(distributed, Ranks):
         return distributed
+    if distributed is None:
+        launch = find_launch()
+        if launch.size > 1 and launch.rank == 0:
+            say_once(
+                f"each of the {launch.size} processes that {launch.launcher} has started trains alone",
+                "fit is given no distributed=, such as gpunet.distributed.mpi()",
+            )
+        return None
     raise InvalidTypeError(f"distributed: got {shown(distributed)}. Expected gpunet.distributed.mpi(...), or None.")
 
 

@@ -58,6 +58,25 @@ def test_distributed_is_ranks() -> None:
         fit(4)  # type: ignore[arg-type]
 
 
+def test_several_processes_that_train_alone_are_told_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gpunet.backends.notices, "_said", set())
+    fit(None)
+    monkeypatch.setenv("PMI_SIZE", "4")
+    monkeypatch.setenv("PMI_RANK", "1")
+    fit(None)
+    fit(one_rank(4))
+    assert caplog.messages == []
+    monkeypatch.setenv("PMI_RANK", "0")
+    for _ in range(2):
+        fit(None)
+    (message,) = caplog.messages
+    assert message.startswith(
+        "each of the 4 processes that mpiexec has started trains alone: fit is given no distributed="
+    )
+
+
 DIFFERENT: list[tuple[str, str, Any]] = [
     ("a row of X", "X", lambda ranks: {"X": on_rank(1, ranks, np.where(np.arange(120) < 1, 9, X.T).T, X)}),
     ("a label", "y", lambda ranks: {"y": on_rank(1, ranks, np.append(Y[:-1], (Y[-1] + 1) % 3), Y)}),
