@@ -3,9 +3,10 @@
 // weigh_shard:  doutputs and dbias times w / rows, sums = (loss_0 w, w), with w = loss_1, the weight of the shard.
 // sum_shards:   out = the sum of `count` vectors, each of which is the sum over a node of a tree over the shards. A
 //               stack of sums, put down in order: as long as the two on top are of one level, they become one of the
-//               next; at the end it is added up from its top. So the order of the additions is the tree's, whoever has
-//               added up the nodes. The sum on top is in registers, the others in local memory, which stays in the L1
-//               cache. Nodes of one tree in order never need MOST_SUMS; if others do, the top is added to what is below.
+//               next; at the end it is added up from its top. Vectors of a negative level are left out. So the order of
+//               the additions is the tree's, whoever has added up the nodes. The sum on top is in registers, the others
+//               in local memory, which stays in the L1 cache. Nodes of one tree in order never need MOST_SUMS; if others
+//               do, the top is added to what is below.
 // divide_sums:  gradients times rows / sums_1, or 0 where that is 0; where it is 1 they stay as they are, unread.
 //               loss = (sums_0 / sums_1, sums_1).
 //
@@ -61,9 +62,12 @@ struct TreeSum {
 
     template <int M>
     __device__ __forceinline__ void operator()(long long first, Width<M>) const {
-        Pack<T, M> below[MOST_SUMS], top = load_pack<M>(parts + first);
-        int levels_below[MOST_SUMS], level = levels[0], depth = 0;
-        for (int part = 1; part < count; ++part) {
+        int part = 0;
+        while (levels[part] < 0) ++part;
+        Pack<T, M> below[MOST_SUMS], top = load_pack<M>(parts + part * size + first);
+        int levels_below[MOST_SUMS], level = levels[part], depth = 0;
+        while (++part < count) {
+            if (levels[part] < 0) continue;
             const Pack<T, M> next = load_pack<M>(parts + part * size + first);
             if (levels[part] == level) {
                 add(top, next);

@@ -73,7 +73,7 @@ def test_layers_draw_from_streams_of_their_own():
 def layer_stds(activation, initializer):
     """Return the spread of the activations in each layer of the lecture's 10 x 500 network."""
     network = gpunet.Network([500] * 11, activation=activation, initializer=initializer, batch_norm=False, device="cpu")
-    network.forward(np.random.default_rng(0).standard_normal((200, 500)).astype(np.float32))
+    network.forward(np.random.default_rng(0).standard_normal((200, 500)).astype(np.float32), training=True)
     return [float(layer.output.std()) for layer in network.layers if layer.kind == "activation"][:9]
 
 

@@ -240,7 +240,7 @@ class NumpyBackend(Backend):
 
     def batch_norm_statistics(self, s: Array, statistics: Array) -> None:
         mean, squares = statistics
-        residual = self._scratch("residual", mean.shape, s.dtype)
+        shift = self._scratch("shift", mean.shape, s.dtype)
         residuals = self._scratch("residuals", (-(-s.shape[0] // ROWS), s.shape[1]), s.dtype)
         partial = self._scratch("partial", residuals.shape, s.dtype)
         self._column_sums(s, out=mean)
@@ -249,13 +249,13 @@ class NumpyBackend(Backend):
             centred = self._centred(s[rows], mean)
             np.add.reduce(centred, axis=0, out=residuals[index])
             np.einsum("ij,ij->j", centred, centred, out=partial[index])
-        np.add.reduce(residuals, axis=0, out=residual)
+        np.add.reduce(residuals, axis=0, out=shift)
         np.add.reduce(partial, axis=0, out=squares)
-        residual /= s.shape[0]  # what rounding left of the mean
-        mean += residual
-        residual *= residual
-        residual *= s.shape[0]
-        squares -= residual
+        shift /= s.shape[0]  # what rounding left of the mean
+        mean += shift
+        shift *= shift
+        shift *= s.shape[0]
+        np.subtract(squares, shift, out=squares, where=np.isfinite(squares))
 
     def batch_norm_activation_apply(
         self,

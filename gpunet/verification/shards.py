@@ -18,7 +18,16 @@ from gpunet.verification.subject import Subject
 SIZES = (1, 3, 4, 1023, 40_001)
 # Levels of nodes in the order of the shards: one; those of 2 to 8 ranks, whose shards are or are not a power of two;
 # a rank's own shards, from an odd one on; so deep a stack as 2^16 shards need.
-LEVELS = ((3,), (0, 0), (1, 1, 1), (0,) * 8, (0, 1, 1, 0), (2, 0, 0, 1, 1), (*range(16), 16, *range(15, -1, -1)))
+LEVELS = (
+    (3,),
+    (0, 0),
+    (1, 1, 1),
+    (0,) * 8,
+    (0, 1, 1, 0),
+    (-1, 1, -1, 0),
+    (2, 0, 0, 1, 1),
+    (*range(16), 16, *range(15, -1, -1)),
+)
 
 
 def weigh_shard(storage: Storage, shape: tuple[int, int], weight: float = 7.0, *, has_bias: bool = True) -> Operation:

@@ -118,8 +118,8 @@ BUGS = [
     Bug(
         "masks do not depend on the layer",
         numpy_backend,
-        "words = random_words(Stream.DROPOUT, part.start, part.stop - part.start, seed, layer, number)",
-        "words = random_words(Stream.DROPOUT, part.start, part.stop - part.start, seed, 1, number)",
+        "words = random_words(Stream.DROPOUT, first + part.start, part.stop - part.start, seed, layer, number)",
+        "words = random_words(Stream.DROPOUT, first + part.start, part.stop - part.start, seed, 1, number)",
         masks,
     ),
     Bug(

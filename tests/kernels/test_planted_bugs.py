@@ -400,6 +400,15 @@ BUGS = [
         ("sum over shards", "float32", "levels 2 0 0 1 1"),
     ),
     Bug(
+        "a vector that is none is added",
+        "shards",
+        "if (levels[part] < 0) continue;",
+        "",
+        "sum_shards<float, .*>",
+        "sum over shards",
+        ("sum over shards", "float32", "levels -1 1 -1 0"),
+    ),
+    Bug(
         "a vector is left out where the levels differ",
         "shards",
         "top = next;",

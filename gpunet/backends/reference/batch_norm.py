@@ -159,7 +159,7 @@ def batch_norm_merge(
     pivot = statistics[0, 0]
     distances = xp.where(shares > 0, statistics[:, 0] - pivot, 0)
     shift = (shares * distances).sum(axis=0) / rows
-    squares = (xp.where(shares > 0, statistics[:, 1], 0) + shares * (distances - shift) ** 2).sum(axis=0)
+    squares = xp.where(shares > 0, statistics[:, 1] + shares * (distances - shift) ** 2, 0).sum(axis=0)
     mean[...] = pivot + shift
     inverse_std[...] = 1 / xp.sqrt(squares / rows + epsilon)
     running_mean[...] = (1 - momentum) * running_mean + momentum * mean

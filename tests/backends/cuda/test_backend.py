@@ -24,7 +24,7 @@ TRAJECTORY = {"float32": 2e-5, "float64": 1e-11}
 
 
 # What only a backend of the CPU does in a way of its own: choosing kernels, avoiding denormals.
-OF_THE_CPU = {"flush_denormals", "is_compiled_for", "working"}
+OF_THE_CPU = {"call", "flush_denormals", "is_compiled_for", "working"}
 # What is made of the user's functions of arrays.
 EXPRESSIONS = {"custom_loss"}
 
