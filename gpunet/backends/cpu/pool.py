@@ -24,6 +24,7 @@ from gpunet.environment import usable_cores
 # How long a worker waits awake for the next phase: longer than the Python between two operations of a step.
 _AWAKE_SECONDS = 300e-6
 _MOST_CHOICES = 64
+_LATELY_SECONDS = 0.1
 _address_of: Any = ctypes.addressof
 _buffer_of: Any = ctypes.c_char.from_buffer
 _CALL = ctypes.CFUNCTYPE(None, *(ctypes.c_int64,) * 2)
@@ -54,7 +55,7 @@ class Pool:
     chosen : int
         How many work; what the caller lets NumPy's BLAS library have is a limit at each call.
     times_refused : int
-        How often a caller did a program alone, because another thread of Python had the others.
+        How often a caller did a program with fewer threads than were chosen, because other threads of Python had some.
     """
 
     def __init__(self, threads: int, blas: Blas | None) -> None:
@@ -65,6 +66,7 @@ class Pool:
         self._run = _RUN(worker.run_program.address)
         self._work = _CALL(worker.work.address)
         self._choices: dict[Hashable, ThreadChoice] = {}
+        self._last_calls: dict[int, float] = {}
         self._forget_threads()
         _pools.add(self)
 
@@ -98,14 +100,17 @@ class Pool:
             self._workers.append(thread)
 
     def run(self, program: Array) -> None:
-        """Do a program; where another thread of Python has the pool, in the calling thread alone.
+        """Do a program; where several threads of Python have some, each with its part of the pool, or alone.
 
         Parameters
         ----------
         program : ndarray of int64, (phases, 3)
             Kernel, arguments, stripes.
         """
-        threads = min(self.chosen, self.threads)
+        threads, own = min(self.chosen, self.threads), max(1, self.threads // self._callers())
+        if threads > own:
+            threads = own
+            self.times_refused += 1
         limit = self._one_thread.limit
         if limit is not None:
             threads = min(threads, limit)
@@ -121,6 +126,15 @@ class Pool:
         finally:
             if has_pool:
                 self._lock.release()
+
+    def _callers(self) -> int:
+        """Return how many threads of Python, this one included, have called of late: they share the cores."""
+        now = time.perf_counter()
+        self._last_calls[threading.get_ident()] = now
+        if len(self._last_calls) > 1:
+            calls = list(self._last_calls.items())  # at once: others may add theirs
+            self._last_calls = {caller: last for caller, last in calls if now - last <= _LATELY_SECONDS}
+        return len(self._last_calls)
 
     def choice(self, work: Hashable) -> ThreadChoice:
         """Return what chooses the number of threads for some work: the same object for the same work, call by call.

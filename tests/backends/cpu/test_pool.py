@@ -51,6 +51,21 @@ def test_threads_end_with_their_pool() -> None:
     assert not any(thread.is_alive() for thread in started)
 
 
+def test_threads_of_python_that_take_turns_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(2, None)
+    steps = np.array([(count.address, address(np.zeros(5, np.int64)), 5)], np.int64)
+    pool.run(steps)
+    other = threading.Thread(target=pool.run, args=(steps,))
+    other.start()
+    other.join()
+    assert pool.times_refused == 1  # the other one, beside this
+    pool.run(steps)
+    assert pool.times_refused == 2
+    monkeypatch.setattr("gpunet.backends.cpu.pool._LATELY_SECONDS", 0.0)
+    pool.run(steps)
+    assert pool.times_refused == 2  # the other one has not called of late
+
+
 def test_two_threads_of_python_use_one_pool() -> None:
     pool = Pool(3, find_blas())
     counts = np.zeros((4, 50), np.int64)
