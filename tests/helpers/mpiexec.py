@@ -34,7 +34,7 @@ def start_ranks(size: int, *arguments: str, **environment: str) -> subprocess.Po
     )
 
 
-def run_under_mpi(size: int, *arguments: str, seconds: float = 120, **environment: str) -> tuple[int, str, str]:
+def run_under_mpi(size: int, *arguments: str, seconds: float = 300, **environment: str) -> tuple[int, str, str]:
     """Return exit status, output and errors of ``python ...`` on so many ranks."""
     process = start_ranks(size, *arguments, **environment)
     try:
