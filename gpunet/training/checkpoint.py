@@ -144,11 +144,13 @@ def read_checkpoint(
     early_stopping: EarlyStopping | None,
     identity: RunIdentity,
     epochs: int,
+    *,
+    warns: bool = True,
 ) -> Checkpoint:
     """Read a checkpoint of this very run.
 
     Where epochs are left to do, and their bits may differ from those of an uninterrupted run, this warns with
-    :class:`gpunet.ResumeWarning`.
+    :class:`gpunet.ResumeWarning`; unless ``warns`` is False, where another rank does.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def read_checkpoint(
         checkpoint = _parse(tensors, header, network, optimizer, identity)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"checkpoint: {str(path)!r} is damaged ({error}).") from None
-    if len(checkpoint.history) < epochs:
+    if warns and len(checkpoint.history) < epochs:
         for text in notes:
             warn_user(f"checkpoint: {str(path)!r}: {text}.", ResumeWarning)
     return checkpoint

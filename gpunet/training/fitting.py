@@ -301,7 +301,13 @@ def _resumed(network: Network, settings: FitSettings, identity: RunIdentity | No
     if not settings.resume or settings.checkpoint is None or identity is None or not settings.checkpoint.exists():
         return None
     return read_checkpoint(
-        settings.checkpoint, network, settings.optimizer, settings.early_stopping, identity, settings.epochs
+        settings.checkpoint,
+        network,
+        settings.optimizer,
+        settings.early_stopping,
+        identity,
+        settings.epochs,
+        warns=settings.ranks is None or settings.ranks.is_first,
     )
 
 

@@ -26,7 +26,7 @@ def train(ranks: Ranks | None, path: Path, epochs: int, **more: Any) -> np.ndarr
         Y,
         epochs=epochs,
         batch_size=40,
-        optimizer=gpunet.Adam(1e-2),
+        optimizer=more.pop("optimizer", None) or gpunet.Adam(1e-2),
         validation=(X[:50], Y[:50]),
         early_stopping=gpunet.EarlyStopping(patience=9),
         checkpoint=path,
@@ -53,6 +53,13 @@ def test_another_number_of_shards_is_another_run(tmp_path: Path) -> None:
         train(one_rank(8), tmp_path / "run.safetensors", 2)
     with pytest.raises(InvalidValueError, match=r"is of a run with shards=4\. Expected None"):
         train(None, tmp_path / "run.safetensors", 2)
+
+
+def test_only_rank_0_warns(tmp_path: Path) -> None:
+    train(one_rank(SHARDS), tmp_path / "run.safetensors", 1)
+    with pytest.warns(gpunet.ResumeWarning, match="its learning rate was") as caught:
+        run_ranks(3, SHARDS, lambda ranks: train(ranks, tmp_path / "run.safetensors", 2, optimizer=gpunet.Adam(0.5)))
+    assert len(caught) == 1
 
 
 def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
