@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 _BESIDE_PYTHON = Path(sys.executable).with_name("mpiexec")
 MPIEXEC = str(_BESIDE_PYTHON) if _BESIDE_PYTHON.exists() else shutil.which("mpiexec")
 ROOT = Path(__file__).resolve().parents[2]
+# What MPICH's mpiexec says on standard output if it sees a process dead before it hears of the abort that killed it.
+_NOTICE = re.compile(r"\n=+\n=   BAD TERMINATION.*?suggestions\n", re.DOTALL)
 
 needs_mpi = pytest.mark.skipif(
     (MPIEXEC is None or importlib.util.find_spec("mpi4py") is None) and os.environ.get("GPUNET_REQUIRE_MPI") != "1",
@@ -35,7 +38,7 @@ def start_ranks(size: int, *arguments: str, **environment: str) -> subprocess.Po
 
 
 def run_under_mpi(size: int, *arguments: str, seconds: float = 300, **environment: str) -> tuple[int, str, str]:
-    """Return exit status, output and errors of ``python ...`` on so many ranks."""
+    """Return exit status, output and errors of ``python ...`` on so many ranks; mpiexec's notices are errors."""
     process = start_ranks(size, *arguments, **environment)
     try:
         output, errors = process.communicate(timeout=seconds)
@@ -43,4 +46,4 @@ def run_under_mpi(size: int, *arguments: str, seconds: float = 300, **environmen
         process.kill()
         output, errors = process.communicate()
         pytest.fail(f"the ranks hang:\n{output}\n{errors}")
-    return process.returncode, output, errors
+    return process.returncode, _NOTICE.sub("", output), errors + "".join(_NOTICE.findall(output))

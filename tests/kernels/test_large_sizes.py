@@ -519,7 +519,7 @@ BUGS: list[tuple[str, str, str]] = [
         "partial[(q * chunks + chunk) * columns + column]",
     ),
     ("weigh_shard", "step(i * N, Width<N>());", "step((int)(i * N), Width<N>());"),
-    ("sum_shards", "parts + part * size", "parts + part * (int)size"),
+    ("sum_shards", "next = load_pack<M>(parts + part * size", "next = load_pack<M>(parts + part * (int)size"),
     ("divide_sums", "step(whole * N + thread, ", "step((int)(whole * N + thread), "),
     *((name, *OFFSET) for name in ("shard_statistics", "shard_sums", "shard_apply")),
     ("merge", "element_offset(2 * shard + 1, column, columns)", "(2 * shard + 1) * columns + column"),
