@@ -116,7 +116,8 @@ def _sample(data: DeviceData | BatchStream, name: str) -> str | None:
     array = getattr(data, name)
     starts = np.linspace(0, max(0, len(array) - _ROWS), _PIECES).astype(int).tolist()
     pieces = [array[start : start + _ROWS] for start in dict.fromkeys(starts)]
-    return f"{array.shape} with {_digest(*pieces, to_numpy=data.to_numpy)}"
+    to_numpy = np.asarray if name in data.fed else data.to_numpy
+    return f"{array.shape} with {_digest(*pieces, to_numpy=to_numpy)}"
 
 
 def _digest(*arrays: Array, to_numpy: Callable[[Array], Array]) -> str:

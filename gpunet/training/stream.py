@@ -261,10 +261,6 @@ class BatchStream:
             and bool(y.max() < self._network.layer_sizes[-1])
         )
 
-    def digest(self, name: str) -> str | None:
-        """Return what the iterable says of its data; for other data of this name there is nothing to ask."""
-        return self.fingerprint
-
     def arrays(self) -> list[Array]:
         """Return the arrays of the next batch, in the order of ``fed``."""
         assert self.ready is not None
