@@ -156,7 +156,7 @@ class RunIdentity:
 
 def _merged(given: Mapping[str, list[str] | None], ranks: Ranks | None) -> dict[str, str | None]:
     """Return the digests of whole arrays, from those of the blocks that each rank has read."""
-    parts = [given] if ranks is None else ranks.share(given)
+    parts: list[Any] = [given] if ranks is None else ranks.share(given)
     return {
         name: None if blocks is None else merge_fingerprints(block for part in parts for block in part[name])
         for name, blocks in given.items()

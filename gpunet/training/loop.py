@@ -86,7 +86,11 @@ class Loop:
         self.good = GoodWeights(network)
         self.ranks = ranks = settings.ranks
         is_watched = self._on_any(any(map(_watches_steps, settings.callbacks)))  # all look at losses at the same steps
-        self.agreement = None if ranks is None else EpochAgreement(ranks, network)
+        self.agreement = None
+        if ranks is not None:
+            snapshots = [] if self.best is None else [self.best.snapshot]
+            snapshots += [] if self.averages is None else [self.averages.average]
+            self.agreement = EpochAgreement(ranks, network, self.optimizer, snapshots)
         self.steps = TrainingSteps(
             network,
             self.optimizer,
