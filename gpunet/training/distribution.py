@@ -17,6 +17,7 @@ from gpunet.errors import DistributedError, InvalidTypeError, MissingDependencyE
 from gpunet.fingerprint import fingerprint
 from gpunet.network import Network
 from gpunet.optimizers import Optimizer
+from gpunet.training.class_weights import mean_exponent
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.identity import in_words
 from gpunet.training.settings import FitSettings
@@ -49,6 +50,15 @@ def check_ranks(distributed: Any) -> Ranks | None:
 def together(ranks: Ranks | None) -> AbstractContextManager[dict[str, Any]]:
     """Return a context for what happens on all ranks or on none; see :meth:`gpunet.distributed.Ranks.agreeing`."""
     return nullcontext({}) if ranks is None else ranks.agreeing()
+
+
+def begin_epoch(stream: BatchStream, epoch: int, ranks: Ranks | None) -> None:
+    """Go to the first batch of an epoch; ranks scale the weights of all its batches by those of this one."""
+    with together(ranks) as described:
+        stream.begin(epoch)
+        described |= stream.place | {"sample_weight in batches": "none" if stream.weights is None else "some"}
+    if ranks is not None and stream.ready is not None and stream.ready.weights is not None:
+        stream.scale_weights(mean_exponent(np.concatenate(ranks.share(stream.ready.weights))))
 
 
 @contextmanager

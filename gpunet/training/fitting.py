@@ -20,7 +20,7 @@ from gpunet.optimizers import Optimizer
 from gpunet.training.callbacks import Callback
 from gpunet.training.checkpoint import Checkpoint, read_checkpoint
 from gpunet.training.class_weights import combine_weights, mean_exponent, weigh_classes
-from gpunet.training.distribution import check_ranks, describe, limited_threads, together
+from gpunet.training.distribution import begin_epoch, check_ranks, describe, limited_threads, together
 from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.evaluation import DeviceData, check_given
 from gpunet.training.history import History
@@ -256,9 +256,8 @@ def _run(
         with together(settings.ranks) as described:
             done = 0 if resumed is None else len(resumed.history)
             described["epoch to begin with"] = done + 1
-            if isinstance(data, BatchStream) and done < settings.epochs:
-                data.begin(done + 1)
-                described |= data.place
+        if isinstance(data, BatchStream) and done < settings.epochs:
+            begin_epoch(data, done + 1, settings.ranks)
         with network.lock, network.backend.working(work):
             run = Loop(network, data, held_out, settings, work, identity, resumed)
         # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.

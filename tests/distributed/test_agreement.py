@@ -240,6 +240,30 @@ def test_batches_are_of_the_same_lengths(there: list[int], words: str, epoch: in
     run_ranks(2, 2, run)
 
 
+def test_batches_have_weights_on_all_ranks_or_on_none() -> None:
+    def run(ranks: Ranks) -> None:
+        batch = on_rank(1, ranks, (X, Y, np.ones(120)), (X, Y))
+        with pytest.raises(
+            DistributedError, match="rank 1 has another sample_weight in batches than rank 0: some, and"
+        ):
+            fit(ranks, X=None, y=None, batches=[batch])
+
+    run_ranks(2, 2, run)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1e30, "the sum of the rows' weights is too large"), (1e-30, "too small")]
+)
+def test_weights_beyond_those_of_the_first_batch_are_an_error_of_all(factor: float, words: str) -> None:
+    def run(ranks: Ranks) -> None:
+        batches = [(X, Y, np.full(120, weight)) for weight in (0, 1 / factor, factor)]
+        with pytest.raises(InvalidValueError, match=rf"^batches, batch 2 of epoch 1: sample_weight: .*{words}"):
+            fit(ranks, X=None, y=None, batches=batches[1:])
+        fit(ranks, X=None, y=None, batches=[batches[0], batches[2]])  # a batch without weight has nothing to go by
+
+    run_ranks(2, 2, run)
+
+
 def test_a_batch_that_fits_on_no_rank_is_an_error_of_all(capsys: pytest.CaptureFixture[str]) -> None:
     def run(ranks: Ranks) -> None:
         with pytest.raises(ShapeError, match=r"^batches, batch 2 of epoch 1: X: "):

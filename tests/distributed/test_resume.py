@@ -48,6 +48,28 @@ def test_a_run_goes_on_on_any_number_of_ranks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, expected)
 
 
+def test_the_weights_of_an_epoch_are_scaled_by_its_own(tmp_path: Path) -> None:
+    """Where those of the epoch before would let half precision overflow, and a resumed run does not know them."""
+
+    def go_on(path: Path, epochs: int) -> np.ndarray:
+        made = gpunet.Network([6, 9, 4], device="cpu:numpy", precision="float16", seed=8)
+        weights = np.linspace(0.5, 2, 210)
+        gpunet.fit(
+            made,
+            batches=lambda epoch: [(X, Y, weights * 2.0 ** (40 * epoch - 80))] * 3,
+            epochs=epochs,
+            checkpoint=path,
+            resume=True,
+            distributed=one_rank(SHARDS),
+        )
+        return np.concatenate([made.flat_parameters, made.flat_state])
+
+    expected = go_on(tmp_path / "whole.npz", 3)
+    for epochs in (1, 2, 3):
+        found = go_on(tmp_path / "parts.npz", epochs)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_another_number_of_shards_is_another_run(tmp_path: Path) -> None:
     train(one_rank(4), tmp_path / "run.safetensors", 1)
     with pytest.raises(InvalidValueError, match=r"is of a run with shards=4\. Expected 8"):
