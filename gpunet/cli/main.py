@@ -72,7 +72,8 @@ def _fail(error: BaseException, message: str, status: int, company: Company) -> 
 
 def _run(argv: Sequence[str] | None, interruption: Interruption, company: Company) -> int:
     try:
-        company.meet(argv)
+        if not company.meet(argv):
+            return 0
         arguments = parse_arguments(build_parser(), argv)
         arguments.interruption, arguments.company = interruption, company
         try:

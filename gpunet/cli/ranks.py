@@ -11,8 +11,8 @@ from gpunet.distributed import Ranks, mpi, one_rank
 from gpunet.distributed.launcher import find_launch
 from gpunet.distributed.ranks import end_by_signal, reporting_rank, wait_to_tell
 
-# The commands that processes run together; every other one is run by each process for itself.
-TOGETHER = ("train", "verify")
+# The commands that processes run together; every other one is the first one's alone, and so is help.
+TOGETHER, HELP = ("train", "verify"), {"-h", "--help"}
 
 
 @dataclass
@@ -30,18 +30,26 @@ class Company:
     ranks: Ranks | None = None
     is_awaited: bool = False
 
-    def meet(self, argv: Sequence[str] | None) -> None:
+    def meet(self, argv: Sequence[str] | None) -> bool:
         """Begin to speak to the others, if there are others for this command: before anything can go wrong.
+
+        Returns
+        -------
+        bool
+            Whether there is something to do here: where mpiexec has started several processes, one does what needs no
+            other. What srun starts need be no ranks, and may have files of their own.
 
         Raises
         ------
         MissingDependencyError, DistributedError
             See :func:`gpunet.distributed.mpi`.
         """
-        command = (sys.argv[1:] if argv is None else argv)[:1]
-        self.is_awaited = find_launch().size > 1 and any(name in TOGETHER for name in command)
+        words, launch = sys.argv[1:] if argv is None else argv, find_launch()
+        are_together = any(name in TOGETHER for name in words[:1]) and HELP.isdisjoint(words)
+        self.is_awaited = launch.size > 1 and are_together
         if self.is_awaited:
             self._take(mpi())
+        return are_together or launch.rank == 0 or launch.launcher == "srun"
 
     def join(self, shards: int | None) -> Ranks | None:
         """Return the ranks; None where this process is the only one, and no shards were asked for.

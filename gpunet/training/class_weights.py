@@ -92,8 +92,8 @@ def combine_weights(
         return network.backend.asarray(per_row)
 
 
-def weigh_rows(per_row: Array, sample_weight: Array | None) -> Array:
-    """Return the weights of the rows' classes, which change, multiplied by the rows' own, or raise."""
+def weigh_rows(per_row: Array, sample_weight: Array | None, argument: str = "class_weight") -> Array:
+    """Return factors for rows, as the weights of their classes, which change, multiplied by the rows' own, or raise."""
     positive = per_row > 0
     with np.errstate(over="ignore"):
         if sample_weight is not None:
@@ -101,8 +101,8 @@ def weigh_rows(per_row: Array, sample_weight: Array | None) -> Array:
             per_row *= sample_weight
         total = float(per_row.sum())
     if not np.isfinite(total):
-        raise InvalidValueError(f"class_weight: the sum of the rows' weights is too large for {per_row.dtype}.")
-    check_no_underflow("class_weight", per_row, positive)
+        raise InvalidValueError(f"{argument}: the sum of the rows' weights is too large for {per_row.dtype}.")
+    check_no_underflow(argument, per_row, positive)
     return per_row
 
 
@@ -115,9 +115,12 @@ def mean_exponent(weights: Array) -> int:
     Parameters
     ----------
     weights : ndarray, (n,)
-        On the host, at least 0 and not all 0.
+        On the host, at least 0; where all are 0, e is 0.
     """
-    mean, smallest = float(weights.mean(dtype=np.float64)), float(weights[weights > 0].min())
+    positive = weights[weights > 0]
+    if not positive.size:
+        return 0
+    mean, smallest = float(weights.mean(dtype=np.float64)), float(positive.min())
     limits = np.finfo(weights.dtype)
     return min(math.frexp(mean)[1], math.frexp(smallest)[1] - 1 - int(limits.minexp), int(limits.maxexp) - 2)
 

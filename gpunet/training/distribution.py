@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
@@ -16,9 +16,12 @@ from gpunet.distributed.launcher import find_launch
 from gpunet.errors import DistributedError, InvalidTypeError, MissingDependencyError, shown
 from gpunet.fingerprint import fingerprint
 from gpunet.network import Network
+from gpunet.optimizers import Optimizer
+from gpunet.training.class_weights import mean_exponent
 from gpunet.training.evaluation import DeviceData
 from gpunet.training.identity import in_words
 from gpunet.training.settings import FitSettings
+from gpunet.training.snapshot import Snapshot
 from gpunet.training.stream import BatchStream
 
 Array = npt.NDArray[Any]
@@ -47,6 +50,15 @@ def check_ranks(distributed: Any) -> Ranks | None:
 def together(ranks: Ranks | None) -> AbstractContextManager[dict[str, Any]]:
     """Return a context for what happens on all ranks or on none; see :meth:`gpunet.distributed.Ranks.agreeing`."""
     return nullcontext({}) if ranks is None else ranks.agreeing()
+
+
+def begin_epoch(stream: BatchStream, epoch: int, ranks: Ranks | None) -> None:
+    """Go to the first batch of an epoch; ranks scale the weights of all its batches by those of this one."""
+    with together(ranks) as described:
+        stream.begin(epoch)
+        described |= stream.place | {"sample_weight in batches": "none" if stream.weights is None else "some"}
+    if ranks is not None and stream.ready is not None and stream.ready.weights is not None:
+        stream.scale_weights(mean_exponent(np.concatenate(ranks.share(stream.ready.weights))))
 
 
 @contextmanager
@@ -100,6 +112,8 @@ def describe(
         | {"checkpoint": settings.checkpoint is not None, "resume": settings.resume}
         | {"validation_batches": settings.validation_batches is not None}
         | {"classes": None if network.classes is None else network.classes.tolist()}
+        | {"metadata": sorted(map(str, network.metadata))}
+        | {f"metadata[{name!r}]": value for name, value in network.metadata.items()}
         | {"seed": network.seed, "network": repr(network.configuration), "steps": network.steps}
         | settings_now
         | {"optimizer": f"{optimizer.name}, {optimizer.hyperparameters}", "optimizer's step": optimizer.step}
@@ -116,7 +130,8 @@ def _sample(data: DeviceData | BatchStream, name: str) -> str | None:
     array = getattr(data, name)
     starts = np.linspace(0, max(0, len(array) - _ROWS), _PIECES).astype(int).tolist()
     pieces = [array[start : start + _ROWS] for start in dict.fromkeys(starts)]
-    return f"{array.shape} with {_digest(*pieces, to_numpy=data.to_numpy)}"
+    to_numpy = np.asarray if name in data.fed else data.to_numpy
+    return f"{array.shape} with {_digest(*pieces, to_numpy=to_numpy)}"
 
 
 def _digest(*arrays: Array, to_numpy: Callable[[Array], Array]) -> str:
@@ -131,11 +146,16 @@ class EpochAgreement:
     ----------
     ranks : Ranks
     network : Network
+    optimizer : Optimizer
+    snapshots : sequence of Snapshot
+        What else a run goes on from, or ends with: the average, and the best weights.
     """
 
-    def __init__(self, ranks: Ranks, network: Network) -> None:
+    def __init__(self, ranks: Ranks, network: Network, optimizer: Optimizer, snapshots: Sequence[Snapshot]) -> None:
         self._ranks = ranks
         self._network = network
+        self._optimizer = optimizer
+        self._snapshots = snapshots
         arithmetic = ranks.share(network.backend.arithmetic)
         self._is_of_one_kind = all(one == arithmetic[0] for one in arithmetic)
 
@@ -156,7 +176,7 @@ class EpochAgreement:
             The weights have become different.
         """
         network, ranks = self._network, self._ranks
-        vectors = [network.flat_parameters, *([network.flat_state] if network.flat_state.size else [])]
+        vectors = [network.flat_parameters, network.flat_state]
         digest = fingerprint(*vectors, to_numpy=network.backend.to_numpy)
         found = ranks.share((digest, is_over, problem))
         for rank, (_, _, failure) in enumerate(found):
@@ -170,8 +190,11 @@ class EpochAgreement:
                     "callback that changes the network, or the optimizer, has to do so on every rank."
                 )
             )
-        if different:  # processors of several kinds round differently
-            for vector in vectors:
+        if not self._is_of_one_kind:  # processors of several kinds round differently
+            vectors += self._optimizer.moments.values()
+            for snapshot in self._snapshots:
+                vectors += snapshot.parameters, snapshot.state
+            for vector in filter(len, vectors):
                 first = ranks.share(network.backend.to_numpy(vector) if ranks.is_first else None)[0]
                 network.backend.copy(first, vector)
         return any(over for _, over, _ in found)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpunet.backends.feed import Feed
 from gpunet.distributed import Ranks
 from gpunet.errors import InvalidTypeError, InvalidValueError
-from gpunet.fingerprint import fingerprint
+from gpunet.fingerprint import block_fingerprints
 from gpunet.network import Network, check_network, on_network
 from gpunet.training.placement import place
 from gpunet.training.stream import Batches, begin_pass, check_batches, naming, parts_of
@@ -101,7 +101,7 @@ class DeviceData:
         weights = None
         if sample_weight is not None:
             weights = network.check_weights(sample_weight, self.rows, f"{prefix}sample_weight", some=some)
-        self._backend, self._dtype = network.backend, network.dtype
+        self._backend, self._dtype, self._part = network.backend, network.dtype, part
         self.to_numpy = network.backend.to_numpy
         self.weights = None if weights is None else self._backend.asarray(weights)
         self.class_weights: Array | None = None
@@ -155,12 +155,12 @@ class DeviceData:
             )
             yield features, targets, None if self.weights is None else self.weights[rows]
 
-    def digest(self, name: str) -> str:
-        """Return a digest of ``features`` or ``targets`` as the network takes them, computed piece by piece."""
+    def digests(self, name: str) -> list[str]:
+        """Return digests of this rank's part of ``features`` or ``targets``, as the network takes them, in blocks."""
         array = getattr(self, name)
         if name in self.fed:
-            return fingerprint(array, dtype=self._dtype)
-        return fingerprint(array, to_numpy=self._backend.to_numpy)
+            return block_fingerprints(array, dtype=self._dtype, part=self._part)
+        return block_fingerprints(array, to_numpy=self.to_numpy, part=self._part)
 
 
 def evaluate(

@@ -20,7 +20,7 @@ from gpunet.optimizers import Optimizer
 from gpunet.training.callbacks import Callback
 from gpunet.training.checkpoint import Checkpoint, read_checkpoint
 from gpunet.training.class_weights import combine_weights, mean_exponent, weigh_classes
-from gpunet.training.distribution import check_ranks, describe, limited_threads, together
+from gpunet.training.distribution import begin_epoch, check_ranks, describe, limited_threads, together
 from gpunet.training.early_stopping import EarlyStopping
 from gpunet.training.evaluation import DeviceData, check_given
 from gpunet.training.history import History
@@ -118,7 +118,7 @@ def fit(
         Needs validation. At the end, also of all epochs, the weights of the best epoch are restored.
     callbacks : sequence of Callback
     checkpoint : path or None
-        Written after each epoch. Its digests of the data are computed on the host, piece by piece.
+        Written after each epoch. Its digests of the data are computed on the host, block by block of rows.
     resume : bool
         Whether to go on from ``checkpoint`` if that file exists. The result is, bit for bit, that of a run that was
         never interrupted, given the same arguments and the arithmetic of the same processor, BLAS library, number of
@@ -133,8 +133,8 @@ def fit(
         Where features, and targets of several numbers, are that come on the host: ``"device"``; ``"host"``, whence each
         batch is copied, and converted, while the device works on the one before; ``"auto"``: on the device where they
         take at most three quarters of its free memory, otherwise on the host, which is logged once. On the CPU,
-        ``"auto"`` converts a memory-mapped file batch by batch and other arrays once, or on several ranks all of them
-        batch by batch. The result is the same, bit for bit (:doc:`/arrays`).
+        ``"auto"`` converts a memory-mapped file batch by batch and other arrays once. On several ranks it is
+        ``"host"``: each rank reads its own rows. The result is the same, bit for bit (:doc:`/arrays`).
 
     distributed : gpunet.distributed.Ranks or None
         Every rank calls ``fit`` with the same arguments and a network of the same weights; each computes on its rows
@@ -236,10 +236,7 @@ def _fit(
             limits.enter_context(limited_threads(ranks, network, work))
             if settings.checkpoint is not None:
                 with network.backend.working(work):
-                    if ranks is None or ranks.is_first:  # it reads all data
-                        identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
-                    if ranks is not None:
-                        identity = ranks.share(identity)[0]
+                    identity = RunIdentity.of(network, settings, data, held_out, own_weights, per_class)
                     with together(ranks):
                         resumed = _resumed(network, settings, identity)
         return _run(network, settings, data, held_out, work, identity, resumed)
@@ -259,9 +256,8 @@ def _run(
         with together(settings.ranks) as described:
             done = 0 if resumed is None else len(resumed.history)
             described["epoch to begin with"] = done + 1
-            if isinstance(data, BatchStream) and done < settings.epochs:
-                data.begin(done + 1)
-                described |= data.place
+        if isinstance(data, BatchStream) and done < settings.epochs:
+            begin_epoch(data, done + 1, settings.ranks)
         with network.lock, network.backend.working(work):
             run = Loop(network, data, held_out, settings, work, identity, resumed)
         # Overflow and NaN are looked for, and reported with their place; NumPy's warnings would only precede that.

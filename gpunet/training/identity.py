@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from gpunet.distributed import Ranks
 from gpunet.errors import InvalidValueError
-from gpunet.fingerprint import fingerprint
+from gpunet.fingerprint import block_fingerprints, merge_fingerprints
 from gpunet.network import ADDED_ARGUMENTS, Network
 from gpunet.optimizers import Optimizer
 from gpunet.training.evaluation import DeviceData
@@ -22,7 +23,7 @@ Array = npt.NDArray[Any]
 # What the first checkpoints of version 1 do not say, in words.
 _ADDED = {
     "hyperparameters": "the optimizer's hyperparameters",
-    "data": "the data",
+    "digests": "the data in blocks of rows",
     "learning_rate": "the learning rate",
     "environment": "what computed it",
 }
@@ -41,8 +42,8 @@ class RunIdentity:
     optimizer : str
     hyperparameters : dict
         The optimiser's: momentum, betas, ...
-    data : dict of str to (str or None)
-        Digests of what ``fit`` was given, as the network takes it; None for what it was not given.
+    digests : dict of str to (str or None)
+        Of what ``fit`` was given, as the network takes it; None for what it was not given.
     learning_rate : str
         May change, with a warning.
     environment : dict of str to (str or None)
@@ -53,7 +54,7 @@ class RunIdentity:
     settings: dict[str, Any]
     optimizer: str
     hyperparameters: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, str | None] = field(default_factory=dict)
+    digests: dict[str, str | None] = field(default_factory=dict)
     learning_rate: str = ""
     environment: dict[str, str | None] = field(default_factory=dict)
 
@@ -67,7 +68,7 @@ class RunIdentity:
         sample_weight: Array | None,
         class_weight: Array | None,
     ) -> RunIdentity:
-        """Return the identity of a run that is about to start; reads its data once.
+        """Return the identity of a run that is about to start; reads its data once, of several ranks each a part.
 
         Parameters
         ----------
@@ -80,22 +81,22 @@ class RunIdentity:
         class_weight : array, (c,), or None
         """
         backend, optimizer = network.backend, settings.optimizer
-        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        given: dict[str, list[str] | None] = {}
+        for prefix, arrays in (("", data), ("validation ", held_out)):
+            for letter, name in (("X", "features"), ("y", "targets")):
+                given[prefix + letter] = arrays.digests(name) if isinstance(arrays, DeviceData) else None
+        for name, array in (("sample_weight", sample_weight), ("class_weight", class_weight)):
+            to_numpy, part = backend.to_numpy, settings.part
+            given[name] = None if array is None else block_fingerprints(array, to_numpy=to_numpy, part=part)
+        digests = _merged(given, settings.ranks)
+        if isinstance(data, BatchStream):
+            digests["X"] = digests["y"] = data.fingerprint
         return cls(
             network={name: value for name, value in network.configuration.items() if name != "initializer"},
             settings=settings.fixed(None if isinstance(data, BatchStream) else data.rows),
             optimizer=optimizer.name,
             hyperparameters=optimizer.hyperparameters,
-            data={
-                "X": data.digest("features"),
-                "y": data.digest("targets"),
-                "validation X": None if held_out is None else held_out.digest("features"),
-                "validation y": None if held_out is None else held_out.digest("targets"),
-            }
-            | {
-                name: None if array is None else fingerprint(array, to_numpy=backend.to_numpy)
-                for name, array in weights.items()
-            },
+            digests=digests,
             learning_rate=in_words(optimizer.schedule),
             # By name: gpunet itself imports this module.
             environment={"gpunet": import_module("gpunet").__version__, **backend.arithmetic},
@@ -128,8 +129,8 @@ class RunIdentity:
         check_same(source, "a run", found, {"optimizer": self.optimizer})
         if "hyperparameters" in found:
             check_same(source, "an optimizer", found["hyperparameters"], self.hyperparameters)
-        if "data" in found:
-            self._check_data(source, found["data"])
+        if "digests" in found:
+            self._check_data(source, found["digests"])
         notes = []
         if "learning_rate" in found and found["learning_rate"] != self.learning_rate:
             notes.append(f"its learning rate was {found['learning_rate']!s:.200}, and is {self.learning_rate} now")
@@ -144,13 +145,22 @@ class RunIdentity:
         return notes
 
     def _check_data(self, source: str, found: Mapping[str, Any]) -> None:
-        for name, value in self.data.items():
+        for name, value in self.digests.items():
             if found[name] == value:
                 continue
             was = "a run without" if found[name] is None else "a run with" if value is None else "a run with another"
             raise InvalidValueError(
                 f"checkpoint: {source} is of {was} {name}. Expected the data and weights that the run began with."
             )
+
+
+def _merged(given: Mapping[str, list[str] | None], ranks: Ranks | None) -> dict[str, str | None]:
+    """Return the digests of whole arrays, from those of the blocks that each rank has read."""
+    parts: list[Any] = [given] if ranks is None else ranks.share(given)
+    return {
+        name: None if blocks is None else merge_fingerprints(block for part in parts for block in part[name])
+        for name, blocks in given.items()
+    }
 
 
 def in_words(schedule: Any) -> str:

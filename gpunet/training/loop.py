@@ -21,7 +21,7 @@ from gpunet.network import Network
 from gpunet.random import Purpose, host_generator
 from gpunet.training.callbacks import Callback, Run
 from gpunet.training.checkpoint import Checkpoint, write_checkpoint
-from gpunet.training.distribution import EpochAgreement, together
+from gpunet.training.distribution import EpochAgreement, begin_epoch, together
 from gpunet.training.early_stopping import BestWeights
 from gpunet.training.epoch_end import EpochEnd, EpochResult, mean_loss
 from gpunet.training.evaluation import DeviceData, evaluate_batches
@@ -86,7 +86,11 @@ class Loop:
         self.good = GoodWeights(network)
         self.ranks = ranks = settings.ranks
         is_watched = self._on_any(any(map(_watches_steps, settings.callbacks)))  # all look at losses at the same steps
-        self.agreement = None if ranks is None else EpochAgreement(ranks, network)
+        self.agreement = None
+        if ranks is not None:
+            snapshots = [] if self.best is None else [self.best.snapshot]
+            snapshots += [] if self.averages is None else [self.averages.average]
+            self.agreement = EpochAgreement(ranks, network, self.optimizer, snapshots)
         self.steps = TrainingSteps(
             network,
             self.optimizer,
@@ -250,9 +254,7 @@ class Loop:
             yield from self.windows
             return
         if stream.epoch != epoch:
-            with together(self.ranks) as described:
-                stream.begin(epoch)
-                described |= stream.place
+            begin_epoch(stream, epoch, self.ranks)
         while stream.ready is not None:
             number = 0 if self.steps.is_full else len(self.steps.sizes)
             yield number, number + 1

@@ -40,9 +40,9 @@ def place(
     dtype : dtype
     data_on : str
         ``"device"``; ``"host"``, where only what needs neither copy nor conversion is returned; ``"auto"``: ``"host"``
-        for a file that is mapped into memory, and for what is shared, where the device is the host; and where the
-        arrays together would take more than ``DEVICE_SHARE`` of the device's free memory or, once tried, turn out to
-        have no room.
+        for what is shared; for a file that is mapped into memory, where the device is the host; and where the arrays
+        together would take more than ``DEVICE_SHARE`` of the device's free memory or, once tried, turn out to have no
+        room.
     is_shared : bool
         Whether other ranks read most of the rows.
 
@@ -51,14 +51,15 @@ def place(
     OutOfDeviceMemoryError
         With ``"device"`` alone.
     """
+    if data_on == "auto" and is_shared:
+        data_on = "host"
     free = backend.free_bytes()
     if free is None:
         ready = {name: values for name, values in arrays.items() if is_as_wanted(values, dtype)}
-        at_once = data_on == "device" or (data_on == "auto" and not is_shared)
         convert = {
             name: values
             for name, values in arrays.items()
-            if name not in ready and at_once and (data_on == "device" or not is_mapped(values))
+            if name not in ready and (data_on == "device" or (data_on == "auto" and not is_mapped(values)))
         }
         return ready | {name: backend.upload(values, dtype) for name, values in convert.items()}
     if data_on == "host" or not arrays:

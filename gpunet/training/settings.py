@@ -98,7 +98,7 @@ def check_settings(
         raise InvalidTypeError("validation: expected a pair (X, y).")
     if validation is not None and validation_batches is not None:
         raise InvalidValueError("validation_batches: are given beside validation=. Expected one of them.")
-    if checkpoint is not None:
+    if checkpoint is not None or ranks is not None:  # which compare them
         check_json("metadata", network.metadata)
     if early_stopping is not None:
         if not isinstance(early_stopping, EarlyStopping):

@@ -126,6 +126,7 @@ class BatchStream:
         self._class_weights = class_weights
         self._iterator: Iterator[Any] = iter(())
         self._number = 0
+        self._exponent = 0
         self._is_first = True
         self._fewest = network.minimum_batch
         self._takes_places = network.is_classifier and network.classes is None
@@ -147,7 +148,7 @@ class BatchStream:
             There is none.
         """
         self.close()
-        self.epoch, self.rows, self._number = epoch, 0, 0
+        self.epoch, self.rows, self._number, self._exponent = epoch, 0, 0, 0
         self._iterator = begin_pass(self._batches, epoch)
         self.advance()
         if self.ready is None:
@@ -168,7 +169,7 @@ class BatchStream:
             return
         self._number += 1
         with naming(f"batches, batch {self._number} of epoch {self.epoch}"):
-            self.ready = self._own(batch)
+            self.ready = self._scaled(self._own(batch))
         self.rows += self.ready.whole
 
     @property
@@ -184,6 +185,18 @@ class BatchStream:
         if callable(close):
             close()
         self._iterator, self.ready = iter(()), None
+
+    def scale_weights(self, exponent: int) -> None:
+        """Divide the weights of the batch that is ready, the first of an epoch, and of those after it by 2^exponent."""
+        assert self.ready is not None
+        self._exponent = exponent
+        self.ready = self._scaled(self.ready)
+
+    def _scaled(self, batch: HostBatch) -> HostBatch:
+        if batch.weights is None or not self._exponent:
+            return batch
+        factors = np.full_like(batch.weights, 2.0**-self._exponent)
+        return batch._replace(weights=weigh_rows(factors, batch.weights, "sample_weight"))
 
     def _own(self, batch: Any) -> HostBatch:
         """Return the rows of a batch that are wanted here."""
@@ -260,10 +273,6 @@ class BatchStream:
             and bool(y.min() >= 0)
             and bool(y.max() < self._network.layer_sizes[-1])
         )
-
-    def digest(self, name: str) -> str | None:
-        """Return what the iterable says of its data; for other data of this name there is nothing to ask."""
-        return self.fingerprint
 
     def arrays(self) -> list[Array]:
         """Return the arrays of the next batch, in the order of ``fed``."""

@@ -84,6 +84,9 @@ DIFFERENT: list[tuple[str, str, Any]] = [
     ("seed", "seed", lambda ranks: {"made": network(on_rank(1, ranks, 2, 1))}),
     ("weights", "weights", lambda ranks: {"made": trained(on_rank(1, ranks, 1, 0))}),
     ("network", "network", lambda ranks: {"made": network(activation=on_rank(1, ranks, "tanh", "relu"))}),
+    ("metadata", "metadata", lambda ranks: {"made": described(on_rank(1, ranks, {"a": 1}, {"a": 1, "b": None}))}),
+    ("more metadata", "metadata", lambda ranks: {"made": described(on_rank(1, ranks, {"a": 1, "b": None}, {"a": 1}))}),
+    ("a value of metadata", "metadata['b']", lambda ranks: {"made": described({"a": 3 * [1], "b": {"c": ranks.rank}})}),
     ("batch size", "batch_size", lambda ranks: {"batch_size": on_rank(1, ranks, 20, 30)}),
     ("epochs", "epochs", lambda ranks: {"epochs": on_rank(1, ranks, 5, 2)}),
     ("l2", "l2", lambda ranks: {"l2": on_rank(1, ranks, 0.1, 0.0)}),
@@ -92,6 +95,12 @@ DIFFERENT: list[tuple[str, str, Any]] = [
     ("validation", "validation X", lambda ranks: {"validation": (X[on_rank(1, ranks, 1, 0) :][:9], Y[:9])}),
     ("sample weights", "sample_weight", lambda ranks: {"sample_weight": np.full(120, on_rank(1, ranks, 2.0, 1.0))}),
 ]  # fmt: skip
+
+
+def described(metadata: dict[str, Any]) -> gpunet.Network:
+    made = network()
+    made.metadata = metadata
+    return made
 
 
 def trained(steps: int) -> gpunet.Network:
@@ -119,6 +128,15 @@ def test_what_is_different_is_named_before_anything_changes(name: str, make: Any
     assert len(set(messages)) == 1
     assert f"rank 1 has another {name} than rank 0" in messages[0]
     assert not re.search(r"[0-9a-f]{17}", messages[0]), "as long as a reader compares"
+
+
+def test_metadata_that_cannot_be_compared_is_an_error_of_all() -> None:
+    def run(ranks: Ranks) -> None:
+        with pytest.raises(InvalidValueError, match=r"^metadata: cannot be written as JSON"):
+            fit(ranks, described({"a": np.zeros(3)}))
+
+    run_ranks(2, 2, run)
+    fit(None, described({"a": np.zeros(3)}))
 
 
 def test_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +236,30 @@ def test_batches_are_of_the_same_lengths(there: list[int], words: str, epoch: in
         expected = InvalidValueError if not there and ranks.rank == 1 else DistributedError
         with pytest.raises(expected, match="epoch \\d has none" if expected is InvalidValueError else words):
             fit(ranks, X=None, y=None, batches=batches)
+
+    run_ranks(2, 2, run)
+
+
+def test_batches_have_weights_on_all_ranks_or_on_none() -> None:
+    def run(ranks: Ranks) -> None:
+        batch = on_rank(1, ranks, (X, Y, np.ones(120)), (X, Y))
+        with pytest.raises(
+            DistributedError, match="rank 1 has another sample_weight in batches than rank 0: some, and"
+        ):
+            fit(ranks, X=None, y=None, batches=[batch])
+
+    run_ranks(2, 2, run)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1e30, "the sum of the rows' weights is too large"), (1e-30, "too small")]
+)
+def test_weights_beyond_those_of_the_first_batch_are_an_error_of_all(factor: float, words: str) -> None:
+    def run(ranks: Ranks) -> None:
+        batches = [(X, Y, np.full(120, weight)) for weight in (0, 1 / factor, factor)]
+        with pytest.raises(InvalidValueError, match=rf"^batches, batch 2 of epoch 1: sample_weight: .*{words}"):
+            fit(ranks, X=None, y=None, batches=batches[1:])
+        fit(ranks, X=None, y=None, batches=[batches[0], batches[2]])  # a batch without weight has nothing to go by
 
     run_ranks(2, 2, run)
 
@@ -324,17 +366,45 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_of_all(
     run_ranks(3, 3, run)
 
 
-def test_other_processors_take_the_weights_of_rank_0_after_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 1},
+        {"optimizer": lambda: gpunet.Adam(1e-3)},
+        {"average": gpunet.WeightAverage(0.5)},
+        # No epoch after the first one is so much better.
+        {"early_stopping": gpunet.EarlyStopping(minimum_change=9.0), "validation": (X, Y)},
+    ],
+    ids=["weights", "moments", "average", "best weights"],
+)
+def test_other_processors_go_on_from_what_rank_0_has_after_each_epoch(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = threading.local()
     monkeypatch.setattr(
         gpunet.backends.NumpyBackend, "arithmetic", property(lambda self: {"processor": getattr(places, "kind", "a")})
     )
 
+    class Rounds(gpunet.Callback):
+        """Does, in the first epoch, what a processor that rounds differently does to all that an update writes."""
+
+        def __init__(self, optimizer: gpunet.Optimizer) -> None:
+            self.optimizer = optimizer
+            self.weights: list[np.ndarray] = []
+
+        def on_step_end(self, run: gpunet.Run) -> None:
+            if run.epoch > 1:
+                self.weights.append(run.network.flat_parameters.copy())
+            elif places.kind == "kind 1":
+                for vector in (run.network.flat_parameters, *self.optimizer.moments.values()):
+                    vector *= 1.001
+
     def run(ranks: Ranks) -> np.ndarray:
         places.kind = f"kind {ranks.rank}"
-        # What a processor that rounds differently does.
-        return fit(ranks, callbacks=[Meddler(ranks, 1, change_a_weight)], epochs=1).flat_parameters.copy()
+        optimizer = given.get("optimizer", gpunet.SGD)()
+        rounds = Rounds(optimizer)
+        made = fit(ranks, network(batch_norm=False), **given | {"optimizer": optimizer, "callbacks": [rounds]})
+        return np.array([made.flat_parameters, *rounds.weights])
 
     first, second = run_ranks(2, 2, run)
     np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(first[-3:], [1, 2, 3])

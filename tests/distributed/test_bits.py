@@ -77,7 +77,9 @@ def train(ranks: Ranks | None, backend: Backend, network: Arguments, fit: Argume
         given["early_stopping"] = gpunet.EarlyStopping(patience=2, monitor="validation_loss")
     arrays: tuple[Any, ...] = (X, y)
     if given.pop("batches", None):
-        arrays, given["batches"] = (), [(X[rows], y[rows]) for rows in (slice(0, 90), slice(90, 95), slice(95, ROWS))]
+        whole = (X, y, given.pop("sample_weight")) if "sample_weight" in given else (X, y)
+        parts = slice(0, 90), slice(90, 95), slice(95, ROWS)
+        arrays, given["batches"] = (), [tuple(array[rows] for array in whole) for rows in parts]
         given["validation_batches"] = [(X_held_out[:41], y_held_out[:41]), (X_held_out[41:], y_held_out[41:])]
     else:
         given["validation"] = X_held_out, y_held_out
@@ -141,7 +143,8 @@ def test_half_precision(precision: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("exponent", [-60, 20, 110])
-def test_only_the_ratios_of_weights_count(exponent: int, size: int) -> None:
+@pytest.mark.parametrize("batches", [False, True])
+def test_only_the_ratios_of_weights_count(batches: bool, exponent: int, size: int) -> None:
     weights = data()[-1]
     found = [
         run_ranks(
@@ -151,7 +154,7 @@ def test_only_the_ratios_of_weights_count(exponent: int, size: int) -> None:
                 ranks,
                 gpunet.backends.select_backend("cpu", "float16"),
                 {"precision": "float16"},
-                {"sample_weight": weights * factor, "optimizer": lambda: gpunet.SGD(0.05)},
+                {"sample_weight": weights * factor, "optimizer": lambda: gpunet.SGD(0.05), "batches": batches},
                 "float32",
             ),
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import gpunet
 from gpunet.distributed import Ranks, one_rank
@@ -22,7 +23,7 @@ def train(ranks: Ranks | None, path: Path, epochs: int, **more: Any) -> np.ndarr
     made = gpunet.Network([6, 9, 4], device="cpu:numpy", seed=8, dropout=0.2)
     gpunet.fit(
         made,
-        X,
+        more.pop("X", X),
         Y,
         epochs=epochs,
         batch_size=40,
@@ -45,6 +46,28 @@ def test_a_run_goes_on_on_any_number_of_ranks(tmp_path: Path) -> None:
         )
     for one in found:
         np.testing.assert_array_equal(one, expected)
+
+
+def test_the_weights_of_an_epoch_are_scaled_by_its_own(tmp_path: Path) -> None:
+    """Where those of the epoch before would let half precision overflow, and a resumed run does not know them."""
+
+    def go_on(path: Path, epochs: int) -> np.ndarray:
+        made = gpunet.Network([6, 9, 4], device="cpu:numpy", precision="float16", seed=8)
+        weights = np.linspace(0.5, 2, 210)
+        gpunet.fit(
+            made,
+            batches=lambda epoch: [(X, Y, weights * 2.0 ** (40 * epoch - 80))] * 3,
+            epochs=epochs,
+            checkpoint=path,
+            resume=True,
+            distributed=one_rank(SHARDS),
+        )
+        return np.concatenate([made.flat_parameters, made.flat_state])
+
+    expected = go_on(tmp_path / "whole.npz", 3)
+    for epochs in (1, 2, 3):
+        found = go_on(tmp_path / "parts.npz", epochs)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_another_number_of_shards_is_another_run(tmp_path: Path) -> None:
@@ -72,13 +95,24 @@ def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert written == [tmp_path / "of-0.safetensors"] * 2
 
 
-def test_only_rank_0_reads_all_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = []
-    digest = gpunet.training.evaluation.DeviceData.digest
+def test_each_block_of_rows_is_digested_by_one_rank_and_plain_fit_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without shards, for any number of ranks and for none."""
+    monkeypatch.setattr(gpunet.fingerprint, "_BYTES_AT_A_TIME", 400)  # 17 rows of X
+    digested: list[int] = []
+    digest = gpunet.fingerprint.fingerprint
     monkeypatch.setattr(
-        gpunet.training.evaluation.DeviceData,
-        "digest",
-        lambda self, name: (digests.append(name), digest(self, name))[1],
+        gpunet.fingerprint,
+        "fingerprint",
+        lambda array, **others: (digested.append(array.size), digest(array, **others))[1],
     )
-    run_ranks(3, 3, lambda ranks: train(ranks, tmp_path / "checkpoint.safetensors", 1))
-    assert sorted(digests) == ["features", "features", "targets", "targets"]
+    path, numbers = tmp_path / "run.npz", (210 + 50) * (6 + 1)
+    for epochs, size in enumerate((3, 1, 7, 2), start=1):
+        digested.clear()
+        run_ranks(size, None, lambda ranks, epochs=epochs: train(ranks, path, epochs))
+        assert sum(digested) == numbers
+    with threadpool_limits(1):
+        train(None, path, epochs + 1)
+    with pytest.raises(InvalidValueError, match="is of a run with another X"):
+        train(None, path, epochs + 2, X=X[::-1])

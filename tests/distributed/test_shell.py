@@ -183,6 +183,42 @@ def test_ctrl_c_ends_all_and_says_once_how_to_go_on(data: Path, tmp_path: Path, 
     assert line.endswith("--resume goes on from it")
 
 
+@pytest.mark.parametrize(
+    ("command", "expected", "told"),
+    [
+        (("info", "--json"), 0, ""),
+        (("train", "--help"), 0, ""),
+        (("evaluate", "missing.npz", "digits"), 2, "gpunet: MODEL: there is no file 'missing.npz'"),
+    ],
+)
+def test_what_needs_no_company_is_done_by_the_first_rank_alone(
+    command: tuple[str, ...], expected: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shell(capsys, *command)
+    status, output, errors = run_under_mpi(3, "-m", "gpunet", *command)
+    assert status in (expected, KILLED)
+    assert len(output.splitlines()) == len(alone.output.splitlines())
+    assert len(complaints(errors)) == (expected > 0)
+    assert told in errors
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_done"),
+    [
+        (("PMI_SIZE", "PMI_RANK"), False),
+        (("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), False),
+        (("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), True),  # of any programs, each perhaps with files of its own
+    ],
+)
+def test_another_rank_leaves_it_to_the_first(
+    variables: tuple[str, str], is_done: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(variables, "31", strict=True):
+        monkeypatch.setenv(name, value)
+    found = shell(capsys, "--version")
+    assert bool(found.output) == is_done
+
+
 class SecondOfTwo(OneRank):
     """A rank whose neighbour finds what it finds itself."""
 

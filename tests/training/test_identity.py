@@ -9,7 +9,7 @@ import pytest
 
 import gpunet
 from gpunet.backends import Backend
-from gpunet.fingerprint import fingerprint
+from gpunet.fingerprint import block_fingerprints, fingerprint, merge_fingerprints
 from gpunet.serialization import read_tensors, write_tensors
 from tests.helpers.networks import learnable, small_network
 
@@ -166,17 +166,26 @@ def older(path, *names):
 def test_a_checkpoint_of_an_older_gpunet_goes_on_and_what_cannot_be_compared_is_told(path, tmp_path):
     expected = small_network()
     run(tmp_path / "whole.npz", network=expected)
-    older(path, "hyperparameters", "data", "learning_rate", "environment")
+    older(path, "hyperparameters", "digests", "learning_rate", "environment")
     network = small_network()
     with pytest.warns(
         gpunet.ResumeWarning,
-        match="did not record the optimizer's hyperparameters, the data, the learning rate, what computed it: not",
+        match="did not record the optimizer's hyperparameters, the data in blocks of rows, the learning rate, what "
+        "computed it: not",
     ):
         run(path, network=network)
     np.testing.assert_array_equal(network.flat_parameters, expected.flat_parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(path, epochs=3)  # the checkpoint that it wrote is a new one
+
+
+def test_a_digest_of_an_older_gpunet_is_not_compared_and_that_is_told(path):
+    tensors, header = read_tensors(path)
+    header["data"] = header.pop("digests") | {"X": "of the whole array"}
+    write_tensors(path, tensors, header)
+    with pytest.warns(gpunet.ResumeWarning, match="which did not record the data in blocks of rows: not compared"):
+        assert len(run(path)) == 2
 
 
 def test_older_checkpoints_tell_a_momentum_from_damage(path, tmp_path):
@@ -202,6 +211,22 @@ def test_a_fingerprint_depends_on_every_part():
     ]
     assert len(set(variants)) == len(variants)
     assert fingerprint(np.asfortranarray(array.reshape(3, 4))) == variants[1]
+
+
+def test_fingerprints_of_blocks_are_those_of_the_parts_whoever_reads_them(monkeypatch):
+    """A block ends with the same row in any layout and on any number of ranks; rows and shape make a difference."""
+    array = np.random.default_rng(0).standard_normal((101, 3))
+    monkeypatch.setattr("gpunet.fingerprint._BYTES_AT_A_TIME", 10 * 3 * 4)
+    whole = block_fingerprints(array, dtype=np.float32)
+    assert whole == [fingerprint(array[start : start + 10].astype(np.float32)) for start in range(0, 101, 10)]
+    assert block_fingerprints(np.asfortranarray(array.astype(np.float32))) == whole
+    for parts in (1, 2, 3, 11, 20):
+        blocks = [block_fingerprints(array, dtype=np.float32, part=(part, parts)) for part in range(parts)]
+        assert [digest for own in blocks for digest in own] == whole
+        assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+    others = array[:100], array.reshape(303), array[::-1], np.append(array, array[:1], axis=0)
+    merged = {merge_fingerprints(block_fingerprints(one, dtype=np.float32)) for one in others}
+    assert len(merged | {merge_fingerprints(whole)}) == 5
 
 
 def test_a_fingerprint_of_pieces_is_that_of_the_whole(monkeypatch):
