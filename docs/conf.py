@@ -48,15 +48,13 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
-# Tables and code; the last two have no pages beside them.
-WIDE = "coming-from gpu kernels lecture mathematics performance python reproducibility shell changelog citation"
-html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE.split()}
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
     "header_links_before_dropdown": 6,
 }
+html_context = {"default_mode": "auto"}  # of the two themes, that of the system
 html_math_renderer = "mathml"
 
 
@@ -88,6 +86,20 @@ def suit_links(source: list[str]) -> None:
     source[0] = re.sub(r"\[(docs/)?[\w-]+\.md\]\(", "[](", source[0])
 
 
+def name_columns(document: nodes.document) -> None:
+    """Put the name of its column into each cell of tables of three to five columns, which a narrow screen shows."""
+    for table in document.findall(nodes.table):
+        head = next(table.findall(nodes.thead), None)
+        names = [] if head is None else [entry.astext() for entry in head.findall(nodes.entry)]
+        if not 3 <= len(names) <= 5:
+            continue
+        table["classes"].append("stacked")
+        for row in next(table.findall(nodes.tbody)).findall(nodes.row):
+            for name, entry in zip(names[1:], row.children[1:], strict=False):
+                if entry.astext():
+                    entry.insert(0, nodes.inline(text=name, classes=["column"]))
+
+
 def check_links(app: Sphinx, exception: Exception | None) -> None:
     """Warn of each link that leads nowhere in the site."""
     for link in broken_links(Path(app.outdir)) if exception is None else ():
@@ -116,6 +128,7 @@ def setup(app: Sphinx) -> None:
     """Register what is not configuration."""
     app.connect("source-read", lambda app, page, source: suit_links(source))
     app.connect("include-read", lambda app, path, page, source: suit_links(source))
+    app.connect("doctree-resolved", lambda app, document, page: name_columns(document))
     app.connect("build-finished", check_links)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

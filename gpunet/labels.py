@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, shown, warn_user
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, counted, shown, warn_user
 from gpunet.validation import DeviceArray, check_json, element, first, read_array
 
 Array = npt.NDArray[Any]
@@ -132,7 +132,9 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     if array.ndim != 1:
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected one label per row, shape ({rows},).")
     if array.shape[0] != rows:
-        raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
+        raise ShapeError(
+            f"{argument}: got {counted(array.shape[0], 'label')} for {counted(rows, 'row')}. Expected one per row."
+        )
     if known is not None:
         return _places(argument, array, known, expected)
     if array.dtype.kind == "f":

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend, select_backend
 from gpunet.classic.scikit_learn import column_vector_warning
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, warn_user
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, counted, warn_user
 from gpunet.frames import frame_numbers, table_columns
 from gpunet.validation import check_features, is_on_cuda, read_array
 
@@ -186,7 +186,9 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
     if labels.ndim != 1:
         raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).")
     if len(labels) != rows:
-        raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
+        raise ShapeError(
+            f"{argument}: got {counted(len(labels), 'label')} for {counted(rows, 'row')}. Expected one per row."
+        )
     if labels.dtype.kind not in "iufbU":
         raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
@@ -261,4 +263,4 @@ def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Arra
 def _classes_shown(classes: Array) -> str:
     shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
     more = ", ..." if len(classes) > _LABELS_SHOWN else ""
-    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({shown}{more})"
+    return f"{counted(len(classes), 'class')} ({shown}{more})"

@@ -22,6 +22,7 @@ from gpunet.errors import (
     InvalidValueError,
     MissingFileError,
     NonFiniteError,
+    counted,
     optional_package,
     shown,
     unknown_name,
@@ -130,7 +131,9 @@ class ParquetRows:
         ]
         self.rows = sum(part.stop for part in self._parts)
         if self.rows < _FEWEST:
-            raise FileFormatError(f"{self._paths[0]}: got {self.rows} rows in all. Expected at least {_FEWEST}.")
+            raise FileFormatError(
+                f"{self._paths[0]}: got {counted(self.rows, 'row')} in all. Expected at least {_FEWEST}."
+            )
         if window is None:
             window = max(1, self._rows_of(_WINDOW_BYTES))
         window = check_integer("window", window, 1)

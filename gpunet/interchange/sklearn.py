@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, optional_package, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, counted, optional_package, shown
 from gpunet.interchange.state_dict import named_steps
 from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
 from gpunet.labels import CLASSES
@@ -111,7 +111,7 @@ def _estimator(whole: WholeModel, classes: Array | None) -> Any:
     if network.is_classifier:
         labels = np.arange(outputs) if classes is None else classes
         if labels.shape != (outputs,) or len(np.unique(labels)) < outputs:
-            raise ShapeError(f"classes: got {shown(classes)}. Expected {outputs} labels, each once.")
+            raise ShapeError(f"classes: got {shown(classes)}. Expected {counted(outputs, 'label')}, each once.")
         order = np.argsort(labels)  # theirs are always sorted
         W[-1], b[-1] = W[-1][:, order], b[-1][order]
         if outputs == 2:  # one output there: the difference

@@ -252,7 +252,7 @@ def test_labels_of_another_kind_are_never_right():
 def test_score_needs_one_label_per_row(kind):
     X, y = separable()
     model = small(kind).fit(X, y)
-    with pytest.raises(ShapeError, match="1 labels for"):
+    with pytest.raises(ShapeError, match="1 label for"):
         model.score(X, y[:1])
 
 
