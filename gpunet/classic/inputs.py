@@ -15,6 +15,7 @@ from gpunet.backends import Backend, select_backend
 from gpunet.classic.scikit_learn import column_vector_warning
 from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, counted, warn_user
 from gpunet.frames import frame_numbers, table_columns
+from gpunet.labels import check_one_per_row, read_labels
 from gpunet.validation import check_features, is_on_cuda, read_array
 
 Array = npt.NDArray[Any]
@@ -171,7 +172,7 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
         Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
     """
     check_given(argument, y)
-    labels = read_array(argument, y)
+    labels = read_labels(argument, y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
         if warns:
@@ -179,18 +180,7 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
                 f"A column-vector {argument} was passed when a 1d array was expected: {argument}.ravel() makes it one.",
                 column_vector_warning(),
             )
-    if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
-        kinds = set(map(type, labels))
-        if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
-            labels = np.array(labels.tolist())
-    if labels.ndim != 1:
-        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).")
-    if len(labels) != rows:
-        raise ShapeError(
-            f"{argument}: got {counted(len(labels), 'label')} for {counted(rows, 'row')}. Expected one per row."
-        )
-    if labels.dtype.kind not in "iufbU":
-        raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
+    check_one_per_row(argument, labels, rows)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         row = int(np.argmax(~np.isfinite(labels)))
         raise NonFiniteError(f"{argument}: {labels[row]} in row {row}. Expected finite labels.")
