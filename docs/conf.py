@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 
 from docutils import nodes
@@ -48,22 +49,22 @@ html_title = "gpunet"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["gpunet.css"]
-# Tables and code; the last two have no pages beside them.
-WIDE = "coming-from gpu kernels lecture mathematics performance python reproducibility shell changelog citation"
-html_sidebars: dict[str, list[str]] = {page: [] for page in WIDE.split()}
+html_sidebars: dict[str, list[str]] = {"changelog": [], "citation": []}  # which have no pages beside them
 html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
     "header_links_before_dropdown": 6,
 }
+html_context = {"default_mode": "auto"}  # of the two themes, that of the system
 html_math_renderer = "mathml"
 
 
 def typeset(node: nodes.Element, *, as_block: bool) -> str:
     """Return a formula as MathML, which browsers typeset themselves: no script, and nothing loaded from elsewhere."""
     try:
-        return tex2mathml(node.astext(), as_block=as_block)
+        # Bars of norms do not grow with the sum beside them.
+        return tex2mathml(node.astext(), as_block=as_block).replace("<mo>‖", '<mo stretchy="false">‖')
     except MathError as error:
         getLogger(__name__).warning("%s: %s", node.astext(), error, location=node)
         return ""
@@ -86,6 +87,28 @@ def suit_links(source: list[str]) -> None:
     source[0] = re.sub(r"\[(\S+[./]\S*)\]\(\.\./[^)]*\)", r"`\1`", source[0])
     source[0] = re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", source[0])
     source[0] = re.sub(r"\[(docs/)?[\w-]+\.md\]\(", "[](", source[0])
+
+
+def suit_tables(document: nodes.document) -> None:
+    """Put the name of its column into each cell of tables of three to five columns, which a narrow screen shows.
+
+    Paths and names in them may be broken where a part of them ends.
+    """
+    for table in document.findall(nodes.table):
+        head = next(table.findall(nodes.thead), None)
+        names = [] if head is None else [entry.astext() for entry in head.findall(nodes.entry)]
+        if not 3 <= len(names) <= 5:
+            continue
+        table["classes"].append("stacked")
+        for literal in list(table.findall(nodes.literal)):
+            first, *others = re.split(r"(?<=[/_])(?=\w)", literal.astext())
+            parts = [(nodes.raw(text="<wbr>", format="html"), nodes.Text(part)) for part in others]
+            literal.children = []
+            literal.extend([nodes.Text(first), *chain.from_iterable(parts)])
+        for row in next(table.findall(nodes.tbody)).findall(nodes.row):
+            for name, entry in zip(names[1:], row.children[1:], strict=False):
+                if entry.astext():
+                    entry.insert(0, nodes.inline(text=name, classes=["column"]))
 
 
 def check_links(app: Sphinx, exception: Exception | None) -> None:
@@ -116,6 +139,7 @@ def setup(app: Sphinx) -> None:
     """Register what is not configuration."""
     app.connect("source-read", lambda app, page, source: suit_links(source))
     app.connect("include-read", lambda app, path, page, source: suit_links(source))
+    app.connect("doctree-resolved", lambda app, document, page: suit_tables(document))
     app.connect("build-finished", check_links)
     app.connect("autodoc-skip-member", is_left_out)
     app.add_html_math_renderer("mathml", inline_renderers=(inline_math, None), block_renderers=(displayed_math, None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.frames import in_order, table_columns
 
 
@@ -47,7 +47,7 @@ def columns_in_order(argument: str, values: Any, names: Sequence[str] | None) ->
     problem = next((f"lacks the column {name!r}" for name in names if name not in places), None)
     problem = problem or next((f"has a column {name!r}" for name in found if name not in needed), None)
     if problem is None and len(places) < len(found):
-        problem = f"has {len(found)} columns of {len(places)} names"
+        problem = f"has {counted(len(found), 'column')} of {counted(len(places), 'name')}"
     if problem is not None:
         raise InvalidValueError(
             f"{argument}: {problem}. Expected the columns of the network's training data, in any order; "

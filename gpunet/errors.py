@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _LONGEST_SHOWN = 80
@@ -141,12 +142,25 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return ``"1 row"``, ``"2,000 rows"``, ``"3 classes"``."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def unknown_name(argument: str, name: object, valid: Iterable[str]) -> InvalidValueError:
     """Build the error for a name that is not one of ``valid``, with the nearest valid name if there is one."""
     names = sorted(valid)
     near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InvalidValueError(f"{argument}: {shown(name)} is not known.{hint} Expected one of: {', '.join(names)}.")
+
+
+def wrong_ending(argument: str, path: Path, endings: Sequence[str]) -> InvalidValueError:
+    """Build the error for a file's name that ends in none of ``endings``, which begin with a point."""
+    ending = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
+    *others, last = endings
+    expected = f"{', '.join(others)} or {last}" if others else last
+    return InvalidValueError(f"{argument}: {str(path)!r} {ending}. Expected {expected}.")
 
 
 def require_package(module: str, *, extra: str, purpose: str) -> MissingDependencyError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, shown, warn_user
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, counted, shown, warn_user
 from gpunet.validation import DeviceArray, check_json, element, first, read_array
 
 Array = npt.NDArray[Any]
@@ -72,7 +72,7 @@ def learn_classes(metadata: Any, argument: str, values: Any, count: int) -> bool
     InvalidValueError
         More or fewer labels than outputs.
     """
-    labels = _read(argument, values)
+    labels = read_labels(argument, values)
     if labels.ndim > 2 or labels.ndim == 0 or (labels.ndim == 2 and labels.shape[1] != 1) or not labels.size:
         return False
     if are_places(labels, count):
@@ -120,7 +120,7 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     )
     if known is not None:
         expected = f"labels among {_listed(known)}"
-    array = values.array if isinstance(values, DeviceArray) else _read(argument, values)
+    array = values.array if isinstance(values, DeviceArray) else read_labels(argument, values)
     if array.ndim == 2 and array.shape[1] == classes and array.shape[1] > 1:
         raise ShapeError(
             f"{argument}: got shape {array.shape}. Expected labels ({rows},), not one-hot rows: "
@@ -129,10 +129,7 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     if array.ndim == 2 and array.shape == (rows, 1):
         warn_user(f"{argument}: got a column of labels, shape {array.shape}. {argument}.ravel() makes it ({rows},).")
         array = array.reshape(-1)
-    if array.ndim != 1:
-        raise ShapeError(f"{argument}: got shape {array.shape}. Expected one label per row, shape ({rows},).")
-    if array.shape[0] != rows:
-        raise ShapeError(f"{argument}: got {array.shape[0]} labels for {rows} rows. Expected one per row.")
+    check_one_per_row(argument, array, rows)
     if known is not None:
         return _places(argument, array, known, expected)
     if array.dtype.kind == "f":
@@ -155,8 +152,26 @@ def check_labels(argument: str, values: Any, rows: int, classes: int, known: Arr
     return array.astype(np.int32, order="C", copy=False)
 
 
-def _read(argument: str, values: Any) -> Array:
-    """Return labels as an array of text, booleans or numbers; objects become what they are."""
+def check_one_per_row(argument: str, labels: Array, rows: int) -> None:
+    """Raise ShapeError where labels are not (rows,)."""
+    if labels.ndim != 1:
+        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).")
+    if labels.shape[0] != rows:
+        raise ShapeError(
+            f"{argument}: got {counted(labels.shape[0], 'label')} for {counted(rows, 'row')}. Expected one per row."
+        )
+
+
+def read_labels(argument: str, values: Any) -> Array:
+    """Return labels as an array of text, booleans or numbers; objects become what they are.
+
+    Raises
+    ------
+    InvalidTypeError
+        They are of another kind, or of several.
+    InvalidValueError
+        An integer that 64 bits cannot hold.
+    """
     array = read_array(argument, values)
     if array.dtype.kind == "T":
         return array.astype(np.str_)

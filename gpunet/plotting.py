@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpunet.errors import InvalidValueError, optional_package
+from gpunet.errors import optional_package, wrong_ending
 from gpunet.files import as_path, replacing
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def check_figure_path(path: str | os.PathLike[str], argument: str = "path") -> P
 
     path, endings = as_path(path), FigureCanvasBase.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in endings:
-        known = ", ".join(f".{one}" for one in sorted(endings))
-        raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected one of: {known}.")
+        raise wrong_ending(argument, path, [f".{ending}" for ending in sorted(endings)])
     return path
 
 

@@ -23,6 +23,7 @@ from gpunet.errors import (
     InvalidValueError,
     MissingFileError,
     optional_package,
+    wrong_ending,
 )
 from gpunet.files import as_path, replacing
 from gpunet.npz import open_npz
@@ -173,10 +174,13 @@ def open_tensors(path: str | os.PathLike[str], argument: str = "path") -> Iterat
     FileFormatError
         The file is damaged, or gpunet did not write it.
     """
-    path = check_path(argument, path)
+    path = as_path(path, argument)
     called = f"{argument}: {str(path)!r}"
+    if path.is_dir():
+        raise InvalidValueError(f"{called} is a folder. Expected a {' or '.join(SUFFIXES)} file.")
     if not path.is_file():
         raise MissingFileError(f"{argument}: there is no file {str(path)!r}.")
+    check_path(argument, path)
     with _open_npz(path, called) if path.suffix == ".npz" else _open_safetensors(path, called) as stored:
         yield stored
 
@@ -248,7 +252,7 @@ def check_path(argument: str, path: str | os.PathLike[str]) -> Path:
     """
     path = as_path(path, argument)
     if path.suffix not in SUFFIXES:
-        raise InvalidValueError(f"{argument}: {str(path)!r} ends in {path.suffix!r}. Expected {' or '.join(SUFFIXES)}.")
+        raise wrong_ending(argument, path, SUFFIXES)
     if path.suffix == ".safetensors":
         require_safetensors()
     return path

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, counted, shown
 from gpunet.frames import frame_numbers, table_columns
 
 Array = npt.NDArray[Any]
@@ -125,7 +125,9 @@ def per_layer(argument: str, value: Any, hidden: int, check: Callable[[Any], Any
     if isinstance(value, str) or not is_sequence(value):
         return (check(value),) * hidden
     if len(value) != hidden:
-        raise InvalidValueError(f"{argument}: got {len(value)} values. Expected {hidden}, one per hidden layer.")
+        raise InvalidValueError(
+            f"{argument}: got {counted(len(value), 'value')}. Expected {hidden}, one per hidden layer."
+        )
     return tuple(check(one) for one in value)
 
 
@@ -224,7 +226,7 @@ def check_features(
         hint = f" Reshape your data: {argument}.reshape(1, -1) is one example." if array.ndim == 1 else ""
         raise ShapeError(f"{argument}: got shape {array.shape}. Expected two dimensions (rows, columns).{hint}")
     if columns is not None and array.shape[1] != columns:
-        raise ShapeError(f"{argument}: got {array.shape[1]} columns. Expected {columns}.")
+        raise ShapeError(f"{argument}: got {counted(array.shape[1], 'column')}. Expected {columns}.")
     if array.shape[0] == 0:
         raise ShapeError(f"{argument}: got no rows, shape {array.shape}. Expected at least one.")
     if array.shape[1] == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import runpy
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import gpunet
+from gpunet.layer_stack import LayerStack
 from tests.helpers.checkout import ROOT
 
 if sys.version_info >= (3, 11):
@@ -120,6 +122,28 @@ def test_the_reference_lists_every_public_class_and_function(module: str) -> Non
     public = import_module(module)
     names = {f"{module}.{name}" for name in public.__all__ if callable(getattr(public, name))}
     assert not names - listed()
+
+
+# What the reference shows of a network and its layers: a new method is for users, and stands here, or is among INTERNAL
+# in docs/conf.py.
+SHOWN = {
+    "LayerStack": "allocate backward backward_layers differentiate first_non_finite forward forward_layers "
+    "gradient_numbers has_probabilities is_classifier is_finite loss minimum_batch parameter_count places set_step "
+    "shapes steps unscale_gradients",
+    "Network": "classes configuration get_parameters get_state logits loss_and_gradients predict predict_proba "
+    "reset_parameters save set_parameters",
+}
+
+
+@pytest.mark.parametrize("owner", [gpunet.Network, LayerStack], ids=lambda owner: owner.__name__)
+def test_every_method_of_a_network_is_shown_in_the_reference_or_internal(owner: type) -> None:
+    (table,) = (
+        node.value
+        for node in ast.parse((DOCS / "conf.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INTERNAL"
+    )
+    internal = ast.literal_eval(table)[owner.__name__].split()
+    assert sorted([*internal, *SHOWN[owner.__name__].split()]) == sorted(n for n in vars(owner) if n[0] != "_")
 
 
 def test_the_page_of_kernels_has_a_row_for_each() -> None:

@@ -6,8 +6,7 @@ import importlib
 
 from benchmarks.peers.peer import Peer
 from benchmarks.report.results import BESIDE, Case
-from benchmarks.report.words import plural
-from gpunet.errors import InvalidValueError, unknown_name
+from gpunet.errors import InvalidValueError, counted, unknown_name
 
 # What makes each peer, and what tables call it; gpunet's first. Those with "cuda" in their names work on a GPU.
 PEERS = {
@@ -65,7 +64,7 @@ def find_peer(name: str) -> Peer:
     if label is not None:
         peer.name, peer.label, peer.on_device = name, label, "cuda" in name
         if threads:
-            peer.threads, peer.label = int(threads), f"{label}, {plural(int(threads), 'thread')}"
+            peer.threads, peer.label = int(threads), f"{label}, {counted(int(threads), 'thread')}"
     return peer
 
 

@@ -15,8 +15,8 @@ from benchmarks.peers.gpunet_work import GpunetNetwork, build_operation
 from benchmarks.peers.peer import Device, OperationWork, Peer, Work, as_host, missing_package
 from benchmarks.problem import Problem
 from benchmarks.report.results import Case
-from benchmarks.report.words import plural
 from gpunet.backends import Backend, NumpyBackend
+from gpunet.errors import counted
 
 
 class _BackendDevice(Device):
@@ -99,7 +99,7 @@ class GpunetCompiled(GpunetNumpy):
         from gpunet.backends.cpu.blas import find_blas
         from gpunet.backends.cpu.pool import shared_pool
 
-        found, threads = find_blas(), f"in {plural(shared_pool().threads, 'thread')} of gpunet's"
+        found, threads = find_blas(), f"in {counted(shared_pool().threads, 'thread')} of gpunet's"
         if found is not None and found.name == "mkl":
             return f"mkl {version('mkl')} {threads}"
         return " ".join(part for part in (super().blas().rpartition(" x")[0], threads) if part)

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gpunet.errors import counted
+
 from .frame import across, markdown, peers_of
 from .results import BESIDE, Case, Results, Row, Spread
 from .words import (
@@ -16,7 +18,6 @@ from .words import (
     megabytes,
     milliseconds,
     place,
-    plural,
     precision,
     roofline_share,
     shape,
@@ -120,7 +121,7 @@ def peers(results: Results, table: pd.DataFrame) -> list[str]:
         ]
         if lost:
             columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
-            blocks.append(f"**Where gpunet is slower**: {plural(len(lost), 'case')}, the worst first.")
+            blocks.append(f"**Where gpunet is slower**: {counted(len(lost), 'case')}, the worst first.")
             blocks.append(_table(columns, lost, left=2))
         else:
             blocks.append("gpunet is slower in none of them.")
@@ -232,7 +233,7 @@ def launches(results: Results, table: pd.DataFrame) -> list[str]:
     """Return the kernels of one unit of work, and the time by the device's own clock."""
 
     def shown(row: Row) -> str:
-        count = NOTHING if row.launches is None else plural(row.launches, "kernel")
+        count = NOTHING if row.launches is None else counted(row.launches, "kernel")
         return f"{count}, {milliseconds(row.device_milliseconds.median)}" if row.device_milliseconds else count
 
     return _facts_across(table, "**Kernel launches and device time** of one unit of work on the {}, {}.", shown)

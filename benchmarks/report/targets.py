@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from gpunet.errors import counted
+
 from .frame import markdown
 from .results import BESIDE, Case, Results, Row
 from .roofline import demands
-from .words import NOTHING, case_name, milliseconds, plural, significant, times, work
+from .words import NOTHING, case_name, milliseconds, significant, times, work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +128,7 @@ class _Contender:
         missed = [check for check in (*steps, *others) if not check.is_met]
         if missed:
             blocks += [
-                f"**What {self.label} misses**: {plural(len(missed), 'target')}. *With products alone* is what the "
+                f"**What {self.label} misses**: {counted(len(missed), 'target')}. *With products alone* is what the "
                 "number would be if all but its matrix products took no time: where that misses too, its BLAS library "
                 "bounds it.",
                 _table(

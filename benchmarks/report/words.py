@@ -117,10 +117,5 @@ def roofline_share(row: Row | None) -> str:
     return f"{row.roofline_percent:.0f} %" + (" (cache)" if row.cached and row.roofline_percent > 100 else "")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``"1 case"``, ``"2 cases"``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _ratio(value: float | None) -> str:
     return f"{value:.2f}" if value is not None and 0.0995 <= value < 9.995 else significant(value)

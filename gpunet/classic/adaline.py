@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpunet.classic.binary_classifier import LinearClassifier
 from gpunet.classic.epochs import epoch_orders
 from gpunet.classic.estimator import check_seed, parameter
-from gpunet.errors import InvalidValueError, TrainingDivergedError
+from gpunet.errors import InvalidValueError, TrainingDivergedError, counted
 from gpunet.validation import check_flag, check_integer, check_number
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ class Adaline(LinearClassifier[WidrowHoffRule]):
         if history[-1] <= _LARGE_LOSS:
             return ""
         return (
-            f"the loss is {history[-1]:.3g} after {len(history)} epochs, and 1 with weights of zero. A lower learning "
-            "rate may help."
+            f"the loss is {history[-1]:.3g} after {counted(len(history), 'epoch')}, and 1 with weights of zero. "
+            "A lower learning rate may help."
         )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpunet.classic.estimator import Estimator, after_fit, check_float_type, check_name, check_seed, learns, parameter
 from gpunet.classic.inputs import check_given, check_moderate, on_host, read_numbers
 from gpunet.classic.unit_scaling import UnitScaling, learn_scaling
-from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, shown, warn_user
+from gpunet.errors import ConvergenceWarning, InvalidTypeError, InvalidValueError, counted, shown, warn_user
 from gpunet.network import Network
 from gpunet.optimizers import SGD
 from gpunet.training import Callback, EpochRecord, Run, fit
@@ -178,8 +178,9 @@ class DeltaRule(Estimator):
         self._is_vector = read_array("y", y).ndim == 1
         if given.tolerance > 0 and not self.converged_:
             warn_user(
-                f"DeltaRule: after {self.n_iter_} epochs E is {self.history_['error'][-1]:.3g} and not every output is "
-                f"within {given.tolerance:g} of its target. Another seed, more hidden units or more epochs may help.",
+                f"DeltaRule: after {counted(self.n_iter_, 'epoch')} E is {self.history_['error'][-1]:.3g} "
+                f"and not every output is within {given.tolerance:g} of its target. Another seed, "
+                "more hidden units or more epochs may help.",
                 ConvergenceWarning,
             )
         return self

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend, select_backend
 from gpunet.classic.scikit_learn import column_vector_warning
-from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, warn_user
+from gpunet.errors import InvalidTypeError, InvalidValueError, NonFiniteError, ShapeError, counted, warn_user
 from gpunet.frames import frame_numbers, table_columns
+from gpunet.labels import check_one_per_row, read_labels
 from gpunet.validation import check_features, is_on_cuda, read_array
 
 Array = npt.NDArray[Any]
@@ -171,7 +172,7 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
         Objects that are not all text, or all numbers of one kind; complex numbers, dates, masked labels.
     """
     check_given(argument, y)
-    labels = read_array(argument, y)
+    labels = read_labels(argument, y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
         if warns:
@@ -179,16 +180,7 @@ def check_label_vector(argument: str, y: npt.ArrayLike, rows: int, *, warns: boo
                 f"A column-vector {argument} was passed when a 1d array was expected: {argument}.ravel() makes it one.",
                 column_vector_warning(),
             )
-    if labels.dtype == object and labels.ndim == 1:  # text, or a data frame's column that once held other things
-        kinds = set(map(type, labels))
-        if len(kinds) == 1 and issubclass(kinds.pop(), (str, int, float)):
-            labels = np.array(labels.tolist())
-    if labels.ndim != 1:
-        raise ShapeError(f"{argument}: got shape {labels.shape}. Expected one label per row, shape ({rows},).")
-    if len(labels) != rows:
-        raise ShapeError(f"{argument}: got {len(labels)} labels for {rows} rows. Expected one per row.")
-    if labels.dtype.kind not in "iufbU":
-        raise InvalidTypeError(f"{argument}: got dtype {labels.dtype}. Expected labels: numbers, text or booleans.")
+    check_one_per_row(argument, labels, rows)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         row = int(np.argmax(~np.isfinite(labels)))
         raise NonFiniteError(f"{argument}: {labels[row]} in row {row}. Expected finite labels.")
@@ -261,4 +253,4 @@ def encode_two_classes(argument: str, y: npt.ArrayLike, rows: int, classes: Arra
 def _classes_shown(classes: Array) -> str:
     shown = ", ".join(repr(label) for label in classes[:_LABELS_SHOWN].tolist())
     more = ", ..." if len(classes) > _LABELS_SHOWN else ""
-    return f"{len(classes)} class{'es' if len(classes) != 1 else ''} ({shown}{more})"
+    return f"{counted(len(classes), 'class')} ({shown}{more})"

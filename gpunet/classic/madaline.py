@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpunet.classic.binary_classifier import BinaryClassifier
 from gpunet.classic.epochs import mistakes
 from gpunet.classic.estimator import after_fit, check_name, check_seed, parameter
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.random import Purpose, host_generator
 from gpunet.validation import LARGEST_SIZE, check_flag, check_integer, check_number
 
@@ -208,8 +208,8 @@ class Madaline(BinaryClassifier[MadalineRule]):
         if history[-1] == 0:
             return ""
         return (
-            f"{history[-1]} errors in the last of {len(history)} epochs. Another seed, more hidden units or more "
-            "epochs may help."
+            f"{counted(int(history[-1]), 'error')} in the last of {counted(len(history), 'epoch')}. Another seed, more "
+            "hidden units or more epochs may help."
         )
 
     def _initial_weights(self, inputs: int) -> tuple[Array, Array]:

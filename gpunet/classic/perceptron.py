@@ -13,7 +13,7 @@ from gpunet.classic.binary_classifier import LinearClassifier
 from gpunet.classic.epochs import mistakes
 from gpunet.classic.estimator import check_seed, parameter
 from gpunet.classic.separability import signed_separation
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.validation import check_flag, check_integer, check_targets
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ class Perceptron(LinearClassifier[PerceptronRule]):
         if history[-1] == 0:
             return ""
         return (
-            f"{history[-1]} mistakes in the last of {len(history)} epochs. More epochs help only if a hyperplane "
-            "separates the classes; averaged=True helps also otherwise."
+            f"{counted(int(history[-1]), 'mistake')} in the last of {counted(len(history), 'epoch')}. More epochs "
+            "help only if a hyperplane separates the classes; averaged=True helps also otherwise."
         )
 
 

@@ -96,8 +96,8 @@ def in_options(message: str, command: argparse.ArgumentParser) -> str:
     for flag in command._option_string_actions:
         argument = flag.removeprefix("--").replace("-", "_")
         message = re.sub(rf"^{argument}(?=: )", flag, message)
-        for found in re.finditer(rf'\b{argument}="([^"]+)"', message):
-            message = message.replace(found[0], f"{flag} {shlex.quote(found[1])}")
+        for found in re.finditer(rf"""\b{argument}=(["'])(.+?)\1""", message):
+            message = message.replace(found[0], f"{flag} {shlex.quote(found[2])}")
         message = message.replace(f"{argument}=True", flag)
     return message
 

@@ -18,7 +18,7 @@ from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.folders import check_folder
 from gpunet.cli.output import print_json, print_lines, require
 from gpunet.cli.readers import folder
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 
 EXIT_WORSE = 1
 
@@ -108,7 +108,7 @@ def run_report(arguments: argparse.Namespace) -> None:
     else:
         print_lines(*report(chosen).removesuffix("\n").split("\n"))
     if plots and not arguments.json:
-        print_lines("", f"{len(plots)} files in {arguments.plots}")
+        print_lines("", f"{counted(len(plots), 'file')} in {arguments.plots}")
 
 
 def run_compare(arguments: argparse.Namespace) -> None:

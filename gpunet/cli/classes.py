@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunet.data import DataSet, Split
 from gpunet.data.splits import FEWEST_OF_A_CLASS
+from gpunet.errors import counted
 
 # A table of prices that is taken for classes has thousands; JSON has them all.
 _MOST_LISTED = 20
@@ -39,7 +40,7 @@ def class_lines(classes: list[ClassRows]) -> list[str]:
     if not classes:
         return []
     rare = [one for one in classes if one.rows < FEWEST_OF_A_CLASS]
-    lines = [f"{len(classes)} classes and their rows: {_listing(classes)}"]
+    lines = [f"{counted(len(classes), 'class')} and their rows: {_listing(classes)}"]
     if rare:
         lines.append(f"all rows of {_listing(rare)} are for training, because a class of fewer than 3 cannot be split")
     return lines

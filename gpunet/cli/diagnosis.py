@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from gpunet.diagnostics import Diagnosis, DiagnosticsCallback, Finding, Thresholds, draw_layers, draw_training, inspect
+from gpunet.errors import counted
 from gpunet.files import write_text
 from gpunet.network import Network
 from gpunet.plotting import save_figure
@@ -61,7 +62,9 @@ class RunDiagnosis:
         paths = [folder / f"{name}.json"]
         write_text(paths[0], json.dumps(self._to_dict(), allow_nan=False) + "\n")
         figures = {
-            f"{name}-layers": draw_layers(self.final, title=f"Activations and gradients of {self.final.rows} rows"),
+            f"{name}-layers": draw_layers(
+                self.final, title=f"Activations and gradients of {counted(self.final.rows, 'row')}"
+            ),
             f"{name}-training": draw_training(self.callback.records),
         }
         for stem, figure in figures.items():

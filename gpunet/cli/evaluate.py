@@ -17,7 +17,7 @@ from gpunet.cli.progress import telling
 from gpunet.cli.scores import Score, score_rows
 from gpunet.cli.threads import suitable_threads
 from gpunet.data import DataSet, Preparation, load_for_model, split_rows
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.plotting import check_figure_path, panels, save_figure
 from gpunet.training.history import format_score
 
@@ -102,7 +102,7 @@ def _held_out_rows(data: DataSet, preparation: Preparation) -> Array:
 
 def _which_rows(data: DataSet, score: Score, part: str, is_training_data: bool, seed: int) -> str:
     if part == "held-out":
-        return f"{data.name}: {score.rows:,} of {data.rows:,} rows, those held out from training (seed {seed})"
+        return f"{data.name}: {score.rows:,} of {counted(data.rows, 'row')}, those held out from training (seed {seed})"
     if is_training_data:
-        return f"{data.name}: all {data.rows:,} rows, including those that the model was trained on"
-    return f"{data.name}: all {data.rows:,} rows; not the data set that the model was trained on"
+        return f"{data.name}: all {counted(data.rows, 'row')}, including those that the model was trained on"
+    return f"{data.name}: all {counted(data.rows, 'row')}; not the data set that the model was trained on"

@@ -11,7 +11,7 @@ from gpunet.cli.arguments import Parser, set_command
 from gpunet.cli.models import load_model, refuse_to_replace
 from gpunet.cli.options import MODEL_HELP
 from gpunet.cli.output import print_json, print_lines
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted, wrong_ending
 from gpunet.interchange import export_onnx, export_safetensors, export_torch
 from gpunet.interchange.state_dict import named_steps
 from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
@@ -79,18 +79,17 @@ def _by_ending(path: Path) -> str:
     for kind, (ending, _) in FORMATS.items():
         if path.suffix == ending:
             return kind
-    endings = ", ".join(ending for ending, _ in FORMATS.values())
-    raise InvalidValueError(f"OUT: {str(path)!r} ends in {path.suffix!r}. Expected one of: {endings}.")
+    raise wrong_ending("OUT", path, [ending for ending, _ in FORMATS.values()])
 
 
 def _summary(whole: WholeModel) -> str:
     """Return what the model takes, and what of its answers is inside."""
-    columns = f"{whole.columns} columns"
+    columns = counted(whole.columns, "column")
     parts = [f"takes raw rows of {columns}" if whole.steps else f"takes {columns} as the network does"]
     if any(isinstance(step, FilledIn) for step in whole.steps):
         parts.append("fills in missing values")
     if whole.classes is not None:
-        parts.append(f"knows {len(whole.classes)} class names")
+        parts.append(f"knows {counted(len(whole.classes), 'class name')}")
     if whole.target_scaling is not None:
         parts.append("answers in the target's units")
     return ", ".join(parts)

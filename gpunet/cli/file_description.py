@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.activations import OwnActivation
 from gpunet.data import Preparation
-from gpunet.errors import FileFormatError
+from gpunet.errors import FileFormatError, counted
 from gpunet.layers import CustomLoss
 from gpunet.network import FORMAT
 from gpunet.network_file import described_network, own_activations, own_loss
@@ -115,7 +115,7 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
             f"gpunet {content['gpunet']}" if content["gpunet"] else "unknown: the file does not say",
         ),
         ("digest", _DIGESTS[content["digest"]]),
-        ("layers", f"{sizes}, {parameters:,} parameters, {numbers}"),
+        ("layers", f"{sizes}, {counted(parameters, 'parameter')}, {numbers}"),
         ("activations", ", ".join(content["activation"]) or "none"),
         *(
             [("own functions", f"{', '.join(own)}: gpunet.load(..., activations=[...]) has to be given them")]
@@ -128,13 +128,13 @@ def description_lines(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("steps", str(content["steps"])),
     ]
     if content["kind"] == "checkpoint":
-        lines.append(("training", f"{content['epochs']} epochs done, with {content['optimizer']}"))
+        lines.append(("training", f"{counted(content['epochs'], 'epoch')} done, with {content['optimizer']}"))
     data = content["data"]
     if data is None:
         lines.append(("data", "none named: 'gpunet train' did not write it"))
     else:
-        what = f"{len(data['class_names'])} classes" if data["class_names"] else f"the numbers {data['target']}"
+        what = counted(len(data["class_names"]), "class") if data["class_names"] else f"the numbers {data['target']}"
         features, inputs = len(data["features"]), len(data["inputs"])
-        made = "" if features == inputs else f" as {inputs} inputs"
-        lines.append(("data", f"{data['name']}, {data['task']}: {features} features{made}, {what}"))
+        made = "" if features == inputs else f" as {counted(inputs, 'input')}"
+        lines.append(("data", f"{data['name']}, {data['task']}: {counted(features, 'feature')}{made}, {what}"))
     return lines

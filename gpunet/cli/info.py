@@ -25,7 +25,7 @@ from gpunet.cli.file_description import WRONG, describe_file, description_lines
 from gpunet.cli.output import device_name, print_json, print_lines
 from gpunet.distributed.message_passing import library_name
 from gpunet.environment import blas_libraries, cpu_name, usable_cores
-from gpunet.errors import DeviceError
+from gpunet.errors import DeviceError, counted
 from gpunet.serialization import SUFFIXES
 
 EXIT_DAMAGED = 1
@@ -163,11 +163,12 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
         ("NumPy", content["numpy"]),
     ]
     for blas in content["blas"]:
-        threads = "threads unknown (threadpoolctl tells)" if blas["threads"] is None else f"{blas['threads']} threads"
+        known = blas["threads"]
+        threads = "threads unknown (threadpoolctl tells)" if known is None else counted(known, "thread")
         lines.append(("BLAS", f"{blas['name']} {blas['version'] or ''}, {threads}"))
     lines += [
-        ("CPU", f"{content['cpu']['name']}, {content['cpu']['cores']} cores"),
-        ("compiled CPU", _compiled_line(**content["compiled_cpu"])),
+        ("CPU", f"{content['cpu']['name']}, {counted(content['cpu']['cores'], 'core')}"),
+        ("compiled CPU", _compiled_line(content["compiled_cpu"])),
         ("device", f"{content['device']} (what --device auto takes)"),
         ("NVIDIA driver", f"CUDA {content['driver_cuda']}" if content["driver_cuda"] else "none"),
     ]
@@ -188,10 +189,11 @@ def _lines(content: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _compiled_line(problem: str | None, **description: Any) -> str:
-    if problem:
-        return f"NumPy does everything: {problem}"
-    return "Numba {numba}, products by {blas}, {threads} threads of its own".format(**description)
+def _compiled_line(compiled: dict[str, Any]) -> str:
+    if compiled["problem"]:
+        return f"NumPy does everything: {compiled['problem']}"
+    threads = counted(compiled["threads"], "thread")
+    return f"Numba {compiled['numba']}, products by {compiled['blas']}, {threads} of its own"
 
 
 def _version(distribution: str) -> str | None:

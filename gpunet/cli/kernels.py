@@ -14,7 +14,7 @@ from typing import Any
 from gpunet.cli.arguments import Parser, add_command, set_command
 from gpunet.cli.output import print_json, print_table, require_rich
 from gpunet.cli.readers import names
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.kernel_check import budgets as budget_files
 from gpunet.kernel_check.budgets import Budgets
 from gpunet.kernel_check.check import (
@@ -176,7 +176,7 @@ def _print(
         print_table(columns, [_access_row(count) for count in accesses], "accesses of so many bytes or more")
     for problem in problems:
         print(problem)
-    print(f"{len(checked)} kernels, {len(problems)} problems")
+    print(f"{counted(len(checked), 'kernel')}, {counted(len(problems), 'problem')}")
 
 
 def _summary(results: Sequence[Result], checked: Sequence[CheckedKernel]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -78,7 +80,7 @@ def _run(argv: Sequence[str] | None, interruption: Interruption, company: Compan
         arguments.interruption, arguments.company = interruption, company
         try:
             # What overflows shows in a result or is told as an error; NumPy's warnings would only add lines to that.
-            with np.errstate(all="ignore"), _warnings_as_lines(company):
+            with np.errstate(all="ignore"), _warnings_as_lines(company), _notices(arguments.parser):
                 arguments.run(arguments)
         except GpunetError as error:
             error.args = (in_options(str(error), arguments.parser),)
@@ -112,3 +114,15 @@ def _warnings_as_lines(company: Company) -> Iterator[None]:
         for category in (ResumeWarning, UnknownCategoryWarning):
             warnings.simplefilter("always", category)
         yield
+
+
+@contextmanager
+def _notices(command: argparse.ArgumentParser) -> Iterator[None]:
+    """Print what gpunet logs as lines that speak of options."""
+    handler, logger = logging.Handler(logging.WARNING), logging.getLogger("gpunet")
+    handler.emit = lambda record: complain(in_options(record.getMessage(), command))  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

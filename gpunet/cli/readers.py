@@ -74,7 +74,7 @@ def csv_file(text: str) -> Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder, expected a file")
     if path.suffix.lower() != ".csv":
-        raise argparse.ArgumentTypeError(f"{text!r} ends in {path.suffix!r}, expected .csv")
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .csv")
     return path
 
 

@@ -27,7 +27,7 @@ from gpunet.data.options import STRATEGIES
 from gpunet.data.targets import CLASSIFICATION, TASKS
 from gpunet.data_initializers import DATA_INITIALIZERS
 from gpunet.diagnostics import spread_rows
-from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError
+from gpunet.errors import InvalidValueError, MissingFileError, TrainingDivergedError, counted
 from gpunet.layers import Huber, Loss, Quantile, SoftmaxCrossEntropy, SquaredError, get_loss
 from gpunet.network import Network
 from gpunet.optimizers import OPTIMIZERS, SGD, Optimizer
@@ -215,9 +215,9 @@ class _Watch(Callback):
         if self.quiet:
             return
         if run.history.stopped_early:
-            note(f"nothing left to do: the run stopped early, after {done} epochs")
+            note(f"nothing left to do: the run stopped early, after {counted(done, 'epoch')}")
         elif done >= run.epochs:
-            note(f"nothing left to do: the checkpoint has {done} epochs; more with --epochs")
+            note(f"nothing left to do: the checkpoint has {counted(done, 'epoch')}; more with --epochs")
 
 
 class _EndsAfterBatch(Callback):
@@ -516,7 +516,7 @@ def _draw(job: _Job, history: History, path: Path) -> None:
 
 def _opening(job: _Job) -> str:
     train, validation, test = (len(getattr(job.split, part)) for part in _PARTS)
-    return f"{job.data.name}: {train:,} rows to train, {validation:,} to validate, {test:,} to test"
+    return f"{job.data.name}: {counted(train, 'row')} to train, {validation:,} to validate, {test:,} to test"
 
 
 def _company(job: _Job) -> str:
@@ -586,8 +586,8 @@ def _print_text(
     numbers = network.precision if network.precision != "float32" else network.dtype.name
     print_lines(
         *class_lines(count_classes(job.data, job.split)),
-        f"{sizes} network, {network.parameter_count:,} parameters, {numbers} on {device}{_company(job)}",
-        f"{len(history)} epochs in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
+        f"{sizes} network, {counted(network.parameter_count, 'parameter')}, {numbers} on {device}{_company(job)}",
+        f"{counted(len(history), 'epoch')} in {sum(history['seconds']):.1f} s, {speed:,.0f} samples/s{stopped}{best}",
         ", ".join(map(str, filter(None, (job.folder / MODEL, job.folder / HISTORY, job.arguments.plot)))),
     )
     if diagnosis is not None:

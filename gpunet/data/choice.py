@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gpunet.data.numerals import is_number
 from gpunet.data.options import AUTO, TableOptions
 from gpunet.data.source import Source
-from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, unknown_name
+from gpunet.errors import FileFormatError, InvalidValueError, ShapeError, counted, unknown_name
 
 _MOST_NAMES = 12
 # What pandas calls columns without a name in a text file, with their place from 0, and an index in a Parquet file.
@@ -130,7 +130,9 @@ class Wanted:
         for names in (known, [name for name in known if name != self.target], list(self.expected)):
             if len(names) == columns:
                 return names
-        raise ShapeError(f"{source.label}: has {columns} columns. The model was trained on {listing(known)}.")
+        raise ShapeError(
+            f"{source.label}: has {counted(columns, 'column')}. The model was trained on {listing(known)}."
+        )
 
 
 def clean_names(source: Source, written: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from gpunet.data.options import TableOptions, check_missing, check_names
 from gpunet.data.preparation import Preparation
 from gpunet.data.tables import PARQUET, SEPARATORS, read_parquet, read_rows, read_text, table_suffix
 from gpunet.data.targets import known_labels, learn_targets, read_numbers
-from gpunet.errors import InvalidValueError, MissingFileError, ShapeError, unknown_name
+from gpunet.errors import InvalidValueError, MissingFileError, ShapeError, counted, unknown_name, wrong_ending
 
 SUFFIXES = (*SEPARATORS, *PARQUET, ".npz")
 
@@ -100,7 +100,7 @@ def load_for_model(
     expected = len(preparation.feature_names)
     if raw.features.shape[1] != expected:
         raise ShapeError(
-            f"{raw.path or raw.name}: has {raw.features.shape[1]} features. The model expects {expected}, "
+            f"{raw.path or raw.name}: has {counted(raw.features.shape[1], 'feature')}. The model expects {expected}, "
             f"like {preparation.data_set!r}."
         )
     names = preparation.class_names
@@ -139,10 +139,10 @@ def _read(source: Any, wanted: Wanted) -> RawData:
             )
         return read_parquet(path, wanted) if suffix in PARQUET else read_text(path, wanted)
     if source not in NAMED_SETS and suffix not in SUFFIXES:
-        expected = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file"
         if path.exists():
-            raise InvalidValueError(f"data: {source!r} ends in {path.suffix!r}. Expected a {expected}.")
-        raise InvalidValueError(f"{unknown_name('data', source, NAMED_SETS)} A file needs the ending of a {expected}.")
+            raise wrong_ending("data", path, SUFFIXES)
+        endings = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise InvalidValueError(f"{unknown_name('data', source, NAMED_SETS)} A file needs the ending {endings}.")
     if source not in NAMED_SETS and not path.exists():
         raise MissingFileError(f"data: there is no file {source!r}.")
     _refuse_choices(source, wanted)

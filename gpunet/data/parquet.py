@@ -22,6 +22,7 @@ from gpunet.errors import (
     InvalidValueError,
     MissingFileError,
     NonFiniteError,
+    counted,
     optional_package,
     shown,
     unknown_name,
@@ -114,7 +115,7 @@ class ParquetRows:
         self._paths = _files(paths)
         self._metadata = []
         for path in self._paths:
-            with _reading(path):
+            with reading_parquet(path):
                 self._metadata.append(pyarrow.parquet.read_metadata(path))
         self._targets = [target] if isinstance(target, str) else list(target)
         self._has_columns_of_targets = not isinstance(target, str)
@@ -130,7 +131,9 @@ class ParquetRows:
         ]
         self.rows = sum(part.stop for part in self._parts)
         if self.rows < _FEWEST:
-            raise FileFormatError(f"{self._paths[0]}: got {self.rows} rows in all. Expected at least {_FEWEST}.")
+            raise FileFormatError(
+                f"{self._paths[0]}: got {counted(self.rows, 'row')} in all. Expected at least {_FEWEST}."
+            )
         if window is None:
             window = max(1, self._rows_of(_WINDOW_BYTES))
         window = check_integer("window", window, 1)
@@ -359,7 +362,7 @@ class ParquetRows:
         names = [*self.columns, *self._targets, *([] if self._sample_weight is None else [self._sample_weight])]
         for file, group, start, stop in parts:
             path, done = self._paths[file], 0
-            with _reading(path), ParquetFile(path, metadata=self._metadata[file], memory_map=True) as opened:
+            with reading_parquet(path), ParquetFile(path, metadata=self._metadata[file], memory_map=True) as opened:
                 for batch in opened.iter_batches(
                     _PIECE_ROWS, row_groups=[group], columns=list(dict.fromkeys(names)), use_threads=False
                 ):
@@ -524,13 +527,13 @@ def _files(paths: Any) -> list[Path]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading_parquet(path: Path) -> Iterator[None]:
     """Name the file where Arrow cannot read it."""
     from pyarrow import ArrowException
 
     try:
         yield
-    except (ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system; Arrow's own have no number
             raise
         raise FileFormatError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None

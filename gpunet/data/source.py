@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from gpunet.data.text_files import Record, TextFile
-from gpunet.errors import FileFormatError, GpunetError
+from gpunet.errors import FileFormatError, GpunetError, counted
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ class Source:
             raise self._ragged(record) from None
 
     def _ragged(self, record: Record) -> FileFormatError:
-        values = "1 value" if len(record.fields) == 1 else f"{len(record.fields)} values"
+        values = counted(len(record.fields), "value")
         return FileFormatError(f"{self.label}: line {record.line} has {values}, expected {self.columns}.")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gpunet.data.datasets import DataSet
 from gpunet.data.numerals import is_integer
 from gpunet.data.targets import REGRESSION
-from gpunet.errors import InvalidValueError, optional_package
+from gpunet.errors import InvalidValueError, counted, optional_package
 
 Array = npt.NDArray[Any]
 
@@ -95,7 +95,7 @@ def _common_and_rare_rows(data: DataSet) -> tuple[Array, Array]:
         row = int(np.argmax(data.targets == label))
         raise InvalidValueError(
             f"{data.raw.target_place}, {data.raw.row_place(row)}: the class {data.class_names[label]!r} has "
-            f"{counts[label]} {'row' if counts[label] == 1 else 'rows'}. Expected at least {FEWEST_OF_A_CLASS}, "
+            f"{counted(counts[label], 'row')}. Expected at least {FEWEST_OF_A_CLASS}, "
             f"to have some to train, validate and test.{_regression_hint(data)} "
             f"{len(counts) - common} of {len(counts)} classes have fewer; at most half may, and two must have them."
         )
@@ -110,7 +110,7 @@ def _check_rows(data: DataSet, rows: int, classes: int) -> None:
         share = "" if classes == 1 else f" to have one of each of {classes} classes to validate"
         split = "" if rows == data.rows else f" of classes of at least {FEWEST_OF_A_CLASS}"
         raise InvalidValueError(
-            f"{data.raw.path or data.name}: has {rows} rows{split}. Expected at least {least}{share}."
+            f"{data.raw.path or data.name}: has {counted(rows, 'row')}{split}. Expected at least {least}{share}."
             f"{_regression_hint(data)}"
         )
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gpunet.data.choice import Wanted, clean_names
 from gpunet.data.datasets import RawData
 from gpunet.data.numerals import MISSING, is_number, with_point
+from gpunet.data.parquet import reading_parquet
 from gpunet.data.source import Source
 from gpunet.data.text_files import DAMAGED_GZIP, WHITESPACE, TextFile
 from gpunet.data.values import Categories, FeatureReader, leaving_out
@@ -86,21 +87,15 @@ def read_parquet(path: Path, wanted: Wanted) -> RawData:
         See :func:`read_text`.
     """
     with optional_package("pyarrow", extra="parquet", purpose="reading a .parquet file"):
-        import pyarrow
         from pyarrow import parquet
-    try:
-        with parquet.ParquetFile(path) as file:
-            source = Source(str(path), len(file.schema_arrow.names))
-            names = clean_names(source, file.schema_arrow.names)
-            needed = wanted.features(source, names)
-            if wanted.need_target:
-                needed = [*needed, str(wanted.target)]
-            written = dict(zip(names, file.schema_arrow.names, strict=True))
-            table = file.read([written[name] for name in needed], use_pandas_metadata=False)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, UnicodeDecodeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the file system; Arrow's own have no number
-            raise
-        raise FileFormatError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
+    with reading_parquet(path), parquet.ParquetFile(path) as file:
+        source = Source(str(path), len(file.schema_arrow.names))
+        names = clean_names(source, file.schema_arrow.names)
+        needed = wanted.features(source, names)
+        if wanted.need_target:
+            needed = [*needed, str(wanted.target)]
+        written = dict(zip(names, file.schema_arrow.names, strict=True))
+        table = file.read([written[name] for name in needed], use_pandas_metadata=False)
     return _read_table(table, source, written, wanted, _name(path), path)
 
 

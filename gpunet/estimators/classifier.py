@@ -14,10 +14,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from gpunet.errors import InvalidValueError, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, shown
 from gpunet.estimators.perceptron import MultilayerPerceptron
 from gpunet.interchange.whole_model import WholeModel
-from gpunet.layers import Loss, SoftmaxCrossEntropy
+from gpunet.layers import CustomLoss, Loss, SoftmaxCrossEntropy
 from gpunet.validation import is_on_cuda
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
     label_smoothing : float
         The share of each row's target that goes to all classes alike, 0 to 1, 1 excluded; not for several labels per
         row.
+    loss : CustomLoss or None
+        One with ``targets="labels"``, for one label per row. None is softmax cross-entropy, and sigmoid cross-entropy
+        for several.
 
     Attributes
     ----------
@@ -123,11 +126,12 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     _monitor: ClassVar[str] = "validation_accuracy"
 
-    _of_the_network: ClassVar[tuple[str, ...]] = (*MultilayerPerceptron._of_the_network, "label_smoothing")
+    _of_the_network: ClassVar[tuple[str, ...]] = (*MultilayerPerceptron._of_the_network, "label_smoothing", "loss")
 
     _: KW_ONLY
     class_weight: Mapping[Any, float] | str | None = None
     label_smoothing: float = 0.0
+    loss: CustomLoss | None = None
 
     def partial_fit(
         self,
@@ -223,13 +227,21 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
         return "logistic" if self._is_multilabel else "softmax"
 
     def _loss(self) -> str | Loss:
-        if not self._several:
-            return SoftmaxCrossEntropy(self.label_smoothing)
-        if self.label_smoothing:
+        if self.loss is not None and not isinstance(self.loss, CustomLoss):
+            raise InvalidTypeError(f"loss: got {shown(self.loss)}. Expected a gpunet.CustomLoss or None.")
+        if self.loss is not None and (self._several or not self.loss.is_classifier):
+            kind = "several labels per row" if self._several else "numbers for its targets"
             raise InvalidValueError(
-                f"label_smoothing: got {shown(self.label_smoothing)} with several labels per row. Expected 0."
+                f"loss: got {self.loss!r} with {kind}. Expected one of targets='labels', for one label per row, "
+                "or None."
             )
-        return "sigmoid_cross_entropy"
+        softmax = SoftmaxCrossEntropy(self.label_smoothing)
+        if not self._several and self.loss is None:
+            return softmax
+        if softmax.label_smoothing:
+            what = "several labels per row" if self._several else "a loss of your own"
+            raise InvalidValueError(f"label_smoothing: got {shown(self.label_smoothing)} with {what}. Expected 0.")
+        return self.loss or "sigmoid_cross_entropy"
 
     def _outputs(self) -> int:
         return self.n_outputs_ if self._several else max(2, self.n_outputs_)
@@ -283,5 +295,5 @@ class MLPClassifier(ClassifierMixin, MultilayerPerceptron):  # type: ignore[misc
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_label = True
+        tags.classifier_tags.multi_label = self.loss is None
         return tags

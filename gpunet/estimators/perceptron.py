@@ -25,6 +25,7 @@ from gpunet.errors import (
     InvalidValueError,
     NonFiniteError,
     ShapeError,
+    counted,
     shown,
     unknown_name,
     warn_user,
@@ -284,8 +285,8 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         self._rows_done += len(X) * len(found)
         if not (is_part or is_over):
             warn_user(
-                f"max_iter: {len(found)} epochs are over and the {'validation' if stops_early else 'loss'} was still "
-                "improving. More epochs, or a higher learning_rate_init, may help.",
+                f"max_iter: after {counted(len(found), 'epoch')} the {'validation' if stops_early else 'loss'} was "
+                "still improving. More epochs, or a higher learning_rate_init, may help.",
                 NotConvergedWarning,
             )
 
@@ -374,7 +375,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             )
         except ValueError as error:
             raise InvalidValueError(
-                f"validation_fraction: {fraction} of {len(X)} rows cannot be held out ({error})."
+                f"validation_fraction: {fraction} of {counted(len(X), 'row')} cannot be held out ({error})."
             ) from None
         kept = None if weights is None else weights[train]
         return X[train], targets[train], kept, (X[held_out], targets[held_out])
@@ -386,7 +387,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
             return min(_LARGEST_BATCH, rows)
         size = check_integer("batch_size", self.batch_size, 1)
         if size > training_rows:
-            warn_user(f"batch_size: {size} is more than the {training_rows} rows: all of them are one batch")
+            warn_user(f"batch_size: {size} is more than the {counted(training_rows, 'row')}: all of them are one batch")
         return size
 
     def _new_network(self, X: Array, seed: int) -> Network:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 
-from gpunet.errors import InvalidValueError, ShapeError, unknown_name
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, counted, shown, unknown_name
 from gpunet.estimators.perceptron import MultilayerPerceptron, as_scaling, standardising
 from gpunet.interchange.whole_model import WholeModel
-from gpunet.layers import Huber, Loss, Quantile, SquaredError
+from gpunet.layers import CustomLoss, Huber, Loss, Quantile, SquaredError
 from gpunet.validation import check_flag, is_on_cuda, is_sequence
 
 if TYPE_CHECKING:
@@ -32,17 +32,19 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : str
-        ``"squared_error"``; ``"huber"``, where outliers are among the targets; or ``"quantile"``.
+    loss : str or CustomLoss
+        ``"squared_error"``; ``"huber"``, where outliers are among the targets; ``"quantile"``; or one of your own, with
+        ``targets="numbers"``. What :meth:`predict` returns, and :meth:`score` compares with y, are the outputs that it
+        is a function of.
     quantile : float or sequence of float
         Of ``loss="quantile"``, above 0 and below 1. Several are for one target per row: :meth:`predict` has a column
         for each.
     delta : float
         Of ``loss="huber"``, above 0: where squared error ends and absolute error begins, in the units of what the
         network learns; with ``scale_targets`` those are standard deviations of y.
-    scale_targets : bool
+    scale_targets : bool or None
         Whether the network learns (y - mean) / deviation; predictions are in the units of y all the same. ``tol`` and
-        ``loss_curve_`` speak of what the network learns.
+        ``loss_curve_`` speak of what the network learns. None is yes, but for a loss of your own: that gets y.
 
     Attributes
     ----------
@@ -71,10 +73,10 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     )
 
     _: KW_ONLY
-    loss: str = "squared_error"
+    loss: str | CustomLoss = "squared_error"
     quantile: float | Sequence[float] = 0.5
     delta: float = 1.0
-    scale_targets: bool = True
+    scale_targets: bool | None = None
 
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Go over the rows once, from where learning stands.
@@ -127,13 +129,26 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         return whole if scaler is None else replace(whole, target_scaling=as_scaling(scaler))
 
     def _loss(self) -> Loss:
+        if isinstance(self.loss, CustomLoss):
+            if self.loss.is_classifier:
+                raise InvalidValueError(
+                    f"loss: got {self.loss!r}, whose targets are labels. Expected one of targets='numbers', or a "
+                    "gpunet.MLPClassifier."
+                )
+            return self.loss
         if self._has_quantiles():
             return Quantile(*self._levels())
         return Huber(self.delta) if self.loss == Huber.name else SquaredError()
 
     def _has_quantiles(self) -> bool:
+        if isinstance(self.loss, CustomLoss):
+            return False
         names = SquaredError.name, Huber.name, Quantile.name
-        if not isinstance(self.loss, str) or self.loss not in names:
+        if not isinstance(self.loss, str):
+            raise InvalidTypeError(
+                f"loss: got {shown(self.loss)}. Expected one of the names {', '.join(names)}, or a gpunet.CustomLoss."
+            )
+        if self.loss not in names:
             raise unknown_name("loss", self.loss, names)
         return self.loss == Quantile.name
 
@@ -143,8 +158,8 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
         levels = tuple(given) if is_sequence(given) else (given,)
         if not levels or (len(levels) > 1 and not self._is_single):
             raise InvalidValueError(
-                f"quantile: got {len(levels)} for {self.n_outputs_} targets per row. Expected one, or for one target "
-                "several."
+                f"quantile: got {len(levels)} for {counted(self.n_outputs_, 'target')} per row. Expected one, or for "
+                "one target several."
             )
         return levels
 
@@ -156,7 +171,7 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
             y = column_or_1d(y, warn=True)
         outputs = 1 if y.ndim == 1 else y.shape[1]
         if goes_on and outputs != self.n_outputs_:
-            raise ShapeError(f"y: got {outputs} targets per row. Expected {self.n_outputs_}, as before.")
+            raise ShapeError(f"y: got {counted(outputs, 'target')} per row. Expected {self.n_outputs_}, as before.")
         self.n_outputs_, self._is_single = outputs, y.ndim == 1
 
     def _encoded(self, y: Array, weights: Array | None) -> tuple[Array, Array | None]:
@@ -165,7 +180,8 @@ class MLPRegressor(RegressorMixin, MultilayerPerceptron):  # type: ignore[misc]
     def _learn_scaling(self, X: Array, targets: Array, weights: Array | None) -> None:
         super()._learn_scaling(X, targets, weights)
         self._target_scaler = None
-        if check_flag("scale_targets", self.scale_targets):
+        scales = not isinstance(self.loss, CustomLoss) if self.scale_targets is None else self.scale_targets
+        if check_flag("scale_targets", scales):
             self._target_scaler = standardising("y", targets, weights)
 
     def _scaled_targets(self, targets: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidValueError, optional_package
+from gpunet.errors import InvalidValueError, optional_package, wrong_ending
 from gpunet.files import as_path, replacing
 from gpunet.interchange.onnx_graph import Graph
 from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
@@ -80,7 +80,7 @@ def export_onnx(
     whole = whole_model(network, bare=check_flag("bare", bare))
     path = as_path(path)
     if path.suffix != ".onnx":
-        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .onnx.")
+        raise wrong_ending("path", path, [".onnx"])
     computed = whole.network.dtype if dtype is None else check_dtype(dtype)
     taken = _suitable_input(whole, computed) if input_dtype is None else check_dtype(input_dtype, "input_dtype")
     with optional_package("onnx", extra="onnx", purpose="an ONNX model"):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpunet.backends import Backend
 from gpunet.data.scaling import Scaling
-from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, optional_package, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, ShapeError, counted, optional_package, shown
 from gpunet.interchange.state_dict import named_steps
 from gpunet.interchange.whole_model import FilledIn, WholeModel, whole_model
 from gpunet.labels import CLASSES
@@ -111,7 +111,7 @@ def _estimator(whole: WholeModel, classes: Array | None) -> Any:
     if network.is_classifier:
         labels = np.arange(outputs) if classes is None else classes
         if labels.shape != (outputs,) or len(np.unique(labels)) < outputs:
-            raise ShapeError(f"classes: got {shown(classes)}. Expected {outputs} labels, each once.")
+            raise ShapeError(f"classes: got {shown(classes)}. Expected {counted(outputs, 'label')}, each once.")
         order = np.argsort(labels)  # theirs are always sorted
         W[-1], b[-1] = W[-1][:, order], b[-1][order]
         if outputs == 2:  # one output there: the difference
@@ -139,31 +139,38 @@ def _estimator(whole: WholeModel, classes: Array | None) -> Any:
 def from_sklearn(estimator: Any, *, seed: int = 0, device: str | Backend = "auto") -> Network:
     """Return a fitted estimator of ``sklearn.neural_network`` as a network with the same probabilities or predictions.
 
+    A scaler before it, as in what :func:`to_sklearn` returns, becomes part of the first layer, in double precision: the
+    network takes the pipeline's rows. To train it further, take ``estimator[-1]`` and rows that are scaled.
+
     It predicts the estimator's labels: text, booleans and integers, which its metadata hold. Of labels of another kind
     they are the places.
 
     Parameters
     ----------
     estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+        Or an ``sklearn.pipeline.Pipeline`` of ``StandardScaler`` and such an estimator.
     seed, device
         As of :class:`gpunet.Network`.
 
     Returns
     -------
     Network
-        With copies of the weights, and their dtype.
+        With copies of the weights, and their dtype; float64 behind a scaler.
 
     Raises
     ------
     InvalidTypeError
-        It is no such estimator, or is not fitted.
+        It is no such estimator, or is not fitted, or something else stands before it.
     """
+    *scalers, estimator = getattr(estimator, "named_steps", {"": estimator}).values()
     if not hasattr(estimator, "coefs_") or not hasattr(estimator, "out_activation_"):
         raise InvalidTypeError(
             f"estimator: got {type(estimator).__name__}. Expected a fitted MLPClassifier or MLPRegressor."
         )
     W = [np.asarray(one).T for one in estimator.coefs_]
     b = [np.asarray(one) for one in estimator.intercepts_]
+    for scaler in reversed(scalers):
+        W[0], b[0] = _of_unscaled(scaler, W[0], b[0])
     classes = getattr(estimator, "classes_", None)
     loss = {"softmax": "softmax_cross_entropy", "logistic": "sigmoid_cross_entropy", "identity": "squared_error"}[
         estimator.out_activation_
@@ -187,3 +194,14 @@ def from_sklearn(estimator: Any, *, seed: int = 0, device: str | Backend = "auto
     if classes is not None and network.is_classifier:
         network.metadata[CLASSES] = np.asarray(classes).tolist()
     return network
+
+
+def _of_unscaled(scaler: Any, W: Array, b: Array) -> tuple[Array, Array]:
+    """Return W and b of a layer of scaled inputs as those of one of inputs as they are."""
+    if type(scaler).__name__ != "StandardScaler" or not hasattr(scaler, "scale_"):
+        raise InvalidTypeError(
+            f"estimator: got {type(scaler).__name__} before the network. Expected a fitted StandardScaler or nothing; "
+            "estimator[-1] is the network alone, for what the steps before it make."
+        )
+    W = W / (1.0 if scaler.scale_ is None else scaler.scale_)
+    return W, b - W @ scaler.mean_ if scaler.with_mean else b

@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from gpunet.backends.half import widen
 from gpunet.data.scaling import Scaling
-from gpunet.errors import FileFormatError, InvalidTypeError, InvalidValueError, MissingFileError, ShapeError, shown
+from gpunet.errors import (
+    FileFormatError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingFileError,
+    ShapeError,
+    shown,
+    wrong_ending,
+)
 from gpunet.files import as_path, replacing
 from gpunet.interchange.whole_model import FilledIn, Step, WholeModel, whole_model
 from gpunet.network import Network, on_network
@@ -99,7 +107,7 @@ def export_safetensors(network: Any, path: str | os.PathLike[str], *, bare: bool
     whole = whole_model(network, bare=check_flag("bare", bare))
     path = as_path(path)
     if path.suffix != ".safetensors":
-        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .safetensors.")
+        raise wrong_ending("path", path, [".safetensors"])
     content = require_safetensors().numpy.save(state_dict(whole), {"format": "pt"})
     with replacing(path) as file:
         file.write(content)

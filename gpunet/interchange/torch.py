@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpunet.activations import ACTIVATIONS, Activation, Identity
 from gpunet.backends import Backend
-from gpunet.errors import InvalidTypeError, InvalidValueError, optional_package, shown
+from gpunet.errors import InvalidTypeError, InvalidValueError, optional_package, shown, wrong_ending
 from gpunet.files import as_path, replacing
 from gpunet.interchange.state_dict import named_steps, numbers, state_dict
 from gpunet.interchange.whole_model import FilledIn, Step, WholeModel, whole_model
@@ -92,7 +92,7 @@ def export_torch(network: Any, path: str | os.PathLike[str], *, bare: bool = Fal
     """
     path = as_path(path)
     if path.suffix != ".pt2":
-        raise InvalidValueError(f"path: {str(path)!r} ends in {path.suffix!r}. Expected .pt2.")
+        raise wrong_ending("path", path, [".pt2"])
     module = to_torch(network, bare=bare)
     import torch
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpunet.errors import InvalidValueError
+from gpunet.errors import InvalidValueError, counted
 from gpunet.layers.base import Memory, fixed
 from gpunet.layers.loss import Loss
 from gpunet.validation import check_number
@@ -51,8 +51,8 @@ class Quantile(Loss):
     def check_outputs(self, outputs: int) -> None:
         if len(self._levels) not in (1, outputs):
             raise InvalidValueError(
-                f"loss: {str(self)!r} has {len(self._levels)} quantiles for {outputs} outputs. Expected one for each, "
-                "or one for all."
+                f"loss: {str(self)!r} has {counted(len(self._levels), 'quantile')} for {counted(outputs, 'output')}. "
+                "Expected one for each, or one for all."
             )
 
     def bind(self, memory: Memory) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet.errors import counted
 from gpunet.files import write_text
 from gpunet.plotting import label, look, panels, save_figure
 from gpunet.validation import check_flag, check_integer, check_number
@@ -92,7 +93,7 @@ class History:
         shown["validation_accuracy"] = last.validation_accuracy
         numbers = ", ".join(f"{name}={value:.4g}" for name, value in shown.items() if value is not None)
         best = "" if self.best_epoch is None else f", best_epoch={self.best_epoch}"
-        return f"History({len(self)} epochs, {numbers}{best})"
+        return f"History({counted(len(self), 'epoch')}, {numbers}{best})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; a validation loss that is not finite, which JSON lacks, becomes null."""

@@ -115,7 +115,7 @@ class Report:
         right = self.done - sum(row.wrong for row in self.rows)
         lines.append(f"{right} of {self.planned} checks passed in {self.seconds:.0f} s on {self.device['model']}")
         if self.done < self.planned:
-            lines.append(f"{self.planned - self.done} were not done: {self.ending}")
+            lines.append(f"not done: {self.planned - self.done}, {self.ending}")
         return lines
 
     def as_dict(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from gpunet.verification.subject import Subject
 
 # Kernels of one file and type that are compiled at once: fewer compilations read the same source.
 COMPILED_TOGETHER = 8
+_WITHOUT_CUDA = 'device="cpu" (--device cpu in the shell)'
 GROUPS = (
     products,
     gather,
@@ -172,7 +173,7 @@ class Verification:
         switches = () if failure.check.units else self.subject.switches
         if self.ending and switches:
             names = " or ".join(f"{switch.variable}=0" for switch in switches)
-            return f'device="cpu" avoids it; whether {names} does, `gpunet verify` says where that is set'
+            return f"{_WITHOUT_CUDA} avoids it; whether {names} does, `gpunet verify` says where that is set"
         if not self.ending:
             for switch in switches:
                 with self.subject.turned_off(switch):
@@ -180,8 +181,8 @@ class Verification:
                 if again.is_right:
                     return f"{switch.variable}=0 avoids it: the same check passes with it"
         if failure.check.kind == "tf32":
-            return 'precision="float32", the default, avoids it'
-        return 'device="cpu" avoids it' if self.subject.switches else "no switch avoids it"
+            return 'precision="float32" (--precision float32 in the shell), the default, avoids it'
+        return f"{_WITHOUT_CUDA} avoids it" if self.subject.switches else "no switch avoids it"
 
 
 def _outcome(check: Check, differences: Iterable[Difference]) -> Outcome:

@@ -199,9 +199,9 @@ def test_other_numbers_of_classes_are_refused_by_name(kind, labels, message):
         ([[{}], [2.0]], [0, 1], InvalidTypeError, "X: got objects that are no numbers"),
         (np.array([["2.5"], [2.0]], object), [0, 1], InvalidTypeError, r"X: got dtype object \('2.5' in row 0"),
         ([[1.0], [2.0]], [[0, 1], [1, 0]], ShapeError, r"y: got shape \(2, 2\)"),
-        ([[1.0], [2.0]], [None, 1], InvalidTypeError, "y: got dtype object"),
-        ([[1.0], [2.0]], np.array([True, 1], object), InvalidTypeError, "y: got dtype object"),
-        ([[1.0], [2.0]], np.array([[0], [1, 2]], object), InvalidTypeError, "y: got dtype object"),
+        ([[1.0], [2.0]], [None, 1], InvalidTypeError, "y: got None in row 0"),
+        ([[1.0], [2.0]], np.array([True, 1], object), InvalidTypeError, "y: got 1 in row 1"),
+        ([[1.0], [2.0]], np.array([[0], [1, 2]], object), InvalidTypeError, r"y: got \[0\] in row 0"),
         ([[1.0], [2.0]], [[0], [1, 2]], ShapeError, "y: cannot be read as an array"),
         ([[1.0], [2.0]], np.ma.masked_array([0, 1], [False, True]), InvalidTypeError, "y: got a masked array"),
         ([[1.0], [-2e140]], [0, 1], InvalidValueError, r"X: -2e\+140 in row 1, column 0 is too large"),
@@ -252,7 +252,7 @@ def test_labels_of_another_kind_are_never_right():
 def test_score_needs_one_label_per_row(kind):
     X, y = separable()
     model = small(kind).fit(X, y)
-    with pytest.raises(ShapeError, match="1 labels for"):
+    with pytest.raises(ShapeError, match="1 label for"):
         model.score(X, y[:1])
 
 

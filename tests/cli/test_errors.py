@@ -13,6 +13,7 @@ import pytest
 
 import gpunet
 import gpunet.cli.train as train_command
+from gpunet.backends import notices
 from gpunet.cli.main import main
 from tests.helpers.cli import refusal, shell, write_blobs, write_plane
 
@@ -30,7 +31,7 @@ OPTIONS = {
     "stray argument": (("info", "model.npz", "now"), "'now' is not known"),
     "unknown data": (("train", "digit"), "Did you mean 'digits'? Expected one of: digits, mnist5k. A file needs"),
     "missing table": (("train", "none.csv", "--target", "y"), "there is no file 'none.csv'"),
-    "other ending": (("train", "notes.md"), "ends in '.md'. Expected a .csv, .tsv, .tab, .txt, .data,"),
+    "other ending": (("train", "notes.md"), "ends in '.md'. Expected .csv, .tsv, .tab, .txt, .data,"),
     "folder": (("train", "folder.csv", "--target", "y"), "folder.csv"),
     "layers of text": (("train", "digits", "--layers", "12,x"), "'x' is not an integer"),
     "no layers": (("train", "digits", "--layers", ""), "--layers"),
@@ -86,6 +87,16 @@ OPTIONS = {
     "output with a long name": (("train", "digits", "--out", "x" * 300), "File name too long"),
     "predictions without a name": (("predict", "m.npz", "digits", "--out", " "), "' ' is no name, expected a file"),
     "predictions to a folder": (("predict", "m.npz", "digits", "--out", "folder.csv"), "is a folder, expected a file"),
+    "model without ending": (("info", "notes"), "FILE: there is no file 'notes'."),
+    "folder for a model": (
+        ("info", "folder.csv"),
+        "FILE: 'folder.csv' is a folder. Expected a .safetensors or .npz file.",
+    ),
+    "other ending for a model": (
+        ("info", "notes.md"),
+        "FILE: 'notes.md' ends in '.md'. Expected .safetensors or .npz.",
+    ),
+    "no ending for a figure": (("train", "digits", "--plot", "curve"), "--plot: 'curve' has no ending. Expected ."),
     "missing model": (("predict", "none.safetensors", "digits"), "gpunet: MODEL: there is no file 'none.safetensors'"),
 }
 
@@ -103,6 +114,15 @@ def test_bad_options(arguments: tuple[str, ...], message: str, capsys: Capture) 
     assert message in refusal(capsys, *arguments)
     if arguments and arguments[0] in ("train", "predict"):
         assert message in refusal(capsys, *arguments, "--json")
+
+
+def test_notices_speak_of_options_too(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_said", set())
+    command = ("train", "digits", "--layers", "3", "--epochs", "1", "--precision", "float16", "--device", "cpu")
+    assert shell(capsys, *command).errors == (
+        "gpunet: on the CPU, half precision is emulated: it gives the numbers that CUDA gives, and --precision float32 "
+        "is faster here\n"
+    )
 
 
 TABLES = {

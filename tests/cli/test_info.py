@@ -162,8 +162,9 @@ def test_compiled_kernels(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> N
     found = shell(capsys, "info", "--json").json["compiled_cpu"]
     assert found.keys() == {"problem", "numba", "blas", "threads"}
     assert (found["problem"], found["threads"] >= 1) == (None, True)
+    threads = "1 thread of" if found["threads"] == 1 else f"{found['threads']} threads of"
     output = shell(capsys, "info").output
-    assert f"compiled CPU  Numba {found['numba']}, products by {found['blas']}, {found['threads']} threads" in output
+    assert f"compiled CPU  Numba {found['numba']}, products by {found['blas']}, {threads} its own" in output
     monkeypatch.setattr(selection, "find_spec", lambda name: None)
     assert "compiled CPU  NumPy does everything: they need Numba: pip" in shell(capsys, "info").output
     monkeypatch.setenv("GPUNET_COMPILED_CPU", "0")

@@ -250,7 +250,8 @@ def test_a_damaged_preparation_is_refused(change: dict[str, Any], places: Any, c
 
 def test_files_that_are_no_models_are_refused(capsys: Capture) -> None:
     write_plane(Path("plane.npz"))
-    Path("broken.safetensors").write_text("not a model")
+    for name in ("broken.safetensors", "model.pickle"):
+        Path(name).write_text("not a model")
     assert "MODEL: there is no file" in refusal(capsys, "evaluate", "missing.safetensors", "digits")
     assert "MODEL: 'plane.npz' was not written by gpunet" in refusal(capsys, "predict", "plane.npz", "digits")
     assert "MODEL: 'broken.safetensors' cannot be read" in refusal(capsys, "evaluate", "broken.safetensors", "digits")
@@ -258,7 +259,7 @@ def test_files_that_are_no_models_are_refused(capsys: Capture) -> None:
 
 
 def test_predictions_that_cannot_be_written_are_refused(places: Any, capsys: Capture) -> None:
-    assert "expected .csv" in refusal(capsys, "predict", MODEL, "places.csv", "--out", "predictions.txt")
+    assert "does not end in .csv" in refusal(capsys, "predict", MODEL, "places.csv", "--out", "predictions.txt")
     line = refusal(capsys, "predict", MODEL, "places.csv", "--out", "places.csv/predictions.csv")
     assert "places.csv" in line
 
@@ -311,5 +312,5 @@ def test_evaluate_draws_no_confusions_of_a_regression(capsys: Capture) -> None:
     shell(capsys, "train", "plane.npz", "--task", "regression", "--epochs", 1)
     command = ("evaluate", "runs/plane/model.safetensors", "plane.npz", "--plot")
     assert "--plot: draws the confusions of classes" in refusal(capsys, *command, "plane.png")
-    assert "--plot: 'plane' ends in ''" in refusal(capsys, *command, "plane")
+    assert "--plot: 'plane' has no ending. Expected" in refusal(capsys, *command, "plane")
     assert not Path("plane.png").exists()

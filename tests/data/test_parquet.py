@@ -265,7 +265,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(gpunet.FileFormatError, match=r"text\.parquet: cannot be read as Parquet"):
         ParquetRows(tmp_path / "text.parquet", target="y")
     path = write(tmp_path / "X.parquet", slice(0, 1))
-    with pytest.raises(gpunet.FileFormatError, match="got 1 rows in all"):
+    with pytest.raises(gpunet.FileFormatError, match="got 1 row in all"):
         ParquetRows(path, target="y")
 
 

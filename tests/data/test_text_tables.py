@@ -232,7 +232,7 @@ def test_without_a_header_columns_go_by_those_of_the_training_data(target_is_the
         path.write_text("2.5,4\n")
         assert load_for_model(str(path), model, need_target=False, options=bare).features.tolist() == [[2.5, 4]]
         path.write_text("2.5\n")
-        with pytest.raises(gpunet.ShapeError, match=r"has 1 columns\. The model was trained on"):
+        with pytest.raises(gpunet.ShapeError, match=r"has 1 column\. The model was trained on"):
             load_for_model(str(path), model, need_target=False, options=bare)
 
 

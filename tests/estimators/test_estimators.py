@@ -216,7 +216,7 @@ def test_early_stopping_takes_the_best_epoch() -> None:
 def test_a_plateau_ends_training_and_the_last_epoch_warns() -> None:
     flat = MLPClassifier(**{**QUICK, "max_iter": 100}, tol=10.0, n_iter_no_change=2).fit(X_IRIS, Y_IRIS)
     assert flat.n_iter_ == 4  # the first sets the mark, more than two may miss it
-    with pytest.warns(ConvergenceWarning, match="3 epochs are over"):
+    with pytest.warns(ConvergenceWarning, match="after 3 epochs the loss"):
         MLPClassifier(**QUICK, tol=0.0).fit(X_IRIS, Y_IRIS)
     with pytest.warns(gpunet.ConvergenceWarning):
         MLPRegressor(**QUICK, tol=0.0).fit(X_IRIS, X_IRIS[:, 0])

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import gpunet
 from tests.helpers.whole_models import CASES
@@ -49,6 +51,17 @@ def test_a_regressor_there_and_back(targets: int) -> None:
     np.testing.assert_allclose(gpunet.to_sklearn(network).predict(X), theirs.predict(X), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("given", [{}, {"with_mean": False}, {"with_std": False}], ids=str)
+def test_a_pipeline_is_taken_with_its_scaler(given: dict[str, bool]) -> None:
+    X = X_IRIS * [1, 1e3, 1e-3, 10] + [2013, 0, 5, -1e4]
+    theirs = make_pipeline(StandardScaler(**given), StandardScaler(), MLPClassifier((5,), max_iter=3)).fit(
+        X, NAMES[Y_IRIS]
+    )
+    network = gpunet.from_sklearn(theirs, device="cpu")
+    np.testing.assert_allclose(network.predict_proba(X), theirs.predict_proba(X), rtol=1e-9)
+    np.testing.assert_array_equal(network.predict(X), theirs.predict(X))
+
+
 def test_what_scikit_learn_has_not_is_refused() -> None:
     with pytest.raises(gpunet.InvalidValueError, match="batch norm"):
         gpunet.to_sklearn(gpunet.Network([4, 5, 3], device="cpu"))
@@ -57,7 +70,15 @@ def test_what_scikit_learn_has_not_is_refused() -> None:
     for classes in (["b", "a", "b"], ["a", "b"]):
         with pytest.raises(gpunet.ShapeError, match="3 labels, each once"):
             gpunet.to_sklearn(gpunet.Network([4, 3], device="cpu"), classes=classes)
-    for estimator in (MLPClassifier(), 3):
+    for scaler in (MinMaxScaler(), StandardScaler()):
+        with pytest.raises(gpunet.InvalidTypeError, match=r"before the network\. Expected a fitted StandardScaler"):
+            gpunet.from_sklearn(make_pipeline(scaler, MLPClassifier(max_iter=1).fit(X_IRIS, Y_IRIS)))
+    for estimator in (
+        MLPClassifier(),
+        3,
+        gpunet.Network([4, 3], device="cpu"),
+        make_pipeline(StandardScaler(), MLPClassifier()),
+    ):
         with pytest.raises(gpunet.InvalidTypeError, match="fitted MLPClassifier"):
             gpunet.from_sklearn(estimator)
 
@@ -70,6 +91,20 @@ def test_a_model_of_raw_rows_keeps_its_scaling(case: str) -> None:
     expected = ["imputation1", "scaling2"] if case == "missing values" else ["scaling1"]
     assert [name for name, _ in theirs.steps] == [*expected, "network"]
     X = pd.DataFrame(X, columns=getattr(theirs[0], "feature_names_in_", None))
+    if case == "missing values":
+        with pytest.raises(gpunet.InvalidTypeError, match=r"got SimpleImputer before .*estimator\[-1\]"):
+            gpunet.from_sklearn(theirs)
+    else:
+        back, method = (
+            gpunet.from_sklearn(theirs, device="cpu"),
+            "predict" if probabilities is None else "predict_proba",
+        )
+        found, expected = (getattr(one, method)(X) for one in (back, theirs))
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10 * np.ptp(expected))
+        again = gpunet.to_sklearn(back)
+        np.testing.assert_allclose(
+            getattr(again, method)(np.asarray(X)), expected, rtol=1e-7, atol=1e-10 * np.ptp(expected)
+        )
     if probabilities is None:
         np.testing.assert_allclose(theirs.predict(X), answers, rtol=1e-6, atol=1e-6 * np.ptp(answers))
         return

@@ -94,11 +94,11 @@ def test_a_device_that_does_not_work_any_more_ends_it() -> None:
     assert (len(verification.outcomes), verification.ending) == (1, "the device does not work any more")
     assert report(verification).lines[-2:] == [
         f"0 of 2 checks passed in 0 s on {verification.subject.description['model']}",
-        "1 were not done: the device does not work any more",
+        "not done: 1, the device does not work any more",
     ]
     assert verification.advice(verification.outcomes[0]) == (
-        'device="cpu" avoids it; whether GPUNET_CUDA_GRAPH=0 or GPUNET_CLUSTERS=0 does, `gpunet verify` says where '
-        "that is set"
+        'device="cpu" (--device cpu in the shell) avoids it; whether GPUNET_CUDA_GRAPH=0 or GPUNET_CLUSTERS=0 does, '
+        "`gpunet verify` says where that is set"
     )
 
 
@@ -139,7 +139,7 @@ def test_the_switch_that_avoids_a_failure_is_found_by_trying() -> None:
     verification = done(check("a", lambda: right() if CLUSTERS in subject.off else wrong()), subject=subject)
     assert verification.advice(verification.outcomes[0]) == "GPUNET_CLUSTERS=0 avoids it: the same check passes with it"
     verification = done(check("a", wrong))
-    assert verification.advice(verification.outcomes[0]) == 'device="cpu" avoids it'
+    assert verification.advice(verification.outcomes[0]) == 'device="cpu" (--device cpu in the shell) avoids it'
     verification = done(check("a", wrong, switch="GPUNET_X"))
     assert verification.advice(verification.outcomes[0]).startswith("GPUNET_X=0 avoids it")
 
@@ -172,7 +172,7 @@ def test_recordings_are_not_blamed_for_what_fails_without_them() -> None:
     subject = Cuda(lambda precision: WithoutSteps(SmallDevice(), precision))
     verification = Verification(subject, [one for one in all_checks(subject, ["recorded"]) if "SGD" in one.name][:1])
     verification.run(lambda number, what: None)
-    assert verification.advice(verification.outcomes[0]) == 'device="cpu" avoids it'
+    assert verification.advice(verification.outcomes[0]) == 'device="cpu" (--device cpu in the shell) avoids it'
 
 
 def test_kernels_are_compiled_before_and_together() -> None:

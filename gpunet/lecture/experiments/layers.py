@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.errors import counted
 from gpunet.lecture.experiment import Claim, Claims, Numbers, Settings
 from gpunet.lecture.plane import decision_map, draw_plane, exclusive_or, name_classes, spirals
 from gpunet.lecture.plotting import COLOURS, Figure, draw_range, label, legend, look, name_ticks, panels
@@ -182,7 +183,7 @@ def draw(numbers: Numbers) -> Figure:
     for row, name, extent in ((0, "spirals", EXTENT), (1, "exclusive_or", 2.2)):
         problem = numbers[name]
         for place, network in zip(axes[row], problem["networks"], strict=False):
-            layers = "1 layer" if network["layers"] == 1 else f"{network['layers']} layers"
+            layers = counted(network["layers"], "layer")
             title = f"{layers}, {network['parameters']} parameters:\n{network['accuracy']:.0%} of the points right"
             draw_plane(place, network["decision"], problem["points"], problem["labels"], extent, title)
     _draw_widths(axes[1, 2], numbers["by_width"])
