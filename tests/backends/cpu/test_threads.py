@@ -195,7 +195,7 @@ def test_the_users_limit_is_the_pools() -> None:
 
 def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run begins where the last one of the same work ended; other work begins with all threads."""
-    from gpunet.backends.cpu.program import Phase, Recording
+    from gpunet.backends.cpu.program import NumpyCall, Phase, Recording, Replay
     from tests.backends.cpu.test_pool import count
 
     pool, seconds = Pool(2, None), {1: 0.01, 2: 0.02}
@@ -204,8 +204,8 @@ def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest
     def replay(stripes: int, times: int) -> None:
         recording = Recording(pool)
         recording.add_phases([Phase(count, [0] * stripes, stripes)])  # which counts in its arguments
-        recording.add_call(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]))
-        again = recording.finish()
+        recording.add_call(NumpyCall(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]), (), {}))
+        again = Replay(pool, recording.calls)
         for _ in range(times):
             again()
 
