@@ -76,6 +76,16 @@ def test_a_neighbour_that_begins_is_noticed_at_once() -> None:
     assert np.mean(found) >= 0.85 * best
 
 
+def test_the_number_that_was_worse_is_not_tried_again_at_once() -> None:
+    choice, chosen, seconds = ThreadChoice(2), [], {1: 10 * MILLISECOND, 2: 20 * MILLISECOND}
+    for _ in range(200):
+        chosen.append(choice.threads)
+        choice.note(seconds[choice.threads])
+    first = chosen.index(1)
+    assert chosen[first : first + 80] == [1] * 80  # a trial of four runs: twenty times as long, before another
+    assert 2 in chosen[first:]
+
+
 @pytest.mark.parametrize("best", [1, 3, 6, 12, 24, 48])
 def test_of_many_threads_the_best_number_is_found(best: int) -> None:
     choice, rng = ThreadChoice(48), np.random.default_rng(0)
