@@ -36,6 +36,8 @@ T = TypeVar("T")
 _LONG_SECONDS, _VERY_LONG_SECONDS = 0.25, 1.0
 _ROUNDS_OF_THE_VERY_LONG = 3
 _START_TIMEOUT, _PREPARE_TIMEOUT, _TIME_TIMEOUT = 180.0, 420.0, 120.0
+# Rounds beside a busy program are so many times as long: units of a tenth of a second differ by a factor of two there.
+_BUSY_ROUND = 10
 # Where time is short, the share of it that a peer may take to prepare: a compiler that takes longer has failed.
 _PREPARE_SHARE = 1 / 3
 # Steps that a GPU does in a round, unless they take longer than this; and at least, in all rounds together.
@@ -266,7 +268,8 @@ class CaseRunner:
         """Return how often a peer does the work in a round."""
         if self.plan.smoke:
             return 1
-        repeats = math.ceil(self.plan.round_seconds / entry.once) if entry.once else 1
+        seconds = self.plan.round_seconds * (_BUSY_ROUND if case.busy else 1)
+        repeats = math.ceil(seconds / entry.once) if entry.once else 1
         if not entry.row.on_device:
             return 1 if entry.once > _LONG_SECONDS else repeats
         steps_of_unit = max(1, case.examples // case.rows)

@@ -196,6 +196,7 @@ def test_repeats_in_a_round(runner):
     for on_device, case, once, rounds, expected in [
         (False, GEMM, 0.01, 5, 10),
         (False, GEMM, 0.3, 5, 1),  # once is enough
+        (False, epoch.replace(busy=True), 0.1, 5, 10),  # ten times as long beside a busy program
         (True, GEMM, 1e-4, 9, 1000),  # as long as on a CPU
         (True, GEMM, 1e-3, 9, 200),  # 200 steps
         (True, GEMM, 0.02, 9, 25),  # or half a second

@@ -181,6 +181,24 @@ def test_a_peer_is_told_a_number_of_threads_by_its_name() -> None:
             find_peer(name)
 
 
+def test_a_peer_that_is_told_a_number_of_threads_tries_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    from gpunet.backends.cpu import backend, pool
+
+    shared, numbers = pool.Pool(2, None), []
+    for module in (backend, pool):
+        monkeypatch.setattr(module, "shared_pool", lambda: shared)
+    work = find_peer("gpunet-compiled@2").prepare(case := network("step"), make_problem(case))
+    work.run(2)  # the second is recorded
+    [choice] = {id(shared.choice(number)): shared.choice(number) for number in range(3)}.values()
+    for seconds in (0.1, 0.1, 10.0) * 20:
+        choice.note(seconds)
+        numbers.append(choice.threads)
+    work.run(1)
+    shared.stop()
+    assert (set(numbers), shared.chosen) == ({2}, 2)
+
+
 def test_numbers_of_threads_are_compared_in_cases_of_their_own() -> None:
     flights = network("epoch", label=BESIDE)
     names = [name for name in peers_for("cpu") if is_worth(find_peer(name), flights, 2)]

@@ -32,7 +32,7 @@ from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
 from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS, WIDTH
 from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
-from gpunet.backends.cpu.program import Argument, NumpyCall, Phase, Program, Programs, Recording, Replay
+from gpunet.backends.cpu.program import Argument, NumpyCall, Operations, Phase, Program, Recording, Replay
 from gpunet.backends.notices import say_once
 from gpunet.backends.numpy import NumpyBackend
 from gpunet.backends.reference.training import Tally
@@ -109,6 +109,24 @@ def _on_numpy(name: str) -> Callable[..., None]:
     return as_method(method, vars(NumpyBackend).get(name, getattr(NumpyBackend, name)))
 
 
+def _laid_out(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a method that does an operation, which is laid out at the first of several calls with the same arguments.
+
+    Within a recording it becomes a part of that.
+    """
+
+    @functools.wraps(method)
+    def call(self: CpuBackend, *args: Any, **kwargs: Any) -> None:
+        if self._recording is not None:
+            method(self, *args, **kwargs)
+            return
+        step = functools.partial(method, self, *args, **kwargs)
+        for one in self._operations(method.__name__, args, kwargs, functools.partial(self._recorded, step)):
+            one()
+
+    return call
+
+
 class CpuBackend(NumpyBackend):
     """Runs operations in stripes on compiled kernels; those without one run on NumPy."""
 
@@ -119,7 +137,7 @@ class CpuBackend(NumpyBackend):
         super().__init__()
         self._pool = shared_pool()
         self._blas = find_blas()
-        self._programs = Programs()
+        self._operations = Operations()
         self._recording: Recording | None = None
         self._done = np.zeros(1, np.int64)  # of blocks that a product is summed over; 0 between two of them
 
@@ -144,11 +162,9 @@ class CpuBackend(NumpyBackend):
         return found
 
     def _run(self, *phases: Phase) -> None:
-        """Do phases now, or record them."""
-        if self._recording is None:
-            self._programs(self._pool, phases)()
-        else:
-            self._recording.add_phases(phases)
+        """Record phases, which whoever asked for the recording will do."""
+        assert self._recording is not None
+        self._recording.add_phases(phases)
 
     def _run_numpy(self, name: str, *args: Any, **kwargs: Any) -> None:
         """Do an operation as the NumPy backend does it, now, or in a recording."""
@@ -175,7 +191,7 @@ class CpuBackend(NumpyBackend):
         self._run(Phase(_compiled(training.copy_kernel), given, -(-size // per_chunk)))
 
     def capture(self, step: Callable[[], None]) -> Callable[[], None]:
-        return self._recorded(step).finish()
+        return Replay(self._pool, self._recorded(step).calls)
 
     @property
     def pass_recorder(self) -> CpuBackend | None:
@@ -183,7 +199,7 @@ class CpuBackend(NumpyBackend):
 
     def capture_pass(self, run: Callable[[Array], object], x: Array) -> Replay | None:
         x = x.view()  # of its own, so that nothing else is taken for it
-        replay = self._recorded(functools.partial(run, x)).finish(x)
+        replay = Replay(self._pool, self._recorded(functools.partial(run, x)).calls, x)
         return replay if replay.accepts(x) else None
 
     def _recorded(self, step: Callable[[], object]) -> Recording:
@@ -795,5 +811,7 @@ class CpuBackend(NumpyBackend):
 
 
 for _name, _member in vars(Backend).items():
-    if hasattr(_member, "__wrapped__") and _name not in vars(CpuBackend):
-        setattr(CpuBackend, _name, _on_numpy(_name))
+    if hasattr(_member, "__wrapped__"):
+        setattr(
+            CpuBackend, _name, _laid_out(vars(CpuBackend)[_name]) if _name in vars(CpuBackend) else _on_numpy(_name)
+        )

@@ -20,7 +20,7 @@ from gpunet.backends.cpu.kernels.chain import run_chain
 from gpunet.backends.cpu.pool import Pool, address
 
 # More than a deep network has operations.
-_MOST_PROGRAMS = 512
+_MOST_OPERATIONS = 512
 Work: TypeAlias = tuple[tuple[int, ...], ...]
 Argument: TypeAlias = "Array | float | int | None"
 
@@ -170,31 +170,6 @@ class Program:
         self._pool.run(self._steps)
 
 
-class Programs:
-    """Makes programs, and keeps the last ones for the next time that the same is to be done to the same arrays.
-
-    To lay one out takes longer than small operations do. The arrays are not kept.
-    """
-
-    def __init__(self) -> None:
-        self._programs: dict[Hashable, tuple[Program, list[weakref.ref[Array]]]] = {}
-
-    def __call__(self, pool: Pool, phases: Sequence[Phase]) -> Program:
-        """Return a program. Its arrays have to live until it has been done."""
-        arguments = [argument for phase in phases for argument in phase.arguments]
-        arrays = [argument for argument in arguments if type(argument) is np.ndarray]
-        values = (id(argument) if type(argument) is np.ndarray else argument for argument in arguments)
-        key = (*[(id(phase.kernel), phase.stripes) for phase in phases], *values)
-        program, known = self._programs.get(key, (None, []))
-        if program is None or any(one() is not array for one, array in zip(known, arrays, strict=True)):
-            program = Program(pool, phases)
-            program.let_all_go()
-            if len(self._programs) >= _MOST_PROGRAMS:
-                del self._programs[next(iter(self._programs))]
-            self._programs[key] = program, list(map(weakref.ref, arrays))
-        return program
-
-
 class NumpyCall:
     """A call of an operation that has no kernel.
 
@@ -241,15 +216,56 @@ class Recording:
         self._close()
         self._calls.append(call)
 
-    def finish(self, x: Array | None = None) -> Replay:
-        """Return what does all of it, on other arrays in the place of x."""
+    @property
+    def calls(self) -> list[Program | NumpyCall]:
+        """What does all of it, one after the other."""
         self._close()
-        return Replay(self._pool, self._calls, x)
+        return self._calls
 
     def _close(self) -> None:
         if self._phases:
             self._calls.append(Program(self._pool, self._phases))
             self._phases = []
+
+
+class Operations:
+    """Keeps what operations consist of, for the next time that the same is to be done to the same arrays.
+
+    To lay one out takes longer than small operations do. The arrays are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, tuple[list[Program], list[weakref.ref[Array]]]] = {}
+
+    def __call__(
+        self, name: str, args: tuple[object, ...], kwargs: dict[str, object], lay_out: Callable[[], Recording]
+    ) -> Sequence[Program | NumpyCall]:
+        """Return what an operation on arguments consists of. Its arrays have to live until it has been done."""
+        given = (*args, *kwargs.values())
+        key = (name, *kwargs, *[id(one) if type(one) is np.ndarray else one for one in given])
+        try:
+            known = self._known.get(key)
+        except TypeError:  # there are arrays within an argument
+            return lay_out().calls
+        if known is not None:
+            return known[0]
+        calls = lay_out().calls
+        programs = [call for call in calls if isinstance(call, Program)]
+        if len(programs) == len(calls):
+            self._keep(key, programs, given)
+        return calls
+
+    def _keep(self, key: Hashable, programs: list[Program], given: tuple[object, ...]) -> None:
+        def forget(_: weakref.ref[Array]) -> None:  # before another array has the address, or is the object
+            self._known.pop(key, None)
+
+        arrays = itertools.chain(given, *(program.arrays for program in programs))
+        refs = {id(one): weakref.ref(one, forget) for one in arrays if isinstance(one, np.ndarray)}
+        for program in programs:
+            program.let_all_go()
+        if len(self._known) >= _MOST_OPERATIONS:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[key] = programs, list(refs.values())
 
 
 class Replay:

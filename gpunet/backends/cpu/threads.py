@@ -89,8 +89,9 @@ class ThreadChoice:
         self._waited, self._spent = 0.0, spent
         if average < _BETTER * self._average:
             self._place, self._average, self._usual = self._tried, average, average
-            self._wait = 0.0  # further in this direction
-            return
+            if 0 <= self._place + self._direction < len(self._counts):
+                self._wait = 0.0  # further in this direction
+                return
         self._tried, self._direction = self._place, -self._direction
         longer = min(max(2 * self._wait, _SHORTEST_WAIT), _LONGEST_WAIT)
         self._wait = max(longer, _WAIT_PER_TRIAL * spent)

@@ -76,6 +76,16 @@ def test_a_neighbour_that_begins_is_noticed_at_once() -> None:
     assert np.mean(found) >= 0.85 * best
 
 
+def test_the_number_that_was_worse_is_not_tried_again_at_once() -> None:
+    choice, chosen, seconds = ThreadChoice(2), [], {1: 10 * MILLISECOND, 2: 20 * MILLISECOND}
+    for _ in range(200):
+        chosen.append(choice.threads)
+        choice.note(seconds[choice.threads])
+    first = chosen.index(1)
+    assert chosen[first : first + 80] == [1] * 80  # a trial of four runs: twenty times as long, before another
+    assert 2 in chosen[first:]
+
+
 @pytest.mark.parametrize("best", [1, 3, 6, 12, 24, 48])
 def test_of_many_threads_the_best_number_is_found(best: int) -> None:
     choice, rng = ThreadChoice(48), np.random.default_rng(0)
@@ -195,7 +205,7 @@ def test_the_users_limit_is_the_pools() -> None:
 
 def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run begins where the last one of the same work ended; other work begins with all threads."""
-    from gpunet.backends.cpu.program import Phase, Recording
+    from gpunet.backends.cpu.program import NumpyCall, Phase, Recording, Replay
     from tests.backends.cpu.test_pool import count
 
     pool, seconds = Pool(2, None), {1: 0.01, 2: 0.02}
@@ -204,8 +214,8 @@ def test_the_same_work_goes_on_with_the_number_that_was_best(monkeypatch: pytest
     def replay(stripes: int, times: int) -> None:
         recording = Recording(pool)
         recording.add_phases([Phase(count, [0] * stripes, stripes)])  # which counts in its arguments
-        recording.add_call(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]))
-        again = recording.finish()
+        recording.add_call(NumpyCall(lambda: now.__setitem__(0, now[0] + seconds[pool.chosen]), (), {}))
+        again = Replay(pool, recording.calls)
         for _ in range(times):
             again()
 

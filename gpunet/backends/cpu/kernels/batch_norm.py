@@ -28,6 +28,17 @@ def part_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any
 
 
 @njit(inline="always")
+def four_rows(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Return some elements of four rows: what a loop over them sums up is loaded and stored once for all four."""
+    return (
+        part_of_row(matrix, columns, i, left, width, A),
+        part_of_row(matrix, columns, i + 1, left, width, A),
+        part_of_row(matrix, columns, i + 2, left, width, A),
+        part_of_row(matrix, columns, i + 3, left, width, A),
+    )
+
+
+@njit(inline="always")
 def copy_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
     """Return a local copy of at most ``WIDTH`` elements of a row."""
     local, row = local_array(A), part_of_row(matrix, columns, i, left, width, A)
@@ -67,8 +78,7 @@ def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, lef
     mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
     whole = first + (last - first) // 4 * 4
     for i in range(first, whole, 4):
-        s0, s1 = part_of_row(s, columns, i, left, width, A), part_of_row(s, columns, i + 1, left, width, A)
-        s2, s3 = part_of_row(s, columns, i + 2, left, width, A), part_of_row(s, columns, i + 3, left, width, A)
+        s0, s1, s2, s3 = four_rows(s, columns, i, left, width, A)
         for j in range(width):
             mean[j] += (s0[j] + s1[j]) + (s2[j] + s3[j])
     for i in range(whole, last):
@@ -79,8 +89,7 @@ def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, lef
     for j in range(width):
         mean[j] *= share
     for i in range(first, whole, 4):
-        s0, s1 = part_of_row(s, columns, i, left, width, A), part_of_row(s, columns, i + 1, left, width, A)
-        s2, s3 = part_of_row(s, columns, i + 2, left, width, A), part_of_row(s, columns, i + 3, left, width, A)
+        s0, s1, s2, s3 = four_rows(s, columns, i, left, width, A)
         for j in range(width):
             m = mean[j]
             a, b, c, d = s0[j] - m, s1[j] - m, s2[j] - m, s3[j] - m
@@ -314,18 +323,38 @@ def block_gradients(
     scale = copy_of_row(inverse_std, columns, 0, left, width, A)
     shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
-    gradient = local_array(A)  # which no other array overlaps, whatever is done in place
-    for i in range(first, last):
+    # Gradients of four rows, which no other array overlaps, whatever is done in place.
+    g0, g1, g2, g3 = local_array(A), local_array(A), local_array(A), local_array(A)
+    whole = first + (last - first) // 4 * 4
+    for i in range(first, whole, 4):
+        x0, x1, x2, x3 = four_rows(s, columns, i, left, width, A)
+        dy0, dy1, dy2, dy3 = four_rows(dy, columns, i, left, width, A)
+        y0, y1, y2, y3 = four_rows(y, columns, i, left, width, A)
+        for j in range(width):
+            m, factor, summand = center[j], scale[j], shift[j]
+            c0, c1, c2, c3 = x0[j] - m, x1[j] - m, x2[j] - m, x3[j] - m
+            a0 = gradient_before(source, of_input, dy0[j], y0[j], c0, factor, summand, parameter)
+            a1 = gradient_before(source, of_input, dy1[j], y1[j], c1, factor, summand, parameter)
+            a2 = gradient_before(source, of_input, dy2[j], y2[j], c2, factor, summand, parameter)
+            a3 = gradient_before(source, of_input, dy3[j], y3[j], c3, factor, summand, parameter)
+            g0[j], g1[j], g2[j], g3[j] = a0, a1, a2, a3
+            total[j] += (a0 + a1) + (a2 + a3)
+            dot[j] += (a0 * c0 + a1 * c1) + (a2 * c2 + a3 * c3)
+        if dz != 0:
+            write_row(g0, dz, columns, i, left, width, A)
+            write_row(g1, dz, columns, i + 1, left, width, A)
+            write_row(g2, dz, columns, i + 2, left, width, A)
+            write_row(g3, dz, columns, i + 3, left, width, A)
+    for i in range(whole, last):
         x, incoming = part_of_row(s, columns, i, left, width, A), part_of_row(dy, columns, i, left, width, A)
         kept = part_of_row(y, columns, i, left, width, A)
         for j in range(width):
             centred = x[j] - center[j]
-            g = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
-            gradient[j] = g
-            total[j] += g
-            dot[j] += g * centred
+            g0[j] = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
+            total[j] += g0[j]
+            dot[j] += g0[j] * centred
         if dz != 0:
-            write_row(gradient, dz, columns, i, left, width, A)
+            write_row(g0, dz, columns, i, left, width, A)
     write_row(total, sums, columns, 0, left, width, A)
     write_row(dot, sums, columns, 1, left, width, A)
 
