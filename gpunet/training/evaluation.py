@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -232,7 +232,8 @@ def evaluate_batches(
     Ranks take turns, and each has the totals of all.
     """
     totals, turns = [], _Turns(batches, epoch, ranks)
-    with nullcontext({}) if ranks is None else ranks.agreeing() as described:
+    together: AbstractContextManager[dict[str, Any]] = nullcontext({}) if ranks is None else ranks.agreeing()
+    with together as described:
         for number, batch in turns:
             with naming(f"{argument}, batch {number + 1}"):
                 X, y, sample_weight = parts_of(batch)
