@@ -114,7 +114,8 @@ def describe(
         | {"classes": None if network.classes is None else network.classes.tolist()}
         | {"metadata": sorted(map(str, network.metadata))}
         | {f"metadata[{name!r}]": value for name, value in network.metadata.items()}
-        | {"seed": network.seed, "network": repr(network.configuration), "steps": network.steps}
+        | network.configuration
+        | {"steps": network.steps}
         | settings_now
         | {"optimizer": f"{optimizer.name}, {optimizer.hyperparameters}", "optimizer's step": optimizer.step}
         | {"learning rate": in_words(optimizer.schedule), "early_stopping": in_words(settings.early_stopping)}
@@ -173,7 +174,7 @@ class EpochAgreement:
         Raises
         ------
         DistributedError
-            The weights have become different.
+            The weights, or a setting of the layers, have become different.
         """
         network, ranks = self._network, self._ranks
         vectors = [network.flat_parameters, network.flat_state]
@@ -190,6 +191,8 @@ class EpochAgreement:
                     "callback that changes the network, or the optimizer, has to do so on every rank."
                 )
             )
+        with ranks.agreeing() as described:  # what the steps to come would do differently, each on its rows
+            described |= network.configuration
         if not self._is_of_one_kind:  # processors of several kinds round differently
             vectors += self._optimizer.moments.values()
             for snapshot in self._snapshots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -230,13 +231,16 @@ def evaluate_batches(
 
     Ranks take turns, and each has the totals of all.
     """
-    totals = []
-    for number, batch in _turn(batches, epoch, ranks):
-        with naming(f"{argument}, batch {number + 1}"):
-            X, y, sample_weight = parts_of(batch)
-            totals.append(_score(network, X, y, sample_weight, work=math.inf, some=False))
-            if not math.isfinite(totals[-1].loss):
-                network.finite_logits(X)
+    totals, turns = [], _Turns(batches, epoch, ranks)
+    together: AbstractContextManager[dict[str, Any]] = nullcontext({}) if ranks is None else ranks.agreeing()
+    with together as described:
+        for number, batch in turns:
+            with naming(f"{argument}, batch {number + 1}"):
+                X, y, sample_weight = parts_of(batch)
+                totals.append(_score(network, X, y, sample_weight, work=math.inf, some=False))
+                if not math.isfinite(totals[-1].loss):
+                    network.finite_logits(X)
+        described[f"number of batches in {argument}"] = turns.count
     if ranks is not None:
         totals = [total for totals_there in ranks.share(totals) for total in totals_there]
     if not totals:
@@ -248,15 +252,26 @@ def evaluate_batches(
     return Total(loss, weight, right, labels, sum(rows)).evaluation()
 
 
-def _turn(batches: Batches, epoch: int, ranks: Ranks | None) -> Iterator[tuple[int, Any]]:
-    """Yield the batches that are this rank's, with the number of each; where they have turns, no others are read."""
-    turn = getattr(batches, "turn", None)
-    if ranks is not None and callable(turn):
-        yield from turn(ranks.rank, ranks.size)
-        return
-    for number, batch in enumerate(begin_pass(batches, epoch)):
-        if ranks is None or number % ranks.size == ranks.rank:
-            yield number, batch
+class _Turns:
+    """The batches that are this rank's, with the number of each; then ``count`` is that of all, where all went by."""
+
+    count: int | None = None
+
+    def __init__(self, batches: Batches, epoch: int, ranks: Ranks | None) -> None:
+        self._batches = batches
+        self._epoch = epoch
+        self._ranks = ranks
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        ranks, turn = self._ranks, getattr(self._batches, "turn", None)
+        if ranks is not None and callable(turn):  # no others are read
+            yield from turn(ranks.rank, ranks.size)
+            return
+        self.count = 0
+        for number, batch in enumerate(begin_pass(self._batches, self._epoch)):
+            self.count += 1
+            if ranks is None or number % ranks.size == ranks.rank:
+                yield number, batch
 
 
 @on_network

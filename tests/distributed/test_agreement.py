@@ -83,7 +83,9 @@ DIFFERENT: list[tuple[str, str, Any]] = [
     ("rows", "rows", lambda ranks: {"X": X[: on_rank(1, ranks, 100, 120)], "y": Y[: on_rank(1, ranks, 100, 120)]}),
     ("seed", "seed", lambda ranks: {"made": network(on_rank(1, ranks, 2, 1))}),
     ("weights", "weights", lambda ranks: {"made": trained(on_rank(1, ranks, 1, 0))}),
-    ("network", "network", lambda ranks: {"made": network(activation=on_rank(1, ranks, "tanh", "relu"))}),
+    ("activation", "activation", lambda ranks: {"made": network(activation=on_rank(1, ranks, "tanh", "relu"))}),
+    ("dropout", "dropout", lambda ranks: {"made": network(dropout=on_rank(1, ranks, 0.1, 0.2))}),
+    ("loss", "loss", lambda ranks: {"made": network(loss=f"softmax_cross_entropy({on_rank(1, ranks, 0.1, 0.2)})")}),
     ("metadata", "metadata", lambda ranks: {"made": described(on_rank(1, ranks, {"a": 1}, {"a": 1, "b": None}))}),
     ("more metadata", "metadata", lambda ranks: {"made": described(on_rank(1, ranks, {"a": 1, "b": None}, {"a": 1}))}),
     ("a value of metadata", "metadata['b']", lambda ranks: {"made": described({"a": 3 * [1], "b": {"c": ranks.rank}})}),
@@ -194,6 +196,36 @@ def test_a_callback_that_changes_one_rank_is_found_out() -> None:
     def run(ranks: Ranks) -> None:
         with pytest.raises(DistributedError, match=r"after epoch 1, rank 1 has other weights than rank 0.*callback"):
             fit(ranks, callbacks=[Meddler(ranks, 1, change_a_weight)])
+
+    run_ranks(2, 2, run)
+
+
+def test_a_callback_that_changes_the_dropout_of_one_rank_is_found_out() -> None:
+    def drop_more(run: Any) -> None:
+        run.network.layers[2].rate = 0.5
+
+    def run(ranks: Ranks) -> None:
+        with pytest.raises(DistributedError, match=r"rank 1 has another dropout than rank 0: \[0\.5\], "):
+            fit(ranks, network(dropout=0.1), callbacks=[Meddler(ranks, 1, drop_more)])
+
+    run_ranks(2, 2, run)
+
+
+def test_validation_batches_are_as_many_on_all_ranks() -> None:
+    def run(ranks: Ranks) -> None:
+        batches = [(X[:20], Y[:20])] * on_rank(1, ranks, 3, 4)
+        with pytest.raises(DistributedError, match=r"another number of batches in validation_batches .*: 3, "):
+            fit(ranks, validation_batches=batches)
+
+    run_ranks(2, 2, run)
+
+
+def test_an_error_in_validation_batches_of_one_rank_is_told_by_all() -> None:
+    def run(ranks: Ranks) -> None:
+        batches = [(X[:20], Y[:20]), (X[:20], Y[:20] + on_rank(1, ranks, 9, 0))]
+        expected = on_rank(1, ranks, InvalidValueError, DistributedError)
+        with pytest.raises(expected, match=r"validation_batches, batch 2: y: label \d+ in row \d+ is out of range"):
+            fit(ranks, validation_batches=batches)
 
     run_ranks(2, 2, run)
 
