@@ -315,13 +315,16 @@ class CpuBackend(NumpyBackend):
         factors_at: int | None,
         numbers: list[float],
         used: tuple[set[int], ...],
+        by_columns: bool = True,
     ) -> None:
         """Run a kernel of batch norm; ``used`` says which arguments the phases read or write that go by rows.
 
-        Those are one or two: without the second, nothing follows the sums over rows.
+        Those are one or two: without the second, nothing follows the sums over rows. Kernels that read what they have
+        written go by rows alone: where two threads have columns of the same rows, one fetches ahead what the other
+        writes.
         """
         rows, columns = s.shape
-        width = block_columns(rows, columns)
+        width = block_columns(rows, columns) if by_columns else 0
         per_block = rows if width else block_rows(rows, columns)
         blocks = -(-rows // per_block)
         given[sums_at] = self._scratch("sums", (blocks, batch_norm.SUMS, columns), s.dtype)
@@ -359,7 +362,8 @@ class CpuBackend(NumpyBackend):
             return
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
-        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter], (set(range(9)), {1, 3, 7, 11}))
+        used = set(range(9)), {1, 3, 7, 11}
+        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter], used, by_columns=False)
 
     def _backward_kernel(self, source: str, activation: Activation, s: Array) -> Any:
         return _compiled(batch_norm.backward_kernel, source, activation.derivative_of == "input", _real(s))
@@ -461,7 +465,7 @@ class CpuBackend(NumpyBackend):
             return
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, None, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, None]
-        self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),))
+        self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),), by_columns=False)
 
     def batch_norm_activation_input_gradient(
         self,

@@ -378,8 +378,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     """Compile ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n), dz = dy f'(z).
 
     Arguments: phase, dy, s, y, ds, sums, gamma, beta, mean, inverse_std, dgamma, dbeta, three factors of each column,
-    rows, columns, rows and columns of a block, and, as float64, the activation's parameter. Phases are those of the
-    forward kernel. Where ds is 0, there are but the sums, dgamma and dbeta.
+    rows, columns, rows and columns of a block, and, as float64, the activation's parameter. Phases 0 to 2 are those of
+    the forward kernel. Where ds is 0, there are but the sums, dgamma and dbeta.
     """
 
     @kernel(**OPTIONS)
@@ -392,8 +392,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
         inverse_std = array_at(given[9], (columns,), A)
         factors = array_at(given[12], (3, columns), A)
         first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
-        if phase == 0 or phase == 3:
-            own = given[5] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
+        if phase == 0:
+            own = given[5] + stripe * SUMS * columns * size_of(A)
             for start in range(left, right, WIDTH):
                 block_gradients(
                     source,
@@ -415,7 +415,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     A(numbers[17]),
                     A,
                 )
-        if phase == 1 or phase == 3:
+        if phase == 1:
             for j in range(left, right):
                 sum_dz, sum_centred = 0.0, 0.0
                 for block in range(blocks):
@@ -432,7 +432,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     factors[0, j] = scale
                     factors[1, j] = std * std * sum_centred / rows
                     factors[2, j] = sum_dz / rows
-        if given[4] != 0 and (phase == 2 or phase == 3):
+        if phase == 2:
             for start in range(left, right, WIDTH):
                 width = min(WIDTH, right - start)
                 through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)
