@@ -307,7 +307,7 @@ def test_a_compile_error_is_told_with_its_line(
     assert "gather.cu(" in output
     assert output.count('identifier "IN_FLIHGT" is undefined') == 1
     assert "gather, sm_80, sm_90: " in output
-    assert "0 kernels, 1 problems" in output
+    assert "0 kernels, 1 problem\n" in output
 
 
 @pytest.mark.usefixtures("compiler")
