@@ -34,7 +34,7 @@ from gpunet.estimators.full_batch import FullBatch
 from gpunet.estimators.stopping import InverseScaling, NotConvergedWarning, Plateau, Printer
 from gpunet.initializers import Initializer
 from gpunet.interchange.whole_model import WholeModel
-from gpunet.layers import Loss
+from gpunet.layers import CustomLoss, Loss
 from gpunet.network import Network
 from gpunet.optimizers import SGD, Adam, AdamW, Optimizer
 from gpunet.schedules import Schedule, as_schedule
@@ -120,7 +120,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     n_outputs_: int = field(init=False)
     _optimizer: Optimizer | None = field(init=False)
     _scaler: StandardScaler | None = field(init=False)
-    _made_with: dict[str, str] = field(init=False)
+    _made_with: dict[str, tuple[str, list[object]]] = field(init=False)
 
     # --- what users read after fit ----------------------------------------------------------------------------------
 
@@ -202,11 +202,12 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
     def _check_same_network(self) -> None:
         """Raise where a parameter says another network than the one to go on with."""
         for name, before in self._made_with.items():
-            now = repr(getattr(self, name))
+            now = _description(getattr(self, name))
             if now != before:
+                other = " of other functions" if now[0] == before[0] else ""
                 raise InvalidValueError(
-                    f"{name}: got {now}, and the network to go on with was made with {before}. Expected that, or "
-                    "warm_start=False and fit."
+                    f"{name}: got {now[0]}{other}, and the network to go on with was made with {before[0]}. Expected "
+                    "that, or warm_start=False and fit."
                 )
 
     def _learn(
@@ -251,7 +252,7 @@ class MultilayerPerceptron(BaseEstimator):  # type: ignore[misc]
         optimizer: Optimizer | None
         if not goes_on:
             network = self._new_network(X, generator.randint(2**31))
-            self._made_with = {name: repr(getattr(self, name)) for name in self._of_the_network}
+            self._made_with = {name: _description(getattr(self, name)) for name in self._of_the_network}
             optimizer, history, self._rows_done = None, History(), 0
         else:
             # Of copies: what was learnt before is still there if this fails.
@@ -553,6 +554,12 @@ def _generator(random_state: Any) -> np.random.RandomState:
         raise InvalidValueError(
             f"random_state: got {shown(random_state)}. Expected an integer from 0 to 2^32 - 1, a RandomState, or None."
         ) from None
+
+
+def _description(parameter: Any) -> tuple[str, list[object]]:
+    """Return its text, and what is the user's own in it, of which others may have the name."""
+    parts = parameter if is_sequence(parameter) else (parameter,)
+    return repr(parameter), [part for part in parts if isinstance(part, (Activation, CustomLoss))]
 
 
 def _renamed(activation: Any) -> Any:

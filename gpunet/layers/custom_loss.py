@@ -79,6 +79,14 @@ class CustomLoss(Loss):
         # What is made of the outputs: labels, probabilities and an accuracy, or the numbers that they are.
         self._reading: Loss = SoftmaxCrossEntropy() if self._takes_labels else SquaredError()
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CustomLoss):
+            return NotImplemented
+        return (self._functions, self._takes_labels) == (other._functions, other._takes_labels)
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
     def unbound(self) -> CustomLoss:
         name, value, gradient = self._functions
         return CustomLoss(name, value=value, gradient=gradient, targets="labels" if self._takes_labels else "numbers")

@@ -84,6 +84,34 @@ def test_a_classifier_goes_on_with_it() -> None:
         model.set_params(loss=None).partial_fit(X, NAMES)
 
 
+TWICE = gpunet.CustomLoss(
+    "poisson",
+    value=lambda outputs, targets: 2 * poisson_value(outputs, targets),
+    gradient=lambda outputs, targets: 2 * poisson_gradient(outputs, targets),
+)
+
+
+def bend(size: float) -> gpunet.Activation:
+    return gpunet.Activation(
+        "bend",
+        forward=lambda s: size * np.tanh(s),
+        derivative=lambda s: size / np.cosh(s) ** 2,
+        derivative_of="input",
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "one", "other"),
+    [("loss", POISSON, TWICE), ("activation", bend(1), bend(2)), ("activation", [bend(1)], [bend(2)])],
+)
+def test_what_has_but_the_name_in_common_is_not_gone_on_with(parameter: str, one: Any, other: Any) -> None:
+    model = clone(MLPRegressor(**GIVEN | {parameter: one})).fit(X, Y)
+    before = model.set_params(**{parameter: one}).partial_fit(X, Y).predict(X)
+    with pytest.raises(gpunet.InvalidValueError, match=f"^{parameter}: got .* of other functions, and the network"):
+        model.set_params(**{parameter: other}).partial_fit(X, Y)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
 SEVERAL = np.stack([X[:, 0] > 0, X[:, 1] > 0], axis=1).astype(int)
 
 
