@@ -30,7 +30,7 @@ from gpunet.backends.cpu.kernels import (
 )
 from gpunet.backends.cpu.kernels.gemm import gemm_over_rows_kernel, gemm_tile
 from gpunet.backends.cpu.machine_code import FLUSHES_DENORMALS, WIDTH
-from gpunet.backends.cpu.plan import block_columns, block_rows, chunk, product_rows, tile
+from gpunet.backends.cpu.plan import MOST_TILES, block_rows, chunk, product_rows, tile
 from gpunet.backends.cpu.pool import Pool, shared_pool
 from gpunet.backends.cpu.program import Argument, NumpyCall, Operations, Phase, Program, Recording, Replay
 from gpunet.backends.notices import say_once
@@ -155,6 +155,7 @@ class CpuBackend(NumpyBackend):
     def arithmetic(self) -> dict[str, str | None]:
         """That of NumPy's backend, and of what compiles; but the number of threads changes no bit."""
         found = super().arithmetic | {"CPU backend": f"compiled by Numba {numba.__version__}"}
+        found["tiles of a large product"] = str(MOST_TILES)
         if self._blas is not None:
             del found["BLAS threads"]
             if self._blas.name == "mkl":
@@ -315,29 +316,24 @@ class CpuBackend(NumpyBackend):
         factors_at: int | None,
         numbers: list[float],
         used: tuple[set[int], ...],
-        by_columns: bool = True,
     ) -> None:
         """Run a kernel of batch norm; ``used`` says which arguments the phases read or write that go by rows.
 
-        Those are one or two: without the second, nothing follows the sums over rows. Kernels that read what they have
-        written go by rows alone: where two threads have columns of the same rows, one fetches ahead what the other
+        Those are one or two: without the second, nothing follows the sums over rows. Blocks are of rows, also where one
+        of columns would have all sums: of two threads with columns of the same rows, each fetches ahead what the other
         writes.
         """
         rows, columns = s.shape
-        width = block_columns(rows, columns) if by_columns else 0
-        per_block = rows if width else block_rows(rows, columns)
+        per_block = block_rows(rows, columns)
         blocks = -(-rows // per_block)
         given[sums_at] = self._scratch("sums", (blocks, batch_norm.SUMS, columns), s.dtype)
         if factors_at is not None:
             given[factors_at] = self._scratch("factors", (3, columns), s.dtype)
-        sizes: list[Argument] = [rows, columns, per_block, width or 256, *numbers]
-        if width:
-            self._run(Phase(kernel, [3, *given, *sizes], -(-columns // width)))
-            return
+        sizes: list[Argument] = [rows, columns, per_block, *numbers]
         first, *last = ([argument if i in use else None for i, argument in enumerate(given)] for use in used)
         self._run(
             Phase(kernel, [0, *first, *sizes], blocks, (rows, per_block)),
-            Phase(kernel, [1, *given, *sizes], -(-columns // 256)),
+            Phase(kernel, [1, *given, *sizes], -(-columns // WIDTH)),
             *(Phase(kernel, [2, *arguments, *sizes], blocks, (rows, per_block)) for arguments in last),
         )
 
@@ -363,7 +359,7 @@ class CpuBackend(NumpyBackend):
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
         used = set(range(9)), {1, 3, 7, 11}
-        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter], used, by_columns=False)
+        self._run_batch_norm(kernel, s, given, 4, 11, [activation.parameter], used)
 
     def _backward_kernel(self, source: str, activation: Activation, s: Array) -> Any:
         return _compiled(batch_norm.backward_kernel, source, activation.derivative_of == "input", _real(s))
@@ -426,8 +422,8 @@ class CpuBackend(NumpyBackend):
     ) -> None:
         kernel, columns = _compiled(batch_norm_shards.merge_kernel, _real(statistics)), mean.size
         given: list[Argument] = [statistics, counts, mean, inverse_std, running_mean, running_variance]
-        given += [len(counts), columns, 256, float(momentum), float(epsilon)]
-        self._run(Phase(kernel, given, -(-columns // 256)))
+        given += [len(counts), columns, float(momentum), float(epsilon)]
+        self._run(Phase(kernel, given, -(-columns // WIDTH)))
 
     def batch_norm_activation_apply(
         self,
@@ -465,7 +461,7 @@ class CpuBackend(NumpyBackend):
             return
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, None, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, None]
-        self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),), by_columns=False)
+        self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),))
 
     def batch_norm_activation_input_gradient(
         self,

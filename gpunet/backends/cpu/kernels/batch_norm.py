@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gpunet.backends.cpu.elementary import INLINED, OPTIONS
+from gpunet.backends.cpu.elementary import INLINED, OPTIONS, select
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
@@ -65,14 +65,6 @@ def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: A
 
 
 @njit(**INLINED)
-def part_of_phase(phase: Any, stripe: Any, rows: Any, columns: Any, per_block: Any, per_stripe: Any) -> Any:
-    """Return the rows, from and to, and the columns of a stripe: in phases 0 and 2 some rows, in 1 and 3 columns."""
-    if phase == 1 or phase == 3:
-        return 0, rows, stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)
-    return stripe * per_block, min(rows, (stripe + 1) * per_block), 0, columns
-
-
-@njit(**INLINED)
 def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, left: Any, width: Any, A: Any) -> Any:
     """Write the mean of each column of a block, and the sums of centred values and of their squares."""
     mean, rest, squares = zeros(width, A), zeros(width, A), zeros(width, A)
@@ -107,21 +99,34 @@ def block_statistics(s: Any, sums: Any, columns: Any, first: Any, last: Any, lef
 
 
 @njit(**INLINED)
-def combined(sums: Any, rows: Any, per_block: Any, j: Any) -> Any:
-    """Return the mean of column j and the sum of its squared distances from it, in float64."""
-    center = 0.0
-    for block in range(len(sums)):
-        count = min(per_block, rows - block * per_block)
-        center += np.float64(sums[block, 0, j]) * count + np.float64(sums[block, 1, j])
-    center /= rows
-    squares = 0.0
-    for block in range(len(sums)):
-        count = min(per_block, rows - block * per_block)
-        rest = np.float64(sums[block, 1, j]) / count
-        distance = np.float64(sums[block, 0, j]) + rest - center
-        own, excess = np.float64(sums[block, 2, j]), rest * rest * count
-        squares += (own - excess if excess < own else own) + count * distance * distance  # not infinity - infinity
-    return center, (0.0 if squares < 0 else squares)  # NaN stays
+def combine(
+    sums: Any, rows: Any, columns: Any, per_block: Any, left: Any, width: Any, center: Any, squares: Any, A: Any
+) -> Any:
+    """Write the means of columns and the sums of the squared distances from them, in float64, to local arrays."""
+    blocks = (rows + per_block - 1) // per_block
+    for j in range(width):
+        center[j] = squares[j] = 0.0
+    for block in range(blocks):
+        mean = part_of_row(sums, columns, SUMS * block, left, width, A)
+        rest = part_of_row(sums, columns, SUMS * block + 1, left, width, A)
+        count = np.float64(min(per_block, rows - block * per_block))
+        for j in range(width):
+            center[j] += np.float64(mean[j]) * count + np.float64(rest[j])
+    for j in range(width):
+        center[j] /= rows
+    for block in range(blocks):
+        mean = part_of_row(sums, columns, SUMS * block, left, width, A)
+        rest = part_of_row(sums, columns, SUMS * block + 1, left, width, A)
+        own = part_of_row(sums, columns, SUMS * block + 2, left, width, A)
+        count = np.float64(min(per_block, rows - block * per_block))
+        for j in range(width):
+            missing = np.float64(rest[j]) / count
+            distance = np.float64(mean[j]) + missing - center[j]
+            whole, excess = np.float64(own[j]), missing * missing * count
+            whole = select(excess < whole, whole - excess, whole)  # not infinity - infinity
+            squares[j] += whole + count * distance * distance
+    for j in range(width):
+        squares[j] = select(squares[j] < 0, 0.0, squares[j])  # NaN stays
 
 
 @njit(**INLINED)
@@ -129,19 +134,30 @@ def keep_statistics(
     center: Any,
     squares: Any,
     rows: Any,
-    j: Any,
+    columns: Any,
+    left: Any,
+    width: Any,
     mean: Any,
     inverse_std: Any,
     running_mean: Any,
     running_variance: Any,
     momentum: Any,
     epsilon: Any,
+    A: Any,
 ) -> Any:
-    """Write what is kept of the statistics of column j: its mean, and the sum of its squared distances from it."""
-    mean[j] = center
-    inverse_std[j] = 1 / np.sqrt(squares / rows + epsilon)
-    running_mean[j] = (1 - momentum) * running_mean[j] + momentum * center
-    running_variance[j] = (1 - momentum) * running_variance[j] + momentum * squares / (rows - 1)
+    """Write what is kept of the statistics of columns: of their means, and sums of squared distances from them."""
+    means = part_of_row(mean, columns, 0, left, width, A)
+    for j in range(width):
+        means[j] = center[j]
+    inverse_stds = part_of_row(inverse_std, columns, 0, left, width, A)
+    for j in range(width):
+        inverse_stds[j] = 1 / np.sqrt(squares[j] / rows + epsilon)
+    running = part_of_row(running_mean, columns, 0, left, width, A)
+    for j in range(width):
+        running[j] = (1 - momentum) * running[j] + momentum * center[j]
+    running = part_of_row(running_variance, columns, 0, left, width, A)
+    for j in range(width):
+        running[j] = (1 - momentum) * running[j] + momentum * squares[j] / (rows - 1)
 
 
 @njit(inline="always")
@@ -186,40 +202,53 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
     """Compile out = f(gamma (s - mu) / sqrt(v + epsilon) + beta) of training.
 
     Arguments: phase, s, out, sums, gamma, beta, mean, inverse_std, running mean and variance, scale and shift, rows,
-    columns, rows and columns of a block, and, as float64, momentum, epsilon and the activation's parameter. Phase 0
-    writes the sums of a block of rows, 1 combines them for a block of columns, 2 normalises a block of rows; 3 does all
-    of it for a block of columns.
+    columns, rows of a block, and, as float64, momentum, epsilon and the activation's parameter. Phase 0 writes the sums
+    of a block of rows, 1 combines them for ``WIDTH`` columns, 2 normalises a block of rows.
     """
 
     @kernel(**OPTIONS)
     def forward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
-        phase, rows, columns, per_block, per_stripe = given[0], given[11], given[12], given[13], given[14]
-        sums = array_at(given[3], ((rows + per_block - 1) // per_block, SUMS, columns), A)
-        mean, inverse_std = array_at(given[6], (columns,), A), array_at(given[7], (columns,), A)
-        kept = (mean, inverse_std, array_at(given[8], (columns,), A), array_at(given[9], (columns,), A))
-        scale_shift = array_at(given[10], (2, columns), A)
-        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
-        if phase == 0 or phase == 3:
-            own = given[3] + (stripe * SUMS * columns * size_of(A) if phase == 0 else 0)
-            for start in range(left, right, WIDTH):
-                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, right - start), A)
-        if phase == 1 or phase == 3:
-            for j in range(left, right):
-                center, squares = combined(sums, rows, per_block, j)
-                keep_statistics(center, squares, rows, j, *kept, numbers[15], numbers[16])
-                scale, shift = np.float64(inverse_std[j]), 0.0
-                if given[4] != 0:
-                    scale *= array_at(given[4], (columns,), A)[j]
-                    shift = np.float64(array_at(given[5], (columns,), A)[j])
-                scale_shift[0, j] = scale
-                rest = center - np.float64(mean[j])
-                scale_shift[1, j] = shift - scale * rest if rest != 0 else shift
-        if phase == 2 or phase == 3:
-            parameter = A(numbers[17])
-            for start in range(left, right, WIDTH):
-                width = min(WIDTH, right - start)
+        given, numbers = array_at(arguments, (17,), np.int64), array_at(arguments, (17,), np.float64)
+        phase, rows, columns, per_block = given[0], given[11], given[12], given[13]
+        first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        if phase == 0:
+            own = given[3] + stripe * SUMS * columns * size_of(A)
+            for start in range(0, columns, WIDTH):
+                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, columns - start), A)
+        if phase == 1:
+            start = stripe * WIDTH
+            width = min(WIDTH, columns - start)
+            center, squares = local_array(np.float64), local_array(np.float64)
+            combine(given[3], rows, columns, per_block, start, width, center, squares, A)
+            keep_statistics(
+                center,
+                squares,
+                rows,
+                columns,
+                start,
+                width,
+                given[6],
+                given[7],
+                given[8],
+                given[9],
+                numbers[14],
+                numbers[15],
+                A,
+            )
+            mean = part_of_row(given[6], columns, 0, start, width, A)
+            scale = copy_of_row(given[7], columns, 0, start, width, A)
+            shift = scale_and_shift(scale, given[4], given[5], columns, start, width, A)
+            for j in range(width):
+                rest = center[j] - np.float64(mean[j])
+                moved = np.float64(shift[j]) - np.float64(scale[j]) * rest
+                shift[j] = select(rest != 0, moved, np.float64(shift[j]))
+            write_row(scale, given[10], columns, 0, start, width, A)
+            write_row(shift, given[10], columns, 1, start, width, A)
+        if phase == 2:
+            parameter = A(numbers[16])
+            for start in range(0, columns, WIDTH):
+                width = min(WIDTH, columns - start)
                 center = copy_of_row(given[6], columns, 0, start, width, A)
                 scale = copy_of_row(given[10], columns, 0, start, width, A)
                 shift = copy_of_row(given[10], columns, 1, start, width, A)
@@ -378,23 +407,19 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     """Compile ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n), dz = dy f'(z).
 
     Arguments: phase, dy, s, y, ds, sums, gamma, beta, mean, inverse_std, dgamma, dbeta, three factors of each column,
-    rows, columns, rows and columns of a block, and, as float64, the activation's parameter. Phases 0 to 2 are those of
-    the forward kernel. Where ds is 0, there are but the sums, dgamma and dbeta.
+    rows, columns, rows of a block, and, as float64, the activation's parameter. Phases are those of the forward kernel.
+    Where ds is 0, there are but the sums, dgamma and dbeta.
     """
 
     @kernel(**OPTIONS)
     def backward(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given, numbers = array_at(arguments, (18,), np.int64), array_at(arguments, (18,), np.float64)
-        phase, rows, columns, per_block, per_stripe = given[0], given[13], given[14], given[15], given[16]
-        blocks = (rows + per_block - 1) // per_block
-        sums = array_at(given[5], (blocks, SUMS, columns), A)
-        inverse_std = array_at(given[9], (columns,), A)
-        factors = array_at(given[12], (3, columns), A)
-        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
+        given, numbers = array_at(arguments, (17,), np.int64), array_at(arguments, (17,), np.float64)
+        phase, rows, columns, per_block = given[0], given[13], given[14], given[15]
+        first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0:
             own = given[5] + stripe * SUMS * columns * size_of(A)
-            for start in range(left, right, WIDTH):
+            for start in range(0, columns, WIDTH):
                 block_gradients(
                     source,
                     of_input,
@@ -411,30 +436,45 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     first,
                     last,
                     start,
-                    min(WIDTH, right - start),
-                    A(numbers[17]),
+                    min(WIDTH, columns - start),
+                    A(numbers[16]),
                     A,
                 )
         if phase == 1:
-            for j in range(left, right):
-                sum_dz, sum_centred = 0.0, 0.0
-                for block in range(blocks):
-                    sum_dz += np.float64(sums[block, 0, j])
-                    sum_centred += np.float64(sums[block, 1, j])
-                std = np.float64(inverse_std[j])
-                scale = std
+            start = stripe * WIDTH
+            width = min(WIDTH, columns - start)
+            total, dot = local_array(np.float64), local_array(np.float64)
+            for j in range(width):
+                total[j] = dot[j] = 0.0
+            for block in range((rows + per_block - 1) // per_block):
+                of_dz = part_of_row(given[5], columns, SUMS * block, start, width, A)
+                of_centred = part_of_row(given[5], columns, SUMS * block + 1, start, width, A)
+                for j in range(width):
+                    total[j] += np.float64(of_dz[j])
+                    dot[j] += np.float64(of_centred[j])
+            std = copy_of_row(given[9], columns, 0, start, width, A)
+            if given[10] != 0:
+                dgamma = part_of_row(given[10], columns, 0, start, width, A)
+                for j in range(width):
+                    dgamma[j] = dot[j] * np.float64(std[j])
+                dbeta = part_of_row(given[11], columns, 0, start, width, A)
+                for j in range(width):
+                    dbeta[j] = total[j]
+            if given[4] != 0:
+                slope, offset = local_array(A), local_array(A)
+                for j in range(width):
+                    slope[j] = np.float64(std[j]) * np.float64(std[j]) * dot[j] / rows
+                    offset[j] = total[j] / rows
                 if given[6] != 0:
-                    scale *= array_at(given[6], (columns,), A)[j]
-                if given[10] != 0:
-                    array_at(given[10], (columns,), A)[j] = sum_centred * std
-                    array_at(given[11], (columns,), A)[j] = sum_dz
-                if given[4] != 0:
-                    factors[0, j] = scale
-                    factors[1, j] = std * std * sum_centred / rows
-                    factors[2, j] = sum_dz / rows
+                    gamma = part_of_row(given[6], columns, 0, start, width, A)
+                    for j in range(width):
+                        std[j] *= gamma[j]
+                write_row(std, given[12], columns, 0, start, width, A)
+                write_row(slope, given[12], columns, 1, start, width, A)
+                write_row(offset, given[12], columns, 2, start, width, A)
         if phase == 2:
-            for start in range(left, right, WIDTH):
-                width = min(WIDTH, right - start)
+            for start in range(0, columns, WIDTH):
+                width = min(WIDTH, columns - start)
                 through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)
 
     return backward

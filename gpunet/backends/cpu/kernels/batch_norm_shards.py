@@ -11,12 +11,11 @@ from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS
 from gpunet.backends.cpu.kernels.batch_norm import (
     SUMS,
     block_statistics,
-    combined,
+    combine,
     copy_of_row,
     gradient_before,
     gradient_through,
     keep_statistics,
-    part_of_phase,
     part_of_row,
     scale_and_shift,
     write_row,
@@ -28,25 +27,27 @@ from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_
 def statistics_kernel(A: Any, stamp: str) -> Any:
     """Compile the mean of the rows of a shard, and the sum of their squared deviations from it.
 
-    Arguments: phase, s, sums, statistics, rows, columns, rows and columns of a block. Phase 0 writes the sums of a
-    block of rows, 1 combines them for a block of columns; 3 does both for a block of columns.
+    Arguments: phase, s, sums, statistics, rows, columns, rows of a block. Phase 0 writes the sums of a block of rows, 1
+    combines them for ``WIDTH`` columns.
     """
 
     @kernel(**OPTIONS)
     def statistics(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given = array_at(arguments, (8,), np.int64)
-        phase, rows, columns, per_block, per_stripe = given[0], given[4], given[5], given[6], given[7]
-        sums = array_at(given[2], ((rows + per_block - 1) // per_block, SUMS, columns), A)
-        found = array_at(given[3], (2, columns), A)
-        first, last, left, right = part_of_phase(phase, stripe, rows, columns, per_block, per_stripe)
-        if phase != 1:
-            own = given[2] + first // per_block * SUMS * columns * size_of(A)
-            for start in range(left, right, WIDTH):
-                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, right - start), A)
-        if phase != 0:
-            for j in range(left, right):
-                found[0, j], found[1, j] = combined(sums, rows, per_block, j)
+        given = array_at(arguments, (7,), np.int64)
+        phase, rows, columns, per_block = given[0], given[4], given[5], given[6]
+        if phase == 0:
+            own = given[2] + stripe * SUMS * columns * size_of(A)
+            first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+            for start in range(0, columns, WIDTH):
+                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, columns - start), A)
+        else:
+            start = stripe * WIDTH
+            width = min(WIDTH, columns - start)
+            center, squares = local_array(np.float64), local_array(np.float64)
+            combine(given[2], rows, columns, per_block, start, width, center, squares, A)
+            write_row(center, given[3], columns, 0, start, width, A)
+            write_row(squares, given[3], columns, 1, start, width, A)
 
     return statistics
 
@@ -74,22 +75,35 @@ def merged(statistics: Any, counts: Any, j: Any) -> Any:
 def merge_kernel(A: Any, stamp: str) -> Any:
     """Compile the merging of the statistics of shards.
 
-    Arguments: statistics, counts, mean, inverse_std, running mean and variance, shards, columns, columns of a block,
-    and, as float64, momentum and epsilon.
+    Arguments: statistics, counts, mean, inverse_std, running mean and variance, shards, columns, and, as float64,
+    momentum and epsilon. A stripe is ``WIDTH`` columns.
     """
 
     @kernel(**ELEMENTWISE)
     def merge(arguments: Any, stripe: Any) -> Any:
         stamp  # noqa: B018
-        given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
-        shards, columns, per_stripe = given[6], given[7], given[8]
+        given, numbers = array_at(arguments, (10,), np.int64), array_at(arguments, (10,), np.float64)
+        shards, columns, start = given[6], given[7], stripe * WIDTH
         statistics, counts = array_at(given[0], (shards, 2, columns), A), array_at(given[1], (shards,), np.int32)
-        mean, inverse_std = array_at(given[2], (columns,), A), array_at(given[3], (columns,), A)
-        running_mean, running_variance = array_at(given[4], (columns,), A), array_at(given[5], (columns,), A)
-        for j in range(stripe * per_stripe, min(columns, (stripe + 1) * per_stripe)):
-            rows, center, squares = merged(statistics, counts, j)
-            kept = (mean, inverse_std, running_mean, running_variance)
-            keep_statistics(center, squares, rows, j, *kept, numbers[9], numbers[10])
+        width, rows = min(WIDTH, columns - start), 0
+        center, squares = local_array(np.float64), local_array(np.float64)
+        for j in range(width):
+            rows, center[j], squares[j] = merged(statistics, counts, start + j)
+        keep_statistics(
+            center,
+            squares,
+            rows,
+            columns,
+            start,
+            width,
+            given[2],
+            given[3],
+            given[4],
+            given[5],
+            numbers[8],
+            numbers[9],
+            A,
+        )
 
     return merge
 
