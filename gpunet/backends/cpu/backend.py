@@ -64,9 +64,21 @@ def _are_contiguous(*arrays: Array) -> bool:
     return all(array.flags.c_contiguous for array in arrays)
 
 
+class _HasNoKernelError(Exception):
+    """An operation on these arguments is NumPy's."""
+
+
+def _sources(activation: Activation) -> tuple[str, str]:
+    """Return what an activation and its derivative are compiled from."""
+    sources = _translated(activation)
+    if sources is None:
+        raise _HasNoKernelError
+    return sources
+
+
 @functools.lru_cache(maxsize=64)
-def _sources(activation: Activation) -> tuple[str, str] | None:
-    """Return what an activation and its derivative are compiled from, None where they cannot be, which is said once."""
+def _translated(activation: Activation) -> tuple[str, str] | None:
+    """Return the sources of an activation, None where they cannot be compiled, which is said once."""
     try:
         sources = translate(activation)
         if not isinstance(activation, OwnActivation):
@@ -117,11 +129,16 @@ def _laid_out(method: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(method)
     def call(self: CpuBackend, *args: Any, **kwargs: Any) -> None:
-        if self._recording is not None:
-            method(self, *args, **kwargs)
+        try:
+            if self._recording is not None:
+                method(self, *args, **kwargs)
+                return
+            step = functools.partial(method, self, *args, **kwargs)
+            calls = self._operations(method.__name__, args, kwargs, functools.partial(self._recorded, step))
+        except _HasNoKernelError:
+            self._run_numpy(method.__name__, *args, **kwargs)
             return
-        step = functools.partial(method, self, *args, **kwargs)
-        for one in self._operations(method.__name__, args, kwargs, functools.partial(self._recorded, step)):
+        for one in calls:
             one()
 
     return call
@@ -224,8 +241,7 @@ class CpuBackend(NumpyBackend):
     ) -> None:
         blas = self._blas
         if blas is None or not _are_contiguous(a, b, out):
-            self._run_numpy("gemm", a, b, out, transpose_a, transpose_b, accumulate)
-            return
+            raise _HasNoKernelError
         (m, n), k = out.shape, a.shape[0] if transpose_a else a.shape[1]
         gemm = blas.sgemm if out.dtype == np.float32 else blas.dgemm
         given: list[Argument] = [gemm, blas.has_long_integers]
@@ -244,9 +260,6 @@ class CpuBackend(NumpyBackend):
 
     def bias_activation_forward(self, s: Array, bias: Array | None, activation: Activation, out: Array) -> None:
         sources = _sources(activation)
-        if sources is None:
-            self._run_numpy("bias_activation_forward", s, bias, activation, out)
-            return
         rows, columns = s.shape
         kernel = _compiled(bias_activation.forward_kernel, sources[0], _real(s))
         per_block = block_rows(rows, columns)
@@ -263,9 +276,6 @@ class CpuBackend(NumpyBackend):
         bias: Array | None = None,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            self._run_numpy("bias_activation_backward", dy, kept, activation, ds, dbias, bias)
-            return
         rows, columns = dy.shape
         of_input = activation.derivative_of == "input"
         kernel = _compiled(bias_activation.backward_kernel, sources[1], of_input, _real(dy))
@@ -297,11 +307,6 @@ class CpuBackend(NumpyBackend):
     ) -> None:
         sources = _sources(activation)
         arrays = (mean, inverse_std, running_mean, running_variance)
-        if sources is None:
-            self._run_numpy(
-                "batch_norm_activation_forward", s, gamma, beta, activation, out, *arrays, momentum, epsilon
-            )
-            return
         kernel = _compiled(batch_norm.forward_kernel, sources[0], _real(s))
         given: list[Argument] = [s, out, 0, gamma, beta, *arrays, 0]
         numbers = [float(momentum), float(epsilon), activation.parameter]
@@ -352,10 +357,6 @@ class CpuBackend(NumpyBackend):
         dbeta: Array | None,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            arrays = (mean, inverse_std, ds, dgamma, dbeta)
-            self._run_numpy("batch_norm_activation_backward", dy, s, y, gamma, beta, activation, *arrays)
-            return
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, ds, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, 0]
         used = set(range(9)), {1, 3, 7, 11}
@@ -376,10 +377,6 @@ class CpuBackend(NumpyBackend):
         epsilon: float,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            arrays = (running_mean, running_variance)
-            self._run_numpy("batch_norm_activation_inference", s, gamma, beta, activation, out, *arrays, epsilon)
-            return
         statistics = (running_mean, running_variance, float(epsilon))
         self._apply_batch_norm(sources[0], True, s, gamma, beta, activation, out, *statistics)
 
@@ -436,9 +433,6 @@ class CpuBackend(NumpyBackend):
         inverse_std: Array,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            self._run_numpy("batch_norm_activation_apply", s, gamma, beta, activation, out, mean, inverse_std)
-            return
         self._apply_batch_norm(sources[0], False, s, gamma, beta, activation, out, mean, inverse_std, 0.0)
 
     def batch_norm_activation_sums(
@@ -455,10 +449,6 @@ class CpuBackend(NumpyBackend):
         dbeta: Array,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            arrays = (mean, inverse_std, dgamma, dbeta)
-            self._run_numpy("batch_norm_activation_sums", dy, s, y, gamma, beta, activation, *arrays)
-            return
         kernel = self._backward_kernel(sources[1], activation, s)
         given: list[Argument] = [dy, s, y, None, 0, gamma, beta, mean, inverse_std, dgamma, dbeta, None]
         self._run_batch_norm(kernel, s, given, 4, None, [activation.parameter], (set(range(9)),))
@@ -480,10 +470,6 @@ class CpuBackend(NumpyBackend):
         rows: int,
     ) -> None:
         sources = _sources(activation)
-        if sources is None:
-            given = (dy, s, y, gamma, beta, activation, mean, inverse_std, dgamma, dbeta, ds)
-            self._run_numpy("batch_norm_activation_input_gradient", *given, rows=rows)
-            return
         of_input = activation.derivative_of == "input"
         kernel = _compiled(batch_norm_shards.input_gradient_kernel, sources[1], of_input, _real(s))
         (own, columns), per_block = s.shape, block_rows(*s.shape)
@@ -515,8 +501,7 @@ class CpuBackend(NumpyBackend):
         self, x: Array, out: Array, mask: Array, rate: float, seed: int, layer: int, step: Array, *, first: int = 0
     ) -> None:
         if x.shape != mask.shape:  # of half precision, which networks here do not have
-            self._run_numpy("dropout_forward", x, out, mask, rate, seed, layer, step, first=first)
-            return
+            raise _HasNoKernelError
         size, threshold = x.size, dropout_threshold(rate)
         given: list[Argument] = [x, out, mask, step, size, chunk(size), threshold, *_stream(Stream.DROPOUT, seed)]
         given += [layer, 1 / (1 - rate), first]
@@ -524,8 +509,7 @@ class CpuBackend(NumpyBackend):
 
     def dropout_backward(self, dy: Array, mask: Array, rate: float, dx: Array) -> None:
         if dy.shape != mask.shape:
-            self._run_numpy("dropout_backward", dy, mask, rate, dx)
-            return
+            raise _HasNoKernelError
         given: list[Argument] = [dy, mask, dx, dy.size, chunk(dy.size), 1 / (1 - rate)]
         self._run(Phase(_compiled(random.dropout_backward_kernel, _real(dy)), given, -(-dy.size // chunk(dy.size))))
 
