@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
@@ -124,8 +125,14 @@ def _attributes(one: object) -> list[str]:
 
     Those of its class are among them: an object may get a value of its own.
     """
-    members = {name: value for base in reversed(type(one).__mro__) for name, value in vars(base).items()}
-    computed = (types.FunctionType, property, classmethod, staticmethod)
-    names = dict.fromkeys([*(name for name, value in members.items() if not isinstance(value, computed)), *vars(one)])
+    names = dict.fromkeys([*_attributes_of_class(type(one)), *vars(one)])
     omitted = getattr(one, "not_recorded", ())
     return [name for name in names if name[0] != "_" and name not in omitted]
+
+
+@functools.lru_cache(maxsize=256)
+def _attributes_of_class(kind: type) -> tuple[str, ...]:
+    """Return the names of what a class has besides methods and properties."""
+    members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    computed = (types.FunctionType, property, classmethod, staticmethod)
+    return tuple(name for name, value in members.items() if not isinstance(value, computed))

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 # Of a layer: what 32 bits can count.
 LARGEST_SIZE = 2**31 - 1
-_NUMBERS_AT_A_TIME = 1 << 22
+_NUMBERS_AT_A_TIME = 1 << 18
 # The part of an array that is all of it.
 ALL = 0, 1
 # How far the sum of the probabilities of a row may be from 1: half precision and two decimals are welcome.
