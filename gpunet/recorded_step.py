@@ -6,6 +6,7 @@ import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
 from operator import is_
+from typing import Any
 
 from gpunet.activations import Activation
 from gpunet.backends import Backend
@@ -131,7 +132,7 @@ def _attributes(one: object) -> list[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _attributes_of_class(kind: type) -> tuple[str, ...]:
+def _attributes_of_class(kind: Any) -> tuple[str, ...]:
     """Return the names of what a class has besides methods and properties."""
     members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
     computed = (types.FunctionType, property, classmethod, staticmethod)
