@@ -11,6 +11,9 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 # One thread per test process: the processes share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# Tests and commands start hundreds of processes, which import the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help train lecture figures test test-slow test-oracle test-gpu test-installs benchmark benchmark-ranks benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
 
