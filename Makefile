@@ -11,8 +11,11 @@ PIP_INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 # One thread per test process: the processes share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
+# Tests and commands start hundreds of processes, which import the same modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help train lecture figures test test-oracle test-gpu test-installs benchmark benchmark-ranks benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
+.PHONY: help train lecture figures test test-slow test-oracle test-gpu test-installs benchmark benchmark-ranks benchmark-gpu benchmark-smoke check-kernels docs lint format wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,8 +29,11 @@ lecture: $(VENV)/.lecture ## run every experiment of the lecture: figures and on
 figures: lecture ## the same, and write what docs/lecture.md takes from the experiments: table, figures, corrections
 	$(BIN)/python -m gpunet.lecture.document docs/lecture.md --figures runs/lecture
 
-test: $(VENV)/.dev ## run the tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu"
+test: $(VENV)/.dev ## run the tests, but for those that make test-slow runs
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "not oracle and not gpu and not slow"
+
+test-slow: $(VENV)/.dev ## run the tests that prove the others, and those that repeat them in a second form
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not oracle and not gpu"
 
 test-oracle: $(VENV)/.peers ## compare with PyTorch: values, gradients, trajectories; and with the benchmarks' peers
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m oracle

@@ -12,7 +12,7 @@ from gpunet.activations import ACTIVATIONS, Activation, Identity, get_activation
 from gpunet.backends.cuda.activation import activation_group
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import FLOAT16, FLOAT32, NETWORK_DTYPES, Array, Storage, exact
 from gpunet.verification.subject import Subject
 
@@ -29,6 +29,7 @@ def without_corners(gradient: Array, inputs: Array) -> Array:
     return np.where(near, 0.0, gradient)
 
 
+@makes("bias_activation_forward")
 def forward(
     storage: Storage, shape: tuple[int, int], activation: Activation, *, has_bias: bool = True, in_place: bool = False
 ) -> Operation:
@@ -39,6 +40,7 @@ def forward(
     return _forward(storage, s, activation, {"bias": bias} if has_bias else {}, in_place)
 
 
+@makes("bias_activation_forward")
 def special(storage: Storage, activation: Activation) -> Operation:
     """Return ``bias_activation_forward`` on NaN, infinities, zeros and large numbers."""
     return _forward(storage, storage.store(np.array([SPECIAL])), activation, {}, False)
@@ -58,6 +60,7 @@ def _forward(storage: Storage, s: Array, activation: Activation, bias: dict[str,
     )
 
 
+@makes("bias_activation_backward")
 def backward(
     storage: Storage, shape: tuple[int, int], activation: Activation, *, has_bias: bool = True, in_place: bool = False
 ) -> Operation:
@@ -96,17 +99,19 @@ def checks(subject: Subject) -> Iterator[Check]:
             shapes = SHAPES if activation == relu else ((33, 7), (16, 36))
             for shape in shapes:
                 for make in (forward, backward):
-                    yield check(make(storage, shape, activation), f"{activation}, {shape_text(shape)}")
+                    yield check(make.later(storage, shape, activation), f"{activation}, {shape_text(shape)}")
             if storage is not FLOAT16:  # 1e30 would be infinity
-                yield check(special(storage, activation), f"{activation}, NaN, infinities and large numbers")
+                yield check(special.later(storage, activation), f"{activation}, NaN, infinities and large numbers")
             if activation != relu:
                 continue
             for make in (forward, backward):
-                operation = make(storage, (37, 64), activation)
-                for words, offsets in alignments(operation, storage):
+                operation = make.later(storage, (37, 64), activation)
+                for words, offsets in alignments(operation.make(), storage):
                     yield check(operation, f"37 x 64, {words}", offsets)
-                yield check(make(storage, (45, 12), activation, has_bias=False, in_place=True), "45 x 12, in place")
+                yield check(
+                    make.later(storage, (45, 12), activation, has_bias=False, in_place=True), "45 x 12, in place"
+                )
             if storage is FLOAT32:
-                copied = forward(storage, (9, 7), Identity(), has_bias=False)
+                copied = forward.later(storage, (9, 7), Identity(), has_bias=False)
                 identity = Unit("activation", activation_group(storage_type(storage.dtype), Identity()), Identity())
                 yield operation_check(backend, storage.name, (identity,), copied, "9 x 7, without bias")

@@ -15,7 +15,7 @@ from gpunet.backends.devices.device import ClusterRefusedError
 from gpunet.backends.switches import CLUSTERS
 from gpunet.verification.activation import without_corners
 from gpunet.verification.check import Check, NotDoneError, Unit, alignments, shape_text
-from gpunet.verification.operation import Difference, Numbers, Operation, compare
+from gpunet.verification.operation import Difference, Maker, Numbers, Operation, compare, makes
 from gpunet.verification.storage import FLOAT32, Array, Storage, exact
 from gpunet.verification.subject import Cuda, Subject
 
@@ -28,6 +28,7 @@ ALIGNED_SHAPE = (129, 40)
 # depends on timing shows.
 LARGE_SHAPES, LARGE_REPEATS = ((8192, 512), (65536, 64), (1000, 4096)), 10
 FAR_MEAN = 1e4
+Make = Maker[...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def _settings(activation: Activation, affine: bool) -> dict[str, Any]:
     return {"activation": activation} | ({} if affine else {"gamma": None, "beta": None})
 
 
+@makes("batch_norm_activation_forward")
 def forward(
     storage: Storage, shape: tuple[int, int], activation: Activation, *, affine: bool = True, mean: float = 0.0
 ) -> Operation:
@@ -95,6 +97,7 @@ def forward(
     )
 
 
+@makes("batch_norm_activation_backward")
 def backward(
     storage: Storage,
     shape: tuple[int, int],
@@ -142,6 +145,7 @@ def backward(
     )
 
 
+@makes("batch_norm_activation_backward")
 def sides(storage: Storage, shape: tuple[int, int], activation: Activation) -> Operation:
     """Return ``batch_norm_activation_backward`` for dy = 1, where dbeta counts the outputs on one side of 0.
 
@@ -162,6 +166,7 @@ def sides(storage: Storage, shape: tuple[int, int], activation: Activation) -> O
     return replace(operation, given=given, tolerance=tolerance)
 
 
+@makes("batch_norm_activation_inference")
 def inference(
     storage: Storage,
     shape: tuple[int, int],
@@ -187,6 +192,9 @@ def inference(
     )
 
 
+DIRECTIONS: tuple[Make, ...] = (forward, backward, inference)
+
+
 def differences(
     subject: Subject, operation: Operation, way: Way, offsets: Mapping[str, int] | None = None, repeats: int = 2
 ) -> Iterator[Difference]:
@@ -203,24 +211,24 @@ def differences(
             raise NotDoneError(f"networks do without clusters: {error}") from error
 
 
-def width_of(operation: Operation, offsets: Mapping[str, int]) -> int:
+def width_of(columns: int, itemsize: int, offsets: Mapping[str, int]) -> int:
     """Return how many neighbours of a matrix one access moves."""
-    s = operation.given["s"]
-    width: int = 16 // s.itemsize
-    while s.shape[1] % width or any(offsets.get(name, 0) % width for name in MATRICES):
+    width = 16 // itemsize
+    while columns % width or any(offsets.get(name, 0) % width for name in MATRICES):
         width //= 2
     return width
 
 
-def plan(operation: Operation, way: Way, offsets: Mapping[str, int], limits: DeviceLimits) -> BatchNormPlan:
+def plan(
+    method: str, shape: tuple[int, int], itemsize: int, way: Way, offsets: Mapping[str, int], limits: DeviceLimits
+) -> BatchNormPlan:
     """Return the launch that does an operation in one way."""
-    s = operation.given["s"]
-    rows, columns = s.shape
-    width = width_of(operation, offsets)
-    if operation.method.endswith("inference"):
-        return plan_inference(rows, columns, s.itemsize, width, limits)
-    make = plan_forward if operation.method.endswith("forward") else plan_backward
-    return make(rows, columns, s.itemsize, width, limits, way.algorithm, way.cluster)
+    rows, columns = shape
+    width = width_of(columns, itemsize, offsets)
+    if method.endswith("inference"):
+        return plan_inference(rows, columns, itemsize, width, limits)
+    make = plan_forward if method.endswith("forward") else plan_backward
+    return make(rows, columns, itemsize, width, limits, way.algorithm, way.cluster)
 
 
 def checks(subject: Subject) -> Iterator[Check]:
@@ -231,60 +239,65 @@ def checks(subject: Subject) -> Iterator[Check]:
         ways = [Way("striped"), *(Way("resident", cluster) for cluster in subject.clusters)]
 
     def check(
-        storage: Storage, way: Way, operation: Operation, detail: str, offsets: Any = None, repeats: int = 2
+        make: Make,
+        storage: Storage,
+        shape: tuple[int, int],
+        activation: Activation,
+        way: Way,
+        detail: str,
+        offsets: Any = None,
+        repeats: int = 2,
+        **options: Any,
     ) -> Check:
-        direction = operation.method.rpartition("_")[2]
+        operation, direction = make.later(storage, shape, activation, **options), make.method.rpartition("_")[2]
         units: tuple[Unit, ...] = ()
         if limits is not None:
-            activation = operation.settings["activation"]
-            planned = plan(operation, way, offsets or {}, limits)
+            planned = plan(make.method, shape, storage.dtype.itemsize, way, offsets or {}, limits)
             units = (Unit("batch_norm", (planned.expression(storage_type(storage.dtype), activation),), activation),)
         return Check(
             f"batch norm {direction}{'' if direction == 'inference' else way}",
             storage.name,
             detail,
-            lambda: differences(subject, operation, way, offsets, repeats),
+            lambda: differences(subject, operation.make(), way, offsets, repeats),
             units,
             CLUSTERS.variable if (way.cluster or 1) > 1 else "",
         )
 
-    relu = get_activation("relu")
+    relu, aligned = get_activation("relu"), shape_text(ALIGNED_SHAPE)
     for storage in subject.storages:
+        past = {make: list(alignments(make(storage, ALIGNED_SHAPE, relu), storage)) for make in DIRECTIONS}
         for way in ways:
             for shape in SHAPES:
-                yield check(storage, way, forward(storage, shape, relu), shape_text(shape))
-                yield check(storage, way, backward(storage, shape, relu), shape_text(shape))
-            shape = ALIGNED_SHAPE
-            for operation in (forward(storage, shape, relu), backward(storage, shape, relu)):
-                for words, offsets in alignments(operation, storage):
-                    yield check(storage, way, operation, f"{shape_text(shape)}, {words}", offsets)
-            plain = f"{shape_text(shape)}, without scale and shift"
-            yield check(storage, way, forward(storage, shape, relu, affine=False), plain)
-            yield check(storage, way, backward(storage, shape, relu, affine=False), plain)
+                for make in (forward, backward):
+                    yield check(make, storage, shape, relu, way, shape_text(shape))
+            for make in (forward, backward):
+                for words, offsets in past[make]:
+                    yield check(make, storage, ALIGNED_SHAPE, relu, way, f"{aligned}, {words}", offsets)
+            for make in (forward, backward):
+                plain = f"{aligned}, without scale and shift"
+                yield check(make, storage, ALIGNED_SHAPE, relu, way, plain, affine=False)
             # Of a derivative that shows when it is applied twice.
-            in_place = backward(storage, shape, get_activation("tanh"), in_place=True)
-            yield check(storage, way, in_place, f"{shape_text(shape)}, in place")
-            yield check(storage, way, sides(storage, (257, 72), relu), "257 x 72, sides of 0")
+            tanh = get_activation("tanh")
+            yield check(backward, storage, ALIGNED_SHAPE, tanh, way, f"{aligned}, in place", in_place=True)
+            yield check(sides, storage, (257, 72), relu, way, "257 x 72, sides of 0")
             if storage is FLOAT32:  # in float64 the specification is as far off
-                far = forward(storage, (257, 36), relu, mean=FAR_MEAN)
-                yield check(storage, way, far, f"257 x 36, a mean of {FAR_MEAN:g}")
+                far = f"257 x 36, a mean of {FAR_MEAN:g}"
+                yield check(forward, storage, (257, 36), relu, way, far, mean=FAR_MEAN)
         for shape in (*SHAPES, (1, 1), (1, 40)):
-            yield check(storage, Way(), inference(storage, shape, relu), shape_text(shape))
-        operation = inference(storage, ALIGNED_SHAPE, relu)
-        for words, offsets in alignments(operation, storage):
-            yield check(storage, Way(), operation, f"{shape_text(ALIGNED_SHAPE)}, {words}", offsets)
+            yield check(inference, storage, shape, relu, Way(), shape_text(shape))
+        for words, offsets in past[inference]:
+            yield check(inference, storage, ALIGNED_SHAPE, relu, Way(), f"{aligned}, {words}", offsets)
         for words, options in (("without scale and shift", {"affine": False}), ("in place", {"in_place": True})):
-            operation = inference(storage, ALIGNED_SHAPE, relu, **options)
-            yield check(storage, Way(), operation, f"{shape_text(ALIGNED_SHAPE)}, {words}")
+            yield check(inference, storage, ALIGNED_SHAPE, relu, Way(), f"{aligned}, {words}", **options)
 
     for activation in map(get_activation, ACTIVATIONS):
-        for make in (forward, backward, inference):
+        for make in DIRECTIONS:
             for way in ways[:2] if make is not inference else [Way()]:
-                yield check(FLOAT32, way, make(FLOAT32, (130, 36), activation), f"{activation}, 130 x 36")
+                yield check(make, FLOAT32, (130, 36), activation, way, f"{activation}, 130 x 36")
     if subject.is_large:
+        repeats = 2 if limits is None else LARGE_REPEATS
         for shape in LARGE_SHAPES:
             for make in (forward, backward):
-                operation = make(FLOAT32, shape, relu)
                 for way in dict.fromkeys((Way(), ways[0])):
-                    repeats = 2 if limits is None else LARGE_REPEATS
-                    yield check(FLOAT32, way, operation, f"{shape_text(shape)}, {repeats} times", None, repeats)
+                    words = f"{shape_text(shape)}, {repeats} times"
+                    yield check(make, FLOAT32, shape, relu, way, words, repeats=repeats)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.verification import batch_norm
 from gpunet.verification.batch_norm import EPSILON, FAR_MEAN, LARGE_REPEATS, MOMENTUM
 from gpunet.verification.check import NAMES, Check, Unit, alignments, shape_text
-from gpunet.verification.operation import Numbers, Operation, Tolerance, compare
+from gpunet.verification.operation import Later, Numbers, Operation, Tolerance, compare, makes
 from gpunet.verification.storage import FLOAT32, NETWORK_DTYPES, Storage
 from gpunet.verification.subject import Subject
 
@@ -24,9 +23,9 @@ ALIGNED_SHAPE = batch_norm.ALIGNED_SHAPE
 LARGE_SHAPES = ((4096, 1024), (65536, 64))
 # How many times the rows of a shard the batch has.
 SHARDS = 3
-Make = Callable[..., Operation]
 
 
+@makes("batch_norm_statistics")
 def statistics(storage: Storage, shape: tuple[int, int], mean: float = 0.0) -> Operation:
     """Return ``batch_norm_statistics`` on random numbers of a mean."""
 
@@ -42,6 +41,7 @@ def statistics(storage: Storage, shape: tuple[int, int], mean: float = 0.0) -> O
     )
 
 
+@makes("batch_norm_merge")
 def merge(storage: Storage, columns: int, counts: tuple[int, ...], mean: float = 0.0) -> Operation:
     """Return ``batch_norm_merge`` for shards of so many rows; where there are none, the statistics are NaN."""
     rng = np.random.default_rng((columns, *counts))
@@ -73,6 +73,7 @@ def merge(storage: Storage, columns: int, counts: tuple[int, ...], mean: float =
     )
 
 
+@makes("batch_norm_activation_apply")
 def apply(storage: Storage, shape: tuple[int, int], activation: Activation, *, affine: bool = True) -> Operation:
     """Return ``batch_norm_activation_apply`` on random numbers."""
     whole = batch_norm.backward(storage, shape, activation, affine=affine)
@@ -91,6 +92,7 @@ def apply(storage: Storage, shape: tuple[int, int], activation: Activation, *, a
     )
 
 
+@makes("batch_norm_activation_sums")
 def sums(storage: Storage, shape: tuple[int, int], activation: Activation, *, affine: bool = True) -> Operation:
     """Return ``batch_norm_activation_sums`` on random numbers."""
     whole = batch_norm.backward(storage, shape, activation, affine=affine)
@@ -103,6 +105,7 @@ def sums(storage: Storage, shape: tuple[int, int], activation: Activation, *, af
     )
 
 
+@makes("batch_norm_activation_input_gradient")
 def input_gradient(
     storage: Storage, shape: tuple[int, int], activation: Activation, *, affine: bool = True, in_place: bool = False
 ) -> Operation:
@@ -134,56 +137,65 @@ def _only(whole: Operation, *names: str) -> Tolerance:
     return tolerance
 
 
-KERNELS = {
-    "batch_norm_activation_apply": "batch_norm_apply",
-    "batch_norm_activation_sums": "batch_norm_sums",
-    "batch_norm_activation_input_gradient": "batch_norm_input_gradient",
-}
+WITH_ACTIVATION = (apply, sums, input_gradient)
+KERNELS = {make.method: make.method.replace("_activation", "") for make in WITH_ACTIVATION}
 
 
 def checks(subject: Subject) -> Iterator[Check]:
     """Yield every part and type, at every shape and alignment, and every activation."""
     backend, relu = subject.operations(), get_activation("relu")
 
-    def check(storage: Storage, operation: Operation, detail: str, offsets: Any = None, repeats: int = 2) -> Check:
+    def check(
+        storage: Storage,
+        operation: Later,
+        detail: str,
+        columns: int = 0,
+        activation: Activation | None = None,
+        offsets: Any = None,
+        repeats: int = 2,
+    ) -> Check:
         name, units = storage_type(storage.dtype), (Unit(MODULE, statistics_group(storage_type(storage.dtype))),)
-        activation = operation.settings.get("activation")
         if activation is not None:
-            width = batch_norm.width_of(operation, offsets or {})
+            width = batch_norm.width_of(columns, storage.dtype.itemsize, offsets or {})
             units = (Unit(MODULE, (expression(KERNELS[operation.method], name, width, activation),), activation),)
-        return Check(
-            NAMES[operation.method], storage.name, detail, partial(compare, backend, operation, offsets, repeats), units
-        )
+        what = NAMES[operation.method]
+        return Check(what, storage.name, detail, lambda: compare(backend, operation.make(), offsets, repeats), units)
 
+    aligned, columns = shape_text(ALIGNED_SHAPE), ALIGNED_SHAPE[1]
     for storage in subject.storages:
-        makers: tuple[Make, ...] = (
-            statistics,
-            *(partial(make, activation=relu) for make in (apply, sums, input_gradient)),
-        )
-        for make in makers:
+        for shape in SHAPES:
+            yield check(storage, statistics.later(storage, shape), shape_text(shape))
+        operation = statistics.later(storage, ALIGNED_SHAPE)
+        for words, offsets in alignments(operation.make(), storage):
+            yield check(storage, operation, f"{aligned}, {words}", offsets=offsets)
+        for make in WITH_ACTIVATION:
             for shape in SHAPES:
-                yield check(storage, make(storage, shape), shape_text(shape))
-            operation = make(storage, ALIGNED_SHAPE)
-            for words, offsets in alignments(operation, storage):
-                yield check(storage, operation, f"{shape_text(ALIGNED_SHAPE)}, {words}", offsets)
-        for make in makers[1:]:
-            plain = f"{shape_text(ALIGNED_SHAPE)}, without scale and shift"
-            yield check(storage, make(storage, ALIGNED_SHAPE, affine=False), plain)
+                yield check(storage, make.later(storage, shape, relu), shape_text(shape), shape[1], relu)
+            operation = make.later(storage, ALIGNED_SHAPE, relu)
+            for words, offsets in alignments(operation.make(), storage):
+                yield check(storage, operation, f"{aligned}, {words}", columns, relu, offsets)
+        for make in WITH_ACTIVATION:
+            operation = make.later(storage, ALIGNED_SHAPE, relu, affine=False)
+            yield check(storage, operation, f"{aligned}, without scale and shift", columns, relu)
         # Of a derivative that shows when it is applied twice.
-        in_place = input_gradient(storage, ALIGNED_SHAPE, get_activation("tanh"), in_place=True)
-        yield check(storage, in_place, f"{shape_text(ALIGNED_SHAPE)}, in place")
+        tanh = get_activation("tanh")
+        in_place = input_gradient.later(storage, ALIGNED_SHAPE, tanh, in_place=True)
+        yield check(storage, in_place, f"{aligned}, in place", columns, tanh)
         if storage is FLOAT32:  # in float64 the specification is as far off
-            yield check(storage, statistics(storage, (257, 36), FAR_MEAN), f"257 x 36, a mean of {FAR_MEAN:g}")
+            yield check(storage, statistics.later(storage, (257, 36), FAR_MEAN), f"257 x 36, a mean of {FAR_MEAN:g}")
         if storage.name in NETWORK_DTYPES:
             for counts in ((2,), (1, 1), (5, 5, 4), (128, 0, 7, 0)):
-                for columns in (1, 33, 300):
-                    words = f"{columns} columns, shards of {' + '.join(map(str, counts))}"
-                    yield check(storage, merge(storage, columns, counts), words)
-            yield check(storage, merge(storage, 33, (64, 50), FAR_MEAN), f"33 columns, a mean of {FAR_MEAN:g}")
+                for width in (1, 33, 300):
+                    words = f"{width} columns, shards of {' + '.join(map(str, counts))}"
+                    yield check(storage, merge.later(storage, width, counts), words)
+            far = merge.later(storage, 33, (64, 50), FAR_MEAN)
+            yield check(storage, far, f"33 columns, a mean of {FAR_MEAN:g}")
     for activation in map(get_activation, ACTIVATIONS):
-        for make in (apply, sums, input_gradient):
-            yield check(FLOAT32, make(FLOAT32, (130, 36), activation), f"{activation}, 130 x 36")
+        for make in WITH_ACTIVATION:
+            operation = make.later(FLOAT32, (130, 36), activation)
+            yield check(FLOAT32, operation, f"{activation}, 130 x 36", 36, activation)
     if subject.is_large:
         for shape in LARGE_SHAPES:
-            for operation in (statistics(FLOAT32, shape), sums(FLOAT32, shape, relu)):
-                yield check(FLOAT32, operation, f"{shape_text(shape)}, {LARGE_REPEATS} times", None, LARGE_REPEATS)
+            words = f"{shape_text(shape)}, {LARGE_REPEATS} times"
+            yield check(FLOAT32, statistics.later(FLOAT32, shape), words, repeats=LARGE_REPEATS)
+            yield check(FLOAT32, sums.later(FLOAT32, shape, relu), words, shape[1], relu, repeats=LARGE_REPEATS)

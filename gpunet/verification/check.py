@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from gpunet.activations import Activation
 from gpunet.backends import Backend
-from gpunet.verification.operation import Difference, Operation, compare
+from gpunet.verification.operation import Difference, Later, Operation, compare
 from gpunet.verification.storage import Storage
 
 
@@ -110,13 +109,13 @@ def operation_check(
     backend: Backend,
     kind: str,
     units: tuple[Unit, ...],
-    operation: Operation,
+    operation: Later,
     detail: str,
     offsets: Mapping[str, int] | None = None,
 ) -> Check:
     """Return the check of an operation on a backend."""
     what = NAMES.get(operation.method, operation.method.replace("_", " "))
-    return Check(what, kind, detail, partial(compare, backend, operation, offsets), units)
+    return Check(what, kind, detail, lambda: compare(backend, operation.make(), offsets), units)
 
 
 def alignments(operation: Operation, storage: Storage) -> Iterator[tuple[str, dict[str, int]]]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from gpunet.backends.cuda.loss_scale import loss_scale_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check
-from gpunet.verification.operation import Operation
+from gpunet.verification.operation import Operation, makes
 from gpunet.verification.storage import FLOAT32
 from gpunet.verification.subject import Subject
 
 SIZES = (1, 3, 4, 1023, 40_001)
 
 
+@makes("unscale_gradients")
 def unscale_gradients(
     size: int,
     wrong: int | None = None,
@@ -44,16 +45,16 @@ def checks(subject: Subject) -> Iterator[Check]:
     """Yield every size and alignment, and what is not finite at every place that threads take in another way."""
     check = partial(operation_check, subject.operations(), "float32", (Unit("loss_scale", loss_scale_group()),))
     for size in SIZES:
-        yield check(unscale_gradients(size), f"{size} gradients")
+        yield check(unscale_gradients.later(size), f"{size} gradients")
         for place in sorted({0, size // 2, size - 1}):
-            yield check(unscale_gradients(size, place), f"{size} gradients, NaN at {place}")
+            yield check(unscale_gradients.later(size, place), f"{size} gradients, NaN at {place}")
     for value in (np.inf, -np.inf):
-        yield check(unscale_gradients(1023, 500, value), f"1023 gradients, one {value}")
-        yield check(unscale_gradients(1023, loss=value), f"1023 gradients, loss {value}")
+        yield check(unscale_gradients.later(1023, 500, value), f"1023 gradients, one {value}")
+        yield check(unscale_gradients.later(1023, loss=value), f"1023 gradients, loss {value}")
     for good, words in ((1998, "before"), (1999, "at")):
-        yield check(unscale_gradients(100, good=good), f"100 gradients, {words} the end of the interval")
-    yield check(unscale_gradients(100, 7, batches=3), "100 gradients of three batches, NaN")
-    yield check(unscale_gradients(100, 7, interval=0), "100 gradients, NaN, the scale stays")
-    operation = unscale_gradients(1025)
-    for words, offsets in alignments(operation, FLOAT32):
+        yield check(unscale_gradients.later(100, good=good), f"100 gradients, {words} the end of the interval")
+    yield check(unscale_gradients.later(100, 7, batches=3), "100 gradients of three batches, NaN")
+    yield check(unscale_gradients.later(100, 7, interval=0), "100 gradients, NaN, the scale stays")
+    operation = unscale_gradients.later(1025)
+    for words, offsets in alignments(operation.make(), FLOAT32):
         yield check(operation, f"1025 gradients, {words}", offsets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from gpunet.backends.cuda.groups import groups_of
 from gpunet.backends.cuda.instantiation import Variants, storage_type
 from gpunet.verification.activation import SHAPES
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Maker, Numbers, Operation, makes
 from gpunet.verification.storage import LOST_UNITS, NETWORK_DTYPES, Array, Storage
 from gpunet.verification.subject import Subject
 from gpunet.verification.training import COUNTED, STEPS, tally
@@ -41,6 +41,7 @@ EXTREME_LOGITS = (-1e4, -100.0, -50.0, -0.0, 0.0, 30.0, 80.0, 1e4)
 BIAS_SHAPES = (*SHAPES, (40, 33), (5, 129), (3, 1500), (64, 256), (1640, 10))
 
 
+@makes("softmax_cross_entropy")
 def softmax_cross_entropy(
     storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
 ) -> Operation:
@@ -52,6 +53,7 @@ def softmax_cross_entropy(
     )
 
 
+@makes("soft_cross_entropy")
 def soft_cross_entropy(
     storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
 ) -> Operation:
@@ -71,6 +73,7 @@ def soft_cross_entropy(
     return replace(operation, given=given, settings={**operation.settings, **arguments})
 
 
+@makes("sigmoid_cross_entropy")
 def sigmoid_cross_entropy(
     storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False
 ) -> Operation:
@@ -81,6 +84,7 @@ def sigmoid_cross_entropy(
     return _loss("sigmoid_cross_entropy", storage, logits, storage.store(targets), weights, has_bias)
 
 
+@makes("sigmoid_cross_entropy")
 def extreme(storage: Storage, logit: float, target: float) -> Operation:
     """Return ``sigmoid_cross_entropy`` of one logit, exact to relative precision where 1 - sigmoid would be 0."""
 
@@ -97,6 +101,7 @@ def extreme(storage: Storage, logit: float, target: float) -> Operation:
     )
 
 
+@makes("squared_error")
 def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
     """Return the operation on random outputs and targets."""
     rng = np.random.default_rng(shape)
@@ -104,6 +109,7 @@ def squared_error(storage: Storage, shape: tuple[int, int], weights: str = "", *
     return _loss("squared_error", storage, outputs, storage.store(targets), weights, has_bias)
 
 
+@makes("huber")
 def huber(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
     """Return the operation on random outputs and targets; half of the errors are beyond delta, some are delta."""
     rng = np.random.default_rng(shape)
@@ -114,6 +120,7 @@ def huber(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bi
     return _with_equal_gradients(replace(operation, settings={**operation.settings, "delta": delta}))
 
 
+@makes("quantile")
 def quantile(storage: Storage, shape: tuple[int, int], weights: str = "", *, has_bias: bool = False) -> Operation:
     """Return the operation on random outputs and targets, some equal; odd rows have one quantile for all outputs."""
     rng = np.random.default_rng(shape)
@@ -188,7 +195,7 @@ def _loss(method: str, storage: Storage, outputs: Array, targets: Array, weights
     )
 
 
-LOSSES: dict[Callable[..., Operation], tuple[tuple[int, int], ...]] = {
+LOSSES: dict[Maker[...], tuple[tuple[int, int], ...]] = {
     softmax_cross_entropy: SOFTMAX_SHAPES,
     soft_cross_entropy: SHAPES,
     sigmoid_cross_entropy: SHAPES,
@@ -204,29 +211,29 @@ def checks(subject: Subject) -> Iterator[Check]:
     for make, shapes in LOSSES.items():
         for storage in subject.storages:
             variants = Variants((), 1, (storage_type(storage.dtype),))
-            units = tuple(Unit(make.__name__, group) for group in groups_of(make.__name__, variants))
+            units = tuple(Unit(make.method, group) for group in groups_of(make.method, variants))
             check = partial(operation_check, backend, storage.name, units)
             for shape in shapes:
-                yield check(make(storage, shape), shape_text(shape))
-                yield check(make(storage, shape, GIVEN), f"{shape_text(shape)}, weights")
+                yield check(make.later(storage, shape), shape_text(shape))
+                yield check(make.later(storage, shape, GIVEN), f"{shape_text(shape)}, weights")
             for shape in BIAS_SHAPES:
-                yield check(make(storage, shape, has_bias=True), f"{shape_text(shape)}, bias")
-            yield check(make(storage, (37, 20), GIVEN, has_bias=True), "37 x 20, weights, bias")
+                yield check(make.later(storage, shape, has_bias=True), f"{shape_text(shape)}, bias")
+            yield check(make.later(storage, (37, 20), GIVEN, has_bias=True), "37 x 20, weights, bias")
             for shape in COUNTED_SHAPES:
-                operation = make(storage, shape, has_bias=True)
-                yield check(counted(operation, storage, 1), f"{shape_text(shape)}, bias, counted")
-            operation = make(storage, (37, 20), GIVEN, has_bias=True)
+                operation = make.later(storage, shape, has_bias=True)
+                yield check(operation.then(counted, storage, 1), f"{shape_text(shape)}, bias, counted")
+            operation = make.later(storage, (37, 20), GIVEN, has_bias=True)
             for number, more in COUNTS:
                 words = ", ".join(f"{name} {value}" for name, value in more.items())
                 yield check(
-                    counted(operation, storage, number, **more),
+                    operation.then(counted, storage, number, **more),
                     f"37 x 20, weights, bias, counted as step {number}, {words}",
                 )
-            yield check(make(storage, (12, 5), ZERO), "12 x 5, all weights zero")
-            yield check(make(storage, (12, 5), ZERO, has_bias=True), "12 x 5, all weights zero, bias")
+            yield check(make.later(storage, (12, 5), ZERO), "12 x 5, all weights zero")
+            yield check(make.later(storage, (12, 5), ZERO, has_bias=True), "12 x 5, all weights zero, bias")
             if make is sigmoid_cross_entropy and storage.name in NETWORK_DTYPES:
                 for logit, target in itertools.product(EXTREME_LOGITS, (0.0, 0.25, 1.0)):
-                    yield check(extreme(storage, logit, target), f"logit {logit:g}, target {target:g}")
-            operation = make(storage, (9, 40), GIVEN)
-            for words, offsets in alignments(operation, storage):
+                    yield check(extreme.later(storage, logit, target), f"logit {logit:g}, target {target:g}")
+            operation = make.later(storage, (9, 40), GIVEN)
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, f"9 x 40, {words}", offsets)

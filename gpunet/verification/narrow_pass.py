@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.activations import Activation, get_activation
+from gpunet.activations import Activation, Identity, get_activation
 from gpunet.backends import NumpyBackend
 from gpunet.backends.cuda.narrow_pass import narrow_pass_group
-from gpunet.backends.narrow_stack import NarrowStack
 from gpunet.narrow import narrow_stack
 from gpunet.network import Network
 from gpunet.verification.check import Check, NotDoneError, Unit, alignments, shape_text
@@ -79,26 +78,36 @@ def differences(
 def checks(subject: Subject) -> Iterator[Check]:
     """Yield every width and depth, with batch norm and without; every activation; every alignment."""
 
-    def check(operation: Operation, detail: str, offsets: Mapping[str, int] | None = None) -> Check:
-        stack: NarrowStack = operation.settings["stack"]
-        unit = Unit("narrow_pass", narrow_pass_group(stack.activation, stack.batch_norm), stack.activation)
-        words = f"{'batch norm' if stack.batch_norm else 'bias'}, {stack.activation}, {detail}"
-        return Check("narrow network", "float32", words, lambda: differences(subject, operation, offsets), (unit,))
+    def check(
+        sizes: tuple[int, ...],
+        rows: int,
+        batch_norm: bool,
+        activation: Activation,
+        detail: str = "",
+        offsets: Mapping[str, int] | None = None,
+        mean: float = 0.0,
+    ) -> Check:
+        # Only hidden layers have either.
+        function, normalizes = (activation, batch_norm) if len(sizes) > 2 else (Identity(), False)
+        unit = Unit("narrow_pass", narrow_pass_group(function, normalizes), function)
+        words = f"{'batch norm' if normalizes else 'bias'}, {function}, {rows} rows, {shape_text(sizes)}{detail}"
+
+        def run() -> Iterator[Difference]:
+            return differences(subject, narrow_pass(sizes, rows, batch_norm, activation, mean), offsets)
+
+        return Check("narrow network", "float32", words, run, (unit,))
 
     relu, tanh = map(get_activation, ("relu", "tanh"))
     for batch_norm in (True, False):
         for sizes in SIZES:
             for rows in ROWS:
-                operation = narrow_pass(sizes, rows, batch_norm, relu)
-                yield check(operation, f"{rows} rows, {shape_text(sizes)}")
+                yield check(sizes, rows, batch_norm, relu)
         for activation in map(get_activation, ACTIVATIONS if batch_norm else ACTIVATIONS[:1]):
-            yield check(narrow_pass(ALIGNED, 65, batch_norm, activation), f"65 rows, {shape_text(ALIGNED)}")
-        operation = narrow_pass(ALIGNED, 65, batch_norm, relu)
-        for words, offsets in alignments(operation, FLOAT32):
-            yield check(operation, f"65 rows, {shape_text(ALIGNED)}, {words}", offsets)
-    far = narrow_pass((5, 9, 3), 100, True, tanh, FAR_MEAN)
-    yield check(far, f"100 rows, 5 x 9 x 3, a mean of {FAR_MEAN:g}")
-    yield check(narrow_pass((64, 64, 10), 2, True, relu), "2 rows, 64 x 64 x 10")
+            yield check(ALIGNED, 65, batch_norm, activation)
+        for words, offsets in alignments(narrow_pass(ALIGNED, 65, batch_norm, relu), FLOAT32):
+            yield check(ALIGNED, 65, batch_norm, relu, f", {words}", offsets)
+    yield check((5, 9, 3), 100, True, tanh, f", a mean of {FAR_MEAN:g}", mean=FAR_MEAN)
+    yield check((64, 64, 10), 2, True, relu)
     if isinstance(subject, Cuda) and subject.is_large:
         rows = 64 * subject.device.multiprocessor_count
-        yield check(narrow_pass(DEEPEST, rows, True, tanh), f"{rows} rows, {shape_text(DEEPEST)}")
+        yield check(DEEPEST, rows, True, tanh)

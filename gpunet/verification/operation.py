@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import partial, update_wrapper
+from typing import Any, Generic, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Numbers = Mapping[str, Any]
 Tolerance = Callable[[Numbers, Numbers], Mapping[str, Any]]
 
 GUARD_BYTES = 256
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,53 @@ class Operation:
             self.call(Backend(), arrays)
         outputs = {name: arrays[name] for name in (*self.written, *self.changed)}
         return {**before, **self.settings}, outputs
+
+
+@dataclass(frozen=True)
+class Later:
+    """An operation whose numbers are made where it is done: those of thousands take longer to make than some to check.
+
+    Attributes
+    ----------
+    method : str
+        The operation's.
+    make : callable
+        Returns it.
+    """
+
+    method: str
+    make: Callable[[], Operation]
+
+    def then(self, change: Callable[..., Operation], *arguments: Any, **options: Any) -> Later:
+        """Return what ``change`` makes of the operation, with these arguments behind it; the method stays."""
+        return Later(self.method, lambda: change(self.make(), *arguments, **options))
+
+
+class Maker(Generic[P]):
+    """A function that makes operations of one method, now or later.
+
+    Parameters
+    ----------
+    method : str
+    make : callable
+        Returns an operation.
+    """
+
+    def __init__(self, method: str, make: Callable[P, Operation]) -> None:
+        self.method, self._make = method, make
+        update_wrapper(self, make)
+
+    def __call__(self, *arguments: P.args, **options: P.kwargs) -> Operation:
+        return self._make(*arguments, **options)
+
+    def later(self, *arguments: P.args, **options: P.kwargs) -> Later:
+        """Return the operation of these arguments, not yet made."""
+        return Later(self.method, partial(self._make, *arguments, **options))
+
+
+def makes(method: str) -> Callable[[Callable[P, Operation]], Maker[P]]:
+    """Decorate a function that makes operations of a method."""
+    return partial(Maker, method)
 
 
 @dataclass(frozen=True)

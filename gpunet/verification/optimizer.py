@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, storage_type
 from gpunet.backends.cuda.optimizer import optimizer_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import Array, Storage
 from gpunet.verification.subject import Subject
 
@@ -21,6 +21,7 @@ L2 = 1e-2
 ADAM = {"l2": L2, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8}
 
 
+@makes("sgd_step")
 def sgd_step(
     storage: Storage, size: int, weights: int, momentum: float = 0.9, nesterov: bool = False, loss: float = 1.0
 ) -> Operation:
@@ -32,6 +33,7 @@ def sgd_step(
     return _step("sgd_step", storage, given, settings | ({} if momentum else {"velocity": None}), changed)
 
 
+@makes("adam_step")
 def adam_step(storage: Storage, size: int, weights: int, weight_decay: float = 0.1, loss: float = 1.0) -> Operation:
     """Return the operation on random numbers, of the second step."""
     moments = ("first_moment", "second_moment")
@@ -53,6 +55,7 @@ def _step(
     return Operation(method, given, {}, settings, tolerance, changed)
 
 
+@makes("clip_factor")
 def clip_factor(storage: Storage, size: int, weights: int, norm: float = 0.1, scale: float = 1.0) -> Operation:
     """Return the operation on random numbers times ``scale``."""
     given = _vectors(storage, size, ("parameters", "gradients"))
@@ -87,17 +90,17 @@ def checks(subject: Subject) -> Iterator[Check]:
             detail = f"{size} parameters, {weights} weights"
             for momentum, nesterov in ((0.0, False), (0.9, False), (0.9, True)):
                 words = f"{detail}, momentum {momentum}{', Nesterov' if nesterov else ''}"
-                yield check(sgd_step(storage, size, weights, momentum, nesterov), words)
+                yield check(sgd_step.later(storage, size, weights, momentum, nesterov), words)
             for decay in (0.0, 0.1):
-                yield check(adam_step(storage, size, weights, decay), f"{detail}, weight decay {decay}")
-            yield check(clip_factor(storage, size, weights), detail)
+                yield check(adam_step.later(storage, size, weights, decay), f"{detail}, weight decay {decay}")
+            yield check(clip_factor.later(storage, size, weights), detail)
         for make in (sgd_step, adam_step, clip_factor):
-            operation = make(storage, 1025, 600)
-            for words, offsets in alignments(operation, storage):
+            operation = make.later(storage, 1025, 600)
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, f"1025 parameters, {words}", offsets)
         for loss in (np.nan, np.inf, -np.inf):
-            yield check(sgd_step(storage, 100, 50, loss=loss), f"100 parameters, loss {loss}")
-            yield check(adam_step(storage, 100, 50, loss=loss), f"100 parameters, loss {loss}")
-        yield check(clip_factor(storage, 300, 100, norm=1e6), "300 parameters, below the norm")
-        yield check(clip_factor(storage, 300, 0, norm=1.0, scale=1e30), "300 parameters, gradients of 1e30")
-        yield check(clip_factor(storage, 300, 0, norm=1.0, scale=np.nan), "300 parameters, gradients of NaN")
+            yield check(sgd_step.later(storage, 100, 50, loss=loss), f"100 parameters, loss {loss}")
+            yield check(adam_step.later(storage, 100, 50, loss=loss), f"100 parameters, loss {loss}")
+        yield check(clip_factor.later(storage, 300, 100, norm=1e6), "300 parameters, below the norm")
+        yield check(clip_factor.later(storage, 300, 0, norm=1.0, scale=1e30), "300 parameters, gradients of 1e30")
+        yield check(clip_factor.later(storage, 300, 0, norm=1.0, scale=np.nan), "300 parameters, gradients of NaN")

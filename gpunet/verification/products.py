@@ -14,7 +14,7 @@ from gpunet.backends.cuda.activation import activation_group
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.backends.switches import CUBLAS_LT
 from gpunet.verification.check import NAMES, Check, NotDoneError, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Difference, Numbers, Operation, compare
+from gpunet.verification.operation import Difference, Later, Numbers, Operation, compare, makes
 from gpunet.verification.storage import FLOAT32, NETWORK_DTYPES, Storage
 from gpunet.verification.subject import Cuda, Subject
 
@@ -25,6 +25,7 @@ ACTIVATIONS = (Identity(), ReLU())  # that cublasLt has
 TF32_FACTOR = 2.0**-10
 
 
+@makes("gemm")
 def gemm(
     storage: Storage,
     shape: tuple[int, int, int],
@@ -61,6 +62,7 @@ def gemm(
     )
 
 
+@makes("linear_activation_forward")
 def linear_activation(
     storage: Storage,
     shape: tuple[int, int, int],
@@ -129,15 +131,21 @@ def linear_activation_checks(subject: Subject) -> Iterator[Check]:
     kinds += [(storage, FLOAT32, "float32") for storage in subject.storages if storage.name not in NETWORK_DTYPES]
 
     def check(
-        kind: str, operation: Operation, precision: str, together: bool, detail: str, offsets: Any = None
+        kind: str,
+        stored: Storage,
+        precision: str,
+        together: bool,
+        activation: Activation,
+        operation: Later,
+        detail: str,
+        offsets: Any = None,
     ) -> Check:
-        activation, stored = operation.settings["activation"], operation.written["out"][1]
-        group = activation_group(storage_type(np.dtype(stored)), activation)
+        group = activation_group(storage_type(stored.dtype), activation)
         return Check(
             f"{NAMES[operation.method]}{', cublasLt' if together else ''}",
             kind,
             f"{activation}, {detail}",
-            lambda: differences(subject, operation, precision, together, offsets),
+            lambda: differences(subject, operation.make(), precision, together, offsets),
             (Unit("activation", group, activation),),
             CUBLAS_LT.variable if together else "",
         )
@@ -147,21 +155,22 @@ def linear_activation_checks(subject: Subject) -> Iterator[Check]:
             continue
         kind = precision if precision == "tf32" else storage.name
         into = "" if out is None else f", into {out}"
-        make = partial(linear_activation, storage, precision=precision, out=out)
         # A bias is stored in the arithmetic's type, and cublasLt takes one of the output's.
         has_epilogues = isinstance(subject, Cuda) and (out or storage).dtype == storage.arithmetic
         for together, activation in itertools.product((True, False) if has_epilogues else (False,), ACTIVATIONS):
+            one = partial(check, kind, out or storage, precision, together, activation)
             for shape in SHAPES:
-                yield check(kind, make(shape, activation), precision, together, f"{shape_text(shape)}{into}")
+                operation = linear_activation.later(storage, shape, activation, precision, out=out)
+                yield one(operation, f"{shape_text(shape)}{into}")
             shape = SHAPES[0]
-            operation = make(shape, activation, has_nan=True)
-            yield check(kind, operation, precision, together, f"{shape_text(shape)}{into}, NaN")
+            operation = linear_activation.later(storage, shape, activation, precision, out=out, has_nan=True)
+            yield one(operation, f"{shape_text(shape)}{into}, NaN")
             if into or activation != ReLU():
                 continue
-            operation = make(shape, activation)
-            for words, offsets in alignments(operation, storage):
+            operation = linear_activation.later(storage, shape, activation, precision)
+            for words, offsets in alignments(operation.make(), storage):
                 if not (together and "bias" in offsets):  # which cublasLt is not asked for
-                    yield check(kind, operation, precision, together, f"{shape_text(shape)}, {words}", offsets)
+                    yield one(operation, f"{shape_text(shape)}, {words}", offsets)
 
 
 def checks(subject: Subject) -> Iterator[Check]:
@@ -175,12 +184,12 @@ def checks(subject: Subject) -> Iterator[Check]:
         for shape in SHAPES:
             for a, b, accumulate in itertools.product((False, True), repeat=3):
                 layout = f"{'A^T' if a else 'A'} {'B^T' if b else 'B'}{', added' if accumulate else ''}"
-                operation = gemm(storage, shape, a, b, accumulate, precision)
+                operation = gemm.later(storage, shape, a, b, accumulate, precision)
                 yield check(operation, f"{shape_text(shape)}, {layout}")
             if storage.dtype.itemsize == 2:
-                operation = gemm(storage, shape, True, False, False, precision, FLOAT32)
+                operation = gemm.later(storage, shape, True, False, False, precision, FLOAT32)
                 yield check(operation, f"{shape_text(shape)}, A^T B, in float32")
-        operation = gemm(storage, SHAPES[0], False, True, False, precision)
-        for words, offsets in alignments(operation, storage):
+        operation = gemm.later(storage, SHAPES[0], False, True, False, precision)
+        for words, offsets in alignments(operation.make(), storage):
             yield check(operation, f"{shape_text(SHAPES[0])}, {words}", offsets)
     yield from linear_activation_checks(subject)

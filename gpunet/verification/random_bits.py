@@ -13,7 +13,7 @@ from gpunet.backends.cuda.dropout import dropout_group
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.random import Stream, random_words
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import NETWORK_DTYPES, Array, Storage
 from gpunet.verification.subject import Subject
 
@@ -32,6 +32,7 @@ FIRST_ELEMENTS = (8, 2**33 + 4, 2**34 - 224)
 Key = tuple[int, int, int]
 
 
+@makes("dropout_forward")
 def dropout_forward(
     storage: Storage,
     shape: tuple[int, int],
@@ -55,6 +56,7 @@ def dropout_forward(
     )
 
 
+@makes("dropout_backward")
 def dropout_backward(
     storage: Storage, shape: tuple[int, int], rate: float = 0.4, *, in_place: bool = False, padding: int = 0
 ) -> Operation:
@@ -81,6 +83,7 @@ def _scaled(storage: Storage, expected: Array) -> Array:
     return np.where(expected == 0, 0.0, np.maximum(allowed, storage.smallest))
 
 
+@makes("sample_bernoulli")
 def sample_bernoulli(storage: Storage, shape: tuple[int, int], key: Key = KEY, *, in_place: bool = False) -> Operation:
     """Return the operation on random probabilities, every seventh 0 or 1."""
     probabilities = np.random.default_rng(shape).uniform(0, 1, shape)
@@ -95,6 +98,7 @@ def sample_bernoulli(storage: Storage, shape: tuple[int, int], key: Key = KEY, *
     )
 
 
+@makes("sample_bernoulli")
 def at_the_edge(storage: Storage, side: int) -> Operation:
     """Return ``sample_bernoulli`` on probabilities at (0), below (-1) and above (1) each element's own word over 2^32.
 
@@ -107,6 +111,7 @@ def at_the_edge(storage: Storage, side: int) -> Operation:
     return _given(storage, edge if side == 0 else np.nextafter(edge, number(max(side, 0))))
 
 
+@makes("sample_bernoulli")
 def odd(storage: Storage) -> Operation:
     """Return ``sample_bernoulli`` on numbers that are, or hardly are, no probabilities."""
     number = storage.dtype.type
@@ -134,23 +139,23 @@ def checks(subject: Subject) -> Iterator[Check]:
         makers = ((dropout_forward, dropout), (dropout_backward, dropout), (sample_bernoulli, bernoulli))
         for make, check in makers:
             for shape in SHAPES:
-                yield check(make(storage, shape), shape_text(shape))
-            yield check(make(storage, (21, 10), in_place=True), "21 x 10, in place")
-            operation = make(storage, (16, 18))
-            for words, offsets in alignments(operation, storage):
+                yield check(make.later(storage, shape), shape_text(shape))
+            yield check(make.later(storage, (21, 10), in_place=True), "21 x 10, in place")
+            operation = make.later(storage, (16, 18))
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, f"16 x 18, {words}", offsets)
         if storage.dtype.itemsize == 2:
             for make in (dropout_forward, dropout_backward):
                 for columns, padding in ((13, 3), (20, 4), (10, 6)):
-                    operation = make(storage, (19, columns), in_place=True, padding=padding)
+                    operation = make.later(storage, (19, columns), in_place=True, padding=padding)
                     yield dropout(operation, f"19 x {columns} of {columns + padding}")
         if storage.name in NETWORK_DTYPES:
             for side, words in ((-1, "below"), (0, "at"), (1, "above")):
-                yield bernoulli(at_the_edge(storage, side), f"probabilities {words} the words")
-            yield bernoulli(odd(storage), "0, 1, NaN, infinities and others")
+                yield bernoulli(at_the_edge.later(storage, side), f"probabilities {words} the words")
+            yield bernoulli(odd.later(storage), "0, 1, NaN, infinities and others")
         for first in FIRST_ELEMENTS:
-            yield dropout(dropout_forward(storage, (17, 13), first=first), f"17 x 13, from element {first}")
+            yield dropout(dropout_forward.later(storage, (17, 13), first=first), f"17 x 13, from element {first}")
         for key in KEYS:
             detail = "17 x 13, seed {}, layer {}, step {}".format(*key)
-            yield dropout(dropout_forward(storage, (17, 13), key, 0.5), detail)
-            yield bernoulli(sample_bernoulli(storage, (17, 13), key), detail)
+            yield dropout(dropout_forward.later(storage, (17, 13), key, 0.5), detail)
+            yield bernoulli(sample_bernoulli.later(storage, (17, 13), key), detail)

@@ -12,7 +12,7 @@ from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.backends.cuda.rounding import rounding_group
 from gpunet.backends.half import padded
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import Storage
 from gpunet.verification.subject import Subject
 
@@ -21,6 +21,7 @@ SHAPES = ((1, 1, 8), (33, 500, 504), (65, 10, 16), (7, 784, 784), (5, 13, 16), (
 MATRICES = ((33, 13), (20, 33), (5, 20), (1, 1), (64, 64))
 
 
+@makes("round_rows")
 def round_rows(storage: Storage, shape: tuple[int, int, int], factor: float | None = None) -> Operation:
     """Return the operation on random numbers, some too large and some too small for the storage."""
     rows, columns, wide = shape
@@ -29,6 +30,7 @@ def round_rows(storage: Storage, shape: tuple[int, int, int], factor: float | No
     return Operation("round_rows", given, {"out": ((rows, wide), storage.dtype)}, {}, partial(_tolerance, storage))
 
 
+@makes("round_matrices")
 def round_matrices(storage: Storage, shapes: Sequence[tuple[int, int]], multiple: int) -> Operation:
     """Return the operation on matrices of these shapes; between copies and behind them, nothing is written."""
     table, start, out = [], 0, 0
@@ -67,10 +69,10 @@ def checks(subject: Subject) -> Iterator[Check]:
         units = (Unit("rounding", rounding_group(storage_type(storage.dtype))),)
         check = partial(operation_check, backend, storage.name, units)
         for shape in SHAPES:
-            yield check(round_rows(storage, shape), shape_text(shape))
-        yield check(round_rows(storage, (33, 10, 16), 1024.0), "33 x 10 x 16, scaled")
-        operation = round_rows(storage, (33, 500, 504))
-        for words, offsets in alignments(operation, storage):
+            yield check(round_rows.later(storage, shape), shape_text(shape))
+        yield check(round_rows.later(storage, (33, 10, 16), 1024.0), "33 x 10 x 16, scaled")
+        operation = round_rows.later(storage, (33, 500, 504))
+        for words, offsets in alignments(operation.make(), storage):
             yield check(operation, f"33 x 500 x 504, {words}", offsets)
         for multiple in (8, 1):
-            yield check(round_matrices(storage, MATRICES, multiple), f"{len(MATRICES)}, padded to {multiple}")
+            yield check(round_matrices.later(storage, MATRICES, multiple), f"{len(MATRICES)}, padded to {multiple}")

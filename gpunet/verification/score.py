@@ -11,13 +11,14 @@ import numpy as np
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.backends.cuda.score import score_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import Array, Storage
 from gpunet.verification.subject import Subject
 
 SHAPES = ((1, 1), (1, 2), (7, 10), (130, 3), (33, 31), (33, 32), (33, 33), (5, 100), (1100, 10))
 
 
+@makes("score_classes")
 def score_classes(storage: Storage, shape: tuple[int, int], is_weighted: bool = False) -> Operation:
     """Return the operation on outputs of few values, so that some are equal, and some that are not finite."""
     rng = np.random.default_rng(shape)
@@ -28,6 +29,7 @@ def score_classes(storage: Storage, shape: tuple[int, int], is_weighted: bool = 
     return _score("score_classes", storage, outputs, {"labels": labels.astype(np.int32)}, is_weighted)
 
 
+@makes("score_soft_classes")
 def score_soft_classes(storage: Storage, shape: tuple[int, int], is_weighted: bool = False) -> Operation:
     """Return the operation on outputs of few values, some not finite, and probabilities of few values."""
     rng = np.random.default_rng(shape)
@@ -39,6 +41,7 @@ def score_soft_classes(storage: Storage, shape: tuple[int, int], is_weighted: bo
     return _score("score_soft_classes", storage, outputs, {"targets": storage.store(targets)}, is_weighted)
 
 
+@makes("score_switches")
 def score_switches(storage: Storage, shape: tuple[int, int], is_weighted: bool = False) -> Operation:
     """Return the operation on outputs and targets of few values: 0 and 1/2 are among them."""
     rng = np.random.default_rng(shape)
@@ -65,8 +68,8 @@ def checks(subject: Subject) -> Iterator[Check]:
             units = (Unit("score", score_group(storage_type(storage.dtype))),)
             check = partial(operation_check, backend, storage.name, units)
             for shape in SHAPES:
-                yield check(make(storage, shape), shape_text(shape))
-                yield check(make(storage, shape, True), f"{shape_text(shape)}, weights")
-            operation = make(storage, (9, 40), True)
-            for words, offsets in alignments(operation, storage):
+                yield check(make.later(storage, shape), shape_text(shape))
+                yield check(make.later(storage, shape, True), f"{shape_text(shape)}, weights")
+            operation = make.later(storage, (9, 40), True)
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, f"9 x 40, {words}", offsets)

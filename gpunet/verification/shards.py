@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.backends.cuda.instantiation import storage_type
 from gpunet.backends.cuda.shards import shards_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check, shape_text
-from gpunet.verification.operation import Numbers, Operation
+from gpunet.verification.operation import Numbers, Operation, makes
 from gpunet.verification.storage import NETWORK_DTYPES, Storage
 from gpunet.verification.subject import Subject
 
@@ -30,6 +30,7 @@ LEVELS = (
 )
 
 
+@makes("weigh_shard")
 def weigh_shard(storage: Storage, shape: tuple[int, int], weight: float = 7.0, *, has_bias: bool = True) -> Operation:
     """Return the operation on a random gradient."""
     rng = np.random.default_rng(shape)
@@ -52,6 +53,7 @@ def weigh_shard(storage: Storage, shape: tuple[int, int], weight: float = 7.0, *
     )
 
 
+@makes("sum_shards")
 def sum_shards(storage: Storage, size: int, levels: tuple[int, ...]) -> Operation:
     """Return the operation on random vectors."""
     parts = storage.store(np.random.default_rng(size).standard_normal((len(levels), size)))
@@ -68,6 +70,7 @@ def sum_shards(storage: Storage, size: int, levels: tuple[int, ...]) -> Operatio
     )
 
 
+@makes("divide_sums")
 def divide_sums(storage: Storage, size: int, weight: float) -> Operation:
     """Return the operation on random gradients of 20 rows."""
 
@@ -89,19 +92,19 @@ def checks(subject: Subject) -> Iterator[Check]:
         units = (Unit("shards", shards_group(name)),)
         check = partial(operation_check, subject.operations(), storage.name, units)
         for shape in ((1, 1), (31, 33), (1023, 5), (16, 36)):
-            yield check(weigh_shard(storage, shape), shape_text(shape))
-        yield check(weigh_shard(storage, (16, 36), 0.0), "16 x 36, no weight")
-        yield check(weigh_shard(storage, (16, 36), has_bias=False), "16 x 36, without bias")
-        operations = [weigh_shard(storage, (16, 36))]
+            yield check(weigh_shard.later(storage, shape), shape_text(shape))
+        yield check(weigh_shard.later(storage, (16, 36), 0.0), "16 x 36, no weight")
+        yield check(weigh_shard.later(storage, (16, 36), has_bias=False), "16 x 36, without bias")
+        operations = [weigh_shard.later(storage, (16, 36))]
         if storage.name in NETWORK_DTYPES:
             for size in SIZES:
-                yield check(sum_shards(storage, size, (0, 0, 0)), f"3 vectors of {size}")
-                yield check(divide_sums(storage, size, 7.5), f"{size} gradients")
+                yield check(sum_shards.later(storage, size, (0, 0, 0)), f"3 vectors of {size}")
+                yield check(divide_sums.later(storage, size, 7.5), f"{size} gradients")
             for levels in LEVELS:
-                yield check(sum_shards(storage, 64, levels), f"levels {' '.join(map(str, levels))}")
+                yield check(sum_shards.later(storage, 64, levels), f"levels {' '.join(map(str, levels))}")
             for weight, words in ((0, "no weight"), (20, "a weight of 1 for each row")):
-                yield check(divide_sums(storage, 1023, weight), f"1023 gradients, {words}")
-            operations += [sum_shards(storage, 1024, (0, 0, 0)), divide_sums(storage, 1025, 7.5)]
+                yield check(divide_sums.later(storage, 1023, weight), f"1023 gradients, {words}")
+            operations += [sum_shards.later(storage, 1024, (0, 0, 0)), divide_sums.later(storage, 1025, 7.5)]
         for operation in operations:
-            for words, offsets in alignments(operation, storage):
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, words, offsets)

@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.backends.cuda.instantiation import PARAMETER_TYPES, storage_type
 from gpunet.backends.cuda.training import training_group
 from gpunet.verification.check import Check, Unit, alignments, operation_check
-from gpunet.verification.operation import Numbers, Operation, Tolerance
+from gpunet.verification.operation import Numbers, Operation, Tolerance, makes
 from gpunet.verification.optimizer import SIZES
 from gpunet.verification.storage import Storage
 from gpunet.verification.subject import Subject
@@ -20,6 +20,7 @@ STEPS, EVERY = 40, 16
 COUNTED = "losses", "place", "steps"  # what a count changes
 
 
+@makes("count_step")
 def count_step(
     storage: Storage,
     number: int,
@@ -48,6 +49,7 @@ def tally(
     )
 
 
+@makes("keep_weights")
 def keep_weights(storage: Storage, size: int, number: int, windows: int = 0, before: float = 0.5) -> Operation:
     """Return the operation at the step ``number`` of an epoch, after a loss of ``before``."""
     rng = np.random.default_rng(size)
@@ -58,6 +60,7 @@ def keep_weights(storage: Storage, size: int, number: int, windows: int = 0, bef
     return Operation("keep_weights", vectors | _place(number, before, windows), {}, {"every": EVERY}, changed=("kept",))
 
 
+@makes("summarize")
 def summarize(storage: Storage, size: int, weights: int, wrong: tuple[float, ...] = ()) -> Operation:
     """Return the operation on random numbers, of which the last ones are ``wrong``."""
     vector = storage.store(np.random.default_rng(size).standard_normal(size))
@@ -69,6 +72,7 @@ def summarize(storage: Storage, size: int, weights: int, wrong: tuple[float, ...
     return Operation("summarize", {"vector": vector}, {"out": ((2,), np.float64)}, {"weight_count": weights}, tolerance)
 
 
+@makes("accumulate_gradients")
 def accumulate_gradients(
     storage: Storage,
     size: int,
@@ -92,6 +96,7 @@ def accumulate_gradients(
     return Operation("accumulate_gradients", given, {}, settings, _rounded(storage, not begins), changed)
 
 
+@makes("average_weights")
 def average_weights(
     storage: Storage, size: int, state: int, *, updates: int = 5, decay: float = 0.75, loss: float = 1.5
 ) -> Operation:
@@ -140,38 +145,40 @@ def checks(subject: Subject) -> Iterator[Check]:
             continue
         check = partial(operation_check, backend, storage.name, (Unit("training", training_group(name)),))
         for number, scalars in ((0, 1), (1, 3), (STEPS - 1, 3)):
-            yield check(count_step(storage, number, scalars), f"step {number}, {scalars} numbers")
-            yield check(count_step(storage, number, scalars, skipped=number), f"step {number}, as many skipped")
+            yield check(count_step.later(storage, number, scalars), f"step {number}, {scalars} numbers")
+            yield check(count_step.later(storage, number, scalars, skipped=number), f"step {number}, as many skipped")
             for lost in (np.nan, np.inf, -np.inf):
-                yield check(count_step(storage, number, scalars, lost), f"step {number}, after a loss of {lost}")
-                yield check(count_step(storage, number, scalars, loss=lost), f"step {number}, loss {lost}")
+                yield check(count_step.later(storage, number, scalars, lost), f"step {number}, after a loss of {lost}")
+                yield check(count_step.later(storage, number, scalars, loss=lost), f"step {number}, loss {lost}")
         for number, windows in ((0, 0), (0, 5), (EVERY, 0), (2 * EVERY, 3)):
-            yield check(keep_weights(storage, 1025, number, windows), f"step {number}, after {windows} windows")
-            yield check(keep_weights(storage, 1025, number, windows, np.nan), f"step {number}, after a loss of nan")
+            yield check(keep_weights.later(storage, 1025, number, windows), f"step {number}, after {windows} windows")
+            yield check(
+                keep_weights.later(storage, 1025, number, windows, np.nan), f"step {number}, after a loss of nan"
+            )
         for size, weights in SIZES:
-            yield check(keep_weights(storage, size, 0), f"{size} parameters")
-            yield check(summarize(storage, size, weights), f"{size} parameters, {weights} weights")
+            yield check(keep_weights.later(storage, size, 0), f"{size} parameters")
+            yield check(summarize.later(storage, size, weights), f"{size} parameters, {weights} weights")
         for wrong in ((np.nan,), (np.inf, -np.inf, np.nan)):
-            yield check(summarize(storage, 300, 100, wrong), f"300 parameters, {len(wrong)} not finite")
+            yield check(summarize.later(storage, 300, 100, wrong), f"300 parameters, {len(wrong)} not finite")
         for first, last in ((True, False), (False, False), (False, True), (True, True)):
             words = f"{'first' if first else 'later'} batch{', the last' if last else ''}"
             for size, _ in SIZES:
-                accumulated = accumulate_gradients(storage, size, is_first=first, is_last=last)
+                accumulated = accumulate_gradients.later(storage, size, is_first=first, is_last=last)
                 yield check(accumulated, f"{size} parameters, {words}")
-        yield check(accumulate_gradients(storage, 1025, before=0, weight=0), "1025 parameters, no weights yet")
-        yield check(accumulate_gradients(storage, 1025, weight=0), "1025 parameters, a batch without weights")
-        yield check(accumulate_gradients(storage, 1025, loss=np.nan), "1025 parameters, loss nan")
+        yield check(accumulate_gradients.later(storage, 1025, before=0, weight=0), "1025 parameters, no weights yet")
+        yield check(accumulate_gradients.later(storage, 1025, weight=0), "1025 parameters, a batch without weights")
+        yield check(accumulate_gradients.later(storage, 1025, loss=np.nan), "1025 parameters, loss nan")
         for (size, _), state in zip(SIZES, (0, 1, 70, 3, 0, 64, 2, 1025, 9), strict=True):
             for updates in (0, 5):
                 words = f"{size} parameters, {state} averages, {updates} updates before"
-                yield check(average_weights(storage, size, state, updates=updates), words)
+                yield check(average_weights.later(storage, size, state, updates=updates), words)
         for lost in (np.nan, np.inf):
-            yield check(average_weights(storage, 300, 20, loss=lost), f"300 parameters, loss {lost}")
+            yield check(average_weights.later(storage, 300, 20, loss=lost), f"300 parameters, loss {lost}")
         for operation in (
-            keep_weights(storage, 1024, 0),
-            summarize(storage, 1025, 600),
-            accumulate_gradients(storage, 1025, is_last=True),
-            average_weights(storage, 1025, 33),
+            keep_weights.later(storage, 1024, 0),
+            summarize.later(storage, 1025, 600),
+            accumulate_gradients.later(storage, 1025, is_last=True),
+            average_weights.later(storage, 1025, 33),
         ):
-            for words, offsets in alignments(operation, storage):
+            for words, offsets in alignments(operation.make(), storage):
                 yield check(operation, f"{words}", offsets)

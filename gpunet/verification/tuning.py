@@ -60,7 +60,8 @@ class _Work:
         if self._operation.method == "adam_step":
             return tuning.streaming_waves
         limits = DeviceLimits.of(self._backend.device, self._backend.launcher.max_cluster_size, tuning)
-        return batch_norm.plan(self._operation, batch_norm.Way(), {}, limits)
+        s = self._operation.given["s"]
+        return batch_norm.plan(self._operation.method, s.shape, s.itemsize, batch_norm.Way(), {}, limits)
 
     def ratio(self, candidate: Tuning, present: Tuning) -> float:
         """Return the time with one plan over that with another, measured in turns: clocks rise and fall meanwhile."""

@@ -38,6 +38,7 @@ AT_RANDOM = [(2, 0), (3, 1), (2, 1), (3, 0), (2, 1), (3, 2)]
 LONGEST_WAIT = 0.1  # seconds
 
 
+@pytest.mark.slow
 @needs_mpi
 def test_twenty_kills(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")

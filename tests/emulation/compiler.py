@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from gpunet.backends.devices.device import KernelCompileError
+from gpunet.files import write_text
 
 HEADER_FOLDER = Path(__file__).resolve().parent
 LANGUAGE_FLAGS = (
@@ -44,7 +45,7 @@ LANGUAGE_FLAGS = (
     "-Wno-sign-compare",
 )
 CHECKED_FLAGS = (
-    "-O2",
+    "-Og",
     # checks.hpp has the handlers, so the static library adds nothing, while the dynamic one would be a dependency.
     "-fsanitize=null,alignment,bounds,integer-divide-by-zero",
     "-fno-sanitize-recover=all",
@@ -299,25 +300,43 @@ def _compile(source: str, options: Sequence[str], kernels: Sequence[str], name: 
         'extern "C" { [[gnu::visibility("default")]] extern const emulation::Kernel gpunet_kernels[]; }\n'
         f"const emulation::Kernel gpunet_kernels[] = {{\n{entries}}};\n"
     )
-    content = "\0".join([compiler_version(), _headers(), *flags, unit])
-    key = hashlib.sha256(content.encode()).hexdigest()[:20]
     stem = "".join(letter if letter.isalnum() else "_" for letter in name)
-    target = cache_folder() / f"{stem}-{key}.so"
+    target = cache_folder() / f"{stem}-{_key(_headers(), *flags, unit)}.so"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Parallel test processes may compile the same module: each renames a finished file into place.
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            output = Path(folder) / "module.so"
-            header = HEADER_FOLDER / "cuda_emulation.hpp"
-            command = [_compiler(), *flags, "-include", str(header), "-x", "c++", "-", "-o", str(output)]
-            result = subprocess.run(command, input=unit, text=True, capture_output=True, check=False)
-            if result.returncode != 0:
-                lines = "\n".join(result.stderr.splitlines()[:ERROR_LINES])
-                raise EmulationCompileError(f"{name} does not compile:\n{lines}")
-            if result.stderr:
-                warnings.warn(f"{name}: {result.stderr}", stacklevel=4)
-            output.replace(target)
+        header = _precompiled_header(target.parent, tuple(flags[: len(flags) - len(options)]))
+        _run_compiler([*flags, "-include", str(header), "-x", "c++", "-"], target, unit, name)
     return target
+
+
+def _key(*content: str) -> str:
+    return hashlib.sha256("\0".join([compiler_version(), *content]).encode()).hexdigest()[:20]
+
+
+@functools.cache
+def _precompiled_header(folder: Path, flags: Sequence[str]) -> Path:
+    """Return a header that includes the emulation's, which g++ reads already parsed where macros allow it."""
+    text = f'#include "{HEADER_FOLDER / "cuda_emulation.hpp"}"\n'
+    header = folder / f"header-{_key(_headers(), *flags, text)}.hpp"
+    parsed = header.with_suffix(".hpp.gch")
+    if not parsed.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run_compiler([*flags, "-x", "c++-header", str(write_text(header, text))], parsed, "", "cuda_emulation.hpp")
+    return header
+
+
+def _run_compiler(arguments: Sequence[str], target: Path, source: str, name: str) -> None:
+    """Compile `source` into the file `target`, which is there whole or not at all."""
+    # Parallel test processes may compile the same: each renames a finished file into place.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        output = Path(folder) / "output"
+        command = [_compiler(), *arguments, "-o", str(output)]
+        result = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+        if result.returncode != 0:
+            lines = "\n".join(result.stderr.splitlines()[:ERROR_LINES])
+            raise EmulationCompileError(f"{name} does not compile:\n{lines}")
+        if result.stderr:
+            warnings.warn(f"{name}: {result.stderr}", stacklevel=5)
+        output.replace(target)
 
 
 def cache_folder() -> Path:

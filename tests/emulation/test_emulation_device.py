@@ -110,7 +110,7 @@ def test_options_and_cache(device: EmulatedDevice, tmp_path: Path, monkeypatch: 
         kernels = device.load(source, options, ("constant",), "constant.cu")
         device.launch(kernels["constant"], 1, 1, (out,))
         assert device.to_numpy(out)[0] == 900 + value
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("constant_cu-*.so"))) == 2
 
 
 def test_new_memory_is_poisoned_and_aligned(device: EmulatedDevice) -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
+
+
+def one_fast(bugs: Iterable[Any], family: Callable[[Any], object] = lambda bug: None) -> list[Any]:
+    """Return bugs as parameters of a test; all but the first of each family are slow.
+
+    One of them shows in every ``make test`` that the tests bite; all do in ``make test-slow``.
+    """
+    parameters, families = [], set[object]()
+    for bug in bugs:
+        parameters.append(pytest.param(bug, marks=[pytest.mark.slow] if family(bug) in families else []))
+        families.add(family(bug))
+    return parameters
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from gpunet.backends.cuda.sources import names
 from tests.backends import test_not_finite as not_finite_tests
 from tests.emulation import EmulationError
+from tests.helpers.planting import one_fast
 from tests.helpers.verification import PlantedDevice, verify
 from tests.kernels import test_orders as orders
 
@@ -1104,7 +1105,7 @@ BUGS = [
 ]
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=str)
+@pytest.mark.parametrize("bug", one_fast(BUGS, lambda bug: bug.module), ids=str)
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     assert verify(PlantedDevice(None, bug.kernels), *bug.words).is_right
     failure = verify(PlantedDevice((bug.old, bug.new), bug.kernels, bug.module), *bug.words).first_failure
@@ -1358,7 +1359,7 @@ OTHER_BUGS = [
 ]
 
 
-@pytest.mark.parametrize("bug", OTHER_BUGS, ids=str)
+@pytest.mark.parametrize("bug", one_fast(OTHER_BUGS), ids=str)
 def test_a_bug_that_another_test_finds(bug: OtherBug) -> None:
     many = {} if bug.module != "batch_norm" else {"multiprocessor_count": 132}
     bug.check(PlantedDevice(None, bug.kernels, **many))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from gpunet.backends.cuda import CudaBackend
 from tests.emulation import sanitizer_environment
@@ -58,6 +59,7 @@ def run_checks() -> None:
     print("not found", flush=True)
 
 
+@pytest.mark.slow
 def test_sanitizers_find_nothing_but_a_planted_bug() -> None:
     result = subprocess.run(
         [sys.executable, "-c", "from tests.kernels import test_sanitizer; test_sanitizer.run_checks()"],

@@ -38,7 +38,7 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize("kind", ["float32", "float16"])
+@pytest.mark.parametrize("kind", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", WIDE)
 def test_an_array_whose_alignment_no_plan_looks_at_is_found(
     what: str, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ from gpunet.backends import Backend, NumpyBackend
 from gpunet.backends.cuda import CudaBackend
 from gpunet.verification import networks
 from gpunet.verification.check import alignments
-from gpunet.verification.operation import Difference, Operation
+from gpunet.verification.operation import Difference, Later, Maker, Operation
 from gpunet.verification.run import all_checks
 from gpunet.verification.storage import FLOAT16, NETWORK_DTYPES, STORAGES
 from gpunet.verification.subject import Cpu, Cuda
@@ -58,6 +58,28 @@ def test_every_operation_is_verified_in_every_type() -> None:
     expected |= {(what, dtype) for what in half for dtype in ("float16", "bfloat16")} | {("loss scale", "float32")}
     expected |= {("matrix product", "tf32"), ("two networks", "float32"), ("memory that runs out", "float32")}
     assert expected <= found
+
+
+def test_a_check_makes_its_operation_when_it_runs_and_is_named_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, later = [], dict[Callable[..., Operation], list[Later]]()
+    make_now, plan = Operation.__init__, Maker.later
+
+    def counted(operation: Operation, *arguments: Any, **options: Any) -> None:
+        made.append(operation)
+        make_now(operation, *arguments, **options)
+
+    def noted(maker: Maker[...], *arguments: Any, **options: Any) -> Later:
+        later.setdefault(maker, []).append(plan(maker, *arguments, **options))
+        return later[maker][-1]
+
+    monkeypatch.setattr(Operation, "__init__", counted)
+    monkeypatch.setattr(Maker, "later", noted)
+    device = EmulatedDevice(multiprocessor_count=2)
+    checks = all_checks(Cuda(lambda precision: CudaBackend(device, precision)))
+    assert sum(map(len, later.values())) > 3000
+    assert len(made) < len(checks) / 20, "only those are made whose alignments are asked for"
+    for operations in later.values():
+        assert operations[0].make().method == operations[0].method
 
 
 def test_each_array_is_past_alignment_alone_and_all_by_every_width() -> None:

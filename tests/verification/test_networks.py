@@ -38,6 +38,7 @@ def test_steps_are_recorded_where_the_check_says_so() -> None:
     assert {"gemm"} < set(recordings[0].names)
 
 
+@pytest.mark.slow
 def test_the_device_over_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations run later, when somebody waits: a copy that read overwritten memory would show."""
     cupy = fake_cupy.FakeCupy(EmulatedDevice(multiprocessor_count=4, compute_capability=(8, 0)), free=2**25)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.helpers.checkout import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import multiprocessing, os, sys, threading, warnings
 warnings.simplefilter("ignore")

@@ -14,6 +14,9 @@ from gpunet.lecture import catalogue
 from gpunet.lecture.experiment import Settings
 from tests.helpers.experiments import assert_one_paragraph
 
+# tests/lecture has every experiment on NumPy, tests/kernels every kernel.
+pytestmark = pytest.mark.slow
+
 Numbers = dict[str, Any]
 
 
