@@ -121,7 +121,7 @@ def _is_same(one: object, other: object) -> bool:
     return one is other or (isinstance(one, (int, float, str)) and type(one) is type(other) and one == other)
 
 
-def _attributes(one: object) -> list[str]:
+def _attributes(one: Any) -> list[str]:
     """Return the names of an object's public attributes that a recording depends on.
 
     Those of its class are among them: an object may get a value of its own.
@@ -132,7 +132,7 @@ def _attributes(one: object) -> list[str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _attributes_of_class(kind: Any) -> tuple[str, ...]:
+def _attributes_of_class(kind: type) -> tuple[str, ...]:
     """Return the names of what a class has besides methods and properties."""
     members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
     computed = (types.FunctionType, property, classmethod, staticmethod)
