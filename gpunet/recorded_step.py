@@ -121,12 +121,13 @@ def _is_same(one: object, other: object) -> bool:
     return one is other or (isinstance(one, (int, float, str)) and type(one) is type(other) and one == other)
 
 
-def _attributes(one: Any) -> list[str]:
+def _attributes(one: object) -> list[str]:
     """Return the names of an object's public attributes that a recording depends on.
 
     Those of its class are among them: an object may get a value of its own.
     """
-    names = dict.fromkeys([*_attributes_of_class(type(one)), *vars(one)])
+    kind: Any = type(one)  # which mypy does not take for hashable
+    names = dict.fromkeys([*_attributes_of_class(kind), *vars(one)])
     omitted = getattr(one, "not_recorded", ())
     return [name for name in names if name[0] != "_" and name not in omitted]
 
