@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gpunet.backends.cpu.elementary import INLINED, OPTIONS, select
+from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS, select
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
@@ -129,7 +129,7 @@ def combine(
         squares[j] = select(squares[j] < 0, 0.0, squares[j])  # NaN stays
 
 
-@njit(**INLINED)
+@njit(**ELEMENTWISE, forceinline=True)  # in another order, an infinite average less its own share would be NaN
 def keep_statistics(
     center: Any,
     squares: Any,
