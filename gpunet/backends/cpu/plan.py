@@ -7,8 +7,6 @@ import os
 # A product is cut in tiles of so many operations, in two from the second number on, and further as long as they stay
 # large: what BLAS packs for a tile pays with its size, and the threads of a machine share what there is.
 _TILE_WORK, _SMALL_WORK = 16_000_000, 4_000_000
-# More tiles than cores cost OpenBLAS up to a seventh of its rate. All cores of the machine count, whichever of them a
-# process may use, so that ranks and processes that are bound to some of them have the bits of those that are not.
 _FEW_TILES, _MANY_TILES = 4, 8
 _SMALL_SIDE, _LARGE_SIDE = 64, 256
 # Elements of a block of rows: at most what the passes over it find in a core's cache, at least what is worth handing
@@ -28,6 +26,8 @@ def most_tiles(cores: int | None) -> int:
     return min(_MANY_TILES, 1 << ((cores or 1).bit_length() - 1))
 
 
+# More tiles than cores cost OpenBLAS up to a seventh of its rate. All cores of the machine count, whichever of them a
+# process may use, so that ranks and processes that are bound to some of them have the bits of those that are not.
 MOST_TILES = most_tiles(os.cpu_count())
 
 
