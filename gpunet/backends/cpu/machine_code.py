@@ -228,3 +228,30 @@ def _local_pointer(typing_context: Any, dtype: Any) -> Any:
 def local_array(dtype: Any) -> Any:
     """Return an array of ``WIDTH`` elements on the stack, undefined."""
     return carray(_local_pointer(dtype), (WIDTH,))
+
+
+# Arrays of 4 KB one after the other have their elements at the same places of a page, where loads wait for stores.
+_PADDING = 48
+
+
+@intrinsic
+def _row_pointer(typing_context: Any, dtype: Any, width: Any) -> Any:
+    pointer = types.CPointer(dtype.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        size = builder.add(args[1], ir.Constant(_INT64, _PADDING))
+        memory = builder.alloca(context.get_value_type(dtype.dtype), size=size)
+        memory.align = 64
+        return memory
+
+    return pointer(dtype, types.int64), generate
+
+
+@njit(inline="always")
+def local_row(dtype: Any, width: Any) -> Any:
+    """Return an array of ``width`` elements on the stack, undefined, as :func:`local_array`.
+
+    The end of the function frees it, not that of a loop: what loops has to call a function that is not inlined by
+    Numba, but, as with ``INLINED``, by LLVM, which frees what that one took.
+    """
+    return carray(_row_pointer(dtype, width), (width,))

@@ -13,6 +13,7 @@ from gpunet.activations import ACTIVATIONS, CHECKED_POINTS, get_activation
 from gpunet.backends import NumpyBackend
 from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.cpu.blas import find_blas
+from gpunet.backends.cpu.kernels.batch_norm import WIDE
 from gpunet.backends.cpu.pool import Pool
 from tests.helpers.operations import CASES, Arrays, Operands
 
@@ -122,6 +123,18 @@ def test_statistics_keep_their_digits_far_from_zero(far: float, shape: tuple[int
     np.testing.assert_allclose(inverse_std, 1 / np.sqrt(exact.var(axis=0) + 1e-5), rtol=64 * eps)
     np.testing.assert_allclose(variance, exact.var(axis=0, ddof=1), rtol=128 * eps)
     np.testing.assert_allclose(out.mean(axis=0, dtype=np.float64), 0, atol=4 * eps)
+
+
+@pytest.mark.parametrize("columns", [WIDE + 1, 2 * WIDE, 1_000_003])
+@pytest.mark.parametrize(("name", "make"), [case for case in CASES if case[0].startswith("batch_norm")])
+def test_rows_are_as_long_as_they_like(name: str, make: Callable[[Operands], Arrays], columns: int) -> None:
+    """Longer ones than are gone through at once, in more parts than a thread's stack would hold."""
+    ours, expected = make(Operands((3, columns))), make(Operands((3, columns)))
+    getattr(CpuBackend(), name)(**ours)
+    getattr(NumpyBackend(), name)(**expected)
+    for argument, value in expected.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_allclose(ours[argument], value, rtol=1e-10, atol=1e-10, err_msg=argument)
 
 
 def trained(backend: Any, rows: int = 333, update: Any = None, **options: Any) -> tuple[gpunet.Network, gpunet.History]:

@@ -1,4 +1,4 @@
-"""Batch normalisation and activation, by blocks of rows and columns.
+"""Batch normalisation and activation, by blocks of rows.
 
 Statistics of a block of rows are taken in two passes while it is in the cache: the sum, then the sums of the centred
 values and their squares, of which the former says what rounding left of the mean. Blocks are combined in float64, in
@@ -15,10 +15,12 @@ from numba import njit
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS, select
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
-from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
+from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, local_row, size_of
 
 # How many sums each block has: of the values; of what is centred, and of its squares. Backward, two of them are used.
 SUMS = 3
+# Columns that are gone through at once, row by row: of most matrices all, since memory comes faster in its order.
+WIDE = 2048
 
 
 @njit(inline="always")
@@ -39,18 +41,25 @@ def four_rows(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) 
 
 
 @njit(inline="always")
-def copy_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Return a local copy of at most ``WIDTH`` elements of a row."""
-    local, row = local_array(A), part_of_row(matrix, columns, i, left, width, A)
+def read_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Copy some elements of a row to a local array."""
+    row = part_of_row(matrix, columns, i, left, width, A)
     for j in range(width):
         local[j] = row[j]
+
+
+@njit(inline="always")
+def copy_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
+    """Return a local copy of some elements of a row; not for loops, see :func:`local_row`."""
+    local = local_row(A, width)
+    read_row(local, matrix, columns, i, left, width, A)
     return local
 
 
 @njit(inline="always")
 def zeros(width: Any, A: Any) -> Any:
-    """Return a local array of zeros."""
-    local = local_array(A)
+    """Return a local array of zeros; not for loops, see :func:`local_row`."""
+    local = local_row(A, width)
     for j in range(width):
         local[j] = A(0)
     return local
@@ -175,8 +184,8 @@ def scale_and_shift(scale: Any, gamma: Any, beta: Any, columns: Any, left: Any, 
     return shift
 
 
-@njit(**INLINED)
-def normalise(
+@njit(inline="always")
+def normalised_rows(
     source: Any,
     s: Any,
     center: Any,
@@ -191,11 +200,62 @@ def normalise(
     parameter: Any,
     A: Any,
 ) -> Any:
-    """out = f((s - center) scale + shift) for a block; what goes by columns is in local arrays."""
+    """Write f((s - center) scale + shift) for a block; what goes by columns is in local arrays."""
     for i in range(first, last):
         x, y = part_of_row(s, columns, i, left, width, A), part_of_row(out, columns, i, left, width, A)
         for j in range(width):
             y[j] = activate(source, (x[j] - center[j]) * scale[j] + shift[j], parameter)
+
+
+@njit(**INLINED)
+def normalise(
+    source: Any,
+    s: Any,
+    mean: Any,
+    factors: Any,
+    out: Any,
+    columns: Any,
+    first: Any,
+    last: Any,
+    left: Any,
+    width: Any,
+    parameter: Any,
+    A: Any,
+) -> Any:
+    """out = f((s - mean) scale + shift) for a block, scale and shift being the first two factors."""
+    center = copy_of_row(mean, columns, 0, left, width, A)
+    scale = copy_of_row(factors, columns, 0, left, width, A)
+    shift = copy_of_row(factors, columns, 1, left, width, A)
+    normalised_rows(source, s, center, scale, shift, out, columns, first, last, left, width, parameter, A)
+
+
+@njit(**INLINED)
+def apply_statistics(
+    source: Any,
+    of_variance: Any,
+    s: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    spread: Any,
+    out: Any,
+    columns: Any,
+    first: Any,
+    last: Any,
+    left: Any,
+    width: Any,
+    epsilon: Any,
+    parameter: Any,
+    A: Any,
+) -> Any:
+    """out = f(gamma (s - mean) inverse_std + beta) for a block, of an inverse_std, or of a variance."""
+    center = copy_of_row(mean, columns, 0, left, width, A)
+    scale = copy_of_row(spread, columns, 0, left, width, A)
+    if of_variance:
+        for j in range(width):
+            scale[j] = 1 / np.sqrt(np.float64(scale[j]) + epsilon)
+    shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
+    normalised_rows(source, s, center, scale, shift, out, columns, first, last, left, width, parameter, A)
 
 
 def forward_kernel(source: str, A: Any, stamp: str) -> Any:
@@ -214,8 +274,8 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0:
             own = given[3] + stripe * SUMS * columns * size_of(A)
-            for start in range(0, columns, WIDTH):
-                block_statistics(given[1], own, columns, first, last, start, min(WIDTH, columns - start), A)
+            for start in range(0, columns, WIDE):
+                block_statistics(given[1], own, columns, first, last, start, min(WIDE, columns - start), A)
         if phase == 1:
             start = stripe * WIDTH
             width = min(WIDTH, columns - start)
@@ -246,25 +306,20 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
             write_row(scale, given[10], columns, 0, start, width, A)
             write_row(shift, given[10], columns, 1, start, width, A)
         if phase == 2:
-            parameter = A(numbers[16])
-            for start in range(0, columns, WIDTH):
-                width = min(WIDTH, columns - start)
-                center = copy_of_row(given[6], columns, 0, start, width, A)
-                scale = copy_of_row(given[10], columns, 0, start, width, A)
-                shift = copy_of_row(given[10], columns, 1, start, width, A)
+            for start in range(0, columns, WIDE):
+                width = min(WIDE, columns - start)
                 normalise(
                     source,
                     given[1],
-                    center,
-                    scale,
-                    shift,
+                    given[6],
+                    given[10],
                     given[2],
                     columns,
                     first,
                     last,
                     start,
                     width,
-                    parameter,
+                    A(numbers[16]),
                     A,
                 )
 
@@ -284,26 +339,23 @@ def apply_kernel(source: str, of_variance: bool, A: Any, stamp: str) -> Any:
         given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
         rows, columns, per_block = given[6], given[7], given[8]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        for start in range(0, columns, WIDTH):
-            width = min(WIDTH, columns - start)
-            center = copy_of_row(given[4], columns, 0, start, width, A)
-            scale = copy_of_row(given[5], columns, 0, start, width, A)
-            if of_variance:
-                for j in range(width):
-                    scale[j] = 1 / np.sqrt(np.float64(scale[j]) + numbers[9])
-            shift = scale_and_shift(scale, given[2], given[3], columns, start, width, A)
-            normalise(
+        for start in range(0, columns, WIDE):
+            width = min(WIDE, columns - start)
+            apply_statistics(
                 source,
+                of_variance,
                 given[0],
-                center,
-                scale,
-                shift,
+                given[2],
+                given[3],
+                given[4],
+                given[5],
                 given[1],
                 columns,
                 first,
                 last,
                 start,
                 width,
+                numbers[9],
                 A(numbers[10]),
                 A,
             )
@@ -353,7 +405,7 @@ def block_gradients(
     shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
     # Gradients of four rows, which no other array overlaps, whatever is done in place.
-    g0, g1, g2, g3 = local_array(A), local_array(A), local_array(A), local_array(A)
+    g0, g1, g2, g3 = local_row(A, width), local_row(A, width), local_row(A, width), local_row(A, width)
     whole = first + (last - first) // 4 * 4
     for i in range(first, whole, 4):
         x0, x1, x2, x3 = four_rows(s, columns, i, left, width, A)
@@ -419,7 +471,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0:
             own = given[5] + stripe * SUMS * columns * size_of(A)
-            for start in range(0, columns, WIDTH):
+            for start in range(0, columns, WIDE):
                 block_gradients(
                     source,
                     of_input,
@@ -436,7 +488,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     first,
                     last,
                     start,
-                    min(WIDTH, columns - start),
+                    min(WIDE, columns - start),
                     A(numbers[16]),
                     A,
                 )
@@ -473,8 +525,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                 write_row(slope, given[12], columns, 1, start, width, A)
                 write_row(offset, given[12], columns, 2, start, width, A)
         if phase == 2:
-            for start in range(0, columns, WIDTH):
-                width = min(WIDTH, columns - start)
+            for start in range(0, columns, WIDE):
+                width = min(WIDE, columns - start)
                 through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)
 
     return backward

@@ -8,9 +8,9 @@ import numpy as np
 from numba import njit
 
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED
-from gpunet.backends.cpu.kernels.batch_norm import copy_of_row, part_of_row, write_row
+from gpunet.backends.cpu.kernels.batch_norm import part_of_row, read_row, write_row
 from gpunet.backends.cpu.kernels.kernel import kernel
-from gpunet.backends.cpu.machine_code import WIDTH, array_at, size_of
+from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
 
 @njit(**INLINED)
@@ -59,6 +59,7 @@ def sum_kernel(A: Any, stamp: str) -> Any:
         levels = array_at(given[1], (count,), np.int32)
         stack = given[3] + stripe * count * WIDTH * size_of(A)
         levels_of_stack = array_at(given[4] + stripe * count * 4, (count,), np.int32)
+        total = local_array(A)
         for start in range(stripe * chunk, min(size, (stripe + 1) * chunk), WIDTH):
             width = min(WIDTH, min(size, (stripe + 1) * chunk) - start)
             height = 0
@@ -66,7 +67,7 @@ def sum_kernel(A: Any, stamp: str) -> Any:
                 level = levels[number]
                 if level < 0:
                     continue
-                total = copy_of_row(given[0] + number * given[5], size, 0, start, width, A)
+                read_row(total, given[0] + number * given[5], size, 0, start, width, A)
                 while height > 0 and levels_of_stack[height - 1] == level:
                     height -= 1
                     level += 1
@@ -76,7 +77,7 @@ def sum_kernel(A: Any, stamp: str) -> Any:
                 levels_of_stack[height] = level
                 write_row(total, stack, WIDTH, height, 0, width, A)
                 height += 1
-            total = copy_of_row(stack, WIDTH, height - 1, 0, width, A)
+            read_row(total, stack, WIDTH, height - 1, 0, width, A)
             for number in range(height - 2, -1, -1):
                 below = part_of_row(stack, WIDTH, number, 0, width, A)
                 for j in range(width):
