@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.cases import shrink
-from benchmarks.machine import commit, describe_machine, gpu_clock, today
+from benchmarks.machine import commit, describe_machine, gpu_clock, now
 from benchmarks.neighbour import busy_neighbour
 from benchmarks.peaks import PEAKS, Peaks
 from benchmarks.peers import RATIOS_TO, REFERENCE, find_peer
@@ -201,7 +201,7 @@ class CaseRunner:
     def _new_row(self, case: Case, name: str) -> Row:
         peer = find_peer(name)
         threads = peer.threads or self.plan.threads
-        return Row(case, name, peer.label, on_device=peer.on_device, threads=threads, commit=self.commit, date=today())
+        return Row(case, name, peer.label, on_device=peer.on_device, threads=threads, commit=self.commit, date=now())
 
     def _enter(self, case: Case, entry: Entry, reference: Outputs) -> None:
         """Let a peer build the case and do it once; its row says whether it may be timed."""

@@ -99,9 +99,9 @@ def commit() -> str:
     return f"{name}+changes" if changed else name
 
 
-def today() -> str:
-    """Return the date, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+def now() -> str:
+    """Return date and time, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _git(*arguments: str) -> str:

@@ -18,7 +18,7 @@ from gpunet.errors import FileFormatError, MissingFileError
 from gpunet.files import write_text
 
 from .results import Results
-from .sections import section
+from .sections import OVERALL, section
 
 _START, _END = re.compile(r"^<!-- gpunet bench report: (.*) -->\n", re.MULTILINE), "<!-- end -->"
 
@@ -42,6 +42,8 @@ class Document:
 def read_document(path: Path, files: Sequence[Results]) -> Document:
     """Return a Markdown file with its sections as the results say; nothing is written yet.
 
+    Sections on one machine show the newest results of a CPU, and of a GPU; those on all machines have them all.
+
     Raises
     ------
     MissingFileError
@@ -63,6 +65,7 @@ def read_document(path: Path, files: Sequence[Results]) -> Document:
             f"{path}: has no marker. Expected a line such as <!-- gpunet bench report: summary -->, and below it "
             f"one with {_END}."
         )
+    shown = _newest(files)
     stops = [*(start.start() for start in starts[1:]), len(text)]
     sections, outdated, updated = [start[1] for start in starts], [], text[: starts[0].start()]
     for start, stop in zip(starts, stops, strict=True):
@@ -70,8 +73,14 @@ def read_document(path: Path, files: Sequence[Results]) -> Document:
         content, end, after = text[start.end() : stop].partition(_END)
         if not end:
             raise FileFormatError(f"{path}: line {line}: the section {name!r} has no {_END} below it.")
-        wanted = f"\n{section(name, files, argument=f'{path}: line {line}: section')}\n\n"
+        wanted = f"\n{section(name, files if name in OVERALL else shown, argument=f'{path}: line {line}: section')}\n\n"
         if content != wanted:
             outdated.append(name)
         updated += f"{start[0]}{wanted}{end}{after}"
     return Document(path, text, updated, sections, outdated)
+
+
+def _newest(files: Sequence[Results]) -> list[Results]:
+    """Return the newest results without and with a GPU."""
+    newest = {bool(results.machine.get("gpu")): results for results in sorted(files, key=lambda one: one.date)}
+    return list(newest.values())

@@ -24,6 +24,7 @@ Status: TypeAlias = Literal["ok", "missing", "refused", "wrong", "failed"]
 OURS = "gpunet"
 # Label of the cases that are done with several numbers of threads, alone and beside a program that keeps cores busy.
 BESIDE = "flights"
+SHORT_COMMIT = 10
 _SWEEP = re.compile(r"(.*[^\d\s])\s+(\d+)")
 
 

@@ -13,7 +13,7 @@ from .frame import frame
 from .prediction import prediction
 from .results import Results
 from .scaling import scaling
-from .targets import targets
+from .targets import machines, targets
 
 NOTHING_YET = "Nothing of this has been measured yet."
 
@@ -36,7 +36,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Results, Any], list[str]]]] = {
     "not-measured": ("What has no time, and why", tables.not_measured),
 }
 # Sections of documents that are about all result files together, and not in the report on them.
-OVERALL: dict[str, Callable[[Sequence[Results]], list[str]]] = {"prediction": prediction, "scaling": scaling}
+OVERALL: dict[str, Callable[[Sequence[Results]], list[str]]] = {
+    "machines": machines,
+    "prediction": prediction,
+    "scaling": scaling,
+}
 HOW_TO_READ = (
     "Times are medians over the rounds of a case, in each of which all peers do it one after the other; the fastest is "
     "bold. `1.51x` is the median over the rounds of a peer's time over gpunet's in the same round: above 1, gpunet is "
@@ -74,7 +78,7 @@ def section(name: str, files: Sequence[Results], *, argument: str = "section") -
         There is no such section; the message begins with ``argument`` and has the nearest.
     """
     if name in OVERALL:
-        return "\n\n".join(OVERALL[name](files))
+        return "\n\n".join(OVERALL[name](files) or [NOTHING_YET])
     if name not in SECTIONS:
         raise unknown_name(argument, name, (*SECTIONS, *OVERALL))
     blocks: list[str] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gpunet.errors import counted
 
 from .frame import across, markdown, peers_of
-from .results import BESIDE, Case, Results, Row, Spread
+from .results import BESIDE, SHORT_COMMIT, Case, Results, Row, Spread
 from .words import (
     NETWORK_MODES,
     NOTHING,
@@ -50,7 +50,6 @@ _FACTS = {
     "system": "system",
     "python": "Python",
 }
-_SHORT_COMMIT = 10
 
 
 def summary(results: Results, table: pd.DataFrame) -> list[str]:
@@ -80,7 +79,7 @@ def machine(results: Results, table: pd.DataFrame) -> list[str]:
     versions = _gathered(pair for row in rows for pair in row.versions.items())
     libraries = _gathered((row.blas, row.label) for row in rows if row.blas)
     pools = libraries if len(libraries) == 1 else [f"{', '.join(labels)}: {name}" for name, labels in libraries.items()]
-    commits = [commit[:_SHORT_COMMIT] + plus + rest for commit, plus, rest in (r.commit.partition("+") for r in rows)]
+    commits = [commit[:SHORT_COMMIT] + plus + rest for commit, plus, rest in (r.commit.partition("+") for r in rows)]
     facts |= {
         "threads": _threads(rows),
         "GPU clock after the rounds": _range([row.gpu_megahertz for row in rows if row.gpu_megahertz], " MHz"),

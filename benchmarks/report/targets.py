@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gpunet.errors import counted
 
-from .frame import markdown
-from .results import BESIDE, Case, Results, Row
+from .frame import frame, markdown
+from .results import BESIDE, SHORT_COMMIT, Case, Results, Row
 from .roofline import demands
 from .words import NOTHING, case_name, milliseconds, significant, times, work
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 NUMPY, COMPILED, MKL = "gpunet-numpy", "gpunet-compiled", "gpunet-compiled-mkl"
 EAGER, TUNED = "torch-eager", "torch-tuned"
 CONFIGURATIONS = "abcde"
+AGAINST_PYTORCH = "PyTorch (tuned or compiled)"
 Goals: TypeAlias = tuple[float | None, ...]  # at a to e, None for none
 _OF_SKLEARN: Goals = (3.0, None, None, None, 4.0)
 _OF_JAX: Goals = (1.1, 1.05, 1.0, 1.1, 2.0)
 # What stands at the head of a line; the peers, of whom the fastest counts; with or without batch norm; the targets.
 _AGAINST: list[tuple[str, tuple[str, ...], bool, dict[str, Goals]]] = [
     (
-        "PyTorch (tuned or compiled)",
+        AGAINST_PYTORCH,
         (TUNED, "torch-compile"),
         True,
         {MKL: (1.3, 1.1, 1.05, 1.1, 1.5), COMPILED: (1.1, 0.9, 1.0, 1.0, 1.2)},
@@ -84,15 +85,39 @@ class Check:
 
 def targets(results: Results, table: pd.DataFrame) -> list[str]:
     """Return what each way to use gpunet on a CPU has reached; nothing without a compiled one."""
+    contenders = _contenders(table)
+    if all(one.name == NUMPY for one in contenders):
+        return []
+    return [block for one in contenders for block in one.blocks()]
+
+
+def machines(files: Sequence[Results]) -> list[str]:
+    """Return what the compiled training steps have reached on every machine that results are of."""
+    rows = []
+    for results in files:
+        for one in _contenders(frame(results)):
+            reached = {check.where: check.in_words for check in one.steps() if check.claim == AGAINST_PYTORCH}
+            if one.name != NUMPY and reached:
+                machine = f"{results.machine['cpu']}, {counted(results.machine['cores'], 'core')}"
+                cells = [reached.get(label, NOTHING) for label in CONFIGURATIONS]
+                rows.append([machine, one.label, *cells, one.commit[:SHORT_COMMIT]])
+    if not rows:
+        return []
+    return [
+        "Training step: how many times as long as gpunet PyTorch takes, tuned or compiled, whichever is faster, and in "
+        "parentheses the target.",
+        _table(["machine", "", *CONFIGURATIONS, "commit"], rows, left=2),
+    ]
+
+
+def _contenders(table: pd.DataFrame) -> list[_Contender]:
+    """Return the ways to use gpunet on a CPU that took part."""
     lines = table[(table.device == "CPU") & (table.precision == "float32") & table.measured]
     rows: Rows = {}
     for row in lines.row:
         rows.setdefault(row.case, {})[row.peer] = row
     labels = {row.peer: row.label for row in lines.row}
-    contenders = [name for name in (NUMPY, COMPILED, MKL) if name in labels]
-    if not {COMPILED, MKL} & set(contenders):
-        return []
-    return [block for name in contenders for block in _Contender(name, labels[name], rows).blocks()]
+    return [_Contender(name, labels[name], rows) for name in (NUMPY, COMPILED, MKL) if name in labels]
 
 
 class _Contender:
@@ -102,9 +127,14 @@ class _Contender:
         self.name, self.label = name, label
         self.rows = {case: peers for case, peers in rows.items() if name in peers}
 
+    @property
+    def commit(self) -> str:
+        """Of its newest row."""
+        return max((peers[self.name] for peers in self.rows.values()), key=lambda row: row.date).commit
+
     def blocks(self) -> list[str]:
         """Return its paragraphs and tables."""
-        steps, others = list(self._steps()), [] if self.name == NUMPY else list(self._others())
+        steps, others = list(self.steps()), [] if self.name == NUMPY else list(self._others())
         blocks = []
         if steps:
             cells = {claim: dict.fromkeys(CONFIGURATIONS, NOTHING) for claim in _claims(steps)}
@@ -148,7 +178,7 @@ class _Contender:
         cases = [case for case in self.rows if case.is_network and case.mode == "step" and case.label in CONFIGURATIONS]
         return sorted((case for case in cases if case.batch_norm == batch_norm), key=lambda case: case.label)
 
-    def _steps(self) -> Iterator[Check]:
+    def steps(self) -> Iterator[Check]:
         """Yield what the training steps of the configurations have reached."""
         for claim, names, batch_norm, goals in _AGAINST:
             for case in self._configurations(batch_norm=batch_norm):

@@ -10,6 +10,7 @@ from gpunet.errors import FileFormatError, InvalidValueError, MissingFileError
 from tests.helpers.benchmark_results import (
     ALL_PEERS,
     BATCHES,
+    CPU_MACHINE,
     CPU_PEERS,
     GPU_MACHINE,
     A,
@@ -48,6 +49,26 @@ def test_a_document_gets_its_tables_and_keeps_the_rest(tmp_path):
     changed = read_document(path, [results([row(A, "gpunet-numpy", 3.0, peaks={"gigaflops": 7.0})])])
     assert changed.outdated == ["summary", "roofline"]
     assert [found.name for found in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_document_shows_the_newest_machine_of_a_kind_and_all_of_them_where_it_says_so(tmp_path):
+    path = document(tmp_path, TEXT + TEXT.replace("summary", "machines"))
+    lines = [("gpunet-compiled", 2.0), ("torch-tuned", 3.0)]
+    old, new, gpu = (
+        results([row(A, name, time * factor, date=date) for name, time in lines], machine={**machine, "cpu": cpu})
+        for cpu, machine, factor, date in (
+            ("Quill 2", CPU_MACHINE, 1, "2026-05-04T11:00:00+00:00"),
+            ("Abacus 9000", CPU_MACHINE, 2, "2026-05-04T12:00:00+00:00"),
+            ("Abacus 9000", GPU_MACHINE, 3, "2026-05-03"),
+        )
+    )
+    for files in ([new, old, gpu], [gpu, old, new]):
+        summary, machines = read_document(path, files).updated.split("Between.\n")[:2]
+        assert "Quill" not in summary
+        assert "4.00 ms" in summary
+        assert "6.00 ms" in summary
+        assert machines.count("1.50x (1.1)") == 3
+        assert "Quill 2, 2 cores" in machines
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,18 @@ def test_samples_with_each_number_of_threads_stand_alone_and_beside() -> None:
         assert BESIDE not in section(name, [results(rows)])
 
 
+def test_machines_stand_side_by_side_each_with_what_was_measured_there() -> None:
+    rows = [row(A, "gpunet-numpy", 9.0), row(A, OURS, 2.0), row(A, "torch-tuned", 2.1)]
+    files = [results(rows), results(rows[:1]), results([*rows, row(E, MKL, 1.0), row(E, "torch-compile", 1.4)])]
+    (lines,) = tables(section("machines", files))
+    assert [tuple(line.values()) for line in lines] == [
+        ("Abacus 9000, 2 cores", OURS, "1.05x (1.1, missed by 4.55 %)", "-", "-", "-", "-", "0123456789"),
+        ("Abacus 9000, 2 cores", OURS, "1.05x (1.1, missed by 4.55 %)", "-", "-", "-", "-", "0123456789"),
+        ("Abacus 9000, 2 cores", MKL, "-", "-", "-", "-", "1.40x (1.5, missed by 6.67 %)", "0123456789"),
+    ]
+    assert section("machines", files[1:2]) == NOTHING_YET
+
+
 @pytest.mark.parametrize(
     ("reached", "at_most", "is_met"), [(1.0, False, True), (0.99, False, False), (1.0, True, True), (1.01, True, False)]
 )
