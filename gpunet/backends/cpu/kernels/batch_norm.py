@@ -15,62 +15,11 @@ from numba import njit
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS, select
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
+from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, four_rows, part_of_row, write_row, zeros
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, local_row, size_of
 
 # How many sums each block has: of the values; of what is centred, and of its squares. Backward, two of them are used.
 SUMS = 3
-# Columns that are gone through at once, row by row: of most matrices all, since memory comes faster in its order.
-WIDE = 2048
-
-
-@njit(inline="always")
-def part_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Return some elements of a row of the matrix at an address, as an array whose indices are known to be positive."""
-    return array_at(matrix + size_of(A) * (i * columns + left), (width,), A)
-
-
-@njit(inline="always")
-def four_rows(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Return some elements of four rows: what a loop over them sums up is loaded and stored once for all four."""
-    return (
-        part_of_row(matrix, columns, i, left, width, A),
-        part_of_row(matrix, columns, i + 1, left, width, A),
-        part_of_row(matrix, columns, i + 2, left, width, A),
-        part_of_row(matrix, columns, i + 3, left, width, A),
-    )
-
-
-@njit(inline="always")
-def read_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Copy some elements of a row to a local array."""
-    row = part_of_row(matrix, columns, i, left, width, A)
-    for j in range(width):
-        local[j] = row[j]
-
-
-@njit(inline="always")
-def copy_of_row(matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Return a local copy of some elements of a row; not for loops, see :func:`local_row`."""
-    local = local_row(A, width)
-    read_row(local, matrix, columns, i, left, width, A)
-    return local
-
-
-@njit(inline="always")
-def zeros(width: Any, A: Any) -> Any:
-    """Return a local array of zeros; not for loops, see :func:`local_row`."""
-    local = local_row(A, width)
-    for j in range(width):
-        local[j] = A(0)
-    return local
-
-
-@njit(inline="always")
-def write_row(local: Any, matrix: Any, columns: Any, i: Any, left: Any, width: Any, A: Any) -> Any:
-    """Copy a local array to a row."""
-    row = part_of_row(matrix, columns, i, left, width, A)
-    for j in range(width):
-        row[j] = local[j]
 
 
 @njit(**INLINED)
@@ -404,38 +353,18 @@ def block_gradients(
     scale = copy_of_row(inverse_std, columns, 0, left, width, A)
     shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
-    # Gradients of four rows, which no other array overlaps, whatever is done in place.
-    g0, g1, g2, g3 = local_row(A, width), local_row(A, width), local_row(A, width), local_row(A, width)
-    whole = first + (last - first) // 4 * 4
-    for i in range(first, whole, 4):
-        x0, x1, x2, x3 = four_rows(s, columns, i, left, width, A)
-        dy0, dy1, dy2, dy3 = four_rows(dy, columns, i, left, width, A)
-        y0, y1, y2, y3 = four_rows(y, columns, i, left, width, A)
-        for j in range(width):
-            m, factor, summand = center[j], scale[j], shift[j]
-            c0, c1, c2, c3 = x0[j] - m, x1[j] - m, x2[j] - m, x3[j] - m
-            a0 = gradient_before(source, of_input, dy0[j], y0[j], c0, factor, summand, parameter)
-            a1 = gradient_before(source, of_input, dy1[j], y1[j], c1, factor, summand, parameter)
-            a2 = gradient_before(source, of_input, dy2[j], y2[j], c2, factor, summand, parameter)
-            a3 = gradient_before(source, of_input, dy3[j], y3[j], c3, factor, summand, parameter)
-            g0[j], g1[j], g2[j], g3[j] = a0, a1, a2, a3
-            total[j] += (a0 + a1) + (a2 + a3)
-            dot[j] += (a0 * c0 + a1 * c1) + (a2 * c2 + a3 * c3)
-        if dz != 0:
-            write_row(g0, dz, columns, i, left, width, A)
-            write_row(g1, dz, columns, i + 1, left, width, A)
-            write_row(g2, dz, columns, i + 2, left, width, A)
-            write_row(g3, dz, columns, i + 3, left, width, A)
-    for i in range(whole, last):
+    gradient = local_row(A, width)  # which no other array overlaps, whatever is done in place
+    for i in range(first, last):
         x, incoming = part_of_row(s, columns, i, left, width, A), part_of_row(dy, columns, i, left, width, A)
         kept = part_of_row(y, columns, i, left, width, A)
         for j in range(width):
             centred = x[j] - center[j]
-            g0[j] = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
-            total[j] += g0[j]
-            dot[j] += g0[j] * centred
+            dz_j = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
+            gradient[j] = dz_j
+            total[j] += dz_j
+            dot[j] += dz_j * centred
         if dz != 0:
-            write_row(g0, dz, columns, i, left, width, A)
+            write_row(gradient, dz, columns, i, left, width, A)
     write_row(total, sums, columns, 0, left, width, A)
     write_row(dot, sums, columns, 1, left, width, A)
 

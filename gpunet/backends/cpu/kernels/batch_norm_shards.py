@@ -10,18 +10,15 @@ from numba import njit
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS
 from gpunet.backends.cpu.kernels.batch_norm import (
     SUMS,
-    WIDE,
     block_statistics,
     combine,
-    copy_of_row,
     gradient_before,
     gradient_through,
     keep_statistics,
-    part_of_row,
     scale_and_shift,
-    write_row,
 )
 from gpunet.backends.cpu.kernels.kernel import kernel
+from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, part_of_row, write_row
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, local_row, size_of
 
 

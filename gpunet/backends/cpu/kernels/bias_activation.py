@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from gpunet.backends.cpu.elementary import OPTIONS
+from gpunet.backends.cpu.elementary import INLINED, OPTIONS
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
-from gpunet.backends.cpu.machine_code import array_at
+from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, part_of_row, write_row, zeros
+from gpunet.backends.cpu.machine_code import array_at, local_row, size_of
 
 
 def forward_kernel(source: str, A: Any, stamp: str) -> Any:
@@ -34,6 +36,35 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
                     out[i, j] = activate(source, s[i, j] + bias[j], parameter)
 
     return forward
+
+
+@njit(**INLINED)
+def block_gradients(
+    source: Any,
+    has_bias: Any,
+    dy: Any,
+    kept: Any,
+    ds: Any,
+    bias: Any,
+    sums: Any,
+    columns: Any,
+    first: Any,
+    last: Any,
+    left: Any,
+    width: Any,
+    parameter: Any,
+    A: Any,
+) -> Any:
+    """Write ds of a block and its sums over rows."""
+    shift = copy_of_row(bias, columns, 0, left, width, A) if has_bias else zeros(width, A)
+    total, gradient = zeros(width, A), local_row(A, width)
+    for i in range(first, last):
+        incoming, z = part_of_row(dy, columns, i, left, width, A), part_of_row(kept, columns, i, left, width, A)
+        for j in range(width):
+            gradient[j] = incoming[j] * activate(source, z[j] + shift[j] if has_bias else z[j], parameter)
+            total[j] += gradient[j]
+        write_row(gradient, ds, columns, i, left, width, A)
+    write_row(total, sums, columns, 0, left, width, A)
 
 
 def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
@@ -61,18 +92,33 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                 dbias[j] = total
             return
         has_bias = of_input and given[4] != 0
-        has_sums = given[5] != 0
-        if has_sums:
-            for j in range(columns):
-                sums[stripe, j] = 0
-        for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
-            for j in range(columns):
-                z = kept[i, j]
-                if has_bias:
-                    z += bias[j]
-                ds[i, j] = dy[i, j] * activate(source, z, parameter)
-            if has_sums:
+        first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
+        if given[5] == 0:
+            for i in range(first, last):
                 for j in range(columns):
-                    sums[stripe, j] += ds[i, j]
+                    z = kept[i, j]
+                    if has_bias:
+                        z += bias[j]
+                    ds[i, j] = dy[i, j] * activate(source, z, parameter)
+            return
+        for start in range(0, columns, WIDE):
+            width = min(WIDE, columns - start)
+            own = given[6] + stripe * columns * size_of(A)
+            block_gradients(
+                source,
+                has_bias,
+                given[1],
+                given[2],
+                given[3],
+                given[4],
+                own,
+                columns,
+                first,
+                last,
+                start,
+                width,
+                parameter,
+                A,
+            )
 
     return backward

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from gpunet.backends.cpu.elementary import INLINED, OPTIONS, exponential, logarithm_of_one_plus_share, select
-from gpunet.backends.cpu.kernels.batch_norm import part_of_row
 from gpunet.backends.cpu.kernels.kernel import kernel
+from gpunet.backends.cpu.kernels.rows import part_of_row
 from gpunet.backends.cpu.machine_code import array_at
 
 # Of a loss: phase, outputs, targets, weights or 0, doutputs, loss, sums, rows, columns, rows of a block. Phase 0 adds

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED
-from gpunet.backends.cpu.kernels.batch_norm import part_of_row, read_row, write_row
 from gpunet.backends.cpu.kernels.kernel import kernel
+from gpunet.backends.cpu.kernels.rows import part_of_row, read_row, write_row
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, size_of
 
 
