@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpunet.activations import get_activation
 from gpunet.backends import Backend, NumpyBackend, reference
 from gpunet.backends.cpu import CpuBackend
 from gpunet.backends.numpy import CHUNK
@@ -62,6 +63,28 @@ def test_every_version_is_the_reference_to_rounding(
     for argument, value in expected.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_allclose(ours[argument], value, rtol=1e-10, atol=1e-11, err_msg=argument)
+
+
+@pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [2, 37, 1100, 4104])
+@pytest.mark.parametrize("value", [0.1, 100.3, 3333.33, 33333.3, 1e20])
+def test_constant_columns_have_no_variance(value: float, rows: int, dtype: str, backend: type[Backend]) -> None:
+    """But for what the mean was rounded by: float64 also from block to block, of which there are up to nine."""
+    s = np.full((rows, 40), value, dtype)
+    mean, inverse_std, average, variance = (np.zeros(40, dtype) for _ in range(4))
+    statistics = np.zeros((2, 40), dtype)
+    ours = backend()
+    ours.batch_norm_activation_forward(
+        s, None, None, get_activation("identity"), np.empty_like(s), mean, inverse_std, average, variance, 1.0, 1e-5
+    )
+    ours.batch_norm_statistics(s, statistics)
+    rounding = float(np.finfo(dtype).eps) * value * (1 if dtype == "float32" else 10)
+    for found in (mean, average, statistics[0]):
+        np.testing.assert_allclose(found, s[0], rtol=0, atol=rounding)
+    for found in (variance, statistics[1] / rows):
+        assert found.max() <= 2 * rounding**2
+        assert found.min() >= 0
 
 
 @pytest.mark.parametrize("backend", [NumpyBackend, CpuBackend])

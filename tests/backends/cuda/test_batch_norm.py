@@ -98,6 +98,24 @@ def test_every_algorithm(device: Any, shape: tuple[int, int], algorithm: str, cl
     check(device, shape, Tanh(), "float32", offset, (algorithm, cluster))
 
 
+@pytest.mark.parametrize("value", [100.3, 33333.3])
+@pytest.mark.parametrize(("algorithm", "cluster"), [(None, None), ("striped", 1), ("resident", 1)])
+def test_constant_columns_have_no_variance(
+    device: Any, algorithm: str | None, cluster: int | None, value: float
+) -> None:
+    shape = (1100, 9)
+    backend = CudaBackend(device)
+    backend.launcher.batch_norm_choice = algorithm, cluster
+    data = problem(shape, "float32") | {"s": np.full(shape, value, np.float32)}
+    found = run(
+        backend, data, Tanh(), lambda v: on_device(backend, v), lambda shape, dtype: poisoned(backend, shape, dtype)
+    )
+    rounding = float(np.finfo(np.float32).eps) * value
+    np.testing.assert_allclose(found["mean"], np.float32(value), rtol=0, atol=rounding)
+    np.testing.assert_allclose(found["running_variance"], 0.9, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["inverse_std"], 1 / np.sqrt(1e-5), rtol=1e-5 + rounding**2 / 1e-5)
+
+
 @pytest.mark.parametrize("activation", [ReLU(), ELU(0.7)], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_backward_pass_is_on_the_side_of_zero_that_the_forward_pass_took(

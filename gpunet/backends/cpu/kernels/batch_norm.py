@@ -81,7 +81,9 @@ def combine(
             missing = np.float64(rest[j]) / count
             distance = np.float64(mean[j]) + missing - center[j]
             whole, excess = np.float64(own[j]), missing * missing * count
-            whole = select(excess < whole, whole - excess, whole)  # not infinity - infinity
+            # Of a constant column both are the same but for rounding. Infinity is kept: less itself it would be NaN.
+            least = select(excess < np.inf, 0.0, whole)
+            whole = select(excess < whole, whole - excess, least)
             squares[j] += whole + count * distance * distance
     for j in range(width):
         squares[j] = select(squares[j] < 0, 0.0, squares[j])  # NaN stays
@@ -223,8 +225,9 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0:
             own = given[3] + stripe * SUMS * columns * size_of(A)
-            for start in range(0, columns, WIDE):
-                block_statistics(given[1], own, columns, first, last, start, min(WIDE, columns - start), A)
+            for start in range(0, columns, WIDE // size_of(A)):
+                width = min(WIDE // size_of(A), columns - start)
+                block_statistics(given[1], own, columns, first, last, start, width, A)
         if phase == 1:
             start = stripe * WIDTH
             width = min(WIDTH, columns - start)
@@ -255,8 +258,8 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
             write_row(scale, given[10], columns, 0, start, width, A)
             write_row(shift, given[10], columns, 1, start, width, A)
         if phase == 2:
-            for start in range(0, columns, WIDE):
-                width = min(WIDE, columns - start)
+            for start in range(0, columns, WIDE // size_of(A)):
+                width = min(WIDE // size_of(A), columns - start)
                 normalise(
                     source,
                     given[1],
@@ -288,8 +291,8 @@ def apply_kernel(source: str, of_variance: bool, A: Any, stamp: str) -> Any:
         given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
         rows, columns, per_block = given[6], given[7], given[8]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        for start in range(0, columns, WIDE):
-            width = min(WIDE, columns - start)
+        for start in range(0, columns, WIDE // size_of(A)):
+            width = min(WIDE // size_of(A), columns - start)
             apply_statistics(
                 source,
                 of_variance,
@@ -400,7 +403,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
         if phase == 0:
             own = given[5] + stripe * SUMS * columns * size_of(A)
-            for start in range(0, columns, WIDE):
+            for start in range(0, columns, WIDE // size_of(A)):
                 block_gradients(
                     source,
                     of_input,
@@ -417,7 +420,7 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                     first,
                     last,
                     start,
-                    min(WIDE, columns - start),
+                    min(WIDE // size_of(A), columns - start),
                     A(numbers[16]),
                     A,
                 )
@@ -454,8 +457,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                 write_row(slope, given[12], columns, 1, start, width, A)
                 write_row(offset, given[12], columns, 2, start, width, A)
         if phase == 2:
-            for start in range(0, columns, WIDE):
-                width = min(WIDE, columns - start)
+            for start in range(0, columns, WIDE // size_of(A)):
+                width = min(WIDE // size_of(A), columns - start)
                 through_statistics(given[4], given[2], given[8], given[12], columns, first, last, start, width, A)
 
     return backward

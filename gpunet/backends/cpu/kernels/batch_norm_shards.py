@@ -37,8 +37,9 @@ def statistics_kernel(A: Any, stamp: str) -> Any:
         if phase == 0:
             own = given[2] + stripe * SUMS * columns * size_of(A)
             first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-            for start in range(0, columns, WIDE):
-                block_statistics(given[1], own, columns, first, last, start, min(WIDE, columns - start), A)
+            for start in range(0, columns, WIDE // size_of(A)):
+                width = min(WIDE // size_of(A), columns - start)
+                block_statistics(given[1], own, columns, first, last, start, width, A)
         else:
             start = stripe * WIDTH
             width = min(WIDTH, columns - start)
@@ -162,7 +163,7 @@ def input_gradient_kernel(source: str, of_input: bool, A: Any, stamp: str) -> An
         given, parameter = array_at(arguments, (15,), np.int64), A(array_at(arguments, (15,), np.float64)[14])
         rows, columns, per_block, share = given[10], given[11], given[12], 1 / given[13]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        for start in range(0, columns, WIDE):
+        for start in range(0, columns, WIDE // size_of(A)):
             block_input_gradients(
                 source,
                 of_input,
@@ -181,7 +182,7 @@ def input_gradient_kernel(source: str, of_input: bool, A: Any, stamp: str) -> An
                 first,
                 last,
                 start,
-                min(WIDE, columns - start),
+                min(WIDE // size_of(A), columns - start),
                 parameter,
                 A,
             )

@@ -101,8 +101,8 @@ def backward_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
                         z += bias[j]
                     ds[i, j] = dy[i, j] * activate(source, z, parameter)
             return
-        for start in range(0, columns, WIDE):
-            width = min(WIDE, columns - start)
+        for start in range(0, columns, WIDE // size_of(A)):
+            width = min(WIDE // size_of(A), columns - start)
             own = given[6] + stripe * columns * size_of(A)
             block_gradients(
                 source,

@@ -8,8 +8,9 @@ from numba import njit
 
 from gpunet.backends.cpu.machine_code import array_at, local_row, size_of
 
-# Columns that are gone through at once, row by row: of most matrices all, since memory comes faster in its order.
-WIDE = 2048
+# Bytes of a row that are gone through at once: of most matrices whole rows, since memory comes faster in its order.
+# What is kept for each column takes as many again for each of up to six arrays, on the thread's stack.
+WIDE = 8192
 
 
 @njit(inline="always")
