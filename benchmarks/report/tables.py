@@ -64,7 +64,7 @@ def summary(results: Results, table: pd.DataFrame) -> list[str]:
         ]
         blocks.append(
             f"{where.work} on the {where.device} ({shared}): median time, and in parentheses how many "
-            f"times as long as {_reference_label(group)} it takes."
+            f"times as long as {_reference_label(group)} it takes, the median of rounds."
         )
         blocks.append(markdown(shown))
     if blocks:
@@ -120,7 +120,7 @@ def peers(results: Results, table: pd.DataFrame) -> list[str]:
         ]
         if lost:
             columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
-            blocks.append(f"**Where gpunet is slower**: {counted(len(lost), 'case')}, the worst first.")
+            blocks.append(f"**Where gpunet is slower than another library**: {counted(len(lost), 'case')}, the worst first.")
             blocks.append(_table(columns, lost, left=2))
         else:
             blocks.append("gpunet is slower in none of them.")
