@@ -46,7 +46,8 @@ HOW_TO_READ = (
     "bold. `1.51x` is the median over the rounds of a peer's time over gpunet's in the same round: above 1, gpunet is "
     "faster. Where their 10th and 90th percentile are further than 5 % from it, they follow: `1.51x, 1.38-1.62`. "
     "*Of roofline* is the least time at the machine's own rates over the time taken; above 100 % where "
-    "arrays stay in a cache or are updated in place, which is faster than the copy that sets the rate. *Even* means that the 10th to 90th "
+    "arrays stay in a cache or are updated in place, which is faster than the copy that sets the rate. *Even* means "
+    "that the 10th to 90th "
     "percentile of the ratio hold 1. *Growth* `^0.95`: the time grows like the 0.95th power of what is varied, by "
     "least squares over all points."
 )

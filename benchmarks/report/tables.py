@@ -120,7 +120,8 @@ def peers(results: Results, table: pd.DataFrame) -> list[str]:
         ]
         if lost:
             columns = ["case", "peer", "its time over gpunet's", "peer's", "gpunet's"]
-            blocks.append(f"**Where gpunet is slower than another library**: {counted(len(lost), 'case')}, the worst first.")
+            count = counted(len(lost), "case")
+            blocks.append(f"**Where gpunet is slower than another library**: {count}, the worst first.")
             blocks.append(_table(columns, lost, left=2))
         else:
             blocks.append("gpunet is slower in none of them.")
