@@ -251,7 +251,7 @@ def _row_pointer(typing_context: Any, dtype: Any, width: Any) -> Any:
 def local_row(dtype: Any, width: Any) -> Any:
     """Return an array of ``width`` elements on the stack, undefined, as :func:`local_array`.
 
-    The end of the function frees it, not that of a loop: what loops has to call a function that is not inlined by
-    Numba, but, as with ``INLINED``, by LLVM, which frees what that one took.
+    The end of the function frees it, not that of a loop: take it before the loop, or in a function that is inlined by
+    LLVM, as with ``INLINED``, which then frees it, and not by Numba.
     """
     return carray(_row_pointer(dtype, width), (width,))

@@ -15,7 +15,7 @@ from numba import njit
 from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS, select
 from gpunet.backends.cpu.kernels.activation import activate
 from gpunet.backends.cpu.kernels.kernel import kernel
-from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, four_rows, part_of_row, write_row, zeros
+from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, four_rows, part_of_row, read_row, write_row, zeros
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, local_row, size_of
 
 # How many sums each block has: of the values; of what is centred, and of its squares. Backward, two of them are used.
@@ -121,9 +121,10 @@ def keep_statistics(
 
 
 @njit(inline="always")
-def scale_and_shift(scale: Any, gamma: Any, beta: Any, columns: Any, left: Any, width: Any, A: Any) -> Any:
-    """Multiply a local array by gamma, and return a local copy of beta; as ones and zeros where there are none."""
-    shift = zeros(width, A)
+def scale_and_shift(scale: Any, shift: Any, gamma: Any, beta: Any, columns: Any, left: Any, width: Any, A: Any) -> Any:
+    """Multiply a local array by gamma, and write beta to another one; as ones and zeros where there are none."""
+    for j in range(width):
+        shift[j] = A(0)
     if gamma != 0:
         factor, summand = (
             part_of_row(gamma, columns, 0, left, width, A),
@@ -132,11 +133,10 @@ def scale_and_shift(scale: Any, gamma: Any, beta: Any, columns: Any, left: Any, 
         for j in range(width):
             scale[j] *= factor[j]
             shift[j] = summand[j]
-    return shift
 
 
-@njit(inline="always")
-def normalised_rows(
+@njit(**INLINED)
+def normalise(
     source: Any,
     s: Any,
     center: Any,
@@ -151,62 +151,11 @@ def normalised_rows(
     parameter: Any,
     A: Any,
 ) -> Any:
-    """Write f((s - center) scale + shift) for a block; what goes by columns is in local arrays."""
+    """out = f((s - center) scale + shift) for a block; what goes by columns is in local arrays."""
     for i in range(first, last):
         x, y = part_of_row(s, columns, i, left, width, A), part_of_row(out, columns, i, left, width, A)
         for j in range(width):
             y[j] = activate(source, (x[j] - center[j]) * scale[j] + shift[j], parameter)
-
-
-@njit(**INLINED)
-def normalise(
-    source: Any,
-    s: Any,
-    mean: Any,
-    factors: Any,
-    out: Any,
-    columns: Any,
-    first: Any,
-    last: Any,
-    left: Any,
-    width: Any,
-    parameter: Any,
-    A: Any,
-) -> Any:
-    """out = f((s - mean) scale + shift) for a block, scale and shift being the first two factors."""
-    center = copy_of_row(mean, columns, 0, left, width, A)
-    scale = copy_of_row(factors, columns, 0, left, width, A)
-    shift = copy_of_row(factors, columns, 1, left, width, A)
-    normalised_rows(source, s, center, scale, shift, out, columns, first, last, left, width, parameter, A)
-
-
-@njit(**INLINED)
-def apply_statistics(
-    source: Any,
-    of_variance: Any,
-    s: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    spread: Any,
-    out: Any,
-    columns: Any,
-    first: Any,
-    last: Any,
-    left: Any,
-    width: Any,
-    epsilon: Any,
-    parameter: Any,
-    A: Any,
-) -> Any:
-    """out = f(gamma (s - mean) inverse_std + beta) for a block, of an inverse_std, or of a variance."""
-    center = copy_of_row(mean, columns, 0, left, width, A)
-    scale = copy_of_row(spread, columns, 0, left, width, A)
-    if of_variance:
-        for j in range(width):
-            scale[j] = 1 / np.sqrt(np.float64(scale[j]) + epsilon)
-    shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
-    normalised_rows(source, s, center, scale, shift, out, columns, first, last, left, width, parameter, A)
 
 
 def forward_kernel(source: str, A: Any, stamp: str) -> Any:
@@ -250,7 +199,8 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
             )
             mean = part_of_row(given[6], columns, 0, start, width, A)
             scale = copy_of_row(given[7], columns, 0, start, width, A)
-            shift = scale_and_shift(scale, given[4], given[5], columns, start, width, A)
+            shift = local_row(A, width)
+            scale_and_shift(scale, shift, given[4], given[5], columns, start, width, A)
             for j in range(width):
                 rest = center[j] - np.float64(mean[j])
                 moved = np.float64(shift[j]) - np.float64(scale[j]) * rest
@@ -258,13 +208,19 @@ def forward_kernel(source: str, A: Any, stamp: str) -> Any:
             write_row(scale, given[10], columns, 0, start, width, A)
             write_row(shift, given[10], columns, 1, start, width, A)
         if phase == 2:
-            for start in range(0, columns, WIDE // size_of(A)):
-                width = min(WIDE // size_of(A), columns - start)
+            most = min(WIDE // size_of(A), columns)
+            center, scale, shift = local_row(A, most), local_row(A, most), local_row(A, most)
+            for start in range(0, columns, most):
+                width = min(most, columns - start)
+                read_row(center, given[6], columns, 0, start, width, A)
+                read_row(scale, given[10], columns, 0, start, width, A)
+                read_row(shift, given[10], columns, 1, start, width, A)
                 normalise(
                     source,
                     given[1],
-                    given[6],
-                    given[10],
+                    center,
+                    scale,
+                    shift,
                     given[2],
                     columns,
                     first,
@@ -291,23 +247,28 @@ def apply_kernel(source: str, of_variance: bool, A: Any, stamp: str) -> Any:
         given, numbers = array_at(arguments, (11,), np.int64), array_at(arguments, (11,), np.float64)
         rows, columns, per_block = given[6], given[7], given[8]
         first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        for start in range(0, columns, WIDE // size_of(A)):
-            width = min(WIDE // size_of(A), columns - start)
-            apply_statistics(
+        most = min(WIDE // size_of(A), columns)
+        center, scale, shift = local_row(A, most), local_row(A, most), local_row(A, most)
+        for start in range(0, columns, most):
+            width = min(most, columns - start)
+            read_row(center, given[4], columns, 0, start, width, A)
+            read_row(scale, given[5], columns, 0, start, width, A)
+            if of_variance:
+                for j in range(width):
+                    scale[j] = 1 / np.sqrt(np.float64(scale[j]) + numbers[9])
+            scale_and_shift(scale, shift, given[2], given[3], columns, start, width, A)
+            normalise(
                 source,
-                of_variance,
                 given[0],
-                given[2],
-                given[3],
-                given[4],
-                given[5],
+                center,
+                scale,
+                shift,
                 given[1],
                 columns,
                 first,
                 last,
                 start,
                 width,
-                numbers[9],
                 A(numbers[10]),
                 A,
             )
@@ -354,7 +315,8 @@ def block_gradients(
     """dz = dy f'(z) for a block, unless dz is 0, and the sums of dz and dz (s - mean) of each column."""
     center = copy_of_row(mean, columns, 0, left, width, A)
     scale = copy_of_row(inverse_std, columns, 0, left, width, A)
-    shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
+    shift = local_row(A, width)
+    scale_and_shift(scale, shift, gamma, beta, columns, left, width, A)
     total, dot = zeros(width, A), zeros(width, A)
     gradient = local_row(A, width)  # which no other array overlaps, whatever is done in place
     for i in range(first, last):

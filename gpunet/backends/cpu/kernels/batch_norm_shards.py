@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gpunet.backends.cpu.elementary import ELEMENTWISE, INLINED, OPTIONS
+from gpunet.backends.cpu.elementary import ELEMENTWISE, OPTIONS
 from gpunet.backends.cpu.kernels.batch_norm import (
     SUMS,
     block_statistics,
@@ -18,7 +18,7 @@ from gpunet.backends.cpu.kernels.batch_norm import (
     scale_and_shift,
 )
 from gpunet.backends.cpu.kernels.kernel import kernel
-from gpunet.backends.cpu.kernels.rows import WIDE, copy_of_row, part_of_row, write_row
+from gpunet.backends.cpu.kernels.rows import WIDE, part_of_row, read_row, write_row
 from gpunet.backends.cpu.machine_code import WIDTH, array_at, local_array, local_row, size_of
 
 
@@ -107,49 +107,6 @@ def merge_kernel(A: Any, stamp: str) -> Any:
     return merge
 
 
-@njit(**INLINED)
-def block_input_gradients(
-    source: Any,
-    of_input: Any,
-    dy: Any,
-    s: Any,
-    y: Any,
-    ds: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    inverse_std: Any,
-    dgamma: Any,
-    dbeta: Any,
-    share: Any,
-    columns: Any,
-    first: Any,
-    last: Any,
-    left: Any,
-    width: Any,
-    parameter: Any,
-    A: Any,
-) -> Any:
-    """Write the input gradients of a block, of which a row has a ``share``, 1 / n, of the sums."""
-    center = copy_of_row(mean, columns, 0, left, width, A)
-    scale = copy_of_row(inverse_std, columns, 0, left, width, A)
-    slope = copy_of_row(dgamma, columns, 0, left, width, A)
-    offset = copy_of_row(dbeta, columns, 0, left, width, A)
-    for j in range(width):
-        slope[j] = np.float64(scale[j]) * np.float64(slope[j]) * share
-        offset[j] = np.float64(offset[j]) * share
-    shift = scale_and_shift(scale, gamma, beta, columns, left, width, A)
-    gradient = local_row(A, width)  # which no other array overlaps, whatever is done in place
-    for i in range(first, last):
-        incoming = part_of_row(dy, columns, i, left, width, A)
-        x, kept = part_of_row(s, columns, i, left, width, A), part_of_row(y, columns, i, left, width, A)
-        for j in range(width):
-            centred = x[j] - center[j]
-            dz = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
-            gradient[j] = gradient_through(dz, centred, scale[j], slope[j], offset[j])
-        write_row(gradient, ds, columns, i, left, width, A)
-
-
 def input_gradient_kernel(source: str, of_input: bool, A: Any, stamp: str) -> Any:
     """Compile ds = gamma inverse_std (dz - dbeta / n - shat dgamma / n), dz = dy f'(z), of sums over all n rows.
 
@@ -162,29 +119,27 @@ def input_gradient_kernel(source: str, of_input: bool, A: Any, stamp: str) -> An
         stamp  # noqa: B018
         given, parameter = array_at(arguments, (15,), np.int64), A(array_at(arguments, (15,), np.float64)[14])
         rows, columns, per_block, share = given[10], given[11], given[12], 1 / given[13]
-        first, last = stripe * per_block, min(rows, (stripe + 1) * per_block)
-        for start in range(0, columns, WIDE // size_of(A)):
-            block_input_gradients(
-                source,
-                of_input,
-                given[0],
-                given[1],
-                given[2],
-                given[3],
-                given[4],
-                given[5],
-                given[6],
-                given[7],
-                given[8],
-                given[9],
-                share,
-                columns,
-                first,
-                last,
-                start,
-                min(WIDE // size_of(A), columns - start),
-                parameter,
-                A,
-            )
+        most = min(WIDE // size_of(A), columns)
+        center, scale, shift = local_row(A, most), local_row(A, most), local_row(A, most)
+        slope, offset, gradient = local_row(A, most), local_row(A, most), local_row(A, most)
+        for start in range(0, columns, most):
+            width = min(most, columns - start)
+            read_row(center, given[6], columns, 0, start, width, A)
+            read_row(scale, given[7], columns, 0, start, width, A)
+            dgamma = part_of_row(given[8], columns, 0, start, width, A)
+            dbeta = part_of_row(given[9], columns, 0, start, width, A)
+            for j in range(width):
+                slope[j] = np.float64(scale[j]) * np.float64(dgamma[j]) * share
+                offset[j] = np.float64(dbeta[j]) * share
+            scale_and_shift(scale, shift, given[4], given[5], columns, start, width, A)
+            for i in range(stripe * per_block, min(rows, (stripe + 1) * per_block)):
+                incoming = part_of_row(given[0], columns, i, start, width, A)
+                x = part_of_row(given[1], columns, i, start, width, A)
+                kept = part_of_row(given[2], columns, i, start, width, A)
+                for j in range(width):
+                    centred = x[j] - center[j]
+                    dz = gradient_before(source, of_input, incoming[j], kept[j], centred, scale[j], shift[j], parameter)
+                    gradient[j] = gradient_through(dz, centred, scale[j], slope[j], offset[j])
+                write_row(gradient, given[3], columns, i, start, width, A)
 
     return input_gradient
