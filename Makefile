@@ -52,7 +52,7 @@ test-installs: $(VENV)/.dev ## wheel and source distribution in clean environmen
 
 BENCHMARK = -m benchmarks --results $(or $(RESULTS),benchmarks/results)
 
-benchmark: $(VENV)/.peers $(if $(MKL),$(VENV)/.mkl) ## time gpunet and its peers on this CPU, in ten to twelve minutes; MKL=1 with MKL too; ARGS='-k batch_norm' for a part
+benchmark: $(VENV)/.peers $(if $(MKL),$(VENV)/.mkl) ## time gpunet and its peers on this CPU, in ten to fifteen minutes; MKL=1 with MKL too; ARGS='-k batch_norm' for a part
 	$(BIN)/python $(BENCHMARK) $(ARGS)
 
 benchmark-ranks: $(VENV)/.dev ## time two processes beside two threads, in ten minutes; ARGS='--configurations ae' for a part
